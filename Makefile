@@ -47,10 +47,10 @@ serve: $(STAMP)
 	@exec $(BIN)/python -m cluster.local.launch --config '$(CONFIG)' $(if $(PORT),--port '$(PORT)')
 
 ifeq ($(strip $(ARGS)),)
-# The engine's tests compute on one thread each and share nothing: two at a time. The others start clusters and servers.
+# Two at a time, but for those that share one Ray cluster, which needs both cores to keep its times.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/engine
-	$(BIN)/python -m pytest --ignore tests/engine
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/cluster
+	$(BIN)/python -m pytest tests/cluster
 else
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)

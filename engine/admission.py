@@ -302,7 +302,7 @@ class Admission:
         try:
             tokens = self.tokenizer.encode(prompt, most=self.context_length)
         except PromptTooLongError as error:
-            raise self._too_long(f"at least {error.tokens}", param) from None
+            raise self._too_long(error.tokens, param, "at least ") from None
         self._check_tokens(tokens, param)
         return tokens
 
@@ -317,19 +317,19 @@ class Admission:
         """Returns how many tokens may be generated: ``asked``, or, if that is None, what the context has room for.
         Raises ContextLengthError if prompt and answer do not fit."""
         if prompt > self.context_length or (prompt == self.context_length and asked != 0):
-            raise self._too_long(str(prompt), param)
+            raise self._too_long(prompt, param)
         if asked is not None and prompt + asked > self.context_length:
             message = (
                 f"This model's maximum context length is {self.context_length} tokens. However, "
                 f"you requested {prompt + asked} tokens ({prompt} in the prompt, {asked} in the answer)."
             )
-            raise ContextLengthError(message, "max_tokens", "context_length_exceeded")
+            raise ContextLengthError(message, "max_tokens", prompt_tokens=prompt)
         return self.context_length - prompt if asked is None else asked
 
-    def _too_long(self, tokens: str, param: str) -> ContextLengthError:
-        """Returns the error for a prompt of ``tokens`` tokens, given as text."""
+    def _too_long(self, tokens: int, param: str, bound: str = "") -> ContextLengthError:
+        """Returns the error for a prompt of ``tokens`` tokens. ``bound`` is what the message says before the number."""
         message = (
             f"This model's maximum context length is {self.context_length} tokens. However, "
-            f"your prompt has {tokens} tokens."
+            f"your prompt has {bound}{tokens} tokens."
         )
-        return ContextLengthError(message, param, "context_length_exceeded")
+        return ContextLengthError(message, param, prompt_tokens=tokens)

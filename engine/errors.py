@@ -31,7 +31,19 @@ class RequestError(EngineError):
 
 
 class ContextLengthError(RequestError):
-    """The prompt, or the prompt and ``max_tokens`` together, exceed the model's context length."""
+    """The prompt, or the prompt and ``max_tokens`` together, exceed the model's context length.
+
+    ``prompt_tokens`` is the number of tokens of the prompt, or a lower bound of it; None if it is not known.
+    """
+
+    def __init__(
+        self, message: str, param: str, code: str = "context_length_exceeded", prompt_tokens: int | None = None
+    ) -> None:
+        super().__init__(message, param, code)
+        self.prompt_tokens = prompt_tokens
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message, self.param, self.code, self.prompt_tokens)
 
 
 class OverloadedError(EngineError):

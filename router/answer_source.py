@@ -14,7 +14,7 @@ from router.answer_events import AnswerEvent
 from router.cache.answer_cache import Found
 from router.cache.replay import replay
 from router.config import RouterConfig
-from router.errors import InvalidRequestError
+from router.errors import PromptTooLongError
 from router.generation.finish_on_failure import finish_on_failure
 from router.generation.generate import generate
 from router.generation.suspect_requests import SuspectRequests
@@ -29,9 +29,6 @@ from router.ports.usage_metrics import UsageMetrics
 from router.prompts.context_overflow import ContextOverflow, TierRoom
 from router.prompts.off_event_loop import in_thread_if_long
 from safety.api import AnswerGuard
-
-CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
-"""The code of the engine's refusal of a prompt that is too long."""
 
 
 class AnswerSource:
@@ -123,14 +120,17 @@ class AnswerSource:
                         began = True
                         yield events
                 return
-            except InvalidRequestError as error:
+            except PromptTooLongError as error:
                 tries += 1
                 shorter = None
-                if error.code == CONTEXT_LENGTH_EXCEEDED and not began:
+                if not began:
                     room = self._room_of(tier)
                     request = account.request
                     again, context = self._overflow.after_refusal, request.context_text
-                    shorter = await in_thread_if_long(request, again, request, tenant, tier, room, tries, context)
+                    counted = error.prompt_tokens
+                    shorter = await in_thread_if_long(
+                        request, again, request, tenant, tier, room, tries, context, counted
+                    )
                 if shorter is None:
                     raise
                 account.request = shorter

@@ -4,6 +4,7 @@
 
     RefusalError                    kind, message, field, code, retry_after_s
     ├── InvalidRequestError         a field is wrong; ``field`` names it
+    │   ├── PromptTooLongError      it does not fit the context of its tier
     │   └── ContentFilteredError    the content policy does not allow the request
     ├── AuthenticationError         no key, or a wrong one
     ├── PermissionDeniedError       the key may not do this
@@ -31,7 +32,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
-from engine.api import EngineDeadError, OverloadedError, RequestError, UnsatisfiableError, Usage
+from engine.api import ContextLengthError, EngineDeadError, OverloadedError, RequestError, UnsatisfiableError, Usage
 from router.ports.limit_store import LimitDecision
 from router.ports.tier_backend import (
     BackendError,
@@ -101,6 +102,13 @@ class InvalidRequestError(RefusalError):
     """A field of the request is wrong; ``field`` names it."""
 
     kind = RefusalKind.INVALID_REQUEST
+
+
+class PromptTooLongError(InvalidRequestError):
+    """The prompt does not fit the context of its tier. ``prompt_tokens`` is the number of its tokens as the engine has
+    counted them, or a lower bound; None if it is not known."""
+
+    prompt_tokens: int | None = None
 
 
 class ContentFilteredError(InvalidRequestError):
@@ -215,6 +223,10 @@ def refusal_of(error: Exception, prompt_field: str = "prompt") -> RefusalError:
     match error:
         case RefusalError():
             return error
+        case ContextLengthError(message=message, param=param, code=code, prompt_tokens=prompt_tokens):
+            too_long = PromptTooLongError(message, code, prompt_field if param in ("prompt", "messages") else param)
+            too_long.prompt_tokens = prompt_tokens
+            return too_long
         case RequestError(message=message, param=param, code=code):
             return InvalidRequestError(message, code, prompt_field if param in ("prompt", "messages") else param)
         case UnsatisfiableError():

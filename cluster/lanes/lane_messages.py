@@ -154,7 +154,11 @@ def pack_refusal(error: EngineError | VersionMismatchError) -> Record:
     the first one that it knows.
     """
     kinds = tuple(kind.__name__ for kind in type(error).__mro__ if issubclass(kind, EngineError | VersionMismatchError))
-    details = {name: getattr(error, name) for name in ("param", "code", "retry_after_s") if hasattr(error, name)}
+    details = {
+        name: getattr(error, name)
+        for name in ("param", "code", "retry_after_s", "prompt_tokens")
+        if hasattr(error, name)
+    }
     return {"kinds": kinds, "message": str(error), **details}
 
 
@@ -164,7 +168,7 @@ def unpack_refusal(packed: Record) -> EngineError | VersionMismatchError:
     for kind in packed["kinds"]:
         match kind:
             case "ContextLengthError":
-                return ContextLengthError(message, packed["param"], packed["code"])
+                return ContextLengthError(message, packed["param"], packed["code"], packed.get("prompt_tokens"))
             case "RequestError":
                 return RequestError(message, packed["param"], packed["code"])
             case "OverloadedError":

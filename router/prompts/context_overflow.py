@@ -88,21 +88,28 @@ class ContextOverflow:
         return bool(settings.policies) or settings.max_prompt_tokens is not None
 
     def after_refusal(
-        self, request: InferenceRequest, tenant: str, tier: str, here: TierRoom, tries: int, context: str = ""
+        self,
+        request: InferenceRequest,
+        tenant: str,
+        tier: str,
+        here: TierRoom,
+        tries: int,
+        context: str = "",
+        prompt_tokens: int | None = None,
     ) -> InferenceRequest | None:
         """Returns ``request`` shortened, after the engine has refused it as too long ``tries`` times; None if that is
         not allowed or does not help.
 
-        The refusal shows that the prompt has more tokens than the room, so a character takes more tokens than was
-        estimated. ``here`` is the tier's room; ``context`` is the message with retrieved passages, which is never
-        shortened.
+        The refusal shows that the prompt has more tokens than the room, or ``prompt_tokens`` if the engine has counted
+        them. So a character takes more tokens than was estimated. ``here`` is the tier's room; ``context`` is the
+        message with retrieved passages, which is never shortened.
         """
         settings = self._settings(request, tenant, tier)
         policies = [policy for policy in settings.policies if policy != "larger_tier"]
         room = prompt_room(here.context_length, request.sampling.max_tokens, settings)
         if not policies or room is None or here.context_length is None or tries > len(SAFETY_FACTORS):
             return None
-        shown = room / max(1, sum(map(prompt_characters, request.prompts)))
+        shown = max(room, prompt_tokens or 0) / max(1, sum(map(prompt_characters, request.prompts)))
         factor = SAFETY_FACTORS[tries - 1]
         measure = TokensPerCharacter(max(here.measure.mean, shown), max(here.measure.high, shown) * factor)
         made = (_shortened(request, policy, measure, room, context) for policy in policies)

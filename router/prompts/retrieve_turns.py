@@ -15,6 +15,7 @@ from router.prompts.prompt_size import message_characters
 from router.prompts.relevance import Relevance, relevance
 from router.prompts.shortened_conversation import ShortenedConversation, ShorteningTask
 from router.prompts.text_segments import segments_of
+from router.prompts.trim import trim
 
 MIN_PASSAGE, MAX_PASSAGE = 120, 600  # characters up to which segments are put together; a quarter of the room
 HEAD = "Excerpts from earlier in this conversation, which may help with what follows:"
@@ -40,7 +41,8 @@ def retrieve(task: ShorteningTask, score: Relevance = relevance) -> ShortenedCon
     """Returns the conversation of ``task``, whole if it fits, else with passages instead of older turns; None if it
     does not fit even so. ``score`` rates passages by their relevance to the last turn.
 
-    Where the user's last message alone is too long, its own passages are chosen as ``compress`` chooses sentences.
+    Where there is no room for a passage, older turns are left out without one. Where the user's last message alone is
+    too long, its own passages are chosen as ``compress`` chooses sentences.
     """
     if (as_it_is := ShortenedConversation.whole(task)).fits:
         return as_it_is
@@ -50,9 +52,12 @@ def retrieve(task: ShorteningTask, score: Relevance = relevance) -> ShortenedCon
     groups = droppable(units_of(task.messages, task.fixed))
     sizes = [message_characters(message) for message in task.messages]
     left = task.spare - sum(sizes) + sum(sizes[place] for group in groups for place in group)
-    left -= len(HEAD) + len(TAIL) + 4
     if left < 0:
         return compress(task, score)
+    frame = len(HEAD) + len(TAIL) + 4
+    if left < frame:
+        return trim(task)
+    left -= frame
     whole, budget = set[int](), int(left * SPARE_SHARE)
     for group in reversed(groups):
         size = sum(sizes[place] for place in group)

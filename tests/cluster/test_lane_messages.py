@@ -212,7 +212,7 @@ def test_a_request_of_another_protocol_is_refused(monkeypatch: pytest.MonkeyPatc
     "refusal",
     [
         RequestError("no", "top_k", "odd"),
-        ContextLengthError("too long", "messages", "context_length_exceeded"),
+        ContextLengthError("too long", "messages", prompt_tokens=5_000),
         OverloadedError("full", 2.5),
         EngineDeadError("dead"),
         EngineError("something"),

@@ -55,6 +55,7 @@ class ScriptedBackend(ReadyTiers):
     """Streams WORDS, or misbehaves as told.
 
     ``fault`` is raised before delta number ``fault_at``; ``stall_at`` waits there for ever; ``outcome`` ends it all.
+    The counts of an answer that is aborted are reported at once, as an engine's; those of one that fails are lost.
     """
 
     fault: Exception | None = None
@@ -78,6 +79,7 @@ class ScriptedBackend(ReadyTiers):
         self.requests.append(request)
         self.tiers_used.append(tier)
         self.accounts.append(account)
+        sent, ended = 0, False
         try:
             words = list(enumerate(self._words(request)))
             for choice in range(1, request.sampling.choices):
@@ -90,12 +92,16 @@ class ScriptedBackend(ReadyTiers):
                     await asyncio.Event().wait()
                 scores = scripted_logprobs(i, word, request.sampling)
                 of_prompt = scripted_prompt(request) if i == 0 else None
+                sent += 1
                 yield [Delta(request.request_id, (i,), word, logprobs=scores, prompt_logprobs=of_prompt)]
             if self.fault is not None and self.fault_at >= len(WORDS):
                 raise self.fault
+            ended = True
             yield [Delta(request.request_id, (), "", self.outcome, Usage(3, len(WORDS), 1))]
         finally:
             self.closed += 1
+            if not ended and on_usage is not None:
+                on_usage(Usage(3, sent, 1) if self.fault is None else None)
 
     def _choice(self, request: GenerationRequest, choice: int, words: Sequence[tuple[int, str]]) -> list[Delta]:
         """Another choice, all at once: the same words after its number, the more probable the higher that is."""

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from engine.api import Conversation, Delta, GenerationRequest, OverloadedError, Priority
+from engine.api import Conversation, Delta, GenerationRequest, OverloadedError, Priority, Usage
 from router.config import (
     AdmissionConfig,
     AnswerCacheConfig,
@@ -84,6 +84,8 @@ class LoadedBackend(ScriptedBackend):
                 await asyncio.Event().wait()
             finally:
                 self.closed += 1
+                if on_usage is not None:
+                    on_usage(Usage(0, 0, 0))
         async with aclosing(super().generate(tier, request, avoid, on_usage, account)) as batches:
             async for deltas in batches:
                 yield deltas
@@ -328,6 +330,7 @@ def test_replicas_that_are_full_do_not_end_what_was_admitted(small: Served) -> N
 
 
 def test_the_next_request_takes_the_number_of_refusals_to_its_replica_once(small: Served) -> None:
+    ask(small)  # takes the refusals of other tests
     small.backend.wait_s = 60.0  # type: ignore[attr-defined]
     assert [ask(small, service_tier="priority").status_code for _ in range(3)] == [429] * 3
     small.backend.wait_s = 0.0  # type: ignore[attr-defined]

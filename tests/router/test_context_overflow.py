@@ -319,6 +319,19 @@ def test_each_refusal_of_the_engine_shortens_more() -> None:
     assert made.after_refusal(asked, "acme", "fast", TierRoom(1_000, ROOM), 4) is None
 
 
+def test_a_prompt_that_the_engine_has_counted_is_shortened_by_that_count() -> None:
+    made, asked = overflow("trim"), request(LONG)
+    room = TierRoom(1_000, ROOM)
+
+    guessed = made.after_refusal(asked, "acme", "fast", room, 1)
+    counted = made.after_refusal(asked, "acme", "fast", room, 1, prompt_tokens=3 * whole(LONG))
+
+    assert guessed is not None
+    assert counted is not None
+    assert prompt_characters(counted.prompts[0]) < prompt_characters(guessed.prompts[0]) / 2
+    assert prompt_characters(counted.prompts[0]) <= prompt_room(1_000, None, OverflowConfig()) / 3  # type: ignore[operator]
+
+
 def test_tools_take_room_too() -> None:
     messages = [user("a" * 100), assistant("b" * 100), user("c")]
     without = ShorteningTask(Conversation(tuple(messages)), whole(messages))

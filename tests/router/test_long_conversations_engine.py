@@ -21,7 +21,7 @@ CONFIG = RouterConfig(
 CONTEXT = 1_024  # of the model
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture  # one for each test: a router learns from answers how many tokens a character takes
 def service(backend: EngineBackend) -> Iterator[Served]:
     made = Served(CONFIG)
     made.backend = backend  # type: ignore[assignment]
