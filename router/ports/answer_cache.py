@@ -105,7 +105,7 @@ class EntryStore(Protocol):
 
     async def awaited(self, tenant: str, key: str, owner: str) -> bool:
         """Returns whether ``owner`` has the lease on the key, and another owner waits for its answer: within the last
-        AWAITED_MS, ``find_or_lead`` has told that owner that it does not lead. One round trip."""
+        AWAITED_MS it has asked for the lease in vain. One round trip."""
         ...
 
     async def renew(self, tenant: str, key: str, owner: str, lease_ms: int) -> bool:

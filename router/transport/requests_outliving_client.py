@@ -18,7 +18,7 @@ class RequestsOutlivingClient:
         self._watching: set[asyncio.Task[None]] = set()
 
     def keep(self, working: asyncio.Future[Any], unwanted: Callable[[], Awaitable[None]], request_id: str) -> None:
-        """Lets ``working`` go on until it is done. It is cancelled when ``unwanted`` returns before, at once if nobody
+        """Lets ``working`` go on until it is done. It is cancelled when ``unwanted`` returns before, at once if none
         waits. ``request_id`` is for the log."""
         task = asyncio.create_task(_watch(working, unwanted, request_id))
         self._watching.add(task)
