@@ -71,7 +71,8 @@ class SharedAnswer(Protocol):
     """The answer to a request, for which others may wait. The transport asks when the client leaves."""
 
     def client_left(self) -> bool:
-        """The client has left. Returns whether others wait, so that the request is to go on without it."""
+        """The client has left. Returns whether others may wait, so that the request is to go on without it until
+        ``unwanted`` returns."""
         ...
 
     async def unwanted(self) -> None:

@@ -370,10 +370,10 @@ class App:
             await self._serve(exchange, endpoint, errors)
 
     def _outlives(self, exchange: HttpExchange, shared: SharedAnswer, working: asyncio.Future[Any]) -> bool:
-        """Has a request go on without its client, if others wait for its answer. Returns whether it does."""
+        """Has a request go on without its client while others wait for its answer. Returns whether it does."""
         if not shared.client_left():
             return False
-        self._detached.keep(working, shared.unwanted(), exchange.request_id)
+        self._detached.keep(working, shared.unwanted, exchange.request_id)
         return True
 
     async def _serve(self, exchange: HttpExchange, endpoint: Endpoint, errors: ErrorBodies) -> None:

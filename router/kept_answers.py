@@ -52,7 +52,7 @@ class AwaitedAnswer:
     found: Found
 
     def client_left(self) -> bool:
-        self.account.client_left = self.found.wanted
+        self.account.client_left = self.found.leading
         return self.account.client_left
 
     async def unwanted(self) -> None:

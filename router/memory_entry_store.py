@@ -8,7 +8,15 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
-from router.ports.answer_cache import CacheBounds, CacheChange, CacheSize, ChangeKind, FeedGapError, Lease
+from router.ports.answer_cache import (
+    AWAITED_MS,
+    CacheBounds,
+    CacheChange,
+    CacheSize,
+    ChangeKind,
+    FeedGapError,
+    Lease,
+)
 from router.ports.cache_entry import CacheEntry, PoisonedEntryError, decode_entry, encode_entry
 from router.ports.clock import Clock
 from router.ports.state_store import StateUnavailableError
@@ -31,10 +39,11 @@ class _Kept:
 
 @dataclass(slots=True)
 class _Held:
-    """A lease; ``owner`` None: no router leads until ``expires_ms``."""
+    """A lease; ``owner`` None: no router leads until ``expires_ms``. Another owner waits until ``awaited_ms``."""
 
     owner: str | None
     expires_ms: int
+    awaited_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -84,7 +93,13 @@ class MemoryEntryStore:
         if held is None or held.expires_ms <= now or held.owner == owner:
             leases[key] = _Held(owner, now + lease_ms)
             return Lease(leading=True, left_ms=lease_ms, epoch=epoch)
+        held.awaited_ms = now + AWAITED_MS
         return Lease(unshared=held.owner is None, left_ms=held.expires_ms - now, epoch=epoch)
+
+    async def awaited(self, tenant: str, key: str, owner: str) -> bool:
+        self._check_open()
+        held, now = self._tenants[tenant].leases.get(key), self._now_ms()
+        return held is not None and held.owner == owner and held.expires_ms > now and held.awaited_ms > now
 
     async def epoch(self, tenant: str) -> int:
         self._check_open()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.cache.candidate_choice import Judged, decide
+from cluster.cache.candidate_choice import Judged, decide, known_score
 from cluster.cache.embedding_cache import EmbeddingCache
 from cluster.cache.index_follower import IndexFollower
 from cluster.cache.ports import PairGuard, QuestionStore, Threshold
@@ -173,9 +173,8 @@ class SemanticLookup:
         judged: list[Judged] = []
         passed: list[tuple[QuestionRecord, float]] = []
         for record, cosine in near:
-            if record.question == text:
-                # The same words in the same partition. The scorer is trained on questions that differ.
-                return [Judged(record.id, cosine, 1.0)]
+            if (score := known_score(text, record.question)) is not None:
+                return [Judged(record.id, cosine, score)]
             reason = self._guard(text, record.question)
             if reason is None:
                 passed.append((record, cosine))

@@ -19,7 +19,15 @@ from cluster.state.circuit_breaker import BreakerState
 from cluster.state.guarded_connections import GuardedConnections
 from cluster.state.lua_script import LuaScript
 from cluster.state.redis_client import Client
-from router.ports.answer_cache import CacheBounds, CacheChange, CacheSize, ChangeKind, FeedGapError, Lease
+from router.ports.answer_cache import (
+    AWAITED_MS,
+    CacheBounds,
+    CacheChange,
+    CacheSize,
+    ChangeKind,
+    FeedGapError,
+    Lease,
+)
 from router.ports.cache_entry import CacheEntry, PoisonedEntryError, decode_entry, encode_entry, key_of
 from router.ports.clock import Clock, SystemClock
 from router.ports.state_store import StateUnavailableError
@@ -87,10 +95,13 @@ class RedisEntryStore:
         return None if data is None else decode_entry(data, tenant, key)
 
     async def find_or_lead(self, tenant: str, key: str, owner: str, lease_ms: int) -> CacheEntry | Lease:
-        kind, found, *epoch = await self._lookups.call(self._calls("lead", tenant, key, owner, lease_ms))
+        kind, found, *epoch = await self._lookups.call(self._calls("lead", tenant, key, owner, lease_ms, AWAITED_MS))
         if kind == b"entry":
             return decode_entry(found, tenant, key)
         return Lease(kind == b"leading", kind == b"unshared", int(found), int(epoch[0]))
+
+    async def awaited(self, tenant: str, key: str, owner: str) -> bool:
+        return bool(await self._lookups.call(self._calls("awaited", tenant, key, owner)))
 
     async def epoch(self, tenant: str) -> int:
         return int(await self._lookups.call(self._calls("epoch", tenant)))

@@ -47,6 +47,7 @@ manta:1:{tenant}:cache-due              zset    key; score = expiry            n
 manta:1:{tenant}:cache-bytes            string  bytes of the stored answers    none
 manta:1:{tenant}:cache-ticks            string  number of the last use         none
 manta:1:{tenant}:cache-lease:key        string  owner, end, epoch of a lease   ``router.cache.lease_s``
+manta:1:{tenant}:cache-awaited:key      string  until when another one waits   ``AWAITED_MS``
 manta:1:{tenant}:cache-epoch            string  number of the last deletion    none
 manta:1:{tenant}:cache-old:epoch        zset    keys of deleted answers        that of the last answer
 manta:1:{tenant}:cache-olds             list    names of these                 none; members leave with answers

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.cache.candidate_choice import known_score
 from cluster.pair_scorer.pair_model import PairModel
 from load_tests.cache.cosines import Cosines
 from load_tests.cache.pair_rows import LabelledPair
@@ -56,23 +57,21 @@ class Stage:
             batch = order[start : start + BATCH]
             logit[batch] = self._model.logits([(pairs[place].text_a, pairs[place].text_b) for place in batch])
             progress(len(batch))
-        alike = [identical(pair.text_a, pair.text_b) for pair in pairs]
         return Scores(
             cosine,
             logit,
-            np.where(alike, 1.0, self._model.combined(logit, cosine)),
+            self._combined(pairs, logit, cosine),
             tuple(refusal(pair.text_a, pair.text_b) for pair in pairs),
             np.array([pair.same for pair in pairs]),
         )
 
-    def combined(self, scores: Scores) -> Scores:
-        """Returns scores whose model and cosine are the same, with this stage's combination of both."""
-        known = scores.score == 1.0
-        return replace(scores, score=np.where(known, 1.0, self._model.combined(scores.logit, scores.cosine)))
+    def combined(self, pairs: Sequence[LabelledPair], scores: Scores) -> Scores:
+        """Returns the scores of ``pairs`` with this stage's combination of model and cosine, both as in ``scores``."""
+        return replace(scores, score=self._combined(pairs, scores.logit, scores.cosine))
 
-
-def identical(one: str, other: str) -> bool:
-    """Tells whether two texts are one but for white space and the case of the first letter: the exact stage answers
-    them, before any score."""
-    first, second = (" ".join(text.split()) for text in (one, other))
-    return first[:1].lower() + first[1:] == second[:1].lower() + second[1:]
+    def _combined(
+        self, pairs: Sequence[LabelledPair], logit: NDArray[np.float64], cosine: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        known = [known_score(pair.text_a, pair.text_b) for pair in pairs]
+        scored = zip(known, self._model.combined(logit, cosine), strict=True)
+        return np.array([score if same is None else same for same, score in scored])

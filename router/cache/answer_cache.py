@@ -133,12 +133,13 @@ class Found:
         return 0 if self._cache is None else self._cache.max_entry_bytes
 
     @property
-    def wanted(self) -> bool:
-        """Whether other requests wait for the answer, so that its generation goes on when this client leaves."""
-        return self._cache is not None and self.ticket is not None and self._cache.wanted(self.ticket)
+    def leading(self) -> bool:
+        """Whether other requests, of this router or of others, may wait for the answer. Then its generation goes on
+        when this client leaves, until ``unwanted`` returns."""
+        return self.ticket is not None and self.ticket.leading
 
     async def unwanted(self) -> None:
-        """Waits until no other request waits for the answer."""
+        """Waits until no other request, of this router or of another one, waits for the answer."""
         if self._cache is not None and (ticket := self.ticket) is not None:
             await self._cache.unwanted(ticket)
 
@@ -396,12 +397,8 @@ class AnswerCache:
         if ticket.leading:
             self._flights.unshared(ticket.tenant, ticket.keys.exact, reason)
 
-    def wanted(self, ticket: Ticket) -> bool:
-        """Whether other requests wait for the answer."""
-        return ticket.leading and self._flights.wanted(ticket.tenant, ticket.keys.exact)
-
     async def unwanted(self, ticket: Ticket) -> None:
-        """Waits until no other request of this router waits for the answer."""
+        """Waits until no other request, of this router or of another one, waits for the answer."""
         if ticket.leading:
             await self._flights.unwanted(ticket.tenant, ticket.keys.exact)
 

@@ -79,18 +79,25 @@ class SingleFlight:
         group = self._groups.get((tenant, key))
         return "" if group is None else group.owner
 
-    def wanted(self, tenant: str, key: str) -> bool:
-        """Returns whether requests of this router wait for the answer of the leading request with the cache key
-        ``key``."""
-        group = self._groups.get((tenant, key))
-        return group is not None and bool(group.flight.waiting)
-
     async def unwanted(self, tenant: str, key: str) -> None:
-        """Waits until no request of this router waits for the answer of the leading request with the cache key
-        ``key``."""
-        while (group := self._groups.get((tenant, key))) is not None and group.flight.waiting:
-            group.changed.clear()
-            await group.changed.wait()
+        """Waits until no request of this router, and none of another one, waits for the answer of the leading request
+        with the cache key ``key``. Returns at once if there is none."""
+        while (group := self._groups.get((tenant, key))) is not None:
+            if group.flight.waiting:
+                group.changed.clear()
+                await group.changed.wait()
+            elif await self._awaited_elsewhere(tenant, key, group.owner):
+                await asyncio.sleep(MAX_POLL_S)
+            elif not group.flight.waiting:  # none has come meanwhile
+                return
+
+    async def _awaited_elsewhere(self, tenant: str, key: str, owner: str) -> bool:
+        """Returns whether requests of other routers wait. They do not if the store cannot be reached: without it they
+        would never get the answer."""
+        try:
+            return await self._store.awaited(tenant, key, owner)
+        except StateUnavailableError:
+            return False
 
     async def close(self) -> None:
         """Stops the background tasks and releases all leases of this router, so that other routers need not wait for

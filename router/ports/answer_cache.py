@@ -17,6 +17,9 @@ from typing import Final, NamedTuple, Protocol
 
 from router.ports.cache_entry import CacheEntry
 
+AWAITED_MS: Final = 1000
+"""For how many milliseconds an owner counts as waiting after it has asked. Who waits asks several times in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class CacheBounds:
@@ -98,6 +101,11 @@ class EntryStore(Protocol):
     async def find_or_lead(self, tenant: str, key: str, owner: str, lease_ms: int) -> CacheEntry | Lease:
         """Returns the entry as ``get`` does. If there is none, takes the lease on the key for ``owner``, unless another
         owner has it. One round trip, atomic. Raises PoisonedEntryError as ``get`` does."""
+        ...
+
+    async def awaited(self, tenant: str, key: str, owner: str) -> bool:
+        """Returns whether ``owner`` has the lease on the key, and another owner waits for its answer: within the last
+        AWAITED_MS it has asked for the lease in vain. One round trip."""
         ...
 
     async def renew(self, tenant: str, key: str, owner: str, lease_ms: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -17,9 +17,9 @@ class RequestsOutlivingClient:
     def __init__(self) -> None:
         self._watching: set[asyncio.Task[None]] = set()
 
-    def keep(self, working: asyncio.Future[Any], unwanted: Coroutine[Any, Any, None], request_id: str) -> None:
-        """Lets ``working`` go on until it is done. It is cancelled when ``unwanted`` returns before. ``request_id`` is
-        for the log."""
+    def keep(self, working: asyncio.Future[Any], unwanted: Callable[[], Awaitable[None]], request_id: str) -> None:
+        """Lets ``working`` go on until it is done. It is cancelled when ``unwanted`` returns before, at once if none
+        waits. ``request_id`` is for the log."""
         task = asyncio.create_task(_watch(working, unwanted, request_id))
         self._watching.add(task)
         task.add_done_callback(self._watching.discard)
@@ -33,8 +33,8 @@ class RequestsOutlivingClient:
             await asyncio.wait(tasks)
 
 
-async def _watch(working: asyncio.Future[Any], unwanted: Coroutine[Any, Any, None], request_id: str) -> None:
-    leaving = asyncio.ensure_future(unwanted)
+async def _watch(working: asyncio.Future[Any], unwanted: Callable[[], Awaitable[None]], request_id: str) -> None:
+    leaving = asyncio.ensure_future(unwanted())
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -24,6 +24,7 @@ from router.ports.stream_store import StreamStore
 from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot
 from safety.api import Guard
 from tests.router.backend import ScriptedBackend
+from tests.router.cached import Cached
 from tests.router.engines import EngineBackend
 
 FAST = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
@@ -109,6 +110,11 @@ class Served:
         self.openai.close()
         self._server.should_exit = True
         self._thread.join()
+
+
+@pytest.fixture
+async def cached() -> Cached:
+    return Cached()
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,9 @@ from router.ports.clock import SystemClock
 from router.ports.tier_backend import OnUsage
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
-from safety.policy import PolicyConfig
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import KEY, OTHER_KEY, Served
+from tests.router.policies import Policies
 from tests.safety.scripted_classifier import ScriptedClassifier
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -53,22 +53,6 @@ class SettlingBackend(ScriptedBackend):
         finally:
             if on_usage is not None:
                 on_usage(Usage(3, seen, 0))
-
-
-class Policies:
-    """Policies that a test sets. Implements ``PolicySource``."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, PolicyConfig] = {}
-
-    def replaced(self, tenant: str) -> bool:
-        return False
-
-    async def of(self, tenant: str) -> PolicyConfig:
-        return self.found.get(tenant) or PolicyConfig(deadline_s=0.3)
-
-    def set(self, tenant: str = "acme", **policy: Any) -> None:
-        self.found[tenant] = PolicyConfig.model_validate({"deadline_s": 0.3, **policy})
 
 
 class Guarded:

@@ -20,7 +20,7 @@ from safety.guard import PolicyGuard
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import KEY, OTHER_KEY, Served
-from tests.router.guarded import Policies
+from tests.router.policies import Policies
 from tests.safety.scripted_classifier import ScriptedClassifier
 
 VIEWER_KEY, LIMITED_KEY = "sk-viewer", "sk-limited"

@@ -56,9 +56,21 @@ REFUSED = [
     ("What is 5 + 3?", "What is 5 - 3?", "operator"),
     ("what is 12*4", "what is 12/4", "operator"),
     ("What does '&&' do in bash?", "What does '||' do in bash?", "operator"),
+    ("The best gift you ever received", "The best gift you have ever given", "opposite"),
+    ("Is it the same frame?", "Is it a different frame?", "opposite"),
+    ("¿Cómo activo el modo oscuro?", "¿Cómo desactivo el modo oscuro?", "not english"),
+    ("Wie schalte ich das Licht ein?", "Wie schalte ich das Licht aus?", "not english"),
+    ("Quem foi o primeiro presidente?", "Quem foi o último presidente?", "not english"),
+    ("如何打开深色模式？", "如何关闭深色模式？", "not english"),
+    ("Как включить тёмный режим?", "Как выключить тёмный режим?", "not english"),
+    ("How do I turn it on?", "Comment est-ce que je peux le faire ?", "not english"),
 ]  # fmt: skip
 
 LEFT_ALONE = [
+    ("What does 'por favor' mean?", "What is the meaning of 'por favor'?"),
+    ("Where can I get a good café au lait?", "Where do I get good café au lait?"),
+    ("kubectl logs", "kubectl logs of a pod"),
+    ("Hello!", "Hello"),
     ("How do I lose weight?", "What is the best way to lose weight?"),
     ("It is not illegal", "It is legal"),
     ("How far is 5 km?", "How far is 5 kilometers?"),

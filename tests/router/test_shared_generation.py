@@ -14,16 +14,10 @@ import pytest
 from engine.api import Delta, GenerationRequest, Usage
 from router.config import AnswerCacheConfig
 from router.ports.tier_backend import OnUsage
+from tests.router.asking import BODY, Asking
 from tests.router.backend import WORDS, ScriptedBackend
+from tests.router.cached import Cached
 from tests.router.conftest import CONFIG, Served
-from tests.router.test_answer_cache import Cached
-from tests.router.test_last_resort import Client
-
-BODY: dict[str, Any] = {
-    "model": "fast",
-    "temperature": 0,
-    "messages": [{"role": "user", "content": "What is a quark?"}],
-}
 
 
 class Gated(ScriptedBackend):
@@ -58,28 +52,6 @@ class Gated(ScriptedBackend):
                 on_usage(Usage(3, number, 1))  # as an engine reports after an abort
 
 
-class Asking:
-    """A client that may leave."""
-
-    def __init__(self, cached: Cached, stream: bool = True, **more: Any) -> None:
-        self.client = Client({**BODY, **more, "stream": stream})
-        scope = {**self.client.scope(), "headers": [(b"authorization", b"Bearer sk-user")]}
-        self.task = asyncio.ensure_future(cached.app(scope, self.client.receive, self.client.send))
-
-    async def leave(self) -> None:
-        self.client.left.set()
-        await asyncio.wait_for(self.task, timeout=5)
-
-    async def answer(self) -> str:
-        await asyncio.wait_for(self.task, timeout=5)
-        return self.client.text
-
-    @property
-    def status(self) -> str:
-        headers = dict(self.client.sent[0]["headers"])
-        return str(headers[b"x-manta-cache"].decode())
-
-
 async def turns() -> None:
     await asyncio.sleep(0.02)
 
@@ -89,16 +61,32 @@ def shared(gate_at: int, **settings: Any) -> tuple[Cached, Gated]:
     return Cached(backend=backend, **settings), backend
 
 
+async def test_identical_requests_at_once_share_one_generation(cached: Cached) -> None:
+    answers = await asyncio.gather(*(cached.ask(stream=n % 2 == 1 or None) for n in range(16)))
+    assert len(cached.backend.requests) == 1
+    said = [answer.headers["x-manta-cache"] for answer in answers]
+    assert sorted(said) == ["exact; shared; age=0"] * 15 + ["miss; new"]
+
+
+async def test_a_request_with_a_deadline_waits_for_another_a_part_of_it_only(cached: Cached) -> None:
+    cached.backend.stall_at = 2
+    leader = asyncio.create_task(cached.ask())
+    await asyncio.sleep(0.05)
+    cached.backend.stall_at = None
+    assert await cached.status(deadline_s=0.2) == "miss; wait"
+    leader.cancel()
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("gate_at", [0, 2, len(WORDS)])
 async def test_the_others_get_the_answer_when_the_client_that_began_it_leaves(gate_at: int, stream: bool) -> None:
     cached, backend = shared(gate_at)
-    leader = Asking(cached, stream)
+    leader = Asking(cached.app, stream)
     await turns()
-    followers = [Asking(cached) for _ in range(3)]
+    followers = [Asking(cached.app) for _ in range(3)]
     await turns()
     await leader.leave()
-    late = Asking(cached)
+    late = Asking(cached.app)
     await turns()
     assert backend.closed == 0
     backend.gate.set()
@@ -112,9 +100,9 @@ async def test_the_others_get_the_answer_when_the_client_that_began_it_leaves(ga
 
 async def test_the_one_that_began_it_pays_once_and_its_entry_says_that_it_left() -> None:
     cached, backend = shared(2)
-    leader = Asking(cached)
+    leader = Asking(cached.app)
     await turns()
-    follower = Asking(cached)
+    follower = Asking(cached.app)
     await turns()
     await leader.leave()
     await turns()
@@ -133,9 +121,9 @@ async def test_the_one_that_began_it_pays_once_and_its_entry_says_that_it_left()
 @pytest.mark.parametrize("gate_at", [0, 2])
 async def test_when_the_last_one_leaves_the_generation_is_aborted(gate_at: int) -> None:
     cached, backend = shared(gate_at)
-    leader = Asking(cached)
+    leader = Asking(cached.app)
     await turns()
-    followers = [Asking(cached) for _ in range(2)]
+    followers = [Asking(cached.app) for _ in range(2)]
     await turns()
     await leader.leave()
     await followers[0].leave()
@@ -152,17 +140,18 @@ async def test_when_the_last_one_leaves_the_generation_is_aborted(gate_at: int) 
 
 async def test_without_others_a_client_that_leaves_aborts_its_generation() -> None:
     cached, backend = shared(2)
-    leader = Asking(cached)
+    leader = Asking(cached.app)
     await turns()
     await leader.leave()
+    await turns()
     assert backend.closed == 1
 
 
 async def test_a_failure_after_the_client_has_left_reaches_all_others() -> None:
     cached, backend = shared(2)
-    leader = Asking(cached)
+    leader = Asking(cached.app)
     await turns()
-    followers = [Asking(cached, stream=False) for _ in range(4)]
+    followers = [Asking(cached.app, stream=False) for _ in range(4)]
     await turns()
     await leader.leave()
     backend.then = ValueError("broken")
@@ -177,9 +166,9 @@ async def test_a_failure_after_the_client_has_left_reaches_all_others() -> None:
 
 async def test_a_request_that_is_cut_from_above_leaves_the_others_their_answer() -> None:
     cached, backend = shared(2)
-    leader = Asking(cached)
+    leader = Asking(cached.app)
     await turns()
-    follower = Asking(cached)
+    follower = Asking(cached.app)
     await turns()
     leader.task.cancel()
     await asyncio.wait({leader.task})
@@ -193,9 +182,9 @@ async def test_a_request_that_is_cut_from_above_leaves_the_others_their_answer()
 
 async def test_a_generation_without_its_client_ends_at_the_time_limit() -> None:
     cached, backend = shared(2, request_timeout_s=0.2)
-    leader = Asking(cached)
+    leader = Asking(cached.app)
     await turns()
-    follower = Asking(cached)
+    follower = Asking(cached.app)
     await leader.leave()
     await asyncio.sleep(0.3)
     assert backend.closed >= 1
@@ -204,9 +193,9 @@ async def test_a_generation_without_its_client_ends_at_the_time_limit() -> None:
 
 async def test_the_router_ends_what_has_no_client_when_it_stops() -> None:
     cached, backend = shared(2)
-    leader = Asking(cached)
+    leader = Asking(cached.app)
     await turns()
-    follower = Asking(cached)
+    follower = Asking(cached.app)
     await turns()
     await leader.leave()
     follower.task.cancel()
@@ -217,9 +206,9 @@ async def test_the_router_ends_what_has_no_client_when_it_stops() -> None:
 async def test_an_answer_that_becomes_too_large_lets_the_others_go_alone_at_once() -> None:
     cached, backend = shared(1, max_entry_bytes=1024)
     backend._words = lambda request: ("x" * 600, "y" * 600, *WORDS)  # type: ignore[method-assign]
-    leader = Asking(cached)
+    leader = Asking(cached.app)
     await turns()
-    follower = Asking(cached)
+    follower = Asking(cached.app)
     await turns()
     assert len(backend.requests) == 1
     backend.gate.set()
@@ -238,7 +227,7 @@ async def test_an_answer_that_was_begun_before_a_deletion_is_sent_and_not_stored
     backend.gate.set()
     await cached.ask("Another?")
     backend.gate.clear()
-    asking = Asking(cached, cache={"mode": mode})
+    asking = Asking(cached.app, cache={"mode": mode})
     await turns()
     said = await cached.post("/admin/v1/cache/invalidate", {**which, "dry_run": False}, "sk-admin")
     assert (said.json()["count"], len(said.json()["sample"])) == (1, 1)

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -22,8 +22,10 @@ from cluster.state.redis_entry_store import RedisEntryStore
 from engine.api import Delta, GenerationRequest
 from router.app import CacheParts, build_app
 from router.config import KeyConfig, RouterConfig
+from router.ports.answer_cache import AWAITED_MS
 from router.ports.tier_backend import OnUsage
-from tests.router.backend import ScriptedBackend
+from tests.router.asking import Asking
+from tests.router.backend import WORDS, ScriptedBackend
 from tests.state.conftest import wait_until_ready
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,13 +82,24 @@ class RouterOnRedis:
 
 
 @asynccontextmanager
-async def routers(count: int, server: RedisServer, journal: Path) -> AsyncIterator[list[RouterOnRedis]]:
+async def routers(
+    count: int, server: RedisServer, journal: Path, backend: Callable[[], ScriptedBackend] = SlowBackend
+) -> AsyncIterator[list[RouterOnRedis]]:
     async with AsyncExitStack() as stack:
-        made = [RouterOnRedis(server.url, journal / str(number)) for number in range(count)]
+        made = [RouterOnRedis(server.url, journal / str(number), backend()) for number in range(count)]
         for each in made:
             await each.entries.start()
             stack.push_async_callback(each.entries.close)
         yield made
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 5) -> None:
+    """Waits until ``condition`` is true. Raises TimeoutError."""
+    for _ in range(round(timeout_s / 0.005)):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise TimeoutError
 
 
 def text_of(answer: httpx.Response) -> str:
@@ -161,6 +174,50 @@ async def test_when_the_router_of_the_leader_is_killed_the_others_answer_with_on
     assert {answer.status_code for answer in answers} == {200}
     assert len({text_of(answer) for answer in answers}) == 1
     assert sum(len(each.backend.requests) for each in pair) == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_requests_of_another_router_get_the_answer_when_the_client_that_began_it_leaves(
+    redis_server: RedisServer, tmp_path: Path, stream: bool
+) -> None:
+    async with routers(3, redis_server, tmp_path) as (leading, *others):
+        leader = Asking(leading.app, stream)
+        await until(lambda: bool(leading.backend.requests))
+        following = [asyncio.create_task(each.ask()) for each in others for _ in range(4)]
+        await asyncio.sleep(0.1)  # each of the others has asked the store
+        await leader.leave()
+        answers = await asyncio.wait_for(asyncio.gather(*following), 20)
+    assert {answer.status_code for answer in answers} == {200}
+    assert {text_of(answer) for answer in answers} == {"".join(WORDS)}
+    assert all(answer.headers["x-manta-cache"].startswith("exact") for answer in answers)
+    assert [len(each.backend.requests) for each in (leading, *others)] == [1, 0, 0]
+
+
+async def test_a_generation_ends_when_nobody_waits_for_it_in_any_router(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    async with routers(2, redis_server, tmp_path, lambda: ScriptedBackend(stall_at=2)) as (leading, other):
+        leader = Asking(leading.app)
+        await until(lambda: bool(leading.backend.requests))
+        follower = Asking(other.app)
+        await asyncio.sleep(0.1)
+        await leader.leave()
+        await asyncio.sleep(1.5 * AWAITED_MS / 1000)  # it asks again and again
+        assert leading.backend.closed == 0
+        await follower.leave()
+        await until(lambda: leading.backend.closed == 1)
+        assert (len(leading.backend.requests), len(other.backend.requests)) == (1, 0)
+
+
+async def test_without_others_a_client_that_leaves_ends_its_generation_at_once(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    async with routers(2, redis_server, tmp_path, lambda: ScriptedBackend(stall_at=2)) as (leading, other):
+        leader = Asking(leading.app)
+        await until(lambda: bool(leading.backend.requests))
+        await leader.leave()
+        await until(lambda: leading.backend.closed == 1, AWAITED_MS / 2000)
+        assert len(other.backend.requests) == 0
 
 
 async def test_an_answer_of_one_router_is_a_hit_of_another(redis_server: RedisServer, tmp_path: Path) -> None:

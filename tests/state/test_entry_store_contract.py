@@ -15,7 +15,7 @@ from cluster.local.redis_server import RedisServer
 from cluster.state import redis_names
 from cluster.state.redis_entry_store import RedisEntryStore
 from router.memory_entry_store import MemoryEntryStore
-from router.ports.answer_cache import CacheBounds, CacheChange, CacheSize, ChangeKind, FeedGapError, Lease
+from router.ports.answer_cache import AWAITED_MS, CacheBounds, CacheChange, CacheSize, ChangeKind, FeedGapError, Lease
 from router.ports.cache_entry import CacheEntry, PoisonedEntryError, encode_entry
 from router.ports.state_store import StateUnavailableError
 from tests.state.cached import ROOM, Store, all_of, entry, key, spoil
@@ -131,6 +131,26 @@ async def test_a_lease_runs_out_unless_it_is_renewed(entries: Store, clock: Virt
     clock.advance(1)
     assert not await entries.renew("acme", key(1), "a", LEASE_MS)
     assert await entries.find_or_lead("acme", key(1), "b", LEASE_MS) == LEADING
+
+
+async def test_the_owner_of_a_lease_is_told_that_another_one_waits(entries: Store, clock: VirtualClock) -> None:
+    async def awaited(owner: str) -> bool:
+        return await entries.awaited("acme", key(1), owner)
+
+    await entries.find_or_lead("acme", key(1), "a", LEASE_MS)
+    await entries.find_or_lead("acme", key(2), "b", LEASE_MS)
+    assert not await awaited("a")
+    await entries.find_or_lead("acme", key(1), "b", LEASE_MS)
+    assert await awaited("a")
+    assert not await awaited("b")
+    assert not await entries.awaited("acme", key(2), "b")
+    clock.advance((AWAITED_MS + 1) / 1000)
+    assert not await awaited("a")  # it has asked no more
+    await entries.find_or_lead("acme", key(1), "b", LEASE_MS)
+    await entries.release("acme", key(1), "a")
+    assert not await awaited("a")
+    await entries.find_or_lead("acme", key(1), "b", LEASE_MS)
+    assert not await awaited("b")  # it was the one that waited
 
 
 async def test_a_released_lease_is_free_and_only_its_owner_releases_it(entries: Store) -> None:

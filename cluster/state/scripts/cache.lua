@@ -24,6 +24,7 @@ local known, due, total, ticks = base .. 'cache-known', base .. 'cache-due', bas
 local epoch_key, olds = base .. 'cache-epoch', base .. 'cache-olds'
 local function entry_key(key) return base .. 'cache:' .. key end
 local function lease_key(key) return base .. 'cache-lease:' .. key end
+local function awaited_key(key) return base .. 'cache-awaited:' .. key end
 local function whole(number) return string.format('%.0f', number) end
 
 local function epoch() return redis.call('GET', epoch_key) or '0' end
@@ -72,16 +73,24 @@ local function hold(key, owner, length)
   redis.call('SET', lease_key(key), owner .. ' ' .. whole(now + length) .. ' ' .. epoch(), 'PX', whole(length))
 end
 
--- key, owner, lease in milliseconds → the entry, or the state of the lease: leading, unshared or following
-local function find_or_lead(key, owner, length)
+-- key, owner, lease in milliseconds, and for how long an owner that does not lead counts as waiting → the entry, or the
+-- state of the lease: leading, unshared or following
+local function find_or_lead(key, owner, length, waits)
   local data = find(key)
   if data then return {'entry', data} end
   local leader, left = lease_of(key)
   if not leader or leader == owner then
     hold(key, owner, length)
+    redis.call('DEL', awaited_key(key)) -- by this owner itself, perhaps; others ask again
     return {'leading', whole(length), epoch()}
   end
+  redis.call('SET', awaited_key(key), whole(now + waits), 'PX', whole(waits))
   return {leader == UNSHARED and 'unshared' or 'following', whole(left), epoch()}
+end
+
+-- Whether `owner` has the lease, and another one waits for its answer.
+local function awaited(key, owner)
+  return lease_of(key) == owner and tonumber(redis.call('GET', awaited_key(key)) or '0') > now
 end
 
 local function release(key, owner, unshared)
@@ -142,7 +151,9 @@ local operation = ARGV[1]
 if operation == 'get' then
   return find(ARGV[4]) or false
 elseif operation == 'lead' then
-  return find_or_lead(ARGV[4], ARGV[5], tonumber(ARGV[6]))
+  return find_or_lead(ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]))
+elseif operation == 'awaited' then
+  return awaited(ARGV[4], ARGV[5]) and 1 or 0
 elseif operation == 'renew' then
   if lease_of(ARGV[4]) ~= ARGV[5] then return 0 end
   hold(ARGV[4], ARGV[5], tonumber(ARGV[6]))

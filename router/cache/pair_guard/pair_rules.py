@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
+from router.cache.pair_guard.foreign_language import either_foreign
 from router.cache.pair_guard.names import identifiers_differ, names_differ
 from router.cache.pair_guard.numbers import half_days_differ, numbers_differ
 from router.cache.pair_guard.operators import operators_differ
@@ -29,6 +30,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "identifier": identifiers_differ,
     "name": names_differ,
     "asked": asks_differ,
+    "not english": either_foreign,
 }
 """The rules by the reason that they give, in the order in which they are asked."""
 

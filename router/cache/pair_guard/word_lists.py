@@ -12,6 +12,7 @@ from typing import Any
 def word_lists() -> dict[str, Any]:
     """Returns the word lists by name. ``kinds``: groups of words that exclude each other, by the rule that uses them.
     ``antonyms``: groups of words, of which each further one is the opposite of the first. ``negators``: negating words.
-    ``no_opposites``: words that begin with a negating prefix without being an opposite."""
+    ``no_opposites``: words that begin with a negating prefix without being an opposite. ``english``: common words of
+    English; ``foreign``: those of other languages that are none of English."""
     found: dict[str, Any] = json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8"))
     return found

@@ -77,11 +77,12 @@ def finish(mix: Mix, options: argparse.Namespace) -> None:
     """Calibrates and judges the weights that were just written, and writes config.json, calibration.json, the card."""
     artefact.write_config(options.version, artefact.UNTRAINED, options.out)
     cosines = packaged()
-    raw = Stage.load(options.out, cosines).scores(labelled(mix.calibration))
+    held_out = labelled(mix.calibration)
+    raw = Stage.load(options.out, cosines).scores(held_out)
     weights = combination(raw)
     artefact.write_config(options.version, weights, options.out)
     stage = Stage.load(options.out, cosines)
-    table = tabled(options.version, stage.combined(raw))
+    table = tabled(options.version, stage.combined(held_out, raw))
     artefact.write_table(table, options.out)
     thresholds = {bound: threshold_for(table, bound) for bound in BOUNDS}
     random.seed(options.seed)
