@@ -215,7 +215,8 @@ class Pipeline:
         Returns the name of the classifier, and its result for each text.
 
         ``texts_of`` parses the body; its second argument is the name of the classifier. Raises a RefusalError:
-        NotFoundError if the service has no classifier, UnavailableError if the classifier does not answer.
+        NotFoundError if the service has no classifier, UnavailableError if the classifier does not answer,
+        InvalidRequestError for more characters than the tenant's policy allows.
         """
         started_at, trace = self._clock.now(), call.trace
         with self._concurrency.admit():

@@ -8,7 +8,14 @@ Before generation a ``Guard`` inspects the passages of a request and returns a `
 from __future__ import annotations
 
 from safety.api.check import Check, Scan, StreamScanner
-from safety.api.classifier import ClassifierBusyError, ClassifierUnavailableError, Moderation, Scores, TextClassifier
+from safety.api.classifier import (
+    ClassifierBusyError,
+    ClassifierUnavailableError,
+    Moderation,
+    Scores,
+    TextClassifier,
+    TextTooLongError,
+)
 from safety.api.guard import AnswerGuard, Guard
 from safety.api.moderator import Inspection, Release, TextModerator
 from safety.api.oversight import (
@@ -68,5 +75,6 @@ __all__ = [
     "Subject",
     "TextClassifier",
     "TextModerator",
+    "TextTooLongError",
     "Verdict",
 ]

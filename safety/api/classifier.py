@@ -27,6 +27,16 @@ class ClassifierBusyError(ClassifierUnavailableError):
     """The tenant's queue at the classifier is full. The classifier itself is well."""
 
 
+class TextTooLongError(Exception):
+    """Texts have more than ``limit`` characters, the most that the tenant's policy allows. ``place`` is the index of
+    the text that exceeds it."""
+
+    def __init__(self, limit: int, place: int) -> None:
+        super().__init__(f"more than {limit} characters")
+        self.limit = limit
+        self.place = place
+
+
 class TextClassifier(Protocol):
     """Scores texts. ``version`` identifies model and calibration."""
 

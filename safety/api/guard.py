@@ -35,7 +35,7 @@ class Guard(Protocol):
 
     async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
         """Returns the classifier's result for each text, in order. Raises ClassifierUnavailableError if the classifier
-        does not answer."""
+        does not answer, and TextTooLongError for more characters than the policy allows in a request."""
         ...
 
     async def answers(
