@@ -163,6 +163,7 @@ class PolicyGuard:
         *,
         streamed: bool = True,
         continued: str = "",
+        as_json: bool = False,
     ) -> AnswerGuard | None:
         policy = await self._policies.of(subject.tenant)
         compiled = self._prepare(policy, subject.tenant).compiled
@@ -179,7 +180,14 @@ class PolicyGuard:
         gate = RoleGate(compiled, subject.role) if policy.tools else None
         restorer = partial(_restorer, restored) if restored else None
         return PlannedGuard(
-            plan, record, gate, policy.refusal, policy.halts == "request", restorer=restorer, continued=continued
+            plan,
+            record,
+            gate,
+            policy.refusal,
+            policy.halts == "request",
+            restorer=restorer,
+            continued=continued,
+            as_json=as_json,
         )
 
     def _prepare(self, policy: PolicyConfig, tenant: str) -> Prepared:

@@ -47,6 +47,7 @@ class Guard(Protocol):
         *,
         streamed: bool = True,
         continued: str = "",
+        as_json: bool = False,
     ) -> AnswerGuard | None:
         """Returns the guard of the answers to a request that was inspected; None: the policy asks for no check of
         answers.
@@ -54,7 +55,8 @@ class Guard(Protocol):
         ``streamed``: whether text is sent as it is generated. A whole answer is sent after all checks, whatever the
         policy says of streams. ``passages`` and ``ruling`` are those of ``inspect``. ``on_inspection`` is called with
         the record of each text. ``continued`` is the text that the answers continue, as the model reads it: matches
-        that begin in it and end in an answer are found.
+        that begin in it and end in an answer are found. ``as_json``: the answers are JSON, so that they are checked as
+        the strings that they mean, and stay JSON where something is replaced.
         """
         ...
 

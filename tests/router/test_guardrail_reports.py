@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -257,3 +259,57 @@ def test_parts_of_text_are_one_text_to_moderate(guarded: Guarded) -> None:
 
     assert moderated.json()["results"][0]["flagged"]
     assert asked.status_code == 400
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ('{"mail": "\\u006aane.doe@example.com", "n": 1}', {"mail": "<EMAIL_ADDRESS>", "n": 1}),
+        ('{"card": 4111111111111111, "n": 1}', {"card": "<CREDIT_CARD>", "n": 1}),
+        ('{"note": "a \\"quoted\\" jane.doe@example.com\\n", "n": [1, null]}', None),
+    ],
+)
+def test_an_answer_in_json_stays_json_and_hides_no_value_in_an_escape(
+    guarded: Guarded, written: str, value: Any, stream: bool
+) -> None:
+    """agento11y 49 and rakazo 631: redaction ate marks of the JSON, or missed a value that was written with escapes."""
+    guarded.policies.set(pii={"answers": "redact"})
+    guarded.served.backend = Says(written, size=3)
+    form = {"response_format": {"type": "json_object"}}
+    content = streamed(guarded, **form)[0] if stream else guarded.ask(**form).json()["choices"][0]["message"]["content"]
+
+    expected = value or json.loads(written.replace("jane.doe@example.com", "<EMAIL_ADDRESS>"))
+    assert json.loads(content) == expected
+
+
+def test_pseudonyms_in_json_are_put_back_as_json(guarded: Guarded) -> None:
+    """LiteLLM 31950: the same for an answer that is JSON as a whole."""
+    guarded.policies.set(pii={"requests": "pseudonymise"})
+    guarded.served.backend = Says('{"to": "{prompt}"}', size=4)
+    content, _ = streamed(guarded, "o'neil@example.com", response_format={"type": "json_object"})
+
+    assert json.loads(content) == {"to": "o'neil@example.com"}
+
+
+@pytest.mark.parametrize("address", ["alice%40example.com", "alice%2Bnews%40mail.example.co.uk"])
+def test_an_address_in_a_query_string_is_an_address(guarded: Guarded, address: str) -> None:
+    """DAM 11: an address with an encoded @ was not found, though a link takes it out as well."""
+    guarded.policies.set(pii={"requests": "redact", "answers": "redact"})
+    text = f"See https://a.example/?to={address}&x=1 and mail {address}, or 100%40 of it."
+    expected = text.replace(address, "<EMAIL_ADDRESS>")
+    guarded.served.backend = Says(text, size=3)
+
+    assert reads(guarded, text) == expected
+    assert streamed(guarded) == (expected, "stop")
+
+
+@pytest.mark.parametrize("kind", ["pii", "secrets"])
+def test_encoded_bytes_are_no_personal_data(guarded: Guarded, kind: str) -> None:
+    """initializ/forge 283: digits within base64 were taken for social security numbers."""
+    guarded.policies.set(**{kind: {"requests": "redact"}})
+    draw = random.Random(283)
+    blobs = [base64.b64encode(draw.randbytes(3 * size)).decode() for size in range(30, 70)]
+
+    for text in ("data:\n  ca.crt: " + "\n  ".join(blobs), f"sha256:{draw.randbytes(32).hex()}"):
+        assert reads(guarded, text) == text
