@@ -72,6 +72,7 @@ from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import SafetyPolicies
 from safety.policy_book import PolicyBook
+from safety.score_memory import RememberingClassifier
 
 if TYPE_CHECKING:
     from cluster.telemetry.otel_tracer import OtelTracer
@@ -219,7 +220,7 @@ def guard_maker(
     """Returns a function that makes the guard of a router. ``classifier`` None: there is none.
 
     ``on_unreadable`` is called each time that a stored policy turns out to be unreadable."""
-    parts = Parts() if classifier is None else Parts(classifier)
+    parts = Parts() if classifier is None else Parts(RememberingClassifier(classifier))
 
     def make(oversight: Oversight, store: SafetyStore) -> Guard:
         book = PolicyBook(

@@ -27,7 +27,7 @@ from router.guard.banned_token_sequences import without_words
 from router.guard.guard_refusal import check_ruling
 from router.guard.moderation_scoring import judge_of, moderated_input, with_scores
 from router.guard.prompt_length import check_prompt_lengths
-from router.guard.request_texts import continued_text, passages_of, with_texts
+from router.guard.request_texts import continued_text, is_json, passages_of, with_texts
 from router.guard.text_moderation import TIER, accounted_request, moderated, moderating
 from router.idempotency.idempotent_requests import Claim, IdempotentRequests
 from router.inference_request import Call, InferenceRequest
@@ -215,7 +215,8 @@ class Pipeline:
         Returns the name of the classifier, and its result for each text.
 
         ``texts_of`` parses the body; its second argument is the name of the classifier. Raises a RefusalError:
-        NotFoundError if the service has no classifier, UnavailableError if the classifier does not answer.
+        NotFoundError if the service has no classifier, UnavailableError if the classifier does not answer,
+        InvalidRequestError for more characters than the tenant's policy allows.
         """
         started_at, trace = self._clock.now(), call.trace
         with self._concurrency.admit():
@@ -388,6 +389,7 @@ class Pipeline:
             account.inspections.append,
             streamed=account.request.stream,
             continued=continued_text(account.request),
+            as_json=is_json(account.request),
         )
 
     async def _moderate_input(self, account: Account) -> Scored:

@@ -16,7 +16,7 @@ from safety.phrases.scanner import PhraseScanner
 from safety.pii.kinds import VERSION as PII_VERSION
 from safety.secrets.kinds import VERSION as SECRETS_VERSION
 from safety.secrets.kinds import SecretScanner
-from safety.streaming.plan import ClassifierRule, ScannerRule, StreamPlan
+from safety.streaming.plan import WHOLE_ANSWER, ClassifierRule, Pace, ScannerRule, StreamPlan
 from safety.tool_rules import called, needs_arguments, offered
 
 
@@ -116,6 +116,7 @@ def _classifier(compiled: CompiledPolicy, streamed: bool) -> ClassifierRule | No
         lambda scores: content_verdict(content, classifier.version, scores.categories),
         mode=policy.stream if streamed else "hold",  # a whole answer waits for its last check anyway
         on_failure=compiled.failure_action,
+        pace=Pace() if streamed else WHOLE_ANSWER,
     )
 
 

@@ -26,6 +26,7 @@ from safety.api import (
     Ruling,
     Scores,
     Subject,
+    TextTooLongError,
     Verdict,
 )
 from safety.audit import Scanned, answer_records, audit_records
@@ -149,6 +150,7 @@ class PolicyGuard:
 
     async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
         policy = await self._policies.of(subject.tenant)
+        check_length(policy.sizes.max_characters, texts)
         scores = await self._prepare(policy, subject.tenant).compiled.classifier.classify(texts)
         return [moderation(policy, each) for each in scores]
 
@@ -161,6 +163,7 @@ class PolicyGuard:
         *,
         streamed: bool = True,
         continued: str = "",
+        as_json: bool = False,
     ) -> AnswerGuard | None:
         policy = await self._policies.of(subject.tenant)
         compiled = self._prepare(policy, subject.tenant).compiled
@@ -177,7 +180,14 @@ class PolicyGuard:
         gate = RoleGate(compiled, subject.role) if policy.tools else None
         restorer = partial(_restorer, restored) if restored else None
         return PlannedGuard(
-            plan, record, gate, policy.refusal, policy.halts == "request", restorer=restorer, continued=continued
+            plan,
+            record,
+            gate,
+            policy.refusal,
+            policy.halts == "request",
+            restorer=restorer,
+            continued=continued,
+            as_json=as_json,
         )
 
     def _prepare(self, policy: PolicyConfig, tenant: str) -> Prepared:
@@ -267,7 +277,7 @@ def oversized_verdicts(policy: PolicyConfig, passages: Sequence[Passage]) -> lis
     sizes = policy.sizes
     if sizes.max_characters is None or sizes.action != "block":
         return []
-    place = exceeding(passages, sizes.max_characters)
+    place = exceeding([each.text for each in passages], sizes.max_characters)
     return [] if place is None else [Verdict(SizeCheck.name, SizeCheck.version, Action.BLOCK, "size", passage=place)]
 
 
@@ -278,6 +288,13 @@ def offered_verdicts(policy: PolicyConfig, role: str, tools: Sequence[str]) -> l
         if (verdict := offered(policy.tools, role, name)) is not None:
             return [replace(verdict, passage=place)]
     return []
+
+
+def check_length(limit: int | None, texts: Sequence[str]) -> None:
+    """Raises TextTooLongError if the texts to moderate have more than ``limit`` characters together. Nobody reviews
+    them, so the limit holds whatever the policy does with requests beyond it."""
+    if limit is not None and (place := exceeding(texts, limit)) is not None:
+        raise TextTooLongError(limit, place)
 
 
 def moderation(policy: PolicyConfig, scores: Scores) -> Moderation:

@@ -26,7 +26,7 @@ class SizeCheck:
     async def check(self, passages: Sequence[Passage]) -> Sequence[Verdict]:
         policy, found = self._policy, []
         if policy.max_characters is not None:
-            place = exceeding(passages, policy.max_characters)
+            place = exceeding([each.text for each in passages], policy.max_characters)
             found += [] if place is None else [self._verdict("size", place)]
         for place, passage in enumerate(passages):
             if policy.scripts is not None and main_script(passage.text) not in (None, *policy.scripts):
@@ -37,12 +37,12 @@ class SizeCheck:
         return Verdict(self.name, self.version, self._action, category, passage=place)
 
 
-def exceeding(passages: Sequence[Passage], limit: int) -> int | None:
-    """Returns the index of the passage with which the running total of characters exceeds ``limit``; None if the total
+def exceeding(texts: Sequence[str], limit: int) -> int | None:
+    """Returns the index of the text with which the running total of characters exceeds ``limit``; None if the total
     does not."""
     total = 0
-    for place, passage in enumerate(passages):
-        total += len(passage.text)
+    for place, text in enumerate(texts):
+        total += len(text)
         if total > limit:
             return place
     return None

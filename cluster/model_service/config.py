@@ -36,9 +36,9 @@ class ModelServiceConfig(ServiceConfig):
 
     precision: Precision = Precision.INT8
     """int8 takes a quarter of float32's memory for weights, and two thirds of its time without VNNI."""
-    max_batch_tokens: int = Field(512, ge=1)
-    """The most tokens in a batch, padding included. A larger batch takes more memory, and later callers wait longer for
-    it."""
+    max_batch_tokens: int = Field(256, ge=1)
+    """The most tokens in a batch, padding included. A larger batch takes more memory, leaves the cache of a core, which
+    costs each text a tenth, and later callers wait longer for it."""
     deadline_ms: int = Field(2000, ge=1)
     """Milliseconds that a call may take, the wait for batches under way included."""
     deadline_ms_per_1000_characters: int = Field(300, ge=0)

@@ -14,7 +14,8 @@ class StubFactory:
     """An engine factory for ``cluster.app.build_with``."""
 
     step_s: float
+    varied: bool = False
 
     def __call__(self, tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
         """A stub engine in place of the tier's model."""
-        return StubEngine(on_step, self.step_s)
+        return StubEngine(on_step, self.step_s, varied=self.varied)

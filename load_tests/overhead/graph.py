@@ -16,17 +16,18 @@ DEV = Path(__file__).resolve().parents[2] / "deployments" / "dev.yaml"
 
 
 class StubGraphConfig(MantaConfig):
-    """The graph's config and the step of its stub engines."""
+    """The graph's config, the step of its stub engines, and whether their answers differ from each other."""
 
     step_s: float
+    varied: bool = False
 
 
 def build(config: StubGraphConfig) -> Application:
     """What ``cluster.app:build`` builds, with a stub in place of every model."""
-    return build_with(config, StubFactory(config.step_s))
+    return build_with(config, StubFactory(config.step_s, config.varied))
 
 
-def stub_config(step_s: float, *, safety: bool = False) -> dict[str, Any]:
+def stub_config(step_s: float, *, safety: bool = False, varied: bool = False) -> dict[str, Any]:
     """A Serve config file: dev.yaml with the tier ``fast`` alone, so one Router, one replica, one lane.
 
     Without ``safety`` no text is checked: the classifier computes more for an answer than all of the rest.
@@ -44,5 +45,6 @@ def stub_config(step_s: float, *, safety: bool = False) -> dict[str, Any]:
         "safety": arguments["safety"] if safety else {},
         "tiers": [tier for tier in arguments["tiers"] if tier["name"] == "fast"],
         "step_s": step_s,
+        "varied": varied,
     }
     return config

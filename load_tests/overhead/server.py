@@ -34,14 +34,15 @@ class Server:
 
 
 @contextmanager
-def stub_server(step_s: float, *, safety: bool = False) -> Iterator[Server]:
-    """The graph around stub engines on a free port, stopped at the end; with ``safety``, the checks of dev.yaml.
+def stub_server(step_s: float, *, safety: bool = False, varied: bool = False) -> Iterator[Server]:
+    """The graph around stub engines on a free port, stopped at the end; with ``safety``, the checks of dev.yaml; with
+    ``varied``, no two answers are equal.
 
     Raises RuntimeError if it does not start.
     """
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory) / "stub.yaml"
-        config.write_text(yaml.safe_dump(stub_config(step_s, safety=safety)), encoding="utf-8")
+        config.write_text(yaml.safe_dump(stub_config(step_s, safety=safety, varied=varied)), encoding="utf-8")
         with started(config) as server:
             yield server
 

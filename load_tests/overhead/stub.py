@@ -6,10 +6,12 @@ finish reason and usage on the last one, no delta for what was aborted.
 
 from __future__ import annotations
 
+import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from engine.api import (
     Conversation,
@@ -30,6 +32,22 @@ OnStep = Callable[[Sequence[Delta]], None]
 
 CONTEXT = 1024  # tokens
 TEXT, TOKEN = " tok", 7
+WORDS = (
+    " the",
+    " old",
+    " town",
+    " was",
+    " built",
+    " on",
+    " a",
+    " river.",
+    " Its",
+    " market",
+    " sold",
+    " bread,",
+    " music",
+)
+"""The words of varied answers: five characters each, as tokens of English have."""
 
 
 @dataclass(slots=True)
@@ -38,6 +56,7 @@ class Stream:
 
     prompt_tokens: int
     limit: int
+    words: Iterator[str]
     sent: int = 0
 
 
@@ -53,10 +72,14 @@ class Counters:
 
 
 class StubEngine:
-    """Emits " tok" for each live request once per step of ``step_s`` seconds; sleeps when there is none."""
+    """Emits " tok" for each live request once per step of ``step_s`` seconds; sleeps when there is none.
 
-    def __init__(self, on_step: OnStep, step_s: float = 0.01) -> None:
+    ``varied``: it emits words at random instead, so that no two answers are equal and no check has read one before.
+    """
+
+    def __init__(self, on_step: OnStep, step_s: float = 0.01, *, varied: bool = False) -> None:
         self._on_step = on_step
+        self._varied = varied
         self._step_s = step_s
         self._thread = threading.Thread(target=self._run, name="stub-engine", daemon=True)
         self._changed = threading.Condition()
@@ -84,7 +107,9 @@ class StubEngine:
 
     def submit(self, request: GenerationRequest) -> None:
         """Raises RequestError for an id in use and EngineDeadError when closed."""
-        stream = Stream(prompt_tokens(request), request.sampling.max_tokens or CONTEXT, len(request.resume))
+        words = random_words(request.request_id) if self._varied else repeat(TEXT)
+        limit = request.sampling.max_tokens or CONTEXT
+        stream = Stream(prompt_tokens(request), limit, words, len(request.resume))
         with self._changed:
             if self._closing:
                 raise EngineDeadError("The engine is not running.")
@@ -166,12 +191,20 @@ class StubEngine:
 
     def _advance(self, request_id: str, stream: Stream) -> Delta:
         stream.sent += 1
+        text = next(stream.words)
         if stream.sent < stream.limit:
-            return Delta(request_id, (TOKEN,), TEXT)
+            return Delta(request_id, (TOKEN,), text)
         del self._live[request_id]
         self._counters.finished += 1
         usage = Usage(stream.prompt_tokens, stream.sent, 0)
-        return Delta(request_id, (TOKEN,), TEXT, FinishReason.LENGTH, usage)
+        return Delta(request_id, (TOKEN,), text, FinishReason.LENGTH, usage)
+
+
+def random_words(seed: str) -> Iterator[str]:
+    """Yields words without end, which follow from ``seed``."""
+    draw = random.Random(seed)
+    while True:
+        yield draw.choice(WORDS)
 
 
 def prompt_tokens(request: GenerationRequest) -> int:

@@ -177,6 +177,7 @@ class MeasuredGuard:
         *,
         streamed: bool = True,
         continued: str = "",
+        as_json: bool = False,
     ) -> AnswerGuard | None:
         """Returns the measured guard of the answers."""
         guard = PlannedGuard(self._plan, lambda _, inspection: on_inspection(inspection))

@@ -22,7 +22,7 @@ from router.complete_answer import HaltReason
 from router.errors import ContentFilteredError, UnavailableError
 from router.inference_request import InferenceRequest
 from router.moderation_scores import ModerationResults
-from safety.api import ClassifierUnavailableError, Guard, Subject
+from safety.api import ClassifierUnavailableError, Guard, Subject, TextTooLongError
 
 Judge = Callable[[Sequence[str]], Awaitable[ModerationResults]]
 """Scores texts. It raises nothing."""
@@ -36,7 +36,7 @@ def judge_of(guard: Guard, subject: Subject) -> Judge:
     async def judge(texts: Sequence[str]) -> ModerationResults:
         try:
             return ModerationResults(guard.classifier, await guard.moderate(subject, texts))
-        except ClassifierUnavailableError:
+        except (ClassifierUnavailableError, TextTooLongError):
             return ModerationResults(guard.classifier, failed=True)
 
     return judge

@@ -72,6 +72,19 @@ def continued_text(request: InferenceRequest) -> str:
     return prompt if isinstance(prompt, str) else ""
 
 
+JSON_GRAMMARS = ("json_schema", "json_object")
+"""The kinds of grammars whose texts are JSON."""
+
+
+def is_json(request: InferenceRequest) -> bool:
+    """Returns whether the answers to a request are JSON from their first character to their last: the request asks for
+    it, and they do not continue another text."""
+    grammar = request.sampling.grammar
+    if grammar is None or grammar.kind not in JSON_GRAMMARS:
+        return False
+    return not any(isinstance(prompt, Conversation) and prompt.continue_final_message for prompt in request.prompts)
+
+
 def changed_request(request: InferenceRequest, change: Change) -> InferenceRequest:
     """Returns ``request`` with each passage replaced by the result of ``change``."""
     field, several = request.prompt_field, len(request.prompts) > 1

@@ -7,9 +7,9 @@ from typing import NoReturn
 
 from engine.api import SamplingParams
 from router.answer_events import Stamp
-from router.errors import NotFoundError, UnavailableError
+from router.errors import InvalidRequestError, NotFoundError, UnavailableError
 from router.inference_request import InferenceRequest
-from safety.api import ClassifierUnavailableError, Guard, Moderation, Subject
+from safety.api import ClassifierUnavailableError, Guard, Moderation, Subject, TextTooLongError
 
 TIER = "moderation"
 """Takes the place of the tier in the ledger. Moderation costs a request and no tokens."""
@@ -24,9 +24,13 @@ def moderating(guard: Guard | None) -> Guard:
 
 async def moderated(guard: Guard, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
     """Returns the classifier's result for each text, in order. Raises UnavailableError if the classifier does not
-    answer."""
+    answer, and InvalidRequestError for more characters than the tenant's policy allows."""
     try:
         return await guard.moderate(subject, texts)
+    except TextTooLongError as error:
+        field = "input" if len(texts) == 1 else f"input[{error.place}]"
+        message = f"Invalid '{field}': the texts of a request may have at most {error.limit} characters."
+        raise InvalidRequestError(message, "string_above_max_length", field) from None
     except ClassifierUnavailableError:
         message = "The classifier does not answer at the moment."
         raise UnavailableError(message, "safety_unavailable", retry_after_s=1) from None

@@ -207,6 +207,7 @@ class _Int8Linears:
     def __init__(self, graph: Graph, weights: Weights) -> None:
         self._graph = graph
         self._weights = weights
+        self._shared: set[str] = set()  # the tensors of zeros that are there
 
     def rows(self, name: str, rows: str) -> tuple[str, ...]:
         """Quantises rows of both signs, [T, inputs], each by its largest absolute value."""
@@ -249,11 +250,18 @@ class _Int8Linears:
         """Adds the quantisation of rows. ``scale`` is [T, 1]. Returns codes, scales and the code of 0."""
         graph = self._graph
         flat = graph.node("Reshape", [scale, graph.constant("flat_shape", np.array([-1], np.int64))], f"{name}.flat")
-        shape = graph.node("Shape", [flat], f"{name}.count")
-        value = helper.make_tensor("value", TensorProto.UINT8, [1], [zero])
-        zeros = graph.node("ConstantOfShape", [shape], f"{name}.zeros", value=value)
-        codes = graph.node("QuantizeLinear", [rows, flat, zeros], f"{name}.codes_of_rows", axis=0)
+        codes = graph.node("QuantizeLinear", [rows, flat, self._zeros(zero)], f"{name}.codes_of_rows", axis=0)
         return codes, scale, graph.constant(f"zero{zero}", np.uint8(zero))
+
+    def _zeros(self, zero: int) -> str:
+        """Returns the code of 0 for each row of the batch, uint8 [T], which all products share."""
+        name = f"zeros{zero}"
+        if name not in self._shared:
+            self._shared.add(name)
+            shape = self._graph.node("Shape", ["token_ids"], f"{name}.count")
+            value = helper.make_tensor("value", TensorProto.UINT8, [1], [zero])
+            self._graph.node("ConstantOfShape", [shape], name, value=value)
+        return name
 
 
 _Linears = _FloatLinears | _Int8Linears

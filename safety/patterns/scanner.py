@@ -34,17 +34,18 @@ class Track:
         ``starts`` are the sorted positions at which a match may begin.
         """
         found: list[Found] = []
-        index = 0
-        while self.position < len(text):
+        index, length, count, gate = 0, len(text), len(starts), self.recogniser.gated.match
+        while self.position < length:
             if self.running:
                 if not self._go_on(text, final, found):
                     break
                 continue
             index = bisect_left(starts, self.position, index)
-            self.position = starts[index] if index < len(starts) else len(text)
-            if self.position >= len(text):
+            if index == count:
+                self.position = length
                 break
-            if self.recogniser.gated.match(text, self.position) is None:
+            self.position = starts[index]
+            if gate(text, self.position) is None:
                 self.position += 1
                 continue
             if not final and not self._decided(text):
@@ -102,23 +103,30 @@ class Group:
     @property
     def position(self) -> int:
         """The position before which every start is decided."""
-        return min([self.front, *(track.position for track in self.open)])
+        position = self.front
+        for track in self.open:
+            if track.position < position:
+                position = track.position
+        return position
 
     def advance(self, text: str, final: bool) -> list[Found]:
         """Returns the matches that became certain, with positions in ``text``, and advances past them."""
-        begins = [start.start() for start in self._starts.finditer(text, self.position)]
-        if begins and begins[-1] == len(text):  # where the text ends, a gate matches before that is known
+        moving, length = self.open, len(text)
+        begins = [start.start() for start in self._starts.finditer(text, self.position if moving else self.front)]
+        if begins and begins[-1] == length:  # where the text ends, a gate matches before that is known
             begins.pop()
-        moving = self.open
         if begins and begins[-1] >= self.front:
             moving = [*moving, *self._woken(text, begins)]
+        if not moving:
+            self.front = length
+            return []
         found: list[Found] = []
         self.open = []
         for track in moving:
             found += track.advance(text, begins, final)
-            if track.running or track.position < len(text):
+            if track.running or track.position < length:
                 self.open.append(track)
-        self.front = len(text)
+        self.front = length
         return found
 
     def shift(self, cut: int) -> None:

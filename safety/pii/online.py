@@ -23,7 +23,7 @@ BRACKETED_AT = rf"{OPEN}(?i:at|@){CLOSE}"
 BRACKETED_DOT = rf"{OPEN}(?i:dot|\.|punkt|punto|point){CLOSE}"
 DOT = rf"(?:\.|{BRACKETED_DOT}|\s(?i:dot)\s)"
 
-PLAIN = rf"{LOCAL}@(?:{LABEL}\.){{1,8}}{TLD}"
+PLAIN = rf"{LOCAL}(?:@|%40)(?:{LABEL}\.){{1,8}}{TLD}"  # %40 is @ in a query string
 BRACKETED = (
     rf"\w[\w+%-]{{0,63}}(?:(?:\.|{BRACKETED_DOT})[\w+%-]{{1,63}}){{0,3}}{BRACKETED_AT}{LABEL}(?:{DOT}{LABEL}){{1,6}}"
 )
@@ -35,7 +35,7 @@ EMAIL = Recogniser(
     pattern=rf"{LOCAL_START}(?:{PLAIN}|{BRACKETED}|{SPACED}|{SPELT})",
     max_length=768,
     gate=(
-        rf"\w{LOCAL_CHARACTER}{{0,63}}+"
+        rf"\w{LOCAL_CHARACTER}{{0,63}}?%40|\w{LOCAL_CHARACTER}{{0,63}}+"
         r"(?:@|\Z|\s(?:\Z|@|[aA](?:\Z|[tT](?:\s|\Z)))|\s?[\[({<]\s?(?:\Z|[aA@dDpP.]))"
     ),
     boundary=LOCAL_START,

@@ -35,7 +35,7 @@ class PlannedGuard:
 
     ``on_inspection`` takes the record of each text of a choice, for the audit log. Without a ``gate`` every tool may be
     called. ``restorer`` makes the rewriter that turns the pseudonyms in one text back; its argument is True for JSON.
-    ``continued`` is the text that the answers continue.
+    ``continued`` is the text that the answers continue. ``as_json``: the answers are JSON as a whole.
     """
 
     plan: StreamPlan
@@ -45,6 +45,7 @@ class PlannedGuard:
     halts_all: bool = False
     restorer: Callable[[bool], Rewriter] | None = None
     continued: str = ""
+    as_json: bool = False
 
     @property
     def waits(self) -> bool:
@@ -53,7 +54,8 @@ class PlannedGuard:
 
     def moderator(self, origin: Origin, notify: Callable[[], None]) -> TextModerator | None:
         """Returns a moderator for a new text of ``origin``; None if the plan has no rule for it."""
-        plan, in_json = self.plan.of(origin), origin is Origin.TOOL_ARGUMENTS
+        plan = self.plan.of(origin)
+        in_json = origin is Origin.TOOL_ARGUMENTS or (self.as_json and origin is Origin.ANSWER)
         if plan.empty and self.restorer is None:
             return None
         moderator: TextModerator = StreamModerator(origin, plan, notify, "" if in_json else self.continued)

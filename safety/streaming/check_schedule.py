@@ -29,12 +29,14 @@ class CheckSchedule:
 
     def __init__(self, pace: Pace, before: str = "") -> None:
         self._pace = pace
-        self._size = 1  # the new characters that make a check due: the first piece is checked at once
+        self._size = pace.start  # the new characters that make a check due
         self._next_size = pace.first
         self._text = before[-pace.window :]  # the whole text from the offset _base on
         self._base = -len(self._text)
         self._since = 0.0  # when the oldest character arrived that no check has begun with
         self._begun = 0  # the offset up to which checks have begun
+        self._begun_at = 0.0  # when the last check began
+        self._rested_at = 0.0  # when the next one may begin, unless the text is at its end
         self._border = False  # whether a sentence ends behind _begun
         self._final = False
         self.approved = 0
@@ -62,8 +64,10 @@ class CheckSchedule:
         new = self._length - self._begun
         if not new or self._begun > self.approved:
             return None
+        if self._final:
+            return self._since
         enough = self._size // 4 if self._border else self._size
-        return self._since + (0.0 if self._final or new >= enough else self._pace.wait_s)
+        return max(self._rested_at, self._since + (0.0 if new >= enough else self._pace.wait_s))
 
     def begin(self, now: float) -> Due | None:
         """Begins the next check and returns it; None if none is due."""
@@ -74,14 +78,15 @@ class CheckSchedule:
         # The window holds all new text, and context before it.
         start = max(min(self._begun - pace.overlap, end - pace.window), self._base)
         text = self._text[start - self._base :]
-        self._begun, self._border = end, False
-        self._size, self._next_size = self._next_size, min(2 * self._next_size, pace.most)
+        self._begun, self._border, self._begun_at = end, False, now
+        self._size, self._next_size = self._next_size, min(4 * self._next_size, pace.most)
         self._forget(end - pace.window)
         return Due(text, end)
 
-    def finish(self, due: Due) -> None:
-        """Ends the running check: the next one may begin."""
+    def finish(self, due: Due, now: float) -> None:
+        """Ends the running check: the next one may begin, after a rest."""
         self.approved = due.end
+        self._rested_at = now + min(self._pace.rest * (now - self._begun_at), self._pace.most_rest_s)
 
     @property
     def _length(self) -> int:

@@ -227,7 +227,7 @@ class _Checks:
             verdict = await self._judge(due)
             self._stopped = verdict is not None and verdict.action is Action.BLOCK
             if not self._stopped:
-                self._schedule.finish(due)
+                self._schedule.finish(due, self._loop.time())
             if verdict is not None:
                 self._report(verdict)
             self._notify()

@@ -31,22 +31,38 @@ class ScannerRule:
 class Pace:
     """The pace at which a text is classified, in characters; a token has about four.
 
-    The first check begins with the first piece. Every further check begins after a number of new characters, which is
-    ``first`` and doubles with each check up to ``most``; or at a sentence border after a quarter of that number; or
-    when text has waited for ``wait_s`` seconds. So the first token waits for one check, and a long answer is checked
-    once per sentence, or per ``most`` characters. A check reads ``window`` characters, at least ``overlap`` of them for
-    the second time.
+    The first check begins once ``start`` characters are there, which is with the first piece unless it is set. Every
+    further check begins after a number of new characters, which is ``first`` and grows fourfold with each check up to
+    ``most``; or at a sentence border after a quarter of that number; or when text has waited for ``wait_s`` seconds.
+    After a check the next one rests for ``rest`` times as long as it took, at most ``most_rest_s`` seconds, so that a
+    busy classifier gets fewer and larger checks; the end of a text is never kept waiting. A check reads ``window``
+    characters, at least ``overlap`` of them for the second time.
     """
 
-    first: int = 4
+    start: int = 1
+    first: int = 16
     most: int = 256
     window: int = 384
     overlap: int = 64
     wait_s: float = 0.25
+    rest: float = 4.0
+    most_rest_s: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (1 <= self.first <= self.most and 0 <= self.overlap <= self.window and self.wait_s > 0):
+        if not (
+            1 <= self.first <= self.most
+            and self.start >= 1
+            and 0 <= self.overlap <= self.window
+            and self.wait_s > 0
+            and self.rest >= 0
+            and self.most_rest_s >= 0
+        ):
             raise ValueError(f"a pace out of range: {self}")
+
+
+WHOLE_ANSWER = Pace(start=256, first=256, wait_s=5.0)
+"""The pace for answers that are sent as a whole: no reader waits for a check before the last, and the earlier ones are
+there to stop the engine."""
 
 
 @dataclass(frozen=True, slots=True)

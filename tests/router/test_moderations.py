@@ -101,6 +101,27 @@ def test_a_bad_request_is_refused_by_its_field(
     assert answer.json()["error"]["param"].startswith(field)
 
 
+@pytest.mark.parametrize("action", ["block", "review"])
+@pytest.mark.parametrize(
+    ("texts", "field"),
+    [
+        ("x" * 21, "input"),
+        (["x" * 10, "x" * 11], "input[1]"),
+        ([{"type": "text", "text": "x" * 11}, {"type": "text", "text": "x" * 10}], "input"),
+    ],
+)
+def test_the_policys_limit_on_characters_holds(guarded: Guarded, texts: Any, field: str, action: str) -> None:
+    guarded.policies.set("acme", sizes={"max_characters": 20, "action": action})
+    within = guarded.post(PATH, {"input": ["x" * 10, "x" * 10], "model": None})
+    guarded.classifier.texts.clear()
+    answer = guarded.post(PATH, {"input": texts, "model": None})
+
+    assert within.status_code == 200
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "string_above_max_length", field)
+    assert not guarded.classifier.texts, "what is refused is not read"
+
+
 @pytest.mark.parametrize("mode", ["dead", "slow", "nonsense", "short"])
 def test_a_classifier_that_does_not_answer_is_a_503(guarded: Guarded, mode: str) -> None:
     guarded.classifier.mode = mode

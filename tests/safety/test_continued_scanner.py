@@ -66,7 +66,7 @@ def test_the_classifier_reads_the_end_of_the_request_as_context() -> None:
 
     assert due is not None
     assert (due.text, due.end) == ("How to make a bomb", 4)
-    schedule.finish(due)
+    schedule.finish(due, 0.0)
     assert schedule.complete
 
 

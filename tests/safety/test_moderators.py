@@ -13,7 +13,7 @@ from safety.streaming.moderator import StreamModerator
 from safety.streaming.plan import ClassifierRule, Pace, ScannerRule, StreamPlan
 from tests.safety.scripted import ScriptedClassifier, judge, needles
 
-PACE = Pace(first=4, most=16, window=24, overlap=6, wait_s=0.01)
+PACE = Pace(first=4, most=16, window=24, overlap=6, wait_s=0.01, rest=0.0)
 
 
 class Text:

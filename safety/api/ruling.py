@@ -1,0 +1,55 @@
+"""``Ruling``: the decision on a request, from the verdicts of all checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from safety.api.verdict import UNREADABLE, Action, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """The decision on a request, from the verdicts of all checks.
+
+    ``texts`` are the passages' texts, redacted where a verdict says so, in the order of the passages. ``unscanned`` has
+    the names of the checks that failed and that the policy lets pass. ``message`` is the tenant's text for refusals.
+    ``restored`` maps each pseudonym to the text that it stands for, to be put back into the answer.
+
+    ``refused``: the request is blocked, or a person has not approved it. ``reason`` is the verdict that decided that,
+    ``refused_field`` the field of the request that it is about; None: no single one. ``as_answer``: the refusal is sent
+    as an answer, not as an error. ``policy`` is the policy's version, and ``checks`` has ``name@version`` of each check
+    of requests and answers that it asks for. ``scanned``: at least one check has read the request. ``banned`` are
+    phrases that no answer may have and that the engine can ban exactly; scanners look for them too.
+    """
+
+    action: Action
+    texts: tuple[str, ...]
+    verdicts: tuple[Verdict, ...] = ()
+    unscanned: tuple[str, ...] = ()
+    message: str = ""
+    restored: Mapping[str, str] = field(default_factory=dict)
+    refused: bool = False
+    reason: Verdict | None = None
+    refused_field: str | None = None
+    as_answer: bool = False
+    policy: str = ""
+    checks: tuple[str, ...] = ()
+    scanned: bool = True
+    banned: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The decision in one word: allowed, redacted, review, blocked, or unscanned if a check did not run."""
+        if self.unavailable:
+            return "unscanned"
+        if self.action in (Action.BLOCK, Action.REVIEW):
+            return "blocked" if self.action is Action.BLOCK else "review"
+        if self.unscanned or not self.scanned:
+            return "unscanned"
+        return "redacted" if self.action is Action.REDACT else "allowed"
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether the request is refused because a check failed."""
+        return self.reason is not None and self.reason.error not in (None, UNREADABLE)
