@@ -43,10 +43,12 @@ from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges, Guarded
 from cluster.telemetry.fault_metrics import FaultMetrics
 from cluster.telemetry.instruments import RayInstruments
+from cluster.telemetry.keep_publishing import keep_publishing
 from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.logs import replica_logs, replica_name
 from cluster.telemetry.make_otlp_instruments import make_otlp_instruments
 from cluster.telemetry.prediction_metrics import PredictionMetrics
+from cluster.telemetry.summed_instruments import SummedInstruments
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.admin.overview_api import OverviewSources
@@ -129,7 +131,8 @@ class Router:
         rooms = cold_start_rooms(self._waiting_rooms, application, scaling)
         sent = make_otlp_instruments(self._telemetry, "router", replica_name(), application)
         made = sent or RayInstruments(application)
-        backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics(made).count, rooms)
+        summed = SummedInstruments(made)  # of what each request changes
+        backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics(summed).count, rooms)
         jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics(made)
         classifier = None if self._classifier is None else classifier_client(self._classifier)
         embedder = None if self._embedder is None else embedder_client(self._embedder)
@@ -146,14 +149,14 @@ class Router:
             self._forecaster,
             store=store,
             jwks=jwks,
-            metrics=RayUsageMetrics(made),
+            metrics=RayUsageMetrics(summed),
             make_guard=None
             if self._policies is None
             else guard_maker(self._policies, classifier, faults.unreadable_policy),
             reviews=reviews,
             embedder=embedder,
             prompts=shared_prompts(self._state),
-            cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics(made)),
+            cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics(summed)),
             collections=shared_collections(self._state),
             streams=shared_streams(self._state),
             idempotency=shared_idempotency_keys(self._state),
@@ -163,7 +166,7 @@ class Router:
         )
         return with_task(
             without_root_path(with_logged_request(without_request_id(app))),
-            partial(publish_until_end, depends, tracer, sent),
+            partial(publish_until_end, depends, summed, tracer, sent),
         )
 
 
@@ -172,12 +175,20 @@ def breaker_states(services: Mapping[str, Guarded]) -> dict[str, str]:
     return {name: service.state.value for name, service in services.items()}
 
 
-async def publish_until_end(metrics: DependencyGauges, tracer: OtelTracer | None, sent: OtlpInstruments | None) -> None:
-    """Publishes ``metrics`` until it is cancelled, and then exports the last spans of ``tracer`` and the
-    last counts of ``sent``."""
+async def publish_until_end(
+    metrics: DependencyGauges, summed: SummedInstruments, tracer: OtelTracer | None, sent: OtlpInstruments | None
+) -> None:
+    """Publishes ``metrics`` and ``summed`` until it is cancelled, then the last of ``summed``, and exports the last
+    spans of ``tracer`` and the last counts of ``sent``."""
+
+    def publish() -> None:
+        summed.publish()
+        metrics.publish()
+
     try:
-        await metrics.keep_publishing()
+        await keep_publishing("the publication of the router's metrics", publish)
     finally:
+        summed.publish()
         for exporter in (tracer, sent):
             if exporter is not None:
                 await asyncio.to_thread(exporter.close)

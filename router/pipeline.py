@@ -43,7 +43,7 @@ from router.ports.embedder import Embedder
 from router.ports.limit_store import LimitStore
 from router.ports.state_store import StateUnavailableError
 from router.ports.stream_store import StreamOwner
-from router.ports.tier_backend import OrphanedAttempt, TierBackend
+from router.ports.tier_backend import OrphanedAttempt, TierBackend, TierSnapshot
 from router.ports.trace_names import SpanName
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.principal import Principal
@@ -170,10 +170,12 @@ class Pipeline:
             if claim.stored is not None:
                 yield [Repeated(claim.stored)]
                 return
-            async with claim, self._admit(call, principal, request, route) as place:
+            loads = self._backend.snapshot()
+            async with claim, self._admit(call, principal, request, route, loads) as place:
                 request, route = self._placed(request, route, place)
                 self._check_cost(request, route.tier)
                 account = self._account(call, principal, request, route, started_at, claim, place)
+                account.context_length = _context_length(loads, route.tier)
                 trace.describe(accepted(account, route.reason))
                 trace.enter(SpanName.LIMITS)
                 hold = await self._reserve(account)
@@ -286,18 +288,18 @@ class Pipeline:
         claim = self._idempotency.claim
         return await claim(tenant, key_id, call.idempotency_key, content, streamed=request.stream)
 
-    def _admit(self, call: Call, principal: Principal, request: InferenceRequest, route: Route) -> Place:
-        """Returns the place of the request in the queue of its tier, or of another one that it may spill to. Raises
-        AdmissionRefusedError.
+    def _admit(
+        self, call: Call, principal: Principal, request: InferenceRequest, route: Route, loads: Sequence[TierSnapshot]
+    ) -> Place:
+        """Returns the place of the request in the queue of its tier, or of another one that it may spill to. ``loads``
+        are the present ones of all tiers. Raises AdmissionRefusedError.
 
         It is before the limits, so that a refusal is charged to none, and before the guard, whose checks take longer
         than a refusal may. So the answer cache, which comes after them, is asked only for a few of those that would be
         refused.
         """
         tenant, tier = principal.tenant, route.tier
-        loads = self._backend.snapshot()
-        context = next((load.context_length for load in loads if load.name == tier), None)
-        expected = self._limiter.expected(tenant, tier, request, context)
+        expected = self._limiter.expected(tenant, tier, request, _context_length(loads, tier))
         own = self._config.tenants.get(tenant)
         allowed = self._config.admission.spill if own is None or own.spill is None else own.spill
         facts = RequestFacts(
@@ -354,8 +356,7 @@ class Pipeline:
     async def _reserve(self, account: Account) -> Hold:
         """Reserves what the request may use within the limits of its key and its tenant. Raises as the limiter does."""
         tier, principal = account.tier, account.principal
-        context = self._context_length(tier)
-        limits = principal.limits
+        context, limits = account.context_length, principal.limits
         tenant, key_id = principal.tenant, principal.key_id
         try:
             hold = await self._limiter.reserve(tenant, key_id, limits, tier, account.request, context)
@@ -377,7 +378,7 @@ class Pipeline:
         """
         if self._guard is None:
             return None
-        check_prompt_lengths(account.request, self._context_length(account.tier))
+        check_prompt_lengths(account.request, account.context_length)
         subject, passages = _subject(account), passages_of(account.request)
         ruling = account.ruling = await self._guard.inspect(subject, passages, account.request.tools)
         check_ruling(ruling)
@@ -482,7 +483,7 @@ class Pipeline:
     def _check_cost(self, request: InferenceRequest, tier: str) -> None:
         """Raises InvalidRequestError if the request may cost more than its ``max_cost``."""
         if request.max_cost is not None:
-            usage = largest_usage(request, self._context_length(tier))
+            usage = largest_usage(request, _context_length(self._backend.snapshot(), tier))
             check_max_cost(request, self._ledger.price(tier), usage)
 
     def _affordable(self, request: InferenceRequest, tier: str) -> bool:
@@ -492,10 +493,6 @@ class Pipeline:
         except InvalidRequestError:
             return False
         return True
-
-    def _context_length(self, tier: str) -> int | None:
-        """Returns the tokens that prompt and answer may have together; None: no replica has reported it yet."""
-        return next((each.context_length for each in self._backend.snapshot() if each.name == tier), None)
 
     async def _look_up(self, account: Account) -> Found:
         """Returns what the answer cache has for the request. May wait for an identical one that is under way."""
@@ -560,6 +557,11 @@ def _cited(
     if formed or request.context is None or not request.context.citations or not request.context.passages:
         return answers
     return cited(answers, request.context.passages)
+
+
+def _context_length(loads: Sequence[TierSnapshot], tier: str) -> int | None:
+    """Returns the tokens that prompt and answer may have together on ``tier``; None: no replica has reported it yet."""
+    return next((each.context_length for each in loads if each.name == tier), None)
 
 
 def _unscored(events: Batches) -> Batches:

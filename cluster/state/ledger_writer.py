@@ -9,6 +9,8 @@ from cluster.state.disk_journal import DiskJournal
 from cluster.state.write_behind import WriteBehind
 from router.ports.ledger_store import LedgerEntry
 
+_COMPACT = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for each line
+
 
 class LedgerWriter(WriteBehind[LedgerEntry]):
     """Moves ledger entries from ``journal`` to the store. ``append`` adds entries to the store, each once, or raises
@@ -27,7 +29,7 @@ def encode(entry: LedgerEntry) -> bytes:
     """Returns ``entry`` as a line of JSON."""
     fields = [entry.id, entry.tenant, entry.at_ms, dict(entry.labels), dict(entry.amounts), entry.document]
     part = [entry.part_of] if entry.part_of else []  # an older release reads whole entries
-    return json.dumps(fields + part, separators=(",", ":")).encode()
+    return _COMPACT.encode(fields + part).encode()
 
 
 def decode(line: bytes) -> LedgerEntry:

@@ -14,7 +14,7 @@ import os
 import stat
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache, partial
 from pathlib import Path
@@ -50,6 +50,8 @@ MAX_REPORT_CALLS = 4  # of people who look at the usage; settlements do not wait
 MAX_INTERVALS_AT_ONCE = 50  # whose sums are read with one call
 KEY_MEMBERS = tuple(field.name for field in fields(KeyRecord))
 MAX_SCOPES = 4096  # of keys with their limits, whose JSON is remembered
+MAX_LABELS = 4096  # of ledger entries; the same
+RESOLUTIONS_JSON = json.dumps([[each.value, each.ms, redis_names.sums_ttl_ms(each)] for each in Resolution])
 MAX_TENANTS_AT_ONCE = 8  # whose entries, or leases, are sent side by side, each within a deadline of its own
 
 
@@ -258,13 +260,12 @@ class RedisStore:
         if tenant not in self._known_tenants:
             await client.sadd(redis_names.TENANTS, tenant)
             self._known_tenants.add(tenant)
-        resolutions = [[each.value, each.ms, redis_names.sums_ttl_ms(each)] for each in Resolution]
         names = [
             f"{redis_names.base(tenant)}sums:",
             *(redis_names.entry(tenant, entry.id) for entry in entries),
         ]
         rows = [json.dumps(_row(entry)) for entry in entries]
-        arguments: list[str | int] = [self._entries_kept_ms, json.dumps(resolutions), self._now(), *rows]
+        arguments: list[str | int] = [self._entries_kept_ms, RESOLUTIONS_JSON, self._now(), *rows]
         return int(await self._ledger.run(client, names, arguments))
 
     async def sums(self, query: LedgerQuery) -> Sequence[LedgerSum]:
@@ -331,14 +332,15 @@ def _rows(tenant: str, starts: Sequence[int], sums: Sequence[dict[bytes, bytes]]
 def _row(entry: LedgerEntry) -> list[Any]:
     """Returns ``entry`` as the script of the ledger reads it."""
     value = entry.labels.get(CAPPED_LABEL, "")
-    labels = _labels_json(entry.labels)
-    others = _labels_json({**entry.labels, CAPPED_LABEL: OTHER}) if value else labels
+    labels = _labels_json(tuple(sorted(entry.labels.items())))
+    others = _labels_json(tuple(sorted({**entry.labels, CAPPED_LABEL: OTHER}.items()))) if value else labels
     return [entry.document, entry.at_ms, labels, list(entry.amounts.items()), value, others, entry.part_of]
 
 
-def _labels_json(labels: Mapping[str, str]) -> str:
-    """Returns ``labels`` as JSON, the same for equal ones: it is a part of the names of sums."""
-    return json.dumps(dict(sorted(labels.items())), separators=(",", ":"))
+@lru_cache(MAX_LABELS)
+def _labels_json(labels: tuple[tuple[str, str], ...]) -> str:
+    """Returns labels, as sorted pairs, as JSON, the same for equal ones: it is a part of the names of sums."""
+    return json.dumps(dict(labels), separators=(",", ":"))
 
 
 def _record(document: bytes) -> KeyRecord | None:

@@ -19,7 +19,6 @@ from typing import Protocol
 
 from cluster.state.circuit_breaker import BreakerState
 from cluster.telemetry.instruments import Instruments, RayInstruments
-from cluster.telemetry.keep_publishing import keep_publishing
 from router.ports.audit_store import AuditStore
 from router.ports.state_store import StateStore
 
@@ -60,7 +59,3 @@ class DependencyGauges:
         self._journal.set(dependencies.audit.health().journal_bytes, {"log": "audit"})
         for name, state in breakers.items():
             self._open.set(float(state != BreakerState.CLOSED.value), {"dependency": name})
-
-    async def keep_publishing(self) -> None:
-        """Publishes once a second, until it is cancelled."""
-        await keep_publishing("the publication of the router's metrics", self.publish)

@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.url:
         context = nullcontext(Server(options.url, options.server_pid or 0))
     else:
-        context = stub_server(options.step_ms / 1000, safety=options.safety, varied=options.varied)  # type: ignore[assignment]
+        with_rooms = {"safety": options.safety, "varied": options.varied, "redis": options.redis}
+        context = stub_server(options.step_ms / 1000, **with_rooms)  # type: ignore[assignment]
     with context as server:
         reports = {streams: measure(server, streams, options, options.key) for streams in options.streams}
     rows = [_row(streams, report, options.step_ms) for streams, report in reports.items()]
@@ -57,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--step-ms", type=float, default=10.0, help="step of the stub engine (default: %(default)s)")
     add("--safety", action="store_true", help="with the safety classifier of dev.yaml, on the same processor")
     add("--varied", action="store_true", help="answers of random words, none of which a check has read before")
+    add("--redis", action="store_true", help="with the ledger in a Redis, whose CPU time counts, instead of in memory")
     add("--url", help="measure this running server instead of starting one; its step must be --step-ms")
     add("--server-pid", type=int, help="with --url: root of the server's processes, to count their CPU time")
     add("--key", default="sk-manta-dev", help="API key (default: the one of dev.yaml)")
@@ -75,8 +77,7 @@ def measure(server: Server, streams: int, options: argparse.Namespace, key: str)
         "max_tokens": options.max_tokens,
     }
     asyncio.run(run(LoadOptions(**common, duration=1.0, progress=False)))  # connections, code paths, allocator
-    pids = (server.pid,) if server.pid else ()
-    return asyncio.run(run(LoadOptions(**common, duration=options.duration, server_pids=pids))).report
+    return asyncio.run(run(LoadOptions(**common, duration=options.duration, server_pids=server.pids))).report
 
 
 def _row(streams: int, report: Report, step_ms: float) -> dict[str, Any]:

@@ -12,12 +12,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
+from load_tests.access.processes import redis_server
 from load_tests.overhead.graph import stub_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,24 +28,36 @@ STOP_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running graph; ``pid`` is the root of all its processes."""
+    """A running graph; ``pid`` is the root of all its processes. ``redis_pid`` is its Redis; 0: it has none."""
 
     url: str
     pid: int
+    redis_pid: int = 0
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The roots of all processes that are known."""
+        return tuple(pid for pid in (self.pid, self.redis_pid) if pid)
 
 
 @contextmanager
-def stub_server(step_s: float, *, safety: bool = False, varied: bool = False) -> Iterator[Server]:
+def stub_server(step_s: float, *, safety: bool = False, varied: bool = False, redis: bool = False) -> Iterator[Server]:
     """The graph around stub engines on a free port, stopped at the end; with ``safety``, the checks of dev.yaml; with
-    ``varied``, no two answers are equal.
+    ``varied``, no two answers are equal; with ``redis``, limits and the ledger in a Redis and not in memory.
 
     Raises RuntimeError if it does not start.
     """
-    with tempfile.TemporaryDirectory() as directory:
-        config = Path(directory) / "stub.yaml"
-        config.write_text(yaml.safe_dump(stub_config(step_s, safety=safety, varied=varied)), encoding="utf-8")
-        with started(config) as server:
-            yield server
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        document, redis_pid = stub_config(step_s, safety=safety, varied=varied), 0
+        if redis:  # the launcher starts one for the service's own builder alone
+            store = stack.enter_context(redis_server(directory / "redis"))
+            state = {"url_file": str(store.url_file), "journal": str(directory / "journal")}
+            document["applications"][0]["args"]["state"] = state
+            redis_pid = store.pid or 0
+        config = directory / "stub.yaml"
+        config.write_text(yaml.safe_dump(document), encoding="utf-8")
+        yield replace(stack.enter_context(started(config)), redis_pid=redis_pid)
 
 
 @contextmanager

@@ -89,12 +89,13 @@ def reset_ms(name: LimitName, counter: Counter, now_ms: int) -> int:
 def wait_ms(name: LimitName, counter: Counter, limit: int, amount: int, now_ms: int) -> int | None:
     """Returns the milliseconds until ``amount`` fits under ``limit``, if nothing else is used.
 
-    ``counter`` must be pruned. 0: now. None: never, since it exceeds the whole ``limit``.
+    ``counter`` must be pruned. 0: now, which an amount of 0 always does: a request that costs nothing runs though the
+    budget is overdrawn. None: never, since it exceeds the whole ``limit``.
     """
     if amount > limit:
         return None
     used = sum(counter.values())
-    if used + amount <= limit:
+    if not amount or used + amount <= limit:
         return 0
     for slot in sorted(counter):
         used -= counter[slot]

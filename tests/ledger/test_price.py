@@ -26,6 +26,11 @@ def test_a_cost_is_exact_to_half_a_unit(prompt: int, cached: int, answer: int, a
     assert abs(cost_of(price, Usage(prompt, answer, cached)) - exact * 1000) <= Fraction(1, 2)
 
 
+@pytest.mark.parametrize(("tokens", "cost"), [(1, 1), (2, 1), (3, 2), (5, 3), (1_000_001, 500_001)])
+def test_half_a_unit_is_rounded_up(tokens: int, cost: int) -> None:
+    assert cost_of(PriceConfig(input=0.0005, output=0.0), Usage(tokens, 7, 0)) == cost
+
+
 def test_cached_input_costs_as_input_without_a_price_of_its_own() -> None:
     price = PriceConfig(input=0.15, output=0.6)
     assert cost_of(price, Usage(1_000_000, 0, 500_000)) == 150_000_000

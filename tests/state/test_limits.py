@@ -69,7 +69,7 @@ class Reference:
         self.expire(now_ms)
         for scope in scopes:
             for name, limit in scope.limits:
-                if self.used(scope.name, name, now_ms) + cost(name, charge) > limit:
+                if cost(name, charge) and self.used(scope.name, name, now_ms) + cost(name, charge) > limit:
                     return False
         names = tuple(scope.name for scope in scopes)
         self.uses[request_id] = Use(now_ms, names, charge, Charge(), now_ms + LEASE_MS)

@@ -131,11 +131,11 @@ local function save_counters()
   end
 end
 
--- How long until `amount` has room; 0 now, -1 never.
+-- How long until `amount` has room; 0 now, as nothing always has, -1 never.
 local function wait_ms(name, counter, limit, amount)
   if amount > limit then return -1 end
   local used = counter.used
-  if used + amount <= limit then return 0 end
+  if amount == 0 or used + amount <= limit then return 0 end
   local amounts, order, fields = {}, {}, redis.call('HGETALL', counter.key)
   for place = 1, #fields, 2 do
     local slot = tonumber(fields[place])
