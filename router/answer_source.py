@@ -35,7 +35,8 @@ CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
 
 
 class AnswerSource:
-    """The sources of answers of one router. ``room_of`` returns how much the context of a tier holds."""
+    """The sources of answers of one router: the answer cache, the guard's refusals and the engine. ``room_of`` returns
+    how much the context of a tier holds."""
 
     def __init__(
         self,

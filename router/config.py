@@ -257,7 +257,7 @@ class PriceConfig(Settings):
 
     @property
     def per_million(self) -> tuple[float, float, float]:
-        """The prices of input, cached input and output."""
+        """The prices of a million tokens of input, cached input and output, in the currency of the prices."""
         return self.input, self.input if self.cached_input is None else self.cached_input, self.output
 
 

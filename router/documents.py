@@ -101,7 +101,8 @@ class ContextPassage:
 
     @property
     def citable(self) -> bool:
-        """Whether the model sees enough of the passage's text for a citation of it."""
+        """Whether the model sees enough of the passage's text for a citation of it: all of it, or at least the share
+        MIN_SHOWN of its words after redaction."""
         if self.shown is None:
             return True
         words, seen = self.text.split(), set(self.shown.split())

@@ -172,8 +172,9 @@ class TierReplica:
         return None
 
     async def abort(self, lane_id: str, request_ids: Sequence[str], *, replica_id: str) -> None:
-        """Aborts requests, whatever lane they belong to. Their KV blocks are free within one engine step. The last row
-        of each has the engine's token counts, for the ledger. Unknown ids are ignored."""
+        """Aborts requests. Their KV blocks are free within one engine step. The last row of each has the engine's token
+        counts, for the ledger. Unknown ids are ignored. ``lane_id`` has no effect: requests of other lanes are aborted
+        too."""
         self._engine.abort(request_ids)
 
     async def ping(self) -> None:

@@ -54,7 +54,7 @@ class RequestFacts:
 
     @property
     def tokens(self) -> int:
-        """What the request costs the engine, in prompt tokens."""
+        """The work of the request for the engine, in prompt tokens. A generated token counts as OUTPUT_COST of them."""
         return self.prompt_tokens + OUTPUT_COST * self.output_tokens
 
     @property
@@ -94,8 +94,9 @@ class TierView:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The tier does not take the request, for ``reason``. ``value`` exceeds ``limit``: seconds, requests or tokens.
-    ``retry_after_s`` is the time after which the tier is predicted to have room for it."""
+    """The tier does not take the request, for ``reason``. ``value`` exceeds ``limit``: seconds, requests, tokens, or a
+    share of the tier (0 to 1), as ``reason`` says. ``retry_after_s`` is the time after which the tier is predicted to
+    have room for it. ``ceiling`` is the share of the queue, 0 to 1, that its class may fill at present."""
 
     tier: str
     reason: Reason
@@ -115,7 +116,7 @@ class Admit:
 
 
 def ceiling(priority: Priority, pressure: float, floor: float) -> float:
-    """Returns the share of its queue that a class may fill, from ``floor`` to 1.
+    """Returns the share of its queue that a scheduling class may fill, from ``floor`` to 1.
 
     The highest class always has all of it. The others have less as ``pressure`` (0 to 1) rises: batch falls to
     ``floor``, standard half as far.
@@ -127,8 +128,9 @@ def ceiling(priority: Priority, pressure: float, floor: float) -> float:
 def decide(
     facts: RequestFacts, tier: str, views: Mapping[str, TierView], order: Sequence[str], config: AdmissionConfig
 ) -> Admit | Refuse:
-    """Returns what becomes of a request for ``tier``. ``order`` are the tiers that its key may use, weakest first.
-    ``views`` has one for each of them, and for ``tier``."""
+    """Returns the decision on a request for ``tier``: that tier or another one of ``order`` takes it, or it is refused.
+    ``order`` are the tiers that its key may use, weakest first. ``views`` has the view of each of them, and of
+    ``tier``, by name."""
     refusal = check(facts, views[tier], config)
     if refusal is None:
         return Admit(tier)
@@ -141,7 +143,7 @@ def decide(
 
 
 def check(facts: RequestFacts, view: TierView, config: AdmissionConfig) -> Refuse | None:
-    """Returns why a tier refuses a request; None if it takes it."""
+    """Returns the refusal of a request by the tier of ``view``; None if the tier takes it."""
     if not view.replicas:
         return None
     terms = config.terms(view.name, facts.priority)

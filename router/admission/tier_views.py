@@ -47,11 +47,10 @@ def view_of(
 def first_token(
     facts: RequestFacts, snapshot: TierSnapshot, admitted: AdmittedRequests, config: AdmissionConfig, now: float
 ) -> TtftForecast | None:
-    """Returns when a request gets its first token; None if nothing is known.
+    """Returns the forecast of a request's time to the first token; None if nothing is known.
 
-    The class has the rate that those above it leave, which is never below the share ``floor``. While the tenant's
-    oldest request of the class has waited longer than the rate would have it, the prediction is no better than that
-    wait.
+    A class has the part of the tier's rate that the classes above it leave, at least the share ``config.floor``. The
+    prediction is never shorter than the time that the tenant's oldest request of the class has waited already.
     """
     whole, floor = admitted.rate.tokens_per_s(now), config.floor
     patience_s = patience(facts.priority, snapshot.name, config)

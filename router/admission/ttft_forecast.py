@@ -27,8 +27,8 @@ class TtftForecast:
 
 @dataclass(frozen=True, slots=True)
 class OwnQueue:
-    """What one replica has of this router's waiting requests: all, and those ahead of a new one. The tokens are those
-    of prompts, by class in the order of ``Priority``."""
+    """The part of this router's waiting requests that one replica has: all of them, and those ahead of a new request.
+    The tokens are those of prompts, by class in the order of ``Priority``."""
 
     tokens: tuple[int, ...]
     tokens_ahead: tuple[int, ...]
@@ -74,11 +74,11 @@ def own_queue(facts: RequestFacts, admitted: AdmittedRequests, replicas: int) ->
 
 
 def as_seen(load: ReplicaLoad, own: OwnQueue, priority: Priority) -> ReplicaLoad:
-    """Returns ``load`` with what is ahead of a new request of a class alone.
+    """Returns ``load``, restricted to the work that is ahead of a new request of the class ``priority``.
 
     Of the waiting requests that are not this router's, those count whose class is not below it; as the report has only
-    their sum, by the share of these classes in the queued tokens. Preempted sequences are among them: they had
-    started, and are mostly of lower classes.
+    their sum, by the share of these classes in the queued tokens. Preempted sequences are among them: they had started,
+    and are mostly of lower classes.
     """
     short = load.queued_short or (0,) * len(Priority)
     long = load.queued_long or (0,) * len(Priority)

@@ -145,8 +145,9 @@ class IdempotentRequests:
     async def claim(
         self, tenant: str, key_id: str, key: str | None, content: tuple[str, bytes], *, streamed: bool
     ) -> Claim:
-        """Claims ``key``, of an API key, for a request: ``content`` is its path and its body. None: the request has no
-        key.
+        """Claims the idempotency key ``key`` for a request; None: the request has no key. ``key_id`` is the id of the
+        API key, within which idempotency keys are unique. ``content`` is the path and the body of the request.
+        ``streamed``: the answer is sent as a stream, which is not stored.
 
         Raises ConflictError while another request has the key, UnprocessableError if it was used for another request,
         and InvalidRequestError for a key that is not printable ASCII of up to 255 characters.
