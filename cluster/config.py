@@ -134,7 +134,7 @@ class StateConfig(Settings):
     sentinel_service: str = "mymaster"
     """The name by which the Sentinels know the master."""
     timeout_s: float = Field(0.1, gt=0)
-    """Seconds after which a call that a request waits for is given up. What happens then, router.limits says."""
+    """Seconds after which a call that a request waits for is given up. ``router.limits`` says what happens then."""
     background_timeout_s: float = Field(2.0, gt=0)
     """Seconds after which a call is given up that no request waits for: settlements, leases, the ledger."""
     max_faults: int = Field(5, ge=1)
@@ -216,7 +216,7 @@ class MantaConfig(Settings):
     """How many replicas tiers have by their load. None, and for tiers that are not named there: ``replicas``."""
     cache: SemanticCacheConfig | None = None
     """What finds stored answers by the meaning of their question. None, or without ``embedder`` or Redis: they are
-    found by their exact question only. Whether answers are stored, ``router.cache`` says."""
+    found by their exact question only. ``router.cache`` says whether answers are stored."""
     telemetry: TelemetryConfig = TelemetryConfig()
     """Where traces go, and what logs look like. Metrics need no settings."""
 

@@ -80,8 +80,8 @@ class Glance:
 
 
 def glance(overviews: Sequence[Overview], *, since_start: bool = False) -> Glance:
-    """Returns what ``overviews`` say together: those of a window, the oldest first, one at least. ``since_start``:
-    percentiles are over all that the engines have counted."""
+    """Returns the numbers of ``overviews``, which are those of one window, the oldest first, at least one.
+    ``since_start``: percentiles are over all that the engines have counted."""
     first, last = overviews[0], overviews[-1]
     before = None if first is last else first
     window_s = last["now"] - first["now"]

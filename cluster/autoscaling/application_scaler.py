@@ -63,8 +63,8 @@ class ApplicationScaler:
         """Returns the number of replicas that ``tier`` should have at the instant ``at_s`` of a clock that only goes
         forward. ``unix_s`` is the time of day; None: ``at_s``.
 
-        ``target`` is the present one. ``read`` returns the tier as Serve knows it; it is called at the next decision,
-        if that comes soon.
+        ``target`` is the present number. ``read`` returns the tier as Serve knows it. It is called for each decision
+        within LOST_S seconds, until the next call replaces it.
         """
         self._asked[tier] = _Asked(at_s, read)
         self._began_s = at_s if self._began_s is None else self._began_s

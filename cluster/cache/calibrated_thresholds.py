@@ -95,11 +95,11 @@ class CalibratedThresholds:
 
 
 def evidence(judgements: Sequence[PairJudgement]) -> Evidence:
-    """Returns what the judgements of one tenant, the newest first, say of scores.
+    """Returns the evidence in the judgements of one tenant, which come newest first.
 
-    Hits that were generated all the same, and near misses, are a sample of look-ups. What clients call wrong is none.
-    What they call right says nothing, since few would report it. Each pair of questions counts once, the newest
-    judgement of it: a question or a report that is repeated adds nothing.
+    Shadow hits and near misses are a random sample of look-ups, and become ``judged``. Hits that clients call wrong are
+    no random sample, and become ``reported``. Hits that clients call right are left out, since few clients report them.
+    Each pair of questions counts once, by its newest judgement.
     """
     scored = [each for each in judgements if 0 <= each.score <= 1]
     compared = _once(each for each in scored if each.judge is not HitJudge.CLIENT)

@@ -84,7 +84,9 @@ class ConfigFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that could be found out. None: it was not looked for, since no option says where."""
+    """The facts that could be collected. None: they were not looked for, since no option names the place. ``now`` is in
+    Unix seconds, ``here`` is this machine, ``constraints`` are the versions in constraints.txt. ``cluster_fault`` says
+    why ``nodes`` lacks some; "": it has all."""
 
     now: float
     here: NodeFacts

@@ -133,9 +133,9 @@ class Lane:
 
     ``buffer_limit`` x the choices of a request is the number of deltas that a slow reader may leave unread before its
     request is ended. ``on_change`` is called after each change of ``state``. ``on_orphans`` is called with requests of
-    other routers' lanes, or of earlier lanes of this router, that have ended after their lane. The lane is lost
-    after ``silence_s`` seconds without an item, if ``another_is_heard`` returns True: another replica of the tier.
-    ``load`` is the replica's load in the last item, and ``outlook`` that with what was sent since. ``placed`` has the
+    other routers' lanes, or of earlier lanes of this router, that have ended after their lane. The lane is lost after
+    ``silence_s`` seconds without an item if ``another_is_heard`` returns True, which means that another replica of the
+    tier is heard; otherwise after MAX_SILENCE_S. ``load`` is the replica's load in the last item. ``placed`` has the
     requests of ``LanePool.acquire``; ``on_first_token`` is called with their TTFTs. ``on_counted`` is called with the
     token counts of each request that has ended by itself. ``model`` describes the replica's model; None until the first
     item has arrived.

@@ -185,7 +185,7 @@ class TierReplica:
         return ReplicaDescription(os.getpid(), self._registry.requests, self._model, self._engine.stats())
 
     async def counts(self) -> dict[str, Any]:
-        """Returns what the engine has counted, for the overview of administrators."""
+        """Returns the counts of the engine as the fields of ``EngineCounts``, for the overview of administrators."""
         return engine_counts(self._engine.metrics(), self._engine.load())
 
     async def record_autoscaling_stats(self) -> dict[str, float]:

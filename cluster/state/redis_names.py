@@ -213,7 +213,7 @@ def cache_judgements(tenant: str) -> str:
 
 
 def cache_refused(tenant: str) -> str:
-    """The sorted set of the pairs of questions that are no hit for a tenant."""
+    """Returns the name of the sorted set of the pairs of questions that are no hit for a tenant."""
     return base(tenant) + "cache-refused"
 
 

@@ -40,10 +40,10 @@ class Instruments(Protocol):
 
 
 class RayInstruments:
-    """Ray's, which Prometheus reads from every node. Implements ``Instruments``.
+    """Makes the counters and gauges of Ray, which Prometheus reads from every node. Implements ``Instruments``.
 
-    ``application`` is a label of each series, which callers need not give: two applications of a cluster may have tiers
-    of the same name.
+    ``application`` is the value of the label ``application``, which each series gets: two applications of a cluster may
+    have tiers of the same name.
     """
 
     def __init__(self, application: str = "") -> None:

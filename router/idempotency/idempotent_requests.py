@@ -34,11 +34,10 @@ KEY = re.compile(r"[ -~]{1,255}")
 
 
 class Claim:
-    """What a request with a key, or without one, may do. ``stored``: the answer that was given before, which is given
-    again; None: there is none. ``account``: the id of the ledger entry. ``run`` tells the request from another one with
-    the same account, which may still run; "": there is none. ``ignored``: the request has a key that has no effect. As
-    a context it holds the key.
-    """
+    """The claim of a request on its idempotency key; also that of a request without a key. ``stored``: the answer that
+    was given before, which is given again; None: there is none. ``account``: the id of the ledger entry. ``run`` tells
+    the request from another one with the same account, which may still run; "": there is none. ``ignored``: the request
+    has a key that has no effect. It is an asynchronous context manager, which holds the key until its end."""
 
     stored: str | None = None
     run: str = ""
@@ -183,7 +182,7 @@ class IdempotentRequests:
 
 
 def terms_of(config: IdempotencyConfig) -> KeyTerms:
-    """Returns how long and how much the store keeps."""
+    """Returns the terms on which the store keeps keys and answers: times and sizes."""
     lease_ms, window_ms = int(1000 * config.lease_s), int(1000 * config.window_s)
     return KeyTerms(lease_ms, window_ms, config.max_keys, config.max_bytes)
 

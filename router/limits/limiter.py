@@ -29,7 +29,7 @@ RENEWALS_PER_LEASE = 3
 NO_LIMITS = LimitsConfig()
 
 CostOf = Callable[[str, Usage], int]
-"""What token counts cost on a tier, in MONEY_UNITS."""
+"""Returns the cost of token counts on a tier, in units of 1e-9 of the currency."""
 
 
 @dataclass(slots=True, eq=False)

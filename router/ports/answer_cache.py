@@ -287,6 +287,7 @@ class SemanticIndex(Protocol):
 
     async def feedback(self, feedback: HitFeedback) -> None:
         """Takes into account, for the tenant's threshold, whether a hit was right. A pair of questions that was found
-        wrong is no hit of the tenant again, until the entry expires. A client that calls an answer wrong and does not
-        say for which question ends its use for all. Raises SemanticUnavailableError."""
+        wrong is no hit of the tenant again, until the entry expires. If a client calls an answer wrong and names no
+        question, the entry answers no question any more. Raises SemanticUnavailableError if the index does not
+        answer."""
         ...

@@ -34,8 +34,8 @@ class Scope:
     """The limits of one owner: a tenant or an API key. ``name`` is unique within the tenant, such as ``tenant`` or
     ``key:ID``.
 
-    ``limits`` are pairs of a limit's name and its value, positive, in the order of ``LimitName``. Money is in
-    MONEY_UNITS. Usage without a limit is not counted.
+    ``limits`` are pairs of a limit's name and its value, positive, in the order of ``LimitName``. Money is in units of
+    1e-9 of the currency. Usage without a limit is not counted.
     """
 
     name: str
@@ -44,8 +44,8 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The usage of one request: tokens of input and output, and money in MONEY_UNITS. The request itself also counts as
-    1."""
+    """The usage of one request: tokens of input and output together, and money in units of 1e-9 of the currency. The
+    request itself also counts as 1."""
 
     tokens: int = 0
     money: int = 0

@@ -26,7 +26,7 @@ MAX_PENDING_BYTES = 1024 * 1024  # that wait to be written
 
 
 def terms_of(config: ResumeConfig) -> StreamTerms:
-    """Returns how long and how much the store keeps."""
+    """Returns the terms on which the store keeps streams: times and sizes."""
     return StreamTerms(int(1000 * LEASE_S), int(1000 * config.window_s), config.max_streams, config.max_bytes)
 
 
