@@ -374,7 +374,8 @@ class Engine:
     ) -> list[Completion]:
         """Runs all prompts to their end and returns their completions in the order of the prompts, ``n`` of each
         (vLLM's ``LLM.generate``). A prompt that failed has one completion. ``params`` is one for all prompts or one for
-        each. Requests run in the class BATCH, so that prefill may use the whole token budget of a step.
+        each; None: the defaults of SamplingParams. Requests run in the class BATCH, so that prefill may use the whole
+        token budget of a step.
 
         Raises RequestError or OverloadedError before anything is run, and EngineError if other requests are in
         progress.

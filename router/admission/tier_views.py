@@ -22,7 +22,8 @@ def view_of(
     config: AdmissionConfig,
     now: float,
 ) -> TierView:
-    """Returns the view of the tier of ``snapshot`` whose admitted requests are in ``admitted``."""
+    """Returns the view of the tier of ``snapshot`` for a request, at the instant ``now``, in seconds of the monotonic
+    clock. ``admitted`` has the tier's admitted requests."""
     waiting, own = admitted.of(facts.priority), admitted.own(facts.priority, facts.tenant)
     expected = first_token(facts, snapshot, admitted, config, now)
     return TierView(
@@ -47,7 +48,7 @@ def view_of(
 def first_token(
     facts: RequestFacts, snapshot: TierSnapshot, admitted: AdmittedRequests, config: AdmissionConfig, now: float
 ) -> TtftForecast | None:
-    """Returns the forecast of a request's time to the first token; None if nothing is known.
+    """Returns the forecast of a request's time to the first token at the instant ``now``; None if nothing is known.
 
     A class has the part of the tier's rate that the classes above it leave, at least the share ``config.floor``. The
     prediction is never shorter than the time that the tenant's oldest request of the class has waited already.
@@ -72,13 +73,15 @@ def first_token(
 
 
 def class_share(priority: Priority, admitted: AdmittedRequests, floor: float, now: float) -> float:
-    """Returns the share of the tier's rate that the classes above ``priority`` leave, from ``floor`` to 1."""
+    """Returns the share of the tier's rate that the classes above ``priority`` leave at the instant ``now``, from
+    ``floor`` to 1."""
     higher = admitted.rate.share(Priority(priority - 1), now) if priority > Priority.INTERACTIVE else 0.0
     return max(1.0 - higher, floor)
 
 
 def pressure(priority: Priority, tier: str, admitted: AdmittedRequests, config: AdmissionConfig, now: float) -> float:
-    """Returns how near the classes above ``priority`` are to their objectives, 0 to 1."""
+    """Returns how near the classes above ``priority`` are to their objectives at the instant ``now``, 0 to 1: the
+    predicted wait of the nearest one, divided by its objective."""
     whole = admitted.rate.tokens_per_s(now)
     shares = [0.0]
     for higher in (each for each in Priority if each < priority):
@@ -94,7 +97,8 @@ def pressure(priority: Priority, tier: str, admitted: AdmittedRequests, config: 
 def starving_classes(
     priority: Priority, tier: str, admitted: AdmittedRequests, config: AdmissionConfig, now: float
 ) -> int:
-    """Returns the number of classes below ``priority`` that get too little."""
+    """Returns the number of classes below ``priority`` that get too little at the instant ``now``
+    (``AdmittedRequests.lacks``)."""
     lower = (each for each in Priority if each > priority)
     return sum(admitted.lacks(each, patience(each, tier, config), now) for each in lower)
 

@@ -35,7 +35,8 @@ def model_list(
 def model_fields(name: str, created: int, root: str, context_length: int | None) -> dict[str, Any]:
     """Returns OpenAI's model object with two more members.
 
-    ``root`` is vLLM's: the model behind the name. ``context_length`` is in tokens, null while it is unknown.
+    ``created`` is in seconds since the epoch. ``root`` is vLLM's: the model behind the name. ``context_length`` is in
+    tokens, null while it is unknown.
     """
     return {
         "id": name,
