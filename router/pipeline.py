@@ -263,8 +263,9 @@ class Pipeline:
         """Authenticates a request for the tenant's collections, and returns the result of ``work``, which gets the
         tenant and the body.
 
-        It counts as one request without tokens in the limits and the ledger. Raises a RefusalError, and what ``work``
-        raises.
+        It counts as one request without tokens in the limits and the ledger. ``has_body``: the body is read; otherwise
+        ``work`` gets b"". Raises a RefusalError, and what ``work`` raises, but UnavailableError in place of
+        StateUnavailableError.
         """
         started_at = self._clock.now()
         with self._concurrency.admit():

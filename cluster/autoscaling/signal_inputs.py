@@ -90,7 +90,8 @@ class SignalInputs:
 
     @property
     def in_flight_work_s(self) -> float:
-        """The seconds of one replica that all requests in flight take, counted from their beginnings."""
+        """The seconds of one replica that all requests in flight take, counted from their beginnings. 0: the flow is
+        unknown."""
         if self.flow is None:
             return 0.0
         work_s = self.model.work_s(self.flow.prompt_tokens, self.flow.output_tokens)

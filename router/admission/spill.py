@@ -19,7 +19,8 @@ def narrowed(allowed: Spill, asked: Spill | None) -> Spill:
 def spill_targets(tier: str, order: Sequence[str], spill: Spill) -> list[str]:
     """Returns the tiers that may take a request instead of ``tier``, nearest first, stronger ones before weaker.
 
-    ``order`` are the tiers that the request may use, weakest first.
+    ``order`` are the tiers that the request may use, weakest first. A request that may not use ``tier`` has no other
+    tier.
     """
     if tier not in order:
         return []

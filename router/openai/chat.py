@@ -243,7 +243,8 @@ class ChatRequest(GenerationFields):
 
     @property
     def max_answer_tokens(self) -> int | None:
-        """The most tokens of the answer. ``max_completion_tokens`` overrides the older ``max_tokens``."""
+        """The most tokens of the answer; None: the request sets no limit. ``max_completion_tokens`` overrides the older
+        ``max_tokens``."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
@@ -279,7 +280,7 @@ class ChatRequest(GenerationFields):
 
     @property
     def reference(self) -> PromptReference | None:
-        """The stored prompt that the request names."""
+        """The stored prompt that the request names; None: it names none."""
         prompt = self.prompt
         return None if prompt is None else PromptReference(prompt.id, prompt.version, prompt.variables or {})
 

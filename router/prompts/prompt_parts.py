@@ -50,7 +50,8 @@ def prompt_parts(request: InferenceRequest, measure: TokensPerCharacter, context
 
 
 def assembly_of(request: InferenceRequest) -> list[dict[str, object]]:
-    """Returns the messages of a request's conversation, as the chat template gets them, in OpenAI's JSON form."""
+    """Returns the messages of a request's conversation, as the chat template gets them, in OpenAI's JSON form; [] if
+    the prompt is not a conversation."""
     conversation = request.prompts[0] if len(request.prompts) == 1 else None
     if not isinstance(conversation, Conversation):
         return []
