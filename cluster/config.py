@@ -362,8 +362,9 @@ def check_router_tiers(router: RouterConfig, tiers: Sequence[str]) -> None:
 
 
 def check_autoscaling(autoscaling: AutoscalingConfig | None, tiers: Sequence[TierConfig]) -> None:
-    """Raises ValueError, naming the setting, for a tier that does not exist or has a fixed number of replicas too, and
-    for what the policy can decide but the service cannot carry out yet."""
+    """Raises ValueError, naming the setting, for a tier that does not exist or has a fixed number of replicas too. So
+    it does for ``warm`` and ``followers``: the policy decides about warm replicas and followers, but no part of the
+    service starts or scales them yet."""
     if autoscaling is None:
         return
     for name, scaling in autoscaling.tiers.items():

@@ -297,8 +297,7 @@ class Engine:
         )
 
     def load(self) -> EngineLoad:
-        """Returns what the engine has to do and how fast it is. Looks at every sequence, so it is not for every
-        step."""
+        """Returns the engine's present work and speed. Looks at every sequence, so it is too slow for every step."""
         running, waiting = self._scheduler.running, self._scheduler.waiting
         needs, times = demand(running, waiting, self.uncached, self.recorder.mean_output), self._step_times
         pool, block, cost = self._cache.largest, self._cache.block_size, self._step_cost.solve()

@@ -124,14 +124,15 @@ class CacheParts:
 
 
 class ErrorBodies:
-    """Writes the error of one request. ``usage`` has the token counts of a stream by now; None: it has not begun."""
+    """Writes the error bodies of one request, by ``error_of``, its wire format. ``usage`` returns the present token
+    counts of its stream; None: the stream has not begun."""
 
     def __init__(self, error_of: Callable[[RefusalError], str]) -> None:
         self._error_of = error_of
         self.usage: Callable[[], Usage | None] = lambda: None
 
     def body(self, refusal: RefusalError) -> str:
-        """Returns the body of ``refusal``, with what the request has used."""
+        """Returns the error body of ``refusal``. It has the token counts of the request if tokens were generated."""
         used = self.usage()
         refusal.usage = used if used is not None and used.completion_tokens else None
         return self._error_of(refusal)

@@ -220,7 +220,7 @@ class AutoConfig(Settings):
 
 
 class ProfileConfig(Settings):
-    """A sampling profile: sampling parameters for a use case. What a request sets itself overrides them."""
+    """A sampling profile: sampling parameters for a use case. Parameters that a request sets itself override them."""
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_k: int | None = Field(None, ge=-1)
@@ -480,7 +480,7 @@ class FailoverConfig(Settings):
 
 
 class ClassAdmission(Settings):
-    """What the admission of a scheduling class allows."""
+    """The limits on the waiting requests of a scheduling class."""
 
     ttft_s: float | None = Field(None, gt=0, le=86_400)
     """The class's objective for the time to the first token, in seconds. A request that cannot meet it, because of the

@@ -126,7 +126,7 @@ class NotFoundError(RefusalError):
 
 
 class GoneError(RefusalError):
-    """What the request is about existed, and is deleted."""
+    """The object of the request existed, and is deleted."""
 
     kind = RefusalKind.GONE
 
@@ -181,8 +181,8 @@ class LimitExceededError(RateLimitError):
 
 
 class AdmissionRefusedError(RateLimitError):
-    """The tier could not serve the request in time, or has no room for it. ``refused`` has the reason, and what it was
-    decided by."""
+    """The tier could not serve the request in time, or has no room for it. ``refused`` has the reason and the numbers
+    behind it."""
 
     def __init__(self, message: str, refused: str, retry_after_s: float) -> None:
         super().__init__(message, "overloaded", retry_after_s=retry_after_s)

@@ -34,7 +34,7 @@ class ApplicationScaler:
     """The autoscaler of one application. ``gpus`` are those of a replica, by tier. Not thread-safe.
 
     ``on_decisions`` is called with each new decision, and must neither block nor raise. ``pins`` returns the operators'
-    pins, and ``rooms`` what waits at routers for tiers without replicas, by tier.
+    pins, and ``rooms`` the waiting rooms of the tiers without replicas, by tier.
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class ApplicationScaler:
         self._began_s: float | None = None
 
     def configure(self, config: AutoscalingConfig, gpus: dict[str, float]) -> None:
-        """Replaces the settings. ``gpus`` has the GPUs of each tier's replica. What was learnt from the load stays."""
+        """Replaces the settings. ``gpus`` has the number of GPUs of one replica of each tier. The state of the policy,
+        such as measured speeds, stays."""
         self._config, self._gpus = config, gpus
 
     def target(self, tier: str, target: int, read: ReadView, at_s: float, unix_s: float | None = None) -> int:

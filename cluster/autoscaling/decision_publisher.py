@@ -73,7 +73,8 @@ class DecisionPublisher:
         return self._pins
 
     def rooms(self) -> Mapping[str, WaitingRoom]:
-        """Returns what waits at routers for tiers without replicas, as it was at most LOOK_S before, by tier."""
+        """Returns the waiting rooms of the tiers without replicas, by tier, summed over all routers. They are at most
+        about LOOK_S seconds old while a tier is at zero."""
         return self._rooms
 
     def _count_one(self, decision: TierDecision) -> None:

@@ -64,7 +64,7 @@ class WindowedLatencies:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """What one replica reported. The instant of ``sample`` is 0; the receiver sets it to the time of receipt.
+    """The report of one replica. The instant of ``sample`` is 0; the receiver sets it to the time of receipt.
     ``start_s`` is the number of seconds in which the replica loaded its model; 0: unknown. ``age_s`` is the age of all
     other numbers when they were sent, in seconds."""
 

@@ -25,7 +25,8 @@ class WaitingRoomReporter:
         self._failing = False
 
     async def report(self, room: WaitingRoom) -> None:
-        """Stores what waits. A failure is logged once in a row: the next report follows soon."""
+        """Stores a report on ``room``. If Ray's store fails, raises nothing: the first failure in a row is logged, and
+        the next report follows soon."""
         self._number += 1
         try:
             await asyncio.to_thread(self._store.write, self._tier, self._router, room, self._number)

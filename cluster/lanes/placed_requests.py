@@ -82,8 +82,8 @@ class PlacedRequests:
         self._unreported.pop(request_id, None)
 
     def outlook(self, load: ReplicaLoad, now: float) -> ReplicaLoad:
-        """Returns the last reported ``load`` with what was sent since, without what the replica has computed since, and
-        with the correction."""
+        """Returns the replica's load at the instant ``now``: the last reported ``load``, with the requests that were
+        sent since, without the tokens that the replica has likely computed since, and with the learnt correction."""
         learnt = self._correction
         correction, overhead_s = learnt.factor, learnt.overhead_s
         if not (self._unreported or load.running or any(load.queued_short) or any(load.queued_long)):

@@ -33,7 +33,8 @@ class Guarded(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What a router depends on. ``services`` are the clients of deployments, by the value of the label."""
+    """The stores and services that a router calls. ``services`` are the clients of deployments, by the value of the
+    label."""
 
     state: StateStore | None
     audit: AuditStore

@@ -42,7 +42,8 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What the decision knows of a request. Its tokens are estimates, of all prompts and all answers together."""
+    """The facts about a request that the decision needs. Its tokens are estimates, of all prompts and all answers
+    together."""
 
     tenant: str
     priority: Priority
@@ -65,14 +66,15 @@ class RequestFacts:
 
 @dataclass(frozen=True, slots=True)
 class TierView:
-    """What the decision knows of a tier, for one request.
+    """The state of a tier that the decision on one request needs.
 
-    ``waiting_requests`` and ``waiting_tokens`` are those of its class on the tier, ``own_requests`` and ``own_tokens``
-    the tenant's part of them, ``tenants`` the number of tenants that share them. ``pressure`` is how near the higher
-    classes are to their objectives: the largest predicted time to a first token, divided by its objective.
-    ``wait_limit`` is the share of an objective up to which predictions of its class hold. ``started_share`` is the
-    share of its class and those above it in what the tier has started; ``starving`` classes below it wait too long.
-    ``has_little``: of what was started, its tenant has had clearly less than an equal share.
+    ``waiting_requests`` and ``waiting_tokens`` are those of the request's class on the tier, ``own_requests`` and
+    ``own_tokens`` the tenant's part of them, ``tenants`` the number of tenants that share them. ``pressure`` is how
+    near the higher classes are to their objectives: the largest predicted time to a first token, divided by its
+    objective. ``wait_limit`` is the share of an objective, 0 to 1, up to which a predicted wait is admitted
+    (``WaitLimit``). ``started_share`` is the share of the request's class and those above it in the tokens that the
+    tier has started; ``starving`` classes below it wait too long. ``has_little``: of the started tokens, the tenant has
+    had clearly less than an equal share.
     """
 
     name: str

@@ -29,7 +29,7 @@ class Count:
 
 @dataclass(slots=True)
 class WaitingLine(Count):
-    """What one tenant has waiting in one class. ``tickets`` has the instants of their admission, oldest first."""
+    """The waiting requests of one tenant in one class. ``tickets`` has the instant of each admission, oldest first."""
 
     tickets: dict[Ticket, float] = field(default_factory=dict)
 

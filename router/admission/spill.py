@@ -8,7 +8,8 @@ from router.config import Spill
 
 
 def narrowed(allowed: Spill, asked: Spill | None) -> Spill:
-    """Returns where a request may spill that asks for ``asked``, of what its tenant is ``allowed``; None: all of it."""
+    """Returns the directions in which a request may spill: those that it asks for in ``asked`` (None: any) and that its
+    tenant is ``allowed``."""
     if asked is None or asked == allowed or allowed == "none":
         return allowed
     if allowed == "any":

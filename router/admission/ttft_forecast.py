@@ -55,7 +55,7 @@ def forecast_ttft(snapshot: TierSnapshot, facts: RequestFacts, admitted: Admitte
 
 
 def own_queue(facts: RequestFacts, admitted: AdmittedRequests, replicas: int) -> OwnQueue:
-    """Returns what each of ``replicas`` has of the requests in ``admitted``, on average."""
+    """Returns the part of the requests in ``admitted`` that each of ``replicas`` replicas has on average."""
     counts = [admitted.of(priority) for priority in Priority]
     same = admitted.of(facts.priority)
     before = admitted.ahead(facts.priority, facts.tenant, max(facts.tokens, 1)) - sum(
@@ -105,6 +105,6 @@ def _of_class(short: int, long: int, known: int, ahead: int) -> tuple[int, int]:
 
 
 def without_queue(load: ReplicaLoad) -> ReplicaLoad:
-    """Returns the load of the same replica if nothing waited. What runs stays: it makes a request late too, but a
-    refusal would only leave the queue empty."""
+    """Returns the load of the same replica if nothing waited. The running requests stay: they delay a request too, but
+    refusing it would not help, since the queue would only be empty."""
     return replace(load, waiting=0, queued_short=(), queued_long=())

@@ -140,8 +140,8 @@ class EntryStore(Protocol):
         ...
 
     async def clear(self, tenant: str) -> int:
-        """Deletes all entries of ``tenant``, poisoned ones too, at once, and begins a new epoch: what was being
-        generated before is not stored. Returns their number, in which expired ones may be counted."""
+        """Deletes all entries of ``tenant``, poisoned ones too, at once, and begins a new epoch, so that answers whose
+        generation began before are not stored. Returns their number, in which expired ones may be counted."""
         ...
 
     async def tenants(self) -> Sequence[str]:

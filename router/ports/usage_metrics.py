@@ -29,7 +29,7 @@ class UsageSample:
 
 @dataclass(frozen=True, slots=True)
 class AdmissionSample:
-    """One decision of the admission, and what it was made by.
+    """One decision of the admission, and the numbers behind it.
 
     ``outcome`` is ``admitted``, ``spilled`` (to ``tier``, since another one has refused the request) or ``refused``.
     ``reason`` is that of the refusal, in one of a few words; "": there was none. ``ttft_s`` is the predicted time to
