@@ -165,7 +165,8 @@ def waiting_rooms(config: MantaConfig) -> dict[str, WaitingRoomConfig]:
 
 
 def replicas_of(config: MantaConfig, tier: TierConfig) -> dict[str, Any]:
-    """Returns the options of a tier's deployment that say how many replicas it has."""
+    """Returns the options of a tier's Serve deployment for the number of its replicas: ``num_replicas`` or
+    ``autoscaling_config``."""
     scaling = config.autoscaling
     if scaling is None or tier.name not in scaling.tiers:
         return {"num_replicas": tier.replicas}

@@ -131,8 +131,8 @@ def decide(
     facts: RequestFacts, tier: str, views: Mapping[str, TierView], order: Sequence[str], config: AdmissionConfig
 ) -> Admit | Refuse:
     """Returns the decision on a request for ``tier``: that tier or another one of ``order`` takes it, or it is refused.
-    ``order`` are the tiers that its key may use, weakest first. ``views`` has the view of each of them, and of
-    ``tier``, by name."""
+    ``order`` are the tiers that its key may use, weakest first. ``views`` has the view of ``tier``, and of each tier
+    that ``facts.spill`` allows, by name."""
     refusal = check(facts, views[tier], config)
     if refusal is None:
         return Admit(tier)
