@@ -73,7 +73,9 @@ Scored = Callable[[Batches], Batches]
 class Pipeline:
     """The steps of a request, shared by all requests of a router.
 
-    Each step is a package of the router. The packages do not import each other.
+    Each step is a package of the router. The packages do not import each other. ``guard`` None: no text is inspected.
+    ``metrics`` None: nothing is counted. ``embedder`` None: there are no embeddings. ``cache`` None: there is no answer
+    cache.
     """
 
     def __init__(

@@ -35,8 +35,9 @@ LOOK_S = 0.25
 
 
 class DecisionPublisher:
-    """Publishes the decisions for one application. The store is read and written on a thread of its own, since it may
-    block."""
+    """Publishes the decisions for one application, as metrics, log lines and records in ``store``. ``waiting`` has the
+    waiting rooms of tiers at zero. Both stores are those of ``application`` by default. They are read and written on a
+    thread of its own, since they may block."""
 
     def __init__(
         self, application: str, store: DecisionStore | None = None, waiting: WaitingRoomStore | None = None

@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 class WaitingRoomReporter:
-    """Reports the waiting room of ``tier`` at the router with the id ``router``."""
+    """Reports the waiting room of ``tier`` at the router with the id ``router`` to the autoscaler, through
+    ``store``."""
 
     def __init__(self, store: WaitingRoomStore, tier: str, router: str) -> None:
         self._store = store

@@ -27,8 +27,8 @@ MakeEmbedder = Callable[[EmbedderConfig], LocalEmbedder]
 class EmbedderReplica:
     """The actor of one replica. It batches the texts of all routers. The constructor loads the model.
 
-    ``make_embedder`` is called in the replica's process: routers and the application builder do not import ONNX
-    Runtime.
+    ``make_embedder`` is called in the replica's process, since routers and the application builder do not import ONNX
+    Runtime; None: ``load_embedder``. ``logs`` None: the defaults.
     """
 
     def __init__(

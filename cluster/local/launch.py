@@ -279,6 +279,7 @@ def run(config_path: Path, port: int | None, timeout_s: float) -> int:
 
 def stop(service: LocalService | None, directory: Path | None, signals: StopSignals) -> None:
     """Drains the service, ends all its processes and removes its directory. Prints the processes that do not end.
+    ``service`` or ``directory`` None: it was not made yet.
 
     StopRequested ends the draining early. Afterwards signals are ignored.
     """

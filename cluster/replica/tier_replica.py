@@ -118,7 +118,8 @@ class TierReplica:
     """The actor of one replica. The constructor loads the model and starts the engine. The public methods are called
     through Serve handles.
 
-    The argument ``replica_id`` of some methods is not used here: PinnedRequestRouter reads it from the call.
+    ``make_engine`` makes the engine from ``tier``. ``telemetry`` None: the defaults. The argument ``replica_id`` of
+    some methods is not used here: PinnedRequestRouter reads it from the call.
     """
 
     def __init__(self, tier: TierConfig, make_engine: EngineFactory, telemetry: TelemetryConfig | None = None) -> None:

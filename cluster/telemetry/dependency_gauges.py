@@ -42,7 +42,7 @@ class Dependencies:
 
 
 class DependencyGauges:
-    """The gauges of the router in this process."""
+    """The gauges of the circuit breakers and journals of the router in this process. ``instruments`` None: Ray's."""
 
     def __init__(self, dependencies: Dependencies, instruments: Instruments | None = None) -> None:
         make = instruments or RayInstruments()

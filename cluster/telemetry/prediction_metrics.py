@@ -22,7 +22,7 @@ INFINITY = "+Inf"
 
 
 class PredictionMetrics:
-    """The counters of the router in this process."""
+    """Counts the errors of the TTFTs that the router in this process predicts. ``instruments`` None: Ray's."""
 
     def __init__(self, instruments: Instruments | None = None) -> None:
         make = instruments or RayInstruments()

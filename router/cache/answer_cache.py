@@ -94,8 +94,9 @@ class Found:
     """The result of looking up one request. It is a context manager.
 
     ``status`` is the outcome and ``reason`` explains it in a word. ``header`` has both. ``hit`` is the stored answer;
-    None: the answer must be generated. If ``keeps`` is True, the caller passes the generated answer to ``keep``. If the
-    context ends without that, the next identical request that waits generates.
+    None: the answer must be generated. ``age_s`` is the age of a stored answer, in seconds. ``cache`` None: the service
+    has no answer cache. If ``keeps`` is True, the caller passes the generated answer to ``keep``. If the context ends
+    without that, the next identical request that waits generates.
     """
 
     def __init__(
@@ -168,7 +169,7 @@ class Found:
 
 class AnswerCache:
     """The answer cache of one router. ``index`` finds questions of the same meaning; None: only exact matches are
-    found.
+    found. ``metrics`` None: nothing is counted.
 
     ``draw`` returns random numbers in [0, 1), which choose the semantic hits whose answer is also generated for
     comparison.

@@ -1,8 +1,8 @@
 """``LimitStore``: the port to the limits that all routers share, with its types.
 
-Before a request runs, its router reserves the most that the request may use. While the request runs, the router renews
-the lease of the reservation. At the end it settles the reservation to the actual use. A reservation whose lease has run
-out is settled by the store itself, to the use that was reported last.
+Before a request runs, its router reserves the usage that few such requests exceed. While the request runs, the router
+renews the lease of the reservation. At the end it settles the reservation to the actual use. A reservation whose lease
+has run out is settled by the store itself, to the use that was reported last.
 
 All amounts are integers, so that every implementation computes the same: tokens, and money in units of 1e-9 of the
 currency. Times are in milliseconds.
@@ -53,8 +53,8 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A request for room in all of ``scopes``, which belong to ``tenant``. ``id`` is unique. ``charge`` is the most
-    that the request may use."""
+    """A request for room in all of ``scopes``, which belong to ``tenant``. ``id`` is unique. ``charge`` is the expected
+    usage, which few such requests exceed."""
 
     id: str
     tenant: str
