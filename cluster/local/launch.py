@@ -246,7 +246,7 @@ def run(config_path: Path, port: int | None, timeout_s: float) -> int:
     signal, 1 after an error.
 
     ``port`` None: the config's. ``timeout_s`` is the longest time in seconds that the start may take. Raises OSError as
-    ``adopt_orphans`` does.
+    ``adopt_orphans`` does, and NoFreePortsError as ``LocalService`` does.
     """
     signals = StopSignals()
     directory: Path | None = None

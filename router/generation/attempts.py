@@ -122,9 +122,9 @@ def run_attempts(
 
     ``events_of`` turns the deltas of the engine into events. It is applied here because a further generator between the
     replica and the client would cost time per token. ``new_meter`` makes the meter of each attempt. ``account`` is as
-    in ``TierBackend.generate``. ``suspects`` is that of the tier, for all requests. ``admitted``: the router has
-    admitted the request, which then waits for replicas that are full, as an answer does that has begun. Closing the
-    generator aborts the current attempt.
+    in ``TierBackend.generate``. ``suspects`` is the queue that all requests to the tier share; None: the request has
+    one of its own. ``admitted``: the router has admitted the request, which then waits for replicas that are full, as
+    an answer does that has begun. Closing the generator aborts the current attempt.
 
     The generator raises RequestError and any BackendError that the backend raises. After several failures it raises the
     one that ``next_attempt`` chooses, or PoisonRequestError.
