@@ -24,7 +24,8 @@ NAMESPACE = "manta"
 
 
 class DecisionStore:
-    """The decisions and pins of one application. All methods block, and raise what Ray's client raises."""
+    """The decisions and pins of one application. All methods block. They raise RayError, RpcError or OSError if Ray's
+    key-value store fails."""
 
     def __init__(self, application: str) -> None:
         self._decisions = f"autoscaling/{application}/decisions"

@@ -26,7 +26,8 @@ Stored = Mapping[str, bytes]
 
 
 class WaitingRoomStore:
-    """The waiting rooms of one application. All methods block, and raise what Ray's client raises."""
+    """The waiting rooms of one application. All methods block. They raise RayError, RpcError or OSError if Ray's
+    key-value store fails."""
 
     def __init__(self, application: str) -> None:
         self._prefix = f"autoscaling/{application}/waiting/"

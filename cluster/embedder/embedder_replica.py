@@ -61,7 +61,7 @@ def load_embedder(config: EmbedderConfig) -> LocalEmbedder:
     """Loads the model of ``config`` and returns the embedder.
 
     Raises ModelNotFoundError, OSError, ModelDigestError and UnsupportedSentenceModelError as ``read_artefact`` does,
-    and as ``SentenceEncoder`` does.
+    and UnsupportedEncoderError for files that do not fit.
     """
     from cluster.embedder.batching_embedder import BatchingEmbedder
     from cluster.embedder.sentence_encoder import SentenceEncoder

@@ -130,7 +130,7 @@ class Found:
 
     @property
     def max_chars(self) -> int:
-        """The most characters of an answer that ``keep`` wants."""
+        """The most characters of an answer that ``keep`` takes. A longer answer is not stored."""
         return 0 if self._cache is None else self._cache.max_entry_bytes
 
     @property
@@ -200,7 +200,8 @@ class AnswerCache:
 
     @property
     def max_entry_bytes(self) -> int:
-        """The size of the largest answer that is stored, with its question, in characters."""
+        """The size of the largest answer that is stored, in bytes: the length of its JSON, which is ASCII, and of its
+        question."""
         return self._config.max_entry_bytes
 
     async def start(self) -> None:
