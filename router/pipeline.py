@@ -431,7 +431,8 @@ class Pipeline:
         """Returns the model names that the API key may use. Each is mapped to its tier, to ``auto`` or to
         ``embeddings``.
 
-        Raises AuthenticationError for credentials that are missing, malformed or unknown.
+        Raises AuthenticationError for credentials that are missing, malformed or unknown, and UnavailableError if they
+        cannot be checked.
         """
         principal = await self._authenticator.authenticate(credentials)
         names = model_names(self._choice, allowed_tiers(principal, self._choice.tiers))

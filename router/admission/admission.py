@@ -136,8 +136,8 @@ class Admission:
 
         ``loads`` are the present loads of all tiers. ``request_id`` spreads the times at which refused clients should
         come again. ``cacheable``: the answer cache may answer the request, which then needs no room; a request that
-        would be refused gets a place without room for the look-up. Raises AdmissionRefusedError if no tier takes the
-        request.
+        would be refused gets a place without room for the look-up, as long as fewer than ``max_cache_reads`` have one.
+        Raises AdmissionRefusedError if no tier takes the request.
         """
         if not self._config.enabled:
             return Place(self._clock, tier)

@@ -109,7 +109,7 @@ class SingleFlight:
 
     async def join(self, tenant: str, key: str, max_wait_s: float | None = None) -> Joined:
         """Waits until the request has a role, and returns it. Waits at most ``max_wait_s`` seconds, or the setting's if
-        that is less.
+        that is less; then the role is ALONE.
 
         A caller with the role LEAD must call ``answered``, ``unshared`` or ``failed`` once. The cancellation of one
         caller does not affect the others.

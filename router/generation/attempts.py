@@ -93,8 +93,8 @@ class Run:
         return last >= 0 and is_fruitless(self.failures[last], last in self.fruitful)
 
     def failed(self, error: ReplicaError, got_something: bool) -> None:
-        """Records ``error``, with which an attempt ended. For a lost replica also records the time and the version of
-        its model. ``got_something``: the attempt had got deltas before."""
+        """Records ``error``, with which an attempt ended. For a lost or drained replica also records the time and the
+        version of its model. ``got_something``: the attempt had got deltas before."""
         if got_something:
             self.fruitful.add(len(self.failures))
         if isinstance(error, ReplicaLostError | ReplicaDrainedError):

@@ -146,7 +146,8 @@ class IdempotentRequests:
     ) -> Claim:
         """Claims the idempotency key ``key`` for a request; None: the request has no key. ``key_id`` is the id of the
         API key, within which idempotency keys are unique. ``content`` is the path and the body of the request.
-        ``streamed``: the answer is sent as a stream, which is not stored.
+        ``streamed``: the answer is sent as a stream, which is not stored. If the store cannot be reached, the key is
+        ignored.
 
         Raises ConflictError while another request has the key, UnprocessableError if it was used for another request,
         and InvalidRequestError for a key that is not printable ASCII of up to 255 characters.

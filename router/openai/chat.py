@@ -266,7 +266,8 @@ class ChatRequest(GenerationFields):
     def conversation(self) -> Conversation:
         """The prompt: messages, tools and variables for the model's chat template.
 
-        Raises RequestError for ``continue_final_message`` where the last message cannot be continued.
+        Raises RequestError for ``continue_final_message`` where the last message cannot be continued, or together with
+        ``add_generation_prompt``.
         """
         offered = self.tools if self.tools and self.tool_choice != "none" else ()
         opens = self.add_generation_prompt

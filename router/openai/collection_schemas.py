@@ -91,8 +91,8 @@ def collection_fields(name: str, document: str, state: str, counts: Mapping[str,
 def document_fields(
     document: Document, chunks: int, created_at: int, state: str, *, text: bool = False
 ) -> dict[str, Any]:
-    """Returns a document as a JSON object, with its text if ``text`` is set. ``created_at`` is in seconds since the
-    epoch."""
+    """Returns a document as a JSON object, with its text if ``text`` is set. ``chunks`` is the number of its chunks,
+    ``created_at`` is in seconds since the epoch, and ``state`` is as in ``DocumentState``."""
     shown = {
         "object": "collection.document",
         "id": document.id,

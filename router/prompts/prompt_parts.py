@@ -15,7 +15,7 @@ ORDER = tuple(PromptPart)
 
 def fixed_places(request: InferenceRequest, context: str = "") -> frozenset[int]:
     """Returns the indices of the messages that no policy shortens: those of the stored prompt, and the one whose
-    content is ``context``."""
+    content is ``context``. A prompt that is no conversation has none."""
     conversation = request.prompts[0]
     if not isinstance(conversation, Conversation):
         return frozenset()

@@ -54,7 +54,8 @@ class StreamRecorder:
         self.last_read_at: float | None = None
 
     def push(self, events: Sequence[str]) -> None:
-        """Takes the next events. Does not wait."""
+        """Takes the next events. Does not wait. If more than MAX_PENDING_BYTES wait for the store, gives the recording
+        up."""
         if not self.kept:
             return
         self._pending += events
