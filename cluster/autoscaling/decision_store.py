@@ -59,7 +59,8 @@ class DecisionStore:
 
 
 def read_pin(stored: bytes) -> Pin | None:
-    """Returns a stored pin; None for one that cannot be read, such as another release's."""
+    """Returns a stored pin; None, after a warning in the log, for one that cannot be read, such as another
+    release's."""
     try:
         return Pin(**json.loads(stored))
     except (TypeError, ValueError) as error:

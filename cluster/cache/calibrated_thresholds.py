@@ -56,8 +56,8 @@ class CalibratedThresholds:
         return self._table.version
 
     def __call__(self, tenant: str, max_false_hit_rate: float) -> float:
-        """Returns the tenant's threshold for a bound, by the evidence read last. Starts to read it if that was long
-        ago."""
+        """Returns the tenant's threshold for a bound, by the evidence read last. Starts to read it anew if that was
+        FRESH_S ago or more."""
         known = self._known(tenant)
         if known.read_at_s is None or self._clock.monotonic() - known.read_at_s >= FRESH_S:
             self.refresh(tenant)
@@ -74,7 +74,7 @@ class CalibratedThresholds:
             known.reading = asyncio.create_task(self.read(tenant))
 
     async def read(self, tenant: str) -> None:
-        """Reads a tenant's evidence. Without Redis the former evidence counts."""
+        """Reads a tenant's evidence. If Redis does not answer, logs that, and the former evidence counts."""
         known = self._known(tenant)
         try:
             known.evidence = evidence(await self._questions.judgements(tenant, self.version))

@@ -65,7 +65,8 @@ class SemanticCacheReplica:
             return CacheReply(failure=str(error))
 
     async def feedback(self, feedback: HitFeedback) -> CacheReply:
-        """Takes the judgement of a hit into account."""
+        """Takes the judgement of a hit into account. Faults of Redis and of the embedder are in the reply, not
+        raised."""
         try:
             await self._parts.index.feedback(feedback)
         except SemanticUnavailableError as error:

@@ -208,7 +208,7 @@ class LocalService:
 
 def explain(application: dict[str, Any]) -> str:
     """Returns the reason why an application is not running: its status and message, and those of its unhealthy
-    deployments."""
+    deployments. ``application`` is its description from Serve's REST API."""
     messages = [f"{application['status']} {application.get('message', '')}".rstrip()]
     messages += [
         f"{name}: {deployment['status']} {deployment.get('message', '')}".rstrip()

@@ -26,7 +26,7 @@ class StartRate:
     """Tokens of started requests per second, an exponential average with a half-life of ``half_life_s`` seconds.
 
     Only time counts in which at least MIN_DEPTH requests waited. The rate includes all that bounds it: prefill, decode,
-    KV blocks, the number of replicas, and what other routers get.
+    KV blocks, the number of replicas, and what other routers get. ``now`` is in seconds of the monotonic clock.
     """
 
     def __init__(self, half_life_s: float = 5.0) -> None:

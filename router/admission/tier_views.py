@@ -1,4 +1,4 @@
-"""``view_of``: what the admission knows of a tier for one request. Pure.
+"""``view_of``: what the admission knows of a tier for one request. Pure. Instants are seconds of the monotonic clock.
 
 The time to the first token is what waits before the request, divided by the rate at which the tier starts requests, as
 this router has seen it under load. Unless it has lately, the forecast from the replicas' reports counts

@@ -21,7 +21,7 @@ class WaitLimit:
 
     def observe(self, now: float, waited_s: float, objective_s: float) -> None:
         """Records that the first token of a request with the objective ``objective_s`` came after ``waited_s`` seconds,
-        at the instant ``now``."""
+        at the instant ``now`` of the monotonic clock."""
         if waited_s <= objective_s:
             self.share = min(MOST, self.share + STEP)
         elif now - self._cut_at >= objective_s:
