@@ -19,7 +19,7 @@
     │   └── AdmissionRefusedError   the tier could not serve the request in time
     ├── InternalServerError         the service is at fault
     │   └── RequestGivenUpError     several replicas were lost while they ran the request
-    └── UnavailableError            no replica can take the request now
+    └── UnavailableError            no replica can take the request now, or a store or model does not answer
 
 The packages of the router raise these. The wire format makes an error body of one (``router/openai/errors.py``), the
 transport a status code (``router/transport/http_exchange.py``), each by a table of kinds. ``refusal_of`` converts the
@@ -202,7 +202,8 @@ class RequestGivenUpError(InternalServerError):
 
 
 class UnavailableError(RefusalError):
-    """No replica of the tier can take the request now."""
+    """No replica of the tier can take the request now, or something else that the request needs does not answer, such
+    as Redis, the embedder or the classifier."""
 
     kind = RefusalKind.UNAVAILABLE
 

@@ -23,7 +23,10 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class TierNumbers:
-    """A tier now. None: not known."""
+    """A tier now. ``ready``: it takes requests, as ``TierSnapshot.available``. ``wanted`` is the number of replicas
+    that it should have, ``replicas`` the number of those that are ready. ``running`` and ``waiting`` count sequences on
+    them. ``wait_s`` is the estimated seconds until one more sequence starts. ``kv_used`` is the share of the KV blocks
+    in use, 0 to 1. None: not known."""
 
     tier: str
     model: str

@@ -36,8 +36,9 @@ class DecisionStore:
         _internal_kv_put(self._decisions, json.dumps(records_of(decisions)), overwrite=True, namespace=NAMESPACE)
 
     def read(self) -> list[dict[str, Any]]:
-        """Returns the last decision for each tier: ``tier``, ``at`` (Unix seconds), ``target``, ``previous``,
-        ``reason``, ``numbers``, and ``text``, which explains it."""
+        """Returns the last decision for each tier: ``tier``, ``at`` (Unix seconds), ``target`` and ``previous`` in
+        replicas, ``reason``, ``needs`` (what each signal asks for), ``numbers``, and ``text``, which explains it.
+        Returns [] before the first decision."""
         stored = _internal_kv_get(self._decisions, namespace=NAMESPACE)
         found: list[dict[str, Any]] = json.loads(stored) if stored else []
         return found
