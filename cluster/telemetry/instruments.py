@@ -20,7 +20,7 @@ class Counter(Protocol):
     """A number that grows."""
 
     def inc(self, value: float, tags: dict[str, str] | None = None) -> None:
-        """Adds ``value``, which is above 0, to the series with the labels ``tags``."""
+        """Adds ``value``, which is above 0, to the series with the labels ``tags``; None: without labels."""
         ...
 
 
@@ -28,7 +28,7 @@ class Gauge(Protocol):
     """A number that is set."""
 
     def set(self, value: float, tags: dict[str, str] | None = None) -> None:
-        """Sets the series with the labels ``tags``."""
+        """Sets the series with the labels ``tags``; None: without labels."""
         ...
 
 

@@ -26,7 +26,8 @@ STOP_WORDS = frozenset(
 
 
 def terms(text: str) -> list[str]:
-    """Returns the terms of ``text`` in their order, without stop words."""
+    """Returns the terms of ``text`` in their order, without stop words: stems of words in ASCII, other words without
+    case and accents, and pairs of characters of scripts without spaces."""
     found: list[str] = []
     for match in WORD.finditer(_folded(text)):
         word = match[0]
