@@ -125,8 +125,8 @@ class AdmittedRequests:
         return ticket
 
     def leave(self, ticket: Ticket) -> float:
-        """Removes a waiting request from the counts. Returns the instant at which it was admitted. Only its ticket
-        calls this, once."""
+        """Removes a waiting request from the counts. Returns the instant at which it was admitted. Called by its ticket
+        alone, once."""
         line = self.lines[ticket.line]
         since = line.tickets.pop(ticket)
         for count in (line, self.total):

@@ -38,8 +38,8 @@ class OwnQueue:
 
 
 def forecast_ttft(snapshot: TierSnapshot, facts: RequestFacts, admitted: AdmittedRequests) -> TtftForecast | None:
-    """Returns the forecast for a request on the replica that would be quickest; None while no replica has measured its
-    steps or has a queue."""
+    """Returns the forecast for a request on the replica that would be quickest. Before any replica has measured its
+    steps, it is the shortest wait that replicas report; None if no sequence waits either."""
     loads = [load for load in snapshot.loads.values() if load.measured]
     if not loads:
         return TtftForecast(snapshot.wait_s) if snapshot.waiting else None
@@ -105,6 +105,6 @@ def _of_class(short: int, long: int, known: int, ahead: int) -> tuple[int, int]:
 
 
 def without_queue(load: ReplicaLoad) -> ReplicaLoad:
-    """Returns the load of the same replica if nothing waited. The running requests stay: they delay a request too, but
-    refusing it would not help, since the queue would only be empty."""
+    """Returns the load of the same replica if nothing waited. The running requests stay: they would delay a request
+    even if all that wait had been refused."""
     return replace(load, waiting=0, queued_short=(), queued_long=())
