@@ -162,7 +162,8 @@ class PayloadTooLargeError(RefusalError):
 
 
 class RateLimitError(RefusalError):
-    """The service or the tier is full; the client may try again later."""
+    """The service or the tier is full, or a limit of the key or the tenant is reached. The client may try again
+    later."""
 
     kind = RefusalKind.RATE_LIMITED
 
