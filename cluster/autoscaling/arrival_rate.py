@@ -39,7 +39,8 @@ class ArrivalCounts:
 class ArrivalRate:
     """The arrivals at a tier: requests per second, their mean lengths in tokens, and the share that was refused lately.
 
-    The lengths are 0 while nothing arrived or finished. ``mean_rate`` is the rate over the long window alone.
+    The lengths are 0 while nothing arrived or finished. ``mean_rate`` is the rate over the long window alone, ``rate``
+    that or the rate over a shorter window, as ``flow_of`` says.
     """
 
     rate: float = 0.0

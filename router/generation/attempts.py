@@ -54,9 +54,10 @@ class NewMeter(Protocol):
 
 
 OnFailover = Callable[[str, bool], None]
-"""Called when another replica goes on with a request. ``resumed``: from what was sent; ``restarted``: nothing was;
-``moved``: its replica was stopped as planned; ``poison``: it was given up as a PoisonRequestError. True: the replica
-has another version of the model."""
+"""Called with the kind of a failover when another replica goes on with a request. ``resumed``: it goes on from what was
+sent; ``restarted``: nothing was sent; ``moved``: the replica was stopped as planned; ``other_version``: no replica has
+the version of the model that began; ``poison``: the request was given up with PoisonRequestError. True: the replica has
+another version of the model."""
 
 
 @dataclass(slots=True)
