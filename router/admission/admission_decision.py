@@ -96,9 +96,10 @@ class TierView:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The tier does not take the request, for ``reason``. ``value`` exceeds ``limit``: seconds, requests, tokens, or a
-    share of the tier (0 to 1), as ``reason`` says. ``retry_after_s`` is the time after which the tier is predicted to
-    have room for it. ``ceiling`` is the share of the queue, 0 to 1, that its class may fill at present."""
+    """The tier does not take the request, for ``reason``. ``value`` is what was compared with ``limit``, in seconds,
+    requests, tokens or shares of the tier (0 to 1), by ``reason``. Of requests and tokens it is those that wait
+    already, without the refused request. ``retry_after_s`` is the time after which the tier is predicted to have room
+    for it. ``ceiling`` is the share of the queue, 0 to 1, that its class may fill at present."""
 
     tier: str
     reason: Reason

@@ -17,7 +17,8 @@ async def assemble(book: StoredPrompts, tenant: str, request: InferenceRequest) 
 
     The stored messages change least from request to request, so they come first, for the engine's prefix cache. Raises
     NotFoundError for a prompt or a version that does not exist, InvalidRequestError for a request without messages, or
-    that names a variable that is unknown or missing, and UnavailableError if the store does not answer.
+    that names a variable that is unknown or missing, and UnavailableError if the store does not answer or this release
+    cannot read the version.
     """
     if (reference := request.template) is None:
         return request

@@ -63,7 +63,7 @@ def _other(word: str) -> list[str]:
 
 @lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
-    """Returns an English word without its commonest endings; other words mostly stay as they are."""
+    """Returns an English word in lower case without its commonest endings. Other words mostly stay as they are."""
     if len(word) <= 3 or not word.isascii() or not word.isalpha():
         return word
     if word.endswith("ies") and len(word) > 4:
