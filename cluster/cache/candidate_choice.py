@@ -11,8 +11,8 @@ from router.ports.answer_cache import REFUSED_BY_SCORE, SemanticMatch
 class Judged(NamedTuple):
     """A candidate, after both stages and the pair guard.
 
-    ``score`` is that of the pair scorer, from 0 to 1. None: the guard refused the candidate for the reason
-    ``refused_by``, so that it was not scored.
+    ``score`` is that of the pair scorer, from 0 to 1. None: the candidate was not scored, for the reason
+    ``refused_by``: that of the guard, or that the pair was found wrong before.
     """
 
     entry_id: str
