@@ -24,8 +24,8 @@ class Judged(NamedTuple):
 def decide(candidates: Sequence[Judged], threshold: float) -> SemanticMatch | None:
     """Returns the candidate with the highest score as a hit, if its score reaches ``threshold``.
 
-    Otherwise returns the closest candidate with the reason why it is no hit: the one with the highest score, or, if the
-    guard has refused all, the one with the highest similarity. None if there are no candidates.
+    Otherwise returns the closest candidate with the reason why it is no hit: the one with the highest score, or, if
+    none was scored, the one with the highest similarity. None if there are no candidates.
     """
     scored = [each for each in candidates if each.score is not None]
     if scored:

@@ -105,7 +105,7 @@ def starving_classes(
 
 def patience(priority: Priority, tier: str, config: AdmissionConfig) -> float:
     """Returns the seconds after which a class that waits gets too little: half its objective, or, without one, the
-    longest objective of the classes above it."""
+    longest objective of the classes above it (0 if these have none either)."""
     objective = config.terms(tier, priority).ttft_s
     above = (config.terms(tier, each).ttft_s or 0.0 for each in Priority if each < priority)
     return max(above, default=0.0) if objective is None else objective / 2
