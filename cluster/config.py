@@ -143,7 +143,8 @@ class StateConfig(Settings):
     open_s: float = Field(1.0, gt=0)
     """Seconds until Redis is asked again after that; twice as long after each further fault, up to max_open_s."""
     max_open_s: float = Field(10.0, gt=0)
-    """The longest that Redis is not asked. At most so long after Redis is back, it is used again."""
+    """The longest time for which Redis is not asked, in seconds. Redis is used again at most this long after it is
+    back."""
     journal: Path | None = None
     """The directory where ledger entries wait until they are in Redis. It should survive a restart of the router. None:
     one for this user and this Redis in the directory for temporary files."""
