@@ -165,7 +165,8 @@ def waiting_rooms(config: MantaConfig) -> dict[str, WaitingRoomConfig]:
 
 
 def replicas_of(config: MantaConfig, tier: TierConfig) -> dict[str, Any]:
-    """Returns the options of a tier's deployment that say how many replicas it has."""
+    """Returns the options of a tier's Serve deployment for the number of its replicas: ``num_replicas`` or
+    ``autoscaling_config``."""
     scaling = config.autoscaling
     if scaling is None or tier.name not in scaling.tiers:
         return {"num_replicas": tier.replicas}
@@ -207,8 +208,8 @@ def serve_autoscaling(
 
 
 def tier_deployment(tier: TierConfig, replicas: dict[str, Any], logs: LogsConfig) -> Any:
-    """Returns the deployment of a tier, with the options ``replicas``. The caller binds it to the tier's config, an
-    ``EngineFactory`` and the settings of the telemetry."""
+    """Returns the deployment of a tier. ``replicas`` has Serve's options for the number of its replicas. The caller
+    binds it to the tier's config, an ``EngineFactory`` and the settings of the telemetry."""
     placement_group: dict[str, Any] = {}
     if tier.engine.tensor_parallel > 1:
         placement_group = {"placement_group_bundles": bundles(tier), "placement_group_strategy": "STRICT_PACK"}

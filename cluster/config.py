@@ -134,7 +134,7 @@ class StateConfig(Settings):
     sentinel_service: str = "mymaster"
     """The name by which the Sentinels know the master."""
     timeout_s: float = Field(0.1, gt=0)
-    """Seconds after which a call that a request waits for is given up. What happens then, router.limits says."""
+    """Seconds after which a call that a request waits for is given up. ``router.limits`` says what happens then."""
     background_timeout_s: float = Field(2.0, gt=0)
     """Seconds after which a call is given up that no request waits for: settlements, leases, the ledger."""
     max_faults: int = Field(5, ge=1)
@@ -143,7 +143,8 @@ class StateConfig(Settings):
     open_s: float = Field(1.0, gt=0)
     """Seconds until Redis is asked again after that; twice as long after each further fault, up to max_open_s."""
     max_open_s: float = Field(10.0, gt=0)
-    """The longest that Redis is not asked. At most so long after Redis is back, it is used again."""
+    """The longest time for which Redis is not asked, in seconds. Redis is used again at most this long after it is
+    back."""
     journal: Path | None = None
     """The directory where ledger entries wait until they are in Redis. It should survive a restart of the router. None:
     one for this user and this Redis in the directory for temporary files."""
@@ -216,7 +217,7 @@ class MantaConfig(Settings):
     """How many replicas tiers have by their load. None, and for tiers that are not named there: ``replicas``."""
     cache: SemanticCacheConfig | None = None
     """What finds stored answers by the meaning of their question. None, or without ``embedder`` or Redis: they are
-    found by their exact question only. Whether answers are stored, ``router.cache`` says."""
+    found by their exact question only. ``router.cache`` says whether answers are stored."""
     telemetry: TelemetryConfig = TelemetryConfig()
     """Where traces go, and what logs look like. Metrics need no settings."""
 
@@ -362,8 +363,9 @@ def check_router_tiers(router: RouterConfig, tiers: Sequence[str]) -> None:
 
 
 def check_autoscaling(autoscaling: AutoscalingConfig | None, tiers: Sequence[TierConfig]) -> None:
-    """Raises ValueError, naming the setting, for a tier that does not exist or has a fixed number of replicas too, and
-    for what the policy can decide but the service cannot carry out yet."""
+    """Raises ValueError, naming the setting, for a tier that does not exist or has a fixed number of replicas too. So
+    it does for ``warm`` and ``followers``: the policy decides about warm replicas and followers, but no part of the
+    service starts or scales them yet."""
     if autoscaling is None:
         return
     for name, scaling in autoscaling.tiers.items():

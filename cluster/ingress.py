@@ -88,8 +88,9 @@ class Router:
     ``tiers`` are in order of ability, weakest first. ``handles`` are the handles of their deployments, by tier name.
     ``classifier``, ``embedder`` and ``cache`` are the links to the deployments ``SafetyClassifier``, ``Embedder`` and
     ``SemanticCache``; None: there is no such deployment. ``policies`` are the safety policies; None: nothing is
-    inspected. ``scaled_tiers`` has the bounds of the tiers whose number of replicas is not fixed, and ``waiting_rooms``
-    the settings of those that may be at zero.
+    inspected. ``forecaster`` chooses the tier for ``model: auto``; None: the complexity score does. ``state`` and
+    ``telemetry`` None: the defaults. ``scaled_tiers`` has the bounds of the tiers whose number of replicas is not
+    fixed, and ``waiting_rooms`` the settings of those that may be at zero.
     """
 
     def __init__(
@@ -203,7 +204,8 @@ def tier_scaling(tiers: Mapping[str, ReplicaBounds]) -> TierScaling | None:
 def cold_start_rooms(
     configs: Mapping[str, WaitingRoomConfig], application: str, scaling: TierScaling | None
 ) -> dict[str, ColdStartRoom]:
-    """Returns the waiting room of each tier that may be at zero, at this router."""
+    """Returns this router's waiting room for each tier that may be at zero, by tier name. ``configs`` has the settings
+    of these tiers. ``scaling`` knows the length of a cold start; None: nothing does."""
     if not configs:
         return {}
     store, router = WaitingRoomStore(application), serve.get_replica_context().replica_id.unique_id
@@ -216,7 +218,8 @@ def cold_start_rooms(
 
 
 async def cold_start_s(scaling: TierScaling | None, tier: str) -> float:
-    """Returns the seconds of a cold start of ``tier``, as the autoscaler last said; 0 if it cannot be asked."""
+    """Returns the seconds of a cold start of ``tier``, as in the last decision of the autoscaler; 0 if ``scaling`` is
+    None or the decision cannot be read."""
     try:
         rows = [] if scaling is None else await scaling.decisions()
     except StateUnavailableError:

@@ -19,7 +19,8 @@ KNOWN = frozenset(each.name for each in fields(EngineCounts))
 
 
 class ServeEngineCounts:
-    """The counts of the replicas behind ``handles``, which are by tier."""
+    """Reads the counts of the replicas behind ``handles``, the handles of the tiers' deployments by tier name.
+    Implements ``EngineCountsSource``."""
 
     def __init__(self, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
         self._handles = {name: pickling(handle) for name, handle in handles.items()}
@@ -42,6 +43,6 @@ async def _ask(handle: DeploymentHandle[Any]) -> Sequence[Mapping[str, Any]] | N
 
 
 def counts_of(answer: Mapping[str, Any]) -> EngineCounts:
-    """Returns what a replica answers, which may be of another release: fields that this one does not know are left
-    out."""
+    """Returns the counts in a replica's answer. The replica may be of another release: fields that this release does
+    not know are left out."""
     return EngineCounts(**{name: value for name, value in answer.items() if name in KNOWN})

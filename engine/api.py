@@ -390,8 +390,8 @@ class ClassLoad:
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
-    """What one engine has to do and how fast it does it, for autoscaling. What begins with ``batch`` is that of the
-    class BATCH, which is in the totals too. Rates and durations are recent means, 0 until measured."""
+    """The work and the speed of one engine, for autoscaling. Fields that begin with ``batch`` are those of the class
+    BATCH, which is in the totals too. Rates and durations are recent means, 0 until measured."""
 
     running: int = 0  # sequences
     waiting: int = 0  # sequences

@@ -146,9 +146,8 @@ class AsyncEngine:
         return self._engine.recorder.snapshot(self.stats(), self._queue.by_line)
 
     def load(self) -> EngineLoad:
-        """Returns what the engine had to do when its last look at that ended, at most LOAD_PERIOD_S seconds and a step
-        ago. A request submitted since the last step counts as one waiting sequence. ``age_s`` grows while a step
-        hangs."""
+        """Returns the engine's work and speed as last measured, at most LOAD_PERIOD_S seconds and a step ago. A request
+        submitted since the last step counts as one waiting sequence. ``age_s`` grows while a step hangs."""
         with self._changed:
             age_s = 0.0 if self._asleep else time.monotonic() - self._load_at
             if not self._arrivals and age_s <= LOAD_PERIOD_S:

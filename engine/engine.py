@@ -297,8 +297,7 @@ class Engine:
         )
 
     def load(self) -> EngineLoad:
-        """Returns what the engine has to do and how fast it is. Looks at every sequence, so it is not for every
-        step."""
+        """Returns the engine's present work and speed. Looks at every sequence, so it is too slow for every step."""
         running, waiting = self._scheduler.running, self._scheduler.waiting
         needs, times = demand(running, waiting, self.uncached, self.recorder.mean_output), self._step_times
         pool, block, cost = self._cache.largest, self._cache.block_size, self._step_cost.solve()
@@ -374,7 +373,8 @@ class Engine:
     ) -> list[Completion]:
         """Runs all prompts to their end and returns their completions in the order of the prompts, ``n`` of each
         (vLLM's ``LLM.generate``). A prompt that failed has one completion. ``params`` is one for all prompts or one for
-        each. Requests run in the class BATCH, so that prefill may use the whole token budget of a step.
+        each; None: the defaults of SamplingParams. Requests run in the class BATCH, so that prefill may use the whole
+        token budget of a step.
 
         Raises RequestError or OverloadedError before anything is run, and EngineError if other requests are in
         progress.

@@ -168,7 +168,7 @@ class EngineMetrics:
 
 class Recorder:
     """Records the metrics of one engine. Counts the tenants ``names`` separately in any case, and others until there
-    are ``tenants`` in all."""
+    are ``tenants`` in all. Instants are seconds of the engine's clock."""
 
     def __init__(self, names: Iterable[str] = (), tenants: int = 64) -> None:
         self._bound = tenants

@@ -23,7 +23,9 @@ class Grammar:
     from; errors name that field. ``label`` is the name of the grammar in error messages, for example "The schema of a
     tool"; if it is empty they name its ``kind``. Neither takes part in comparison, because equal sources compile to the
     same grammar. ``strict`` matters for JSON schemas only: with it, a keyword that cannot be enforced is an error;
-    without it, the keyword is ignored (``unenforced_keywords`` lists them).
+    without it, the keyword is ignored (``unenforced_keywords`` lists them). Creating a grammar checks nothing: the
+    engine compiles it with the first request that has it, and refuses a malformed ``source``, or one of more than
+    MAX_GRAMMAR_CHARS characters, with RequestError.
     """
 
     kind: Literal["json_schema", "json_object", "regex", "choice", "lark"]

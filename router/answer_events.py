@@ -204,8 +204,8 @@ class Moderated(NamedTuple):
 
 
 class Interrupted(NamedTuple):
-    """The service has failed during the answers. ``choices`` are those that are cut off by it. ``error`` is what a
-    client gets that wants no partial answers."""
+    """The service has failed during the answers. ``choices`` are those that are cut off by it. ``error`` is the error
+    for clients that want no partial answers."""
 
     choices: frozenset[int]
     error: RefusalError

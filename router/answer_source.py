@@ -32,7 +32,8 @@ from safety.api import AnswerGuard
 
 
 class AnswerSource:
-    """The sources of answers of one router. ``room_of`` returns how much the context of a tier holds."""
+    """The sources of answers of one router: the answer cache, the guard's refusals and the engine. ``room_of`` returns
+    how much the context of a tier holds."""
 
     def __init__(
         self,
@@ -56,8 +57,9 @@ class AnswerSource:
     def answers(
         self, account: Account, guard: AnswerGuard | None, found: Found
     ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-        """Returns the events of the answers to a request, in batches: those of the hit that was ``found``, or new ones,
-        as ``guard`` lets them pass; None: as they are. The generator raises what ``generate`` raises."""
+        """Returns the events of the answers to a request, in batches: the message of the guard if it has refused the
+        request, those of the hit that was ``found``, or new ones from the engine. ``guard`` moderates new answers;
+        None: they are sent as they are. The generator raises what ``generate`` raises."""
         prompts = account.request.choice_prompts
         if account.ruling is not None and account.ruling.refused:
             return refused_answer(account.ruling.message, prompts)

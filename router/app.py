@@ -124,14 +124,15 @@ class CacheParts:
 
 
 class ErrorBodies:
-    """Writes the error of one request. ``usage`` has the token counts of a stream by now; None: it has not begun."""
+    """Writes the error bodies of one request, by ``error_of``, its wire format. ``usage`` returns the present token
+    counts of its stream; None: the stream has not begun."""
 
     def __init__(self, error_of: Callable[[RefusalError], str]) -> None:
         self._error_of = error_of
         self.usage: Callable[[], Usage | None] = lambda: None
 
     def body(self, refusal: RefusalError) -> str:
-        """Returns the body of ``refusal``, with what the request has used."""
+        """Returns the error body of ``refusal``. It has the token counts of the request if tokens were generated."""
         used = self.usage()
         refusal.usage = used if used is not None and used.completion_tokens else None
         return self._error_of(refusal)
@@ -170,13 +171,13 @@ def build_app(
     default. ``endpoints`` maps paths to wire formats. ``store`` is the state that all routers share, by default the
     memory of this process. ``jwks`` reads the keys of the token issuer; it is needed if ``config.access.jwt`` is set.
     ``make_guard`` makes the guard that inspects requests and answers; None: nothing is inspected. ``metrics`` counts
-    usage; None: nothing is counted. ``reviews`` has the review queue and the audit log, ``prompts`` the stored prompts;
-    ``collections`` the documents that tenants keep; by default they are in the memory of this process. ``embedder``
-    makes vectors of texts; None: there are no embeddings, and passages are found by their words. ``cache`` are the
-    parts of the answer cache, which is used if ``config.cache`` enables it; by default it stores in the memory of this
-    process. ``streams`` has the events of detached streams, ``idempotency`` the keys of requests, both by default too.
-    ``scaling`` decides about the numbers of replicas; None: they are fixed. ``tracer`` traces inference requests; None:
-    nothing is traced. ``overview`` has what the cluster adds to the overview of administrators; None: nothing.
+    usage; None: nothing is counted. ``reviews`` has the review queue and the audit log, ``prompts`` the stored prompts,
+    ``collections`` the documents that tenants keep, ``streams`` the events of detached streams, and ``idempotency`` the
+    idempotency keys of requests. By default all of them are in the memory of this process. ``embedder`` makes vectors
+    of texts; None: there are no embeddings, and passages are found by BM25 alone. ``cache`` are the parts of the answer
+    cache, which is used if ``config.cache`` enables it; by default it stores in the memory of this process. ``scaling``
+    decides about the numbers of replicas; None: they are fixed. ``tracer`` traces inference requests; None: nothing is
+    traced. ``overview`` has what the cluster adds to the overview of administrators; None: nothing.
 
     Raises ValueError for a secret of ``config.review`` that cannot be read.
     """

@@ -194,7 +194,7 @@ class AccessConfig(Settings):
     jwt: JwtConfig | None = None
     """Access by JSON Web Tokens. None: by API keys alone."""
     cache_s: float = Field(5.0, gt=0, le=60)
-    """Seconds for which a verified key is not looked up again. So long may a revoked key still be accepted."""
+    """Seconds for which a verified key is not looked up again. A revoked key may be accepted for as long."""
     cache_size: int = Field(10_000, ge=1)
     """The most verified keys and tokens that a router remembers. An entry has about 1 KB."""
     stale_s: float = Field(300.0, ge=0)
@@ -220,7 +220,7 @@ class AutoConfig(Settings):
 
 
 class ProfileConfig(Settings):
-    """A sampling profile: sampling parameters for a use case. What a request sets itself overrides them."""
+    """A sampling profile: sampling parameters for a use case. Parameters that a request sets itself override them."""
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_k: int | None = Field(None, ge=-1)
@@ -257,7 +257,7 @@ class PriceConfig(Settings):
 
     @property
     def per_million(self) -> tuple[float, float, float]:
-        """The prices of input, cached input and output."""
+        """The prices of a million tokens of input, cached input and output, in the currency of the prices."""
         return self.input, self.input if self.cached_input is None else self.cached_input, self.output
 
 
@@ -283,7 +283,7 @@ class ReviewConfig(Settings):
     lease_s: float = Field(900.0, ge=1, le=86_400)
     """Seconds for which a reviewer holds an item. Then it goes back to the queue."""
     max_open: int = Field(10_000, ge=1, le=100_000)
-    """The most items of a tenant that wait in the queue. Further texts are not queued, and so refused."""
+    """The most open items of a tenant in the queue. Further texts are not queued, and their requests are refused."""
     kept_days: int = Field(90, ge=1, le=3650)
     """Days that an item is kept after its decision, for the next training."""
     audit_days: int = Field(90, ge=1, le=3650)
@@ -401,11 +401,12 @@ class AnswerCacheConfig(Settings):
     """The share of misses with a candidate that scored too low whose new answer is compared with that of the candidate.
     It costs a read of the store. Without it the threshold is never lowered."""
     lease_s: float = Field(3.0, ge=0.2, le=60)
-    """Seconds after which a request that identical ones wait for is given up, if its router no longer renews this."""
+    """Seconds after which identical requests stop waiting for the one that generates their answer, if its router no
+    longer renews its lease."""
     max_wait_s: float = Field(60.0, gt=0, le=600)
     """The longest that a request waits for an identical one. Then it generates its own answer."""
     tenants: dict[str, TenantCacheConfig] = Field(default_factory=dict)
-    """What is otherwise for single tenants, by name."""
+    """The settings that single tenants have instead, by name."""
 
     def terms(self, tenant: str) -> CacheTerms:
         """Returns the settings that apply to ``tenant``."""
@@ -480,7 +481,7 @@ class FailoverConfig(Settings):
 
 
 class ClassAdmission(Settings):
-    """What the admission of a scheduling class allows."""
+    """The limits on the waiting requests of a scheduling class."""
 
     ttft_s: float | None = Field(None, gt=0, le=86_400)
     """The class's objective for the time to the first token, in seconds. A request that cannot meet it, because of the
@@ -508,11 +509,11 @@ class AdmissionConfig(Settings):
     interactive: ClassAdmission = ClassAdmission(ttft_s=5.0, max_requests=256)
     """Requests with ``service_tier: priority`` or a negative ``priority``: a person waits for the first word."""
     standard: ClassAdmission = ClassAdmission(ttft_s=30.0)
-    """Requests that say nothing else. Clients wait so long at least: OpenAI's libraries give up after ten minutes."""
+    """All other requests. Clients wait for at least the objective: OpenAI's libraries give up after ten minutes."""
     batch: ClassAdmission = ClassAdmission(max_requests=256)
     """Requests with ``service_tier: flex`` or a positive ``priority``, which fill what the others leave."""
     tiers: dict[str, TierAdmission] = Field(default_factory=dict)
-    """What is otherwise for single tiers, by name."""
+    """The settings that single tiers have instead, by name."""
     floor: float = Field(0.1, gt=0, le=1)
     """The share of its queue that the class batch keeps while the others are at their objectives. It keeps all of it
     while they wait for nothing; standard is in the middle. Above 0, so that no class starves."""

@@ -101,7 +101,8 @@ class ContextPassage:
 
     @property
     def citable(self) -> bool:
-        """Whether the model sees enough of the passage's text for a citation of it."""
+        """Whether the model sees enough of the passage's text for a citation of it: all of it, or at least the share
+        MIN_SHOWN of its words after redaction."""
         if self.shown is None:
             return True
         words, seen = self.text.split(), set(self.shown.split())
@@ -171,7 +172,8 @@ def _inert(text: str) -> str:
 
 
 def with_context(prompt: Prompt, context: str) -> Prompt:
-    """Returns ``prompt`` with ``context`` as a message of its own before the last message of the user.
+    """Returns ``prompt`` with ``context`` as a message of its own before the last message of the user, or at the end if
+    there is none.
 
     What comes before the context stays the beginning of the prompt, so the prefix cache still holds it. A prompt that
     is no conversation, or an empty context, changes nothing.

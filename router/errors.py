@@ -20,7 +20,7 @@
     │   └── AdmissionRefusedError   the tier could not serve the request in time
     ├── InternalServerError         the service is at fault
     │   └── RequestGivenUpError     several replicas were lost while they ran the request
-    └── UnavailableError            no replica can take the request now
+    └── UnavailableError            no replica can take the request now, or a store or model does not answer
 
 The packages of the router raise these. The wire format makes an error body of one (``router/openai/errors.py``), the
 transport a status code (``router/transport/http_exchange.py``), each by a table of kinds. ``refusal_of`` converts the
@@ -134,7 +134,7 @@ class NotFoundError(RefusalError):
 
 
 class GoneError(RefusalError):
-    """What the request is about existed, and is deleted."""
+    """The object of the request existed, and is deleted."""
 
     kind = RefusalKind.GONE
 
@@ -170,7 +170,8 @@ class PayloadTooLargeError(RefusalError):
 
 
 class RateLimitError(RefusalError):
-    """The service or the tier is full; the client may try again later."""
+    """The service or the tier is full, or a limit of the key or the tenant is reached. The client may try again
+    later."""
 
     kind = RefusalKind.RATE_LIMITED
 
@@ -189,8 +190,8 @@ class LimitExceededError(RateLimitError):
 
 
 class AdmissionRefusedError(RateLimitError):
-    """The tier could not serve the request in time, or has no room for it. ``refused`` has the reason, and what it was
-    decided by."""
+    """The tier could not serve the request in time, or has no room for it. ``refused`` has the reason and the numbers
+    behind it."""
 
     def __init__(self, message: str, refused: str, retry_after_s: float) -> None:
         super().__init__(message, "overloaded", retry_after_s=retry_after_s)
@@ -210,7 +211,8 @@ class RequestGivenUpError(InternalServerError):
 
 
 class UnavailableError(RefusalError):
-    """No replica of the tier can take the request now."""
+    """No replica of the tier can take the request now, or something else that the request needs does not answer, such
+    as Redis, the embedder or the classifier."""
 
     kind = RefusalKind.UNAVAILABLE
 

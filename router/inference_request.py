@@ -42,9 +42,9 @@ class CacheControls:
     """The options of a request for the answer cache.
 
     ``lookup``: a stored answer may be returned. ``semantic``: this may also be the answer to another question of the
-    same meaning. ``store``: the answer may be stored, for at most ``ttl_s`` seconds. ``max_age_s`` is the greatest age,
-    in seconds, of a stored answer that may be returned. None: the value in the settings. ``namespace`` separates stored
-    answers within the tenant.
+    same meaning. ``store``: the answer may be stored, for at most ``ttl_s`` seconds. ``ttl_s`` None: the time in the
+    settings. ``max_age_s`` is the greatest age, in seconds, of a stored answer that may be returned; None: any age.
+    ``namespace`` separates stored answers within the tenant.
     """
 
     lookup: bool = True

@@ -18,9 +18,9 @@ COLLECTED_AT_ONCE = 64
 async def kept(
     events: AsyncGenerator[Sequence[AnswerEvent], None], account: Account, found: Found
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-    """Yields ``events``, and gives the answers to the cache after the last one; unless the engine has refused the
-    conversation that was looked up, and it was shortened, or they are partial. An answer that becomes too large is kept
-    no longer."""
+    """Yields ``events``, and gives the answers to the cache of ``found`` after the last one. Partial answers are not
+    given to it, nor those to a conversation that was shortened after the look-up. An answer that becomes too large is
+    dropped."""
     looked_up, max_chars = account.request, found.max_chars
     collector, recent = Collector(), list[AnswerEvent]()
     async with aclosing(events):

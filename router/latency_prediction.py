@@ -28,7 +28,7 @@ DEFAULT_STEP_TOKENS = 2_048
 
 
 class Prediction(NamedTuple):
-    """Seconds from now."""
+    """The predicted latencies of one request, in seconds from now."""
 
     ttft_s: float  # until the first token
     finish_s: float  # until the last token
@@ -75,8 +75,9 @@ def _left_s(load: ReplicaLoad, step_s: float) -> float:
 
 
 def work_off(load: ReplicaLoad, short: list[int], long: list[int], seconds: float) -> None:
-    """Takes from the queues ``short`` and ``long``, tokens by class, what the replica computes in ``seconds``: short
-    prompts first, higher classes before lower ones. Takes nothing if the replica has not measured its steps."""
+    """Removes from the queues ``short`` and ``long``, which have tokens by class, the tokens that the replica computes
+    in ``seconds``: short prompts first, higher classes before lower ones. Changes nothing if the replica has not
+    measured its steps."""
     if not load.measured:
         return
     left_s = seconds

@@ -18,7 +18,8 @@ from router.ports.state_store import StateUnavailableError
 
 @dataclass(slots=True)
 class Kept:
-    """A collection and its documents, ordered by their last change, earliest first."""
+    """A collection and its documents by id, ordered by their last change, earliest first. Beside each document are its
+    version and its encoded vectors; None: it has not been embedded."""
 
     record: CollectionRecord
     documents: dict[str, tuple[NewDocument, int, bytes | None]] = field(default_factory=dict)

@@ -73,7 +73,9 @@ Scored = Callable[[Batches], Batches]
 class Pipeline:
     """The steps of a request, shared by all requests of a router.
 
-    Each step is a package of the router. The packages do not import each other.
+    Each step is a package of the router. The packages do not import each other. ``guard`` None: no text is inspected.
+    ``metrics`` None: nothing is counted. ``embedder`` None: there are no embeddings. ``cache`` None: there is no answer
+    cache.
     """
 
     def __init__(
@@ -266,8 +268,9 @@ class Pipeline:
         """Authenticates a request for the tenant's collections, and returns the result of ``work``, which gets the
         tenant and the body.
 
-        It counts as one request without tokens in the limits and the ledger. Raises a RefusalError, and what ``work``
-        raises.
+        It counts as one request without tokens in the limits and the ledger. ``has_body``: the body is read; otherwise
+        ``work`` gets b"". Raises a RefusalError, and what ``work`` raises, but UnavailableError in place of
+        StateUnavailableError.
         """
         started_at = self._clock.now()
         with self._concurrency.admit():
@@ -431,7 +434,8 @@ class Pipeline:
         """Returns the model names that the API key may use. Each is mapped to its tier, to ``auto`` or to
         ``embeddings``.
 
-        Raises AuthenticationError for credentials that are missing, malformed or unknown.
+        Raises AuthenticationError for credentials that are missing, malformed or unknown, and UnavailableError if they
+        cannot be checked.
         """
         principal = await self._authenticator.authenticate(credentials)
         names = model_names(self._choice, allowed_tiers(principal, self._choice.tiers))

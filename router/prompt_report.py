@@ -31,10 +31,10 @@ class PartCount:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """The text that a policy for long conversations has left out. ``tokens`` is an estimate.
+    """The text that a policy for long conversations has left out. All token counts are estimates.
 
-    ``messages`` is the number of messages that were dropped, ``compressed`` that of messages that were shortened. The
-    shortened ones had ``tokens_before`` tokens and have ``tokens_left``.
+    ``messages`` messages with ``tokens`` tokens were dropped. ``compressed`` messages were shortened: they had
+    ``tokens_before`` tokens and have ``tokens_left``.
     """
 
     messages: int = 0

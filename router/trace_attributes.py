@@ -19,7 +19,8 @@ OPERATIONS = {
 
 
 def identified(account: Account) -> Mapping[Attribute, Value | None]:
-    """Returns what is known of any request that is accounted for: whose it is, and what computes it."""
+    """Returns the attributes that the span of any request in the ledger has: tenant, tier, model and request id. None:
+    the request has no such attribute."""
     return {
         Attribute.OPERATION: OPERATIONS.get(account.call.endpoint, "generate_content"),
         Attribute.PROVIDER: PROVIDER,

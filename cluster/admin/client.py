@@ -16,7 +16,8 @@ class AdminError(Exception):
 
 
 class AdminClient:
-    """Calls the service at ``url`` with an API key; an empty key is not sent. Each method raises AdminError."""
+    """Calls the service at ``url`` with an API key; an empty key is not sent. ``transport`` replaces the network in
+    tests. Each method raises AdminError."""
 
     def __init__(self, url: str, key: str, transport: httpx.BaseTransport | None = None) -> None:
         key = checked_key(key)
@@ -27,7 +28,8 @@ class AdminClient:
     def call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        """Calls the API and returns the JSON object of its answer."""
+        """Calls the API and returns the JSON object of its answer. ``body`` is sent as JSON; None: no body is sent.
+        ``query`` has the query parameters."""
         try:
             answer = self._send(method, path, body, query).json()
         except ValueError:

@@ -79,7 +79,8 @@ def unpin(context: typer.Context, tier: TierName, as_json: Json = False) -> None
 
 
 def explained(row: dict[str, Any], now: float) -> str:
-    """Returns a decision in words, with its age if it is old."""
+    """Returns a decision in words, with its age if it is old. ``row`` is an item of the answer of
+    ``/admin/v1/scaling``. ``now`` is in Unix seconds."""
     lines = [row["text"]]
     if (pinned := row["pin"]) is not None:
         why = f": {pinned['why']}" if pinned["why"] else ""

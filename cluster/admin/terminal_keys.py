@@ -15,8 +15,8 @@ QUIT = "q"
 
 
 class TerminalKeys:
-    """Has the terminal give each key at once, and sets it back at the end. Where stdin is no terminal there are no
-    keys. Ctrl-C stays what it is."""
+    """Reads keys without Enter. It is a context manager: it puts the terminal into cbreak mode, and restores its mode
+    at the end. Ctrl-C still interrupts. If stdin is no terminal, there are no keys."""
 
     def __init__(self) -> None:
         self._descriptor = sys.stdin.fileno() if sys.stdin.isatty() else None
@@ -36,12 +36,12 @@ class TerminalKeys:
 
     @property
     def available(self) -> bool:
-        """Whether keys can be pressed."""
+        """Whether stdin is a terminal, so that there may be keys."""
         return self._descriptor is not None
 
     def read(self, timeout_s: float) -> str:
-        """Returns the keys that are pressed within ``timeout_s``, as soon as there are any; "": none; QUIT if the
-        terminal is gone."""
+        """Returns the keys that are pressed within ``timeout_s`` seconds, as soon as there are any; "": none; QUIT if
+        the terminal is gone."""
         if self._descriptor is None:
             time.sleep(timeout_s)
             return ""

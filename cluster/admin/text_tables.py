@@ -7,7 +7,8 @@ from typing import Any
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Returns ``rows`` as text with a header line. Numbers are aligned to the right; None is ``-``."""
+    """Returns ``rows`` as text with a header line; ``none`` if there are no rows. Numbers are aligned to the right;
+    None is ``-``."""
     if not rows:
         return "none"
     cells = [[_cell(row.get(name)) for name in columns] for row in rows]

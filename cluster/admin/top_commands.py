@@ -77,7 +77,7 @@ def _print_once(found: Glance, as_json: bool, picture: Path | None) -> None:
 
 
 def svg(shown: Group) -> str:
-    """Returns a picture of the screen."""
+    """Returns the screen ``shown`` as an SVG document."""
     console = Console(width=WIDTH, record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(shown)
     picture = console.export_svg(title="manta top", unique_id="manta")
@@ -85,7 +85,7 @@ def svg(shown: Group) -> str:
 
 
 class Looks:
-    """Asks the service on a thread of its own: one that hangs must not keep a key from its effect."""
+    """Reads overviews on a thread of its own, so that the screen obeys keys even while the service hangs."""
 
     def __init__(self, client: AdminClient) -> None:
         self._client = client
@@ -93,13 +93,13 @@ class Looks:
         self._asking = False
 
     def ask(self) -> None:
-        """Begins to ask, unless the last question still waits for its answer."""
+        """Begins to read an overview, unless one is being read."""
         if not self._asking:
             self._asking = True
             threading.Thread(target=self._ask, name="manta-top", daemon=True).start()
 
     def answer(self) -> Overview | AdminError | None:
-        """Returns the answer, once; None: there is none yet."""
+        """Returns the overview, or the error of reading it, once; None: it is not there yet."""
         try:
             found = self._found.get_nowait()
         except Empty:
@@ -115,7 +115,8 @@ class Looks:
 
 
 class Screen:
-    """The screen that is drawn again and again. While the service does not answer, it shows the last numbers."""
+    """The screen of ``manta top``. It reads an overview every ``every`` seconds. While the service does not answer, it
+    shows the last numbers."""
 
     def __init__(self, client: AdminClient, console: Console, every: float) -> None:
         self._client = client

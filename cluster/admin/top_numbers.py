@@ -23,7 +23,10 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class TierNumbers:
-    """A tier now. None: not known."""
+    """A tier now. ``ready``: it takes requests, as ``TierSnapshot.available``. ``wanted`` is the number of replicas
+    that it should have, ``replicas`` the number of those that are ready. ``running`` and ``waiting`` count sequences on
+    them. ``wait_s`` is the estimated seconds until one more sequence starts. ``kv_used`` is the share of the KV blocks
+    in use, 0 to 1. None: not known."""
 
     tier: str
     model: str
@@ -80,8 +83,8 @@ class Glance:
 
 
 def glance(overviews: Sequence[Overview], *, since_start: bool = False) -> Glance:
-    """Returns what ``overviews`` say together: those of a window, the oldest first, one at least. ``since_start``:
-    percentiles are over all that the engines have counted."""
+    """Returns the numbers of ``overviews``, which are those of one window, the oldest first, at least one.
+    ``since_start``: percentiles are over all that the engines have counted."""
     first, last = overviews[0], overviews[-1]
     before = None if first is last else first
     window_s = last["now"] - first["now"]

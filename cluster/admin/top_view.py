@@ -42,8 +42,9 @@ def page(
     keys: bool = False,
     width: int = NARROW,
 ) -> Group:
-    """Returns the screen. ``error`` is why the numbers are old. ``keys``: they can be pressed. ``width`` is that of
-    the screen, in characters."""
+    """Returns the screen for ``glance``. ``sort`` is the column that tiers are sorted by, one of SORTS. ``error`` says
+    why the numbers are old; "": they are new. ``keys``: the last line explains the keys. ``width`` is that of the
+    screen, in characters."""
     parts: list[RenderableType] = [_head(glance)]
     if error:
         parts.append(Text(f"These numbers are old: {printable(error)}", "bold red"))
@@ -58,7 +59,7 @@ def page(
 
 
 def sorted_tiers(tiers: Sequence[TierNumbers], sort: str, reverse: bool) -> list[TierNumbers]:
-    """Returns ``tiers`` in the order of SORTS."""
+    """Returns ``tiers`` sorted by the column ``sort``, one of SORTS."""
     key = SORTS[sort]
     found = list(tiers) if key is None else sorted(tiers, key=key)
     return found[::-1] if reverse else found

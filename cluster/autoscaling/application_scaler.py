@@ -34,7 +34,7 @@ class ApplicationScaler:
     """The autoscaler of one application. ``gpus`` are those of a replica, by tier. Not thread-safe.
 
     ``on_decisions`` is called with each new decision, and must neither block nor raise. ``pins`` returns the operators'
-    pins, and ``rooms`` what waits at routers for tiers without replicas, by tier.
+    pins, and ``rooms`` the waiting rooms of the tiers without replicas, by tier.
     """
 
     def __init__(
@@ -56,15 +56,16 @@ class ApplicationScaler:
         self._began_s: float | None = None
 
     def configure(self, config: AutoscalingConfig, gpus: dict[str, float]) -> None:
-        """Replaces the settings. ``gpus`` has the GPUs of each tier's replica. What was learnt from the load stays."""
+        """Replaces the settings. ``gpus`` has the number of GPUs of one replica of each tier. The state of the policy,
+        such as measured speeds, stays."""
         self._config, self._gpus = config, gpus
 
     def target(self, tier: str, target: int, read: ReadView, at_s: float, unix_s: float | None = None) -> int:
         """Returns the number of replicas that ``tier`` should have at the instant ``at_s`` of a clock that only goes
         forward. ``unix_s`` is the time of day; None: ``at_s``.
 
-        ``target`` is the present one. ``read`` returns the tier as Serve knows it; it is called at the next decision,
-        if that comes soon.
+        ``target`` is the present number. ``read`` returns the tier as Serve knows it. It is called for each decision
+        within LOST_S seconds, until the next call replaces it.
         """
         self._asked[tier] = _Asked(at_s, read)
         self._began_s = at_s if self._began_s is None else self._began_s

@@ -39,7 +39,8 @@ class ArrivalCounts:
 class ArrivalRate:
     """The arrivals at a tier: requests per second, their mean lengths in tokens, and the share that was refused lately.
 
-    The lengths are 0 while nothing arrived or finished. ``mean_rate`` is the rate over the long window alone.
+    The lengths are 0 while nothing arrived or finished. ``mean_rate`` is the rate over the long window alone, ``rate``
+    that or the rate over a shorter window, as ``flow_of`` says.
     """
 
     rate: float = 0.0
@@ -50,8 +51,8 @@ class ArrivalRate:
 
 
 def point_of(tier: TierSnapshot, at_s: float, stale_s: float) -> ArrivalCounts | None:
-    """Returns the counters of ``tier`` at ``at_s``. None if there are none, they are older than ``stale_s`` seconds, or
-    they are not finite numbers."""
+    """Returns the counters of ``tier`` at ``at_s``, summed over all classes but BATCH. None if there are none, they are
+    older than ``stale_s`` seconds, or they are not finite numbers."""
     counted_at_s = at_s if tier.counted_at_s is None else tier.counted_at_s
     waited_for = [counters for priority, counters in tier.counters.items() if priority is not Priority.BATCH]
     if not tier.counters or not -1.0 <= at_s - counted_at_s <= stale_s:
@@ -73,7 +74,8 @@ def remembered(
 ) -> tuple[ArrivalCounts, ...]:
     """Returns ``points`` with ``new`` added, and without points that are too old for the window.
 
-    If the counters fell, their source was restarted, and all earlier points are dropped.
+    ``new`` None: ``points`` are returned unchanged. If the counters fell, their source was restarted, and all earlier
+    points are dropped.
     """
     if new is None:
         return points

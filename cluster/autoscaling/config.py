@@ -59,7 +59,7 @@ class WaitingRoomConfig(Settings):
     """Requests that wait at the routers for the first replica of a tier at zero."""
 
     max_requests: int = Field(256, ge=0)
-    """At each router. Beyond that a request is refused with 503."""
+    """The most requests that wait at each router. Each further one is refused with 503."""
     ttl_s: Seconds = 120.0
     """Seconds that a request may wait. A request is refused at once if the cold start is longer."""
 
@@ -145,19 +145,20 @@ class FastLoopConfig(Settings):
     max_step: float = Field(4.0, gt=1, allow_inf_nan=False)
     """A need counts at most as this many times the target, whatever the signals say."""
     up_period_s: Seconds = 20.0
-    """Between two raises."""
+    """The least number of seconds between two raises."""
     down_window_s: Seconds = 120.0
     """The target is lowered to the highest need of this window, and only when the window is known to its beginning."""
     down_period_s: Seconds = 60.0
-    """Between any change and a lowering."""
+    """The least number of seconds between any change and a lowering."""
     flow_window_s: Seconds = 60.0
-    """Arrivals are averaged over it. A shorter window counts where chance cannot explain its higher rate."""
+    """Arrivals are averaged over this window. A shorter one counts where chance cannot explain its higher rate."""
     drain_s: Seconds = 60.0
     """Seconds within which a queue should be worked off that exceeds its budget."""
     min_latencies: int = Field(50, ge=1)
-    """Latencies below which a P99 is not believed."""
+    """The least number of latencies from which a P99 is taken."""
     stuck_factor: float = Field(3.0, gt=1)
-    """A replica that has been starting for this many cold starts has no credit."""
+    """A replica that has been starting for longer than this many cold starts is stuck: it no longer counts as one that
+    will be ready soon."""
     default_cold_start_s: Seconds = 120.0
     """The cold start until one was measured."""
 
@@ -180,7 +181,7 @@ class ForecastConfig(Settings):
     caution: float = Field(2.0, ge=0, allow_inf_nan=False)
     """Mean errors of the forecast by which it is lowered before it sets a floor."""
     min_observations: int = Field(5, ge=2)
-    """Observations before a forecast sets a floor."""
+    """The number of observations from which on a forecast sets a floor."""
     enabled: bool = True
 
 

@@ -35,8 +35,9 @@ LOOK_S = 0.25
 
 
 class DecisionPublisher:
-    """Publishes the decisions for one application. The store is read and written on a thread of its own, since it may
-    block."""
+    """Publishes the decisions for one application, as metrics, log lines and records in ``store``. ``waiting`` has the
+    waiting rooms of tiers at zero. Both stores are those of ``application`` by default. They are read and written on a
+    thread of its own, since they may block."""
 
     def __init__(
         self, application: str, store: DecisionStore | None = None, waiting: WaitingRoomStore | None = None
@@ -73,7 +74,8 @@ class DecisionPublisher:
         return self._pins
 
     def rooms(self) -> Mapping[str, WaitingRoom]:
-        """Returns what waits at routers for tiers without replicas, as it was at most LOOK_S before, by tier."""
+        """Returns the waiting rooms of the tiers without replicas, by tier, summed over all routers. They are at most
+        about LOOK_S seconds old while a tier is at zero."""
         return self._rooms
 
     def _count_one(self, decision: TierDecision) -> None:

@@ -24,7 +24,8 @@ NAMESPACE = "manta"
 
 
 class DecisionStore:
-    """The decisions and pins of one application. All methods block, and raise what Ray's client raises."""
+    """The decisions and pins of one application. All methods block. They raise RayError, RpcError or OSError if Ray's
+    key-value store fails."""
 
     def __init__(self, application: str) -> None:
         self._decisions = f"autoscaling/{application}/decisions"
@@ -35,8 +36,9 @@ class DecisionStore:
         _internal_kv_put(self._decisions, json.dumps(records_of(decisions)), overwrite=True, namespace=NAMESPACE)
 
     def read(self) -> list[dict[str, Any]]:
-        """Returns the last decision for each tier: ``tier``, ``at`` (Unix seconds), ``target``, ``previous``,
-        ``reason``, ``numbers``, and ``text``, which explains it."""
+        """Returns the last decision for each tier: ``tier``, ``at`` (Unix seconds), ``target`` and ``previous`` in
+        replicas, ``reason``, ``needs`` (what each signal asks for), ``numbers``, and ``text``, which explains it.
+        Returns [] before the first decision."""
         stored = _internal_kv_get(self._decisions, namespace=NAMESPACE)
         found: list[dict[str, Any]] = json.loads(stored) if stored else []
         return found
@@ -58,7 +60,8 @@ class DecisionStore:
 
 
 def read_pin(stored: bytes) -> Pin | None:
-    """Returns a stored pin; None for one that cannot be read, such as another release's."""
+    """Returns a stored pin; None, after a warning in the log, for one that cannot be read, such as another
+    release's."""
     try:
         return Pin(**json.loads(stored))
     except (TypeError, ValueError) as error:

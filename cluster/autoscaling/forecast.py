@@ -39,7 +39,8 @@ class Forecast:
     visits: tuple[float, ...] = ()
 
     def observe(self, value: float, at_s: float, config: ForecastConfig) -> Forecast:
-        """Returns the state with the observation ``value`` of the interval that ended at ``at_s``, in local seconds."""
+        """Returns the state with the observation ``value`` of the interval that ended at ``at_s``, in seconds of local
+        time (``tier_policy.local_s``), by which days repeat."""
         slot = _slot(at_s - config.interval_s / 2, config)
         if not self.count:
             return self._without_season(value, slot, config)
@@ -50,8 +51,9 @@ class Forecast:
         return replace(known(value, slot, config), error=error)
 
     def ahead(self, at_s: float, horizon_s: float, config: ForecastConfig) -> float | None:
-        """Returns the highest value forecast for the intervals from ``at_s`` to ``horizon_s`` later, less
-        ``config.caution`` mean errors. None before ``config.min_observations``. Never negative.
+        """Returns the highest value forecast for the intervals from ``at_s``, in seconds of local time, to
+        ``horizon_s`` seconds later, less ``config.caution`` mean errors. None before ``config.min_observations``. Never
+        negative.
 
         After a sudden change the errors are large, so that an old level does not keep replicas, nor a steep trend order
         them.

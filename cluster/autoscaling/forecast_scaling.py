@@ -38,10 +38,11 @@ class ForecastScaling:
     ) -> ForecastScaling:
         """Returns the state after a tick. The forecasts change once in an interval.
 
-        ``point`` has the counters; None: unknown. ``confirmed`` is the share of the arrivals, 0 to 1, that other
-        signals confirm, so that the forecasts do not learn from a wrong counter. ``cold_start_s`` is the seconds that a
-        replica takes to start: the forecast looks that far ahead. Local time, by which days repeat, is ``ahead_s``
-        seconds ahead of the counters' clock.
+        ``point`` has the counters; None: they are unknown, and the state does not change. Neither does it if ``config``
+        disables forecasts. ``confirmed`` is the share of the arrivals, 0 to 1, that other signals confirm, so that the
+        forecasts do not learn from a wrong counter. ``cold_start_s`` is the seconds that a replica takes to start: the
+        forecast looks that far ahead. Local time, by which days repeat, is ``ahead_s`` seconds ahead of the counters'
+        clock.
         """
         if point is None or not config.enabled:
             return self

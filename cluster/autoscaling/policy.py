@@ -40,7 +40,8 @@ def decide(config: AutoscalingConfig, state: AutoscalerState, snapshot: Snapshot
 
     The state is new each time, and ``state`` is unchanged. Within ``config.interval_s`` of the last decision, that
     decision and ``state`` are returned. If the clock went back, all targets are held for one interval, and everything
-    with a time is dropped from the state.
+    with a time is dropped from the state. If a time of ``snapshot`` is no finite number, all targets are held and
+    ``state`` is returned.
     """
     if not _is_number(snapshot.at_s) or not _is_number(snapshot.time_s):
         return state, _all_held(snapshot, Reason.BAD_INPUT)

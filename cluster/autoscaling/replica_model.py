@@ -31,7 +31,8 @@ MIN_BUSY_LIMIT = 0.2
 
 @dataclass(frozen=True, slots=True)
 class ReplicaModel:
-    """The speed and capacity of one replica of a tier. A member that is 0 is unknown, and has no effect."""
+    """The speed and capacity of one replica of a tier. A decode step of n sequences takes ``step_s + n * request_s``
+    seconds. A member that is 0 is unknown, and has no effect."""
 
     prefill_tokens_per_s: float = 0.0
     step_s: float = 0.0

@@ -64,7 +64,7 @@ class WindowedLatencies:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """What one replica reported. The instant of ``sample`` is 0; the receiver sets it to the time of receipt.
+    """The report of one replica. The instant of ``sample`` is 0; the receiver sets it to the time of receipt.
     ``start_s`` is the number of seconds in which the replica loaded its model; 0: unknown. ``age_s`` is the age of all
     other numbers when they were sent, in seconds."""
 
@@ -75,7 +75,8 @@ class ReplicaReport:
     age_s: float = 0.0
 
     def latency_reports(self, source: str, observed_at_s: float) -> tuple[LatencyReport, ...]:
-        """Returns the latencies by class. The engine does not know the class of an ITL: it is with STANDARD."""
+        """Returns the latencies of each class of WAITED_FOR, as those of the replica ``source`` up to the instant
+        ``observed_at_s``. The engine does not know the class of an ITL: it is with STANDARD."""
         empty = LatencyHistogram((0,) * BUCKETS, LATENCY_BOUNDS_S)
         of_all = LatencyHistogram(self.latencies.itl, LATENCY_BOUNDS_S)
         return tuple(
@@ -94,7 +95,8 @@ class ReplicaReport:
 def to_numbers(load: EngineLoad, latencies: WindowedLatencies, start_s: float, model: str = "") -> dict[str, float]:
     """Returns the report of a replica as numbers by name, for ``from_numbers``. Counts of 0 are left out: most are.
 
-    ``model`` is a hexadecimal digest of what the replica's speed depends on; "": unknown.
+    ``start_s`` is as in ``ReplicaReport``. ``model`` is a hexadecimal digest of what the replica's speed depends on;
+    "": unknown.
     """
     numbers: dict[str, float] = {name: float(getattr(load, name)) for name in SAMPLE}
     numbers.update(start_s=start_s, window_s=latencies.window_s, age_s=load.age_s, bounds=BOUNDS)

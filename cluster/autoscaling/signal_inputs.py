@@ -17,8 +17,8 @@ from cluster.autoscaling.tier_load import TierLoad
 class SignalInputs:
     """The load of a tier, the flow into it, and the speed of its replicas.
 
-    ``flow`` is None if it is unknown; its lengths are the last known ones. ``slo`` has the objectives of the strictest
-    class. ``cold_start_s`` is above 0.
+    ``flow`` has the arrivals, with the mean lengths of prompts and answers as last known; None: unknown. ``slo`` has
+    the objectives of the strictest class. ``cold_start_s`` is above 0.
     """
 
     at_s: float
@@ -90,7 +90,8 @@ class SignalInputs:
 
     @property
     def in_flight_work_s(self) -> float:
-        """The seconds of one replica that all requests in flight take, counted from their beginnings."""
+        """The seconds of one replica that all requests in flight take, counted from their beginnings. 0: the flow is
+        unknown."""
         if self.flow is None:
             return 0.0
         work_s = self.model.work_s(self.flow.prompt_tokens, self.flow.output_tokens)

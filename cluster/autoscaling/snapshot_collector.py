@@ -45,8 +45,8 @@ class ReplicaView:
 
 @dataclass(frozen=True, slots=True)
 class TierView:
-    """A tier as Serve knows it: the replicas that it should have, and those that run. ``room`` is what waits at routers
-    for a first one, as they say."""
+    """A tier as Serve knows it: ``target`` is the number of replicas that it should have, ``replicas`` are those that
+    run. ``room`` has the requests that wait at all routers for a first replica, by the routers' reports."""
 
     name: str
     target: int
@@ -83,7 +83,8 @@ class _Order:
 
 @dataclass(frozen=True, slots=True)
 class TierMemory:
-    """What is remembered of a tier. ``TierMemory()`` is the memory before the first call."""
+    """The state that ``collect`` keeps of a tier from one call to the next. ``TierMemory()`` is the state before the
+    first call."""
 
     replicas: Mapping[str, _Known] = field(default_factory=dict)
     absent: Mapping[str, _Known] = field(default_factory=dict)  # ran within ABSENT_S

@@ -25,7 +25,7 @@ class TierLoad:
 
     ready: int = 0
     fresh: int = 0  # ready, with a fresh and sound sample
-    starting: int = 0  # with credit: not stuck
+    starting: int = 0  # those that are not stuck
     stuck: int = 0  # starting for far longer than a cold start
     draining: int = 0
     warm: int = 0

@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 class WaitingRoomReporter:
-    """Reports the waiting room of ``tier`` at the router with the id ``router``."""
+    """Reports the waiting room of ``tier`` at the router with the id ``router`` to the autoscaler, through
+    ``store``."""
 
     def __init__(self, store: WaitingRoomStore, tier: str, router: str) -> None:
         self._store = store
@@ -25,7 +26,8 @@ class WaitingRoomReporter:
         self._failing = False
 
     async def report(self, room: WaitingRoom) -> None:
-        """Stores what waits. A failure is logged once in a row: the next report follows soon."""
+        """Stores a report on ``room``. If Ray's store fails, raises nothing: the first failure in a row is logged, and
+        the next report follows soon."""
         self._number += 1
         try:
             await asyncio.to_thread(self._store.write, self._tier, self._router, room, self._number)

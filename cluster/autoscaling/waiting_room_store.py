@@ -26,14 +26,15 @@ Stored = Mapping[str, bytes]
 
 
 class WaitingRoomStore:
-    """The waiting rooms of one application. All methods block, and raise what Ray's client raises."""
+    """The waiting rooms of one application. All methods block. They raise RayError, RpcError or OSError if Ray's
+    key-value store fails."""
 
     def __init__(self, application: str) -> None:
         self._prefix = f"autoscaling/{application}/waiting/"
 
     def write(self, tier: str, router: str, room: WaitingRoom, number: int) -> None:
-        """Stores what waits at a router, or deletes it if nothing does. ``number`` differs from that of the report
-        before."""
+        """Stores a router's report on its waiting room for ``tier``, or deletes it if no request waits. ``number``
+        differs from that of the report before, so that a reader sees that the router lives."""
         key = f"{self._prefix}{tier}/{router}"
         if not room.requests:
             _internal_kv_del(key, namespace=NAMESPACE)
@@ -59,15 +60,15 @@ class _Seen:
 
 
 class SeenRooms:
-    """The reports as they were seen, so that those of routers that have died do not count. Clocks of other machines do
-    not matter."""
+    """The reports with the instants at which this process first saw them. A report that has not changed for STALE_S
+    seconds does not count, since its router has died. Clocks of other machines have no effect."""
 
     def __init__(self) -> None:
         self._seen: dict[str, _Seen] = {}
 
     def rooms(self, stored: Stored, at_s: float) -> dict[str, WaitingRoom]:
-        """Returns what waits for each tier, over all routers, at the instant ``at_s`` of a clock that only goes
-        forward."""
+        """Returns the waiting room of each tier, summed over all routers, at the instant ``at_s`` in monotonic seconds.
+        ``stored`` are the present reports."""
         before = self._seen
         self._seen = {
             key: before[key] if key in before and before[key].report == report else _Seen(report, at_s)
@@ -81,7 +82,8 @@ class SeenRooms:
         return rooms
 
     def forgotten(self, at_s: float) -> list[str]:
-        """Returns the keys of the reports that should be deleted."""
+        """Returns the keys of the reports that have not changed for FORGOTTEN_S seconds at the instant ``at_s``, and
+        should be deleted."""
         return [key for key, seen in self._seen.items() if at_s - seen.at_s >= FORGOTTEN_S]
 
 
@@ -97,6 +99,6 @@ def read_room(report: bytes) -> WaitingRoom | None:
 
 
 def added(one: WaitingRoom, other: WaitingRoom) -> WaitingRoom:
-    """Returns what waits in both rooms."""
+    """Returns the sum of two rooms, with the age of the older oldest request."""
     tokens = one.prompt_tokens + other.prompt_tokens
     return WaitingRoom(one.requests + other.requests, tokens, max(one.oldest_s, other.oldest_s))

@@ -19,8 +19,8 @@ class Refused(NamedTuple):
 def admit(config: WaitingRoomConfig, room: WaitingRoom, cold_start_s: float, started_s: float = 0.0) -> Refused | None:
     """Returns None if a request may wait, otherwise the refusal.
 
-    ``cold_start_s`` is the measured cold start, in seconds. ``started_s`` is the time since a replica was ordered, in
-    seconds.
+    ``room`` has the requests that wait already. ``cold_start_s`` is the measured cold start, in seconds; 0: unknown.
+    ``started_s`` is the time since a replica was ordered, in seconds.
     """
     expected_s = max(1.0, cold_start_s - started_s)
     if room.requests >= config.max_requests:

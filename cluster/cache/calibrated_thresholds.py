@@ -56,8 +56,8 @@ class CalibratedThresholds:
         return self._table.version
 
     def __call__(self, tenant: str, max_false_hit_rate: float) -> float:
-        """Returns the tenant's threshold for a bound, by the evidence read last. Starts to read it if that was long
-        ago."""
+        """Returns the tenant's threshold for a bound, by the evidence read last. Starts to read it anew if that was
+        FRESH_S ago or more."""
         known = self._known(tenant)
         if known.read_at_s is None or self._clock.monotonic() - known.read_at_s >= FRESH_S:
             self.refresh(tenant)
@@ -74,7 +74,7 @@ class CalibratedThresholds:
             known.reading = asyncio.create_task(self.read(tenant))
 
     async def read(self, tenant: str) -> None:
-        """Reads a tenant's evidence. Without Redis the former evidence counts."""
+        """Reads a tenant's evidence. If Redis does not answer, logs that, and the former evidence counts."""
         known = self._known(tenant)
         try:
             known.evidence = evidence(await self._questions.judgements(tenant, self.version))
@@ -95,11 +95,11 @@ class CalibratedThresholds:
 
 
 def evidence(judgements: Sequence[PairJudgement]) -> Evidence:
-    """Returns what the judgements of one tenant, the newest first, say of scores.
+    """Returns the evidence in the judgements of one tenant, which come newest first.
 
-    Hits that were generated all the same, and near misses, are a sample of look-ups. What clients call wrong is none.
-    What they call right says nothing, since few would report it. Each pair of questions counts once, the newest
-    judgement of it: a question or a report that is repeated adds nothing.
+    Shadow hits and near misses are a random sample of look-ups, and become ``judged``. Hits that clients call wrong are
+    no random sample, and become ``reported``. Hits that clients call right are left out, since few clients report them.
+    Each pair of questions counts once, by its newest judgement.
     """
     scored = [each for each in judgements if 0 <= each.score <= 1]
     compared = _once(each for each in scored if each.judge is not HitJudge.CLIENT)

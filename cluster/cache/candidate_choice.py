@@ -11,8 +11,8 @@ from router.ports.answer_cache import REFUSED_BY_SCORE, SemanticMatch
 class Judged(NamedTuple):
     """A candidate, after both stages and the pair guard.
 
-    ``score`` is that of the pair scorer, from 0 to 1. None: the guard refused the candidate for the reason
-    ``refused_by``, so that it was not scored.
+    ``score`` is that of the pair scorer, from 0 to 1. None: the candidate was not scored, for the reason
+    ``refused_by``: that of the guard, or that the pair was found wrong before.
     """
 
     entry_id: str
@@ -34,8 +34,8 @@ def known_score(question: str, stored: str) -> float | None:
 def decide(candidates: Sequence[Judged], threshold: float) -> SemanticMatch | None:
     """Returns the candidate with the highest score as a hit, if its score reaches ``threshold``.
 
-    Otherwise returns the closest candidate with the reason why it is no hit: the one with the highest score, or, if the
-    guard has refused all, the one with the highest similarity. None if there are no candidates.
+    Otherwise returns the closest candidate with the reason why it is no hit: the one with the highest score, or, if
+    none was scored, the one with the highest similarity. None if there are no candidates.
     """
     scored = [each for each in candidates if each.score is not None]
     if scored:

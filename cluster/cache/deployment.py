@@ -81,8 +81,8 @@ def bind_semantic_cache(
 def redis_parts(
     config: SemanticCacheConfig, state: StateConfig, make_pair_stage: MakePairStage, embedder: EmbedderLink
 ) -> LocalParts:
-    """Returns the parts of a replica. It is called in the replica's process. Raises ValueError for a URL that cannot be
-    used."""
+    """Returns the parts of a replica. It is called in the replica's process. Raises ValueError if ``state`` has no
+    Redis or its URL cannot be used, and what ``make_pair_stage`` raises."""
     url = state.read_url()
     if url is None:
         raise ValueError("state.url: the semantic cache needs Redis")

@@ -19,8 +19,8 @@ from router.ports.embedder import Embedder
 
 
 class RedisParts:
-    """The index of one replica, and its follower of the Redis at ``url``. Implements ``LocalParts``. Raises ValueError
-    for a wrong URL."""
+    """The semantic index of one replica, and the follower that keeps it in line with the Redis at ``url``. ``pairs`` is
+    the second stage. ``clock`` None: the system's. Implements ``LocalParts``. Raises ValueError for a wrong URL."""
 
     def __init__(
         self,

@@ -27,7 +27,8 @@ class Ask(Protocol):
 
 
 class SemanticCacheClient:
-    """Implements ``SemanticIndex``. A replica that is lost or late counts as a fault for the breaker. A reply that the
+    """Calls the deployment ``SemanticCache`` by ``ask``. Implements ``SemanticIndex``. ``clock`` times the circuit
+    breaker; None: the system's. A replica that is lost or late counts as a fault for the breaker. A reply that the
     replica cannot search, for example without Redis, does not: it came in time."""
 
     def __init__(self, ask: Ask, config: SemanticCacheConfig, clock: Clock | None = None) -> None:

@@ -44,7 +44,8 @@ MakeParts = Callable[[Any], LocalParts]
 class SemanticCacheReplica:
     """The actor of one replica. The constructor must run on the actor's event loop, as Serve runs it.
 
-    Each replica follows all changes, so that any of them answers any look-up.
+    Each replica follows all changes, so that any of them answers any look-up. ``make_parts`` makes the index in the
+    replica's process; ``embedder`` is its argument, the link to the embedder. ``logs`` None: the defaults.
     """
 
     def __init__(
@@ -64,7 +65,8 @@ class SemanticCacheReplica:
             return CacheReply(failure=str(error))
 
     async def feedback(self, feedback: HitFeedback) -> CacheReply:
-        """Takes the judgement of a hit into account."""
+        """Takes the judgement of a hit into account. Faults of Redis and of the embedder are in the reply, not
+        raised."""
         try:
             await self._parts.index.feedback(feedback)
         except SemanticUnavailableError as error:

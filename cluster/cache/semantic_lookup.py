@@ -75,7 +75,8 @@ class SemanticLookup:
         """Returns the best candidate; None if no stored question is similar enough, or the question is too long to be
         compared.
 
-        Raises SemanticUnavailableError if the index is not built yet, or Redis or the embedder does not answer.
+        Raises SemanticUnavailableError if the index is not built yet, Redis or the embedder does not answer, or the
+        embedder has another model than the index.
         """
         index = self._follower.index
         if index is None:
@@ -100,10 +101,8 @@ class SemanticLookup:
     async def candidates(
         self, question: SemanticQuestion, vector: NDArray[np.float32]
     ) -> list[tuple[QuestionRecord, float]]:
-        """Returns the nearest stored questions and their cosines with ``vector``, the highest first.
-
-        Raises StateUnavailableError if Redis does not answer.
-        """
+        """Returns the nearest stored questions and their cosines with ``vector``, the highest first, within the limits.
+        Must not be called before the index is built. Raises StateUnavailableError if Redis does not answer."""
         index, limits = self._follower.index, self._limits
         assert index is not None
         now_ms = int(1000 * self._clock.now())
@@ -119,9 +118,9 @@ class SemanticLookup:
         return [each for each in found if each[1] >= limits.min_similarity][: limits.candidates]
 
     async def feedback(self, feedback: HitFeedback) -> None:
-        """Adds the judgement of a pair to the tenant's labelled data, and refuses the pair from now on if it was
-        wrong, on any replica. If a client does not say for which question the answer was wrong, the entry answers no
-        other one. Raises SemanticUnavailableError."""
+        """Adds the judgement of a pair to the tenant's labelled data, and refuses the pair from now on if it was wrong,
+        on any replica. If a client does not say for which question the answer was wrong, the entry is deleted from the
+        index, so that it answers only the question it was stored with. Raises SemanticUnavailableError."""
         tenant, entry_id, now_ms = feedback.tenant, feedback.entry_id, int(1000 * self._clock.now())
         try:
             if feedback.wrong and feedback.judge is HitJudge.CLIENT and not feedback.question:

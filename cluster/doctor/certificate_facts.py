@@ -15,7 +15,8 @@ ANSWER_S = 5.0
 
 
 def file_certificate(path: str) -> CertificateFacts:
-    """Returns the first certificate in a file."""
+    """Returns the facts about the first certificate in the file ``path``, in PEM. If it cannot be read, the facts have
+    the fault."""
     try:
         return CertificateFacts(path, _expiry(x509.load_pem_x509_certificate(Path(path).read_bytes())))
     except OSError as error:
@@ -25,7 +26,8 @@ def file_certificate(path: str) -> CertificateFacts:
 
 
 def served_certificate(host: str, port: int) -> CertificateFacts:
-    """Returns the certificate by which a server begins TLS."""
+    """Returns the facts about the certificate of a TLS server. If TLS does not begin within ANSWER_S seconds, the facts
+    have the fault."""
     place = f"{host}:{port}"
     context = ssl.create_default_context()
     context.check_hostname = False

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def cluster_facts(
     address: str, models: Sequence[str], directories: Sequence[str], timeout_s: float = PROBE_S
 ) -> tuple[list[NodeFacts], str]:
-    """Returns the nodes of the cluster at ``address``, and why some or all have no facts; "": all have."""
+    """Returns the facts about each node of the Ray cluster at ``address``, and why some nodes or all are missing; "":
+    none is. ``models`` and ``directories`` are as in ``node_facts``. It takes at most ``timeout_s`` seconds."""
     asked = {"address": address, "models": list(models), "directories": list(directories)}
     command = [sys.executable, "-m", "cluster.doctor.cluster_probe"]
     try:

@@ -22,7 +22,8 @@ LOOK_S = 30.0  # for all nodes together
 
 
 def probe(address: str, models: list[str], directories: list[str]) -> list[dict[str, Any]]:
-    """Returns the facts of each node that answers within LOOK_S, and for others why they do not."""
+    """Returns the facts of each node that answers within LOOK_S seconds, as fields of ``NodeFacts``. For any other
+    node, returns its name as ``node`` and the reason as ``fault``."""
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     nodes = {each["NodeID"]: each["NodeManagerAddress"] for each in ray.nodes() if each["Alive"]}
     look, tell = ray.remote(num_cpus=0)(node_facts), ray.remote(num_cpus=0)(_now)

@@ -15,7 +15,8 @@ from cluster.local.serve_config_loader import BUILDER, ConfigFileError, load
 
 
 def read_config(path: Path) -> tuple[ConfigFacts, MantaConfig | None]:
-    """Returns what the file has, and the settings of its application of Manta; None: it has none, or no valid one."""
+    """Returns the facts about the Serve config in the file ``path``, and the settings of its first application of
+    Manta; None: it has no such application, or a malformed one. The facts then have the faults."""
     try:
         config = load(path, None)
     except ConfigFileError as error:
@@ -38,7 +39,8 @@ def read_config(path: Path) -> tuple[ConfigFacts, MantaConfig | None]:
 
 
 def models_of(config: MantaConfig) -> dict[str, bool]:
-    """Returns each model that replicas read, and whether the service starts without it."""
+    """Returns the paths of the models that replicas read. The value of each says whether the service starts without the
+    model."""
     found = {tier.engine.model: tier.optional for tier in config.tiers}
     if config.safety.classifier is not None:
         found[str(config.safety.classifier.model)] = False
@@ -50,7 +52,7 @@ def models_of(config: MantaConfig) -> dict[str, bool]:
 
 
 def gpus_of(config: MantaConfig) -> float:
-    """Returns the GPUs that all replicas need, at the least numbers of those tiers that are scaled."""
+    """Returns the number of GPUs that all replicas need. An autoscaled tier counts with its minimum of replicas."""
     return sum(_least(config, tier) * tier.num_gpus * tier.engine.tensor_parallel for tier in config.tiers)
 
 

@@ -28,7 +28,9 @@ REDIS_PORT = 6379
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What to look at. None and () are left out."""
+    """The parts of the service to examine. None and () are left out. ``ray_address`` is the address of a Ray cluster,
+    ``dashboard`` the URL of its dashboard, and ``token`` its auth token. ``tls`` are hosts and ports of TLS servers,
+    ``certificates`` paths of certificate files."""
 
     config: Path | None = None
     ray_address: str | None = None
@@ -39,13 +41,14 @@ class Asked:
 
 
 def examine(asked: Asked) -> list[Finding]:
-    """Returns what is to be said of what is ``asked``."""
+    """Returns the findings about the parts that are ``asked`` for. It takes as long as ``gather``."""
     facts = gather(asked)
     return [*machine_findings(facts), *service_findings(facts)]
 
 
 def gather(asked: Asked) -> Facts:
-    """Returns the facts. It takes as long as what takes longest, which is bounded."""
+    """Collects the facts about the parts that are ``asked`` for, side by side. Each source has a deadline of its own,
+    and a source that fails becomes a fact with a fault."""
     config, settings = (None, None) if asked.config is None else read_config(asked.config)
     models = [] if config is None else list(config.models)
     directories = [] if settings is None or settings.state.journal is None else [str(settings.state.journal)]

@@ -29,7 +29,8 @@ class NodeFacts:
 
 @dataclass(frozen=True, slots=True)
 class RedisFacts:
-    """A Redis. ``fault`` says why it could not be asked; "": it was. What it does not show to its user is None."""
+    """A Redis. ``fault`` says why it could not be asked; "": it was. A member is None if the Redis does not show it to
+    its user."""
 
     fault: str = ""
     version: str | None = None
@@ -61,8 +62,8 @@ class CertificateFacts:
 
 @dataclass(frozen=True, slots=True)
 class RunningFacts:
-    """What Serve runs. ``fault`` says why it could not be asked. ``arguments`` are those of each application by name,
-    ``states`` the state of each application."""
+    """The applications that Serve runs. ``fault`` says why Serve could not be asked; "": it was. ``arguments`` has the
+    arguments of each application by its name, ``states`` its state."""
 
     fault: str = ""
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -84,7 +85,9 @@ class ConfigFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that could be found out. None: it was not looked for, since no option says where."""
+    """The facts that could be collected. None: they were not looked for, since no option names the place. ``now`` is in
+    Unix seconds, ``here`` is this machine, ``constraints`` are the versions in constraints.txt. ``cluster_fault`` says
+    why ``nodes`` lacks some; "": it has all."""
 
     now: float
     here: NodeFacts

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """How bad it is. With an ERROR the service does not start, or loses or leaks something."""
+    """The severity of a finding. With an ERROR the service does not start, or loses or leaks something."""
 
     OK = "ok"
     SKIPPED = "skipped"  # the check could not run; ``seen`` says why
@@ -17,8 +17,8 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check. ``seen`` is what is there, without any secret; ``remedy`` what to do, in one sentence,
-    and "" if there is nothing to do."""
+    """The result of one check. ``seen`` describes what was found, without any secret. ``remedy`` says in one sentence
+    what to do; "": nothing."""
 
     name: str
     severity: Severity

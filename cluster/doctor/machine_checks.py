@@ -32,7 +32,7 @@ HAPROXY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 
 def machine_findings(facts: Facts) -> Iterator[Finding]:
-    """Yields what is to be said of each machine and of all together."""
+    """Yields the findings about each machine, and about the differences between machines."""
     nodes = [facts.here] if facts.nodes is None else facts.nodes
     yield from _python(facts.here)
     yield from _packages(facts)
@@ -165,7 +165,8 @@ def _clock(node: NodeFacts) -> Iterator[Finding]:
 
 
 def clock_findings(name: str, offset_s: float, error_s: float) -> Iterator[Finding]:
-    """Yields what is to be said of a clock that differs from ours by ``offset_s``, more or less ``error_s``."""
+    """Yields the findings about the clock of ``name``, which is ``offset_s`` seconds ahead of ours. The offset may be
+    wrong by ``error_s`` seconds."""
     apart, seen = abs(offset_s) - error_s, f"{offset_s:+.2f} s from ours (± {error_s:.2f})"
     remedy = "Have all machines keep time by NTP."
     if apart > FAR_CLOCK_S:

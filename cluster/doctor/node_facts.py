@@ -73,7 +73,8 @@ def gpus() -> list[tuple[str, str]]:
 
 
 def constraints(path: Path) -> dict[str, str] | None:
-    """Returns the versions in a file of pip's constraints; None: there is no such file."""
+    """Returns the version of each distribution in a constraints file of pip, by its normalised name; None: there is no
+    such file."""
     if not path.is_file():
         return None
     lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())

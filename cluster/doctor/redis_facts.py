@@ -18,7 +18,8 @@ ANSWER_S = 5.0
 
 
 async def redis_facts(config: StateConfig) -> RedisFacts | None:
-    """Returns what the Redis of ``config`` says; None: it names none."""
+    """Returns the facts about the Redis of ``config``; None: it names none. If Redis does not answer within ANSWER_S
+    seconds, the facts have the fault."""
     try:
         url = config.read_url()
     except ValueError as error:
@@ -59,8 +60,9 @@ async def _ask(client: Client) -> RedisFacts:
 
 
 def facts_of(info: Mapping[str, Any], saves: bool | None, offset_s: float | None, error_s: float) -> RedisFacts:
-    """Returns the facts in the answer of INFO, which is empty for a user who may not run it. ``saves``: it makes
-    snapshots by itself; None: not known."""
+    """Returns the facts in the answer of INFO, which is empty for a user who may not run it. ``saves``: Redis is
+    configured to make snapshots; None: not known. Its clock is ``offset_s`` seconds ahead of ours, give or take
+    ``error_s``; None: not known."""
     policy, version = info.get("maxmemory_policy"), info.get("redis_version")
     append_only = info.get("aof_enabled")
     persistent: bool | None = None

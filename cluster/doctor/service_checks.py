@@ -19,7 +19,7 @@ GOOD_STATES = ("RUNNING", "DEPLOYING", "DELETING")
 
 
 def service_findings(facts: Facts) -> Iterator[Finding]:
-    """Yields what is to be said of the service."""
+    """Yields the findings about the config, Redis, ports, certificates and the running service."""
     yield from _config(facts)
     yield from _redis(facts)
     yield from _port(facts)

@@ -14,7 +14,7 @@ ANSWER_S = 3.0
 
 
 def port_facts(port: int) -> PortFacts:
-    """Returns what listens on a port of this machine."""
+    """Returns whether a server listens on a port of loopback, and whether it is a healthy service."""
     with socket.socket() as probe:
         probe.settimeout(ANSWER_S)
         if probe.connect_ex((LOOPBACK, port)) != 0:
@@ -28,7 +28,8 @@ def port_facts(port: int) -> PortFacts:
 
 
 def running_facts(dashboard: str, token: str) -> RunningFacts:
-    """Returns what Serve runs, by the REST API of Ray's ``dashboard``. ``token`` is the cluster's; "": it has none."""
+    """Returns the applications that Serve runs, from the REST API of Ray's dashboard at the URL ``dashboard``.
+    ``token`` is the cluster's; "": it has none. If the dashboard does not answer, the facts have the fault."""
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:
         with httpx.Client(trust_env=False, timeout=ANSWER_S, headers=headers) as http:

@@ -32,8 +32,9 @@ class EmbedderDescription:
 
 
 class EmbedderClient:
-    """Implements ``Embedder``. ``model`` is the model in the last reply; before the first reply, the model of the files
-    from which the application was built."""
+    """Calls the deployment ``Embedder`` by ``ask``. Implements ``Embedder``. ``model`` is the model in the last reply;
+    before the first reply, that of ``description``, the files from which the application was built. ``clock`` times the
+    circuit breaker; None: the system's."""
 
     def __init__(
         self, ask: Ask, config: EmbedderConfig, description: EmbedderDescription, clock: Clock | None = None

@@ -27,8 +27,8 @@ MakeEmbedder = Callable[[EmbedderConfig], LocalEmbedder]
 class EmbedderReplica:
     """The actor of one replica. It batches the texts of all routers. The constructor loads the model.
 
-    ``make_embedder`` is called in the replica's process: routers and the application builder do not import ONNX
-    Runtime.
+    ``make_embedder`` is called in the replica's process, since routers and the application builder do not import ONNX
+    Runtime; None: ``load_embedder``. ``logs`` None: the defaults.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ def load_embedder(config: EmbedderConfig) -> LocalEmbedder:
     """Loads the model of ``config`` and returns the embedder.
 
     Raises ModelNotFoundError, OSError, ModelDigestError and UnsupportedSentenceModelError as ``read_artefact`` does,
-    and as ``SentenceEncoder`` does.
+    and UnsupportedEncoderError for files that do not fit.
     """
     from cluster.embedder.batching_embedder import BatchingEmbedder
     from cluster.embedder.sentence_encoder import SentenceEncoder

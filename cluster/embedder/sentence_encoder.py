@@ -31,8 +31,9 @@ class SentenceEncoder:
         return [self._pieces.cls, *self._pieces(text), self._pieces.sep]
 
     def vectors(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Returns the vectors of texts, float32 [batch, dimensions], each of length 1. Raises as ``Encoder`` does.
-        ``batch`` has the token ids of each text."""
+        """Returns the vectors of texts, float32 [batch, dimensions], each of length 1. ``batch`` has the token ids of
+        each text. Raises ValueError for an empty batch, and for a text that is empty or has more tokens than the model
+        takes."""
         states = self._encoder.encode(batch)
         pooled = states.mean() if self.artefact.settings.pooling is Pooling.MEAN else states.first()
         vectors: NDArray[np.float32] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True).clip(1e-12)

@@ -58,10 +58,10 @@ class ColdStartRoom:
 
     @asynccontextmanager
     async def seat(self, request: GenerationRequest) -> AsyncIterator[float]:
-        """Lets a request wait while it is entered, and yields the seconds that it may wait.
+        """Adds a request to the room while the context is open, and yields the seconds that it may wait.
 
-        Raises TierStartingError if the room is full, or the tier starts in more time than a request may wait. The tier
-        is wanted in any case.
+        Raises TierStartingError if the room is full, or a cold start takes longer than a request may wait. In any case
+        the room reports to the autoscaler that the tier is wanted.
         """
         now_s = time.monotonic()
         if not self._seats and now_s >= self._wanted_until_s:
@@ -85,8 +85,8 @@ class ColdStartRoom:
             self._changed.set()
 
     def expired(self) -> TierStartingError:
-        """Returns the error of a request that has waited for as long as it may. The tier stays wanted until its client
-        should try again."""
+        """Returns (does not raise) the error of a request that has waited for as long as it may. The tier is reported
+        as wanted until its client should try again."""
         now_s = time.monotonic()
         left_s = max(1.0, self._cold_start_s - (now_s - self._since_s))
         self._wanted_until_s = now_s + left_s
@@ -101,7 +101,7 @@ class ColdStartRoom:
         self._changed.set()
 
     def close(self) -> None:
-        """Ends the reports. The last one becomes stale."""
+        """Stops reporting to the autoscaler. There is no report that the room is empty: the last one becomes stale."""
         if self._reporting is not None:
             self._reporting.cancel()
 
@@ -146,7 +146,7 @@ class ColdStartRoom:
 
 
 def prompt_tokens(request: GenerationRequest) -> float:
-    """Returns about how many tokens the prompt has."""
+    """Returns the estimated number of tokens of the prompt. For token ids it is exact."""
     if isinstance(request.prompt, tuple):
         return float(len(request.prompt))
     characters = request.prompt.characters if isinstance(request.prompt, Conversation) else len(request.prompt)

@@ -133,12 +133,12 @@ class Lane:
 
     ``buffer_limit`` x the choices of a request is the number of deltas that a slow reader may leave unread before its
     request is ended. ``on_change`` is called after each change of ``state``. ``on_orphans`` is called with requests of
-    other routers' lanes, or of earlier lanes of this router, that have ended after their lane. The lane is lost
-    after ``silence_s`` seconds without an item, if ``another_is_heard`` returns True: another replica of the tier.
-    ``load`` is the replica's load in the last item, and ``outlook`` that with what was sent since. ``placed`` has the
-    requests of ``LanePool.acquire``; ``on_first_token`` is called with their TTFTs. ``on_counted`` is called with the
-    token counts of each request that has ended by itself. ``model`` describes the replica's model; None until the first
-    item has arrived.
+    other routers' lanes, or of earlier lanes of this router, that have ended after their lane. The lane is lost after
+    ``silence_s`` seconds without an item if ``another_is_heard`` returns True, which means that another replica of the
+    tier is heard; otherwise after MAX_SILENCE_S. ``load`` is the replica's load in the last item. ``placed`` has the
+    requests of ``LanePool.acquire``; ``on_first_token`` is called with their TTFTs. ``on_counted`` is called with each
+    request whose last delta has come, and its token counts. ``model`` describes the replica's model; None until the
+    first item has arrived.
     """
 
     def __init__(
@@ -191,7 +191,8 @@ class Lane:
 
     @property
     def outlook(self) -> ReplicaLoad:
-        """The replica's load, by which TTFTs are predicted: as last reported, with what this router has sent since."""
+        """The replica's load, by which TTFTs are predicted: the last report, and the requests that this router has sent
+        since."""
         return self.placed.outlook(self.load, asyncio.get_running_loop().time())
 
     @property

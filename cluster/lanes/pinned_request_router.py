@@ -32,7 +32,8 @@ class PinnedRequestRouter(RequestRouter):
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
         """Returns groups of candidates, which Serve tries in order: the wanted replica alone, or all in random order.
-        Fails a call whose replica is gone: sets ReplicaLostError on its future. Serve calls it for each call."""
+        Fails a call whose replica is gone: sets ReplicaLostError on its future. Serve calls it for each call;
+        ``pending_request`` None: without one."""
         wanted: Any = pending_request.kwargs.get("replica_id") if pending_request is not None else None
         if pending_request is None or wanted is None:
             return [[replica] for replica in random.sample(candidate_replicas, len(candidate_replicas))]

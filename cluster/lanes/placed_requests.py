@@ -47,7 +47,8 @@ class PlacedRequests:
     def place(
         self, request_id: str, priority: Priority, uncached: int, load: ReplicaLoad, ttft_s: float, now: float
     ) -> None:
-        """Adds a request with ``uncached`` prompt tokens, for which ``ttft_s`` was predicted from ``load``."""
+        """Adds a request with ``uncached`` prompt tokens that are not in the replica's prefix cache. ``ttft_s`` is its
+        TTFT, in seconds, as predicted from ``load``."""
         known = load.measured and load.correction > 0 and ttft_s > load.overhead_s
         predicted_s = (ttft_s - load.overhead_s) / load.correction if known else 0.0
         placed = _Placed(priority, uncached, predicted_s, ttft_s, now)
@@ -59,8 +60,8 @@ class PlacedRequests:
             placed.accepted = True
 
     def reported(self, now: float, after_step: bool = False) -> None:
-        """Records that a load report has come: at the end of a step if ``after_step``. It has all requests that were
-        accepted before."""
+        """Records that a load report has come, which includes all requests that were accepted before. ``after_step``:
+        the replica sent it at the end of a step."""
         self._reported_at, self._after_step = now, after_step
         if self._unreported:
             self._unreported = {each: placed for each, placed in self._unreported.items() if not placed.accepted}
@@ -81,8 +82,8 @@ class PlacedRequests:
         self._unreported.pop(request_id, None)
 
     def outlook(self, load: ReplicaLoad, now: float) -> ReplicaLoad:
-        """Returns the last reported ``load`` with what was sent since, without what the replica has computed since, and
-        with the correction."""
+        """Returns the replica's load at the instant ``now``: the last reported ``load``, with the requests that were
+        sent since, without the tokens that the replica has likely computed since, and with the learnt correction."""
         learnt = self._correction
         correction, overhead_s = learnt.factor, learnt.overhead_s
         if not (self._unreported or load.running or any(load.queued_short) or any(load.queued_long)):

@@ -42,7 +42,8 @@ class PromptSize:
         return max(1, round(own) + len(request.resume))
 
     def observe(self, request: GenerationRequest, prompt_tokens: int) -> None:
-        """Records the number of prompt tokens that a replica has counted."""
+        """Records the number of prompt tokens that a replica has counted. Prompts of token ids and resumed requests are
+        ignored."""
         length = characters(request)
         if length and prompt_tokens > 0 and not request.resume:
             self._tokens = MEMORY * self._tokens + prompt_tokens

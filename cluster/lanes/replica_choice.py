@@ -45,8 +45,9 @@ def place(
 ) -> Candidate | None:
     """Returns the candidate with the lowest cost; None if there is no candidate.
 
-    Of nearly equal costs, the replica with the longest matched prefix is taken, and then the one that a hash of
-    request and replica says. So equal replicas share the load, and the result is deterministic.
+    Of replicas with nearly equal costs, the one with the longest matched prefix is taken. Of several with equal
+    prefixes, a hash of request and replica chooses one. So equal replicas share the load, and the result is
+    deterministic.
     """
     if not candidates:
         return None

@@ -30,12 +30,12 @@ class Silence:
 
     @property
     def seconds(self) -> float:
-        """The seconds since the replica was heard last; TICK_S more at most."""
+        """The seconds since the replica was heard last. The value may be up to TICK_S too high."""
         return self.ticks * TICK_S
 
     @property
     def quiet(self) -> bool:
-        """Whether the replica is late, and may be lost."""
+        """Whether the replica is late with its heartbeat, and may be lost."""
         return self.seconds >= QUIET_S
 
     def is_lost(self, another_is_heard: bool) -> bool:

@@ -39,7 +39,7 @@ class TtftCorrection:
         self._count = 0
 
     def observe(self, predicted_s: float, measured_s: float) -> None:
-        """Records a TTFT, and what was predicted for it without correction."""
+        """Records a measured TTFT, and the TTFT that was predicted for it without correction."""
         predicted_s = min(max(predicted_s, LEAST_S), MOST_S)
         if not self._sums[0]:
             for prior_s in (predicted_s / 2, predicted_s * 2):

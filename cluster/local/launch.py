@@ -208,7 +208,7 @@ class LocalService:
 
 def explain(application: dict[str, Any]) -> str:
     """Returns the reason why an application is not running: its status and message, and those of its unhealthy
-    deployments."""
+    deployments. ``application`` is its description from Serve's REST API."""
     messages = [f"{application['status']} {application.get('message', '')}".rstrip()]
     messages += [
         f"{name}: {deployment['status']} {deployment.get('message', '')}".rstrip()
@@ -246,7 +246,7 @@ def run(config_path: Path, port: int | None, timeout_s: float) -> int:
     signal, 1 after an error.
 
     ``port`` None: the config's. ``timeout_s`` is the longest time in seconds that the start may take. Raises OSError as
-    ``adopt_orphans`` does.
+    ``adopt_orphans`` does, and NoFreePortsError as ``LocalService`` does.
     """
     signals = StopSignals()
     directory: Path | None = None
@@ -279,6 +279,7 @@ def run(config_path: Path, port: int | None, timeout_s: float) -> int:
 
 def stop(service: LocalService | None, directory: Path | None, signals: StopSignals) -> None:
     """Drains the service, ends all its processes and removes its directory. Prints the processes that do not end.
+    ``service`` or ``directory`` None: it was not made yet.
 
     StopRequested ends the draining early. Afterwards signals are ignored.
     """

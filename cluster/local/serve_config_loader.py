@@ -51,8 +51,8 @@ def load(path: Path, port: int | None) -> dict[str, Any]:
 
 
 def resolve(config: object, port: int | None) -> dict[str, Any]:
-    """Returns ``config`` with what a local service needs: it listens on 127.0.0.1 if the config names no host. Without
-    a ``proxy_location`` in the config, the head node alone serves HTTP.
+    """Returns ``config`` completed for a local service. It listens on 127.0.0.1 if the config names no host, and on
+    DEFAULT_PORT if it names no port. Without a ``proxy_location``, the head node alone serves HTTP.
 
     ``port`` replaces the HTTP port of the config; None: it is not changed. Raises ConfigFileError if ``config`` is not
     valid.

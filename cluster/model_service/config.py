@@ -26,7 +26,7 @@ class ServiceConfig(Settings):
     open_s: float = Field(1.0, gt=0)
     """Seconds until it is asked again after that; twice as long after each further failure, up to max_open_s."""
     max_open_s: float = Field(10.0, gt=0)
-    """The longest that it is not asked. At most so long after it is back, it is used again."""
+    """The longest time for which it is not asked, in seconds. It is used again at most this long after it is back."""
     health_check_period_s: float = Field(10.0, gt=0)
     """Seconds between Serve's health checks of a replica. After three failures in a row Serve replaces the replica."""
 

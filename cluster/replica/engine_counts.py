@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 def engine_counts(metrics: EngineMetrics, load: EngineLoad) -> dict[str, Any]:
-    """Returns the fields of ``router.ports.engine_counts.EngineCounts``, as what any release can unpickle."""
+    """Returns the fields of ``router.ports.engine_counts.EngineCounts`` as a dict of builtins, which any release can
+    unpickle."""
     return {
         "waiting": {each.name.lower(): count for each, count in metrics.waiting.items()},
         "arrivals": {each.name.lower(): count.arrivals for each, count in load.classes.items()},

@@ -48,7 +48,7 @@ class LaneOutbox:
         self._ended.append((time.monotonic(), orphan))
 
     def give(self, orphans: Iterable[Orphan]) -> None:
-        """Adds requests whose lane has ended. They are sent with the next item."""
+        """Adds ended requests whose own lane has ended. They are sent with the next item."""
         self._orphans += orphans
         self.wake()
 

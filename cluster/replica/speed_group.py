@@ -16,7 +16,8 @@ ACCELERATOR = "ray.io/accelerator-type"
 
 
 def speed_group(tier: TierConfig, version: str, kernels: Iterable[str], accelerator: str = "") -> str:
-    """Returns the name of the group: a hexadecimal digest of what the speed of a replica of ``tier`` depends on.
+    """Returns the name of the group of replicas that have the same speed as one of ``tier``: a hexadecimal digest of
+    what the speed depends on.
 
     That is the ``version`` of its model and engine, its resources, the ``kernels`` that run its steps, and the kinds of
     its processor and accelerator.

@@ -118,7 +118,8 @@ class TierReplica:
     """The actor of one replica. The constructor loads the model and starts the engine. The public methods are called
     through Serve handles.
 
-    The argument ``replica_id`` of some methods is not used here: PinnedRequestRouter reads it from the call.
+    ``make_engine`` makes the engine from ``tier``. ``telemetry`` None: the defaults. The argument ``replica_id`` of
+    some methods is not used here: PinnedRequestRouter reads it from the call.
     """
 
     def __init__(self, tier: TierConfig, make_engine: EngineFactory, telemetry: TelemetryConfig | None = None) -> None:
@@ -172,8 +173,9 @@ class TierReplica:
         return None
 
     async def abort(self, lane_id: str, request_ids: Sequence[str], *, replica_id: str) -> None:
-        """Aborts requests, whatever lane they belong to. Their KV blocks are free within one engine step. The last row
-        of each has the engine's token counts, for the ledger. Unknown ids are ignored."""
+        """Aborts requests. Their KV blocks are free within one engine step. The last row of each has the engine's token
+        counts, for the ledger. Unknown ids are ignored. ``lane_id`` has no effect: requests of other lanes are aborted
+        too."""
         self._engine.abort(request_ids)
 
     async def ping(self) -> None:
@@ -184,7 +186,7 @@ class TierReplica:
         return ReplicaDescription(os.getpid(), self._registry.requests, self._model, self._engine.stats())
 
     async def counts(self) -> dict[str, Any]:
-        """Returns what the engine has counted, for the overview of administrators."""
+        """Returns the counts of the engine as the fields of ``EngineCounts``, for the overview of administrators."""
         return engine_counts(self._engine.metrics(), self._engine.load())
 
     async def record_autoscaling_stats(self) -> dict[str, float]:

@@ -21,8 +21,9 @@ answer."""
 
 
 class ClassifierClient:
-    """Implements ``TextClassifier``. ``version`` is the version in the last reply; before the first reply, the version
-    of the files from which the application was built."""
+    """Calls the deployment ``SafetyClassifier`` by ``ask``. Implements ``TextClassifier``. ``version`` is the version
+    in the last reply; before the first reply, that of the files from which the application was built. ``clock`` times
+    the circuit breaker; None: the system's."""
 
     def __init__(self, ask: Ask, config: ClassifierConfig, version: str, clock: Clock | None = None) -> None:
         self._ask = ask

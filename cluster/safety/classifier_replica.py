@@ -30,8 +30,8 @@ MakeClassifier = Callable[[ClassifierConfig], LocalClassifier]
 class ClassifierReplica:
     """The actor of one replica. It batches the texts of all routers. The constructor loads the model.
 
-    ``make_classifier`` is called in the replica's process: routers and the application builder do not import ONNX
-    Runtime.
+    ``make_classifier`` is called in the replica's process, since routers and the application builder do not import ONNX
+    Runtime; None: ``load_classifier``. ``logs`` None: the defaults.
     """
 
     def __init__(

@@ -118,8 +118,9 @@ class PipelinedClient:
         self._connecting: asyncio.Task[Link] | None = None
 
     async def execute_command(self, *parts: str | int | bytes) -> Any:
-        """Returns Redis' answer to a command. Raises RedisError if Redis answers with an error or the connection is
-        lost, and OSError if it cannot be made."""
+        """Returns Redis' answer to a command. If the connection is lost meanwhile, or leads to a former master, the
+        command is sent once more on a new one. Raises RedisError if Redis answers with an error or the connection is
+        lost again, and OSError if it cannot be made."""
         link = self._live() or await self._connected()
         try:
             return await link.send(parts)

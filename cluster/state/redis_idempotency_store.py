@@ -24,8 +24,8 @@ NO_TERMS = KeyTerms(0, 0, 0, 0)  # of an operation that keeps nothing
 
 
 class RedisIdempotencyStore:
-    """The idempotency keys in the Redis at ``url``. ``script_clock`` replaces the Redis server's time in tests. Raises
-    ValueError for a wrong URL."""
+    """The idempotency keys in the Redis at ``url``. Implements ``IdempotencyStore``. ``script_clock`` replaces the
+    Redis server's time in tests. Raises ValueError for a wrong URL."""
 
     def __init__(self, config: StateConfig, url: str, script_clock: Clock | None = None) -> None:
         clock = SystemClock()

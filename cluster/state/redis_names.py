@@ -133,13 +133,13 @@ def entry(tenant: str, entry_id: str) -> str:
 
 
 def sums(tenant: str, resolution: Resolution) -> str:
-    """Returns the name of the sorted set of interval starts. The hash with the sums of an interval has this name +
-    ``:START``."""
+    """Returns the name of the sorted set of the starts of all intervals for which a tenant's ledger entries are summed
+    up. The hash with the sums of one interval has this name + ``:START``."""
     return f"{base(tenant)}sums:{resolution.value}"
 
 
 def sums_ttl_ms(resolution: Resolution) -> int:
-    """Returns the time to live of an interval's sums, in milliseconds."""
+    """Returns the time to live of the sums of ledger entries over one interval, in milliseconds."""
     return resolution.kept_ms
 
 
@@ -214,7 +214,7 @@ def cache_judgements(tenant: str) -> str:
 
 
 def cache_refused(tenant: str) -> str:
-    """The sorted set of the pairs of questions that are no hit for a tenant."""
+    """Returns the name of the sorted set of the pairs of questions that are no hit for a tenant."""
     return base(tenant) + "cache-refused"
 
 

@@ -148,8 +148,9 @@ class RedisQuestions:
         return await asyncio.to_thread(_judgements, found, version)  # many of them take longer than a look-up may
 
     async def refuse(self, tenant: str, pair: str, now_ms: int, expires_ms: int) -> None:
-        """Notes that a pair of questions, by its ``pair_digest``, is no hit until ``expires_ms``, in milliseconds since
-        the epoch. Beyond MAX_REFUSED pairs of the tenant, those that end first are forgotten."""
+        """Records that a pair of questions, by its ``pair_digest``, is no hit until ``expires_ms``. Both times are in
+        milliseconds since the epoch, and ``now_ms`` is the present one. Beyond MAX_REFUSED pairs of the tenant, those
+        that end first are forgotten."""
         name = redis_names.cache_refused(tenant)
 
         async def add(client: Client) -> None:

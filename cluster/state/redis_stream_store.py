@@ -25,8 +25,8 @@ MAX_READS = 64
 
 
 class RedisStreamStore:
-    """The detached streams in the Redis at ``url``. ``script_clock`` replaces the Redis server's time in tests. Raises
-    ValueError for a wrong URL."""
+    """The detached streams in the Redis at ``url``. Implements ``StreamStore``. ``script_clock`` replaces the Redis
+    server's time in tests. Raises ValueError for a wrong URL."""
 
     def __init__(self, config: StateConfig, url: str, script_clock: Clock | None = None) -> None:
         clock, timeout_s = SystemClock(), config.background_timeout_s

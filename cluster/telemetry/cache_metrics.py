@@ -20,7 +20,8 @@ from cluster.telemetry.tenant_labels import TenantLabels
 
 
 class RayCacheMetrics:
-    """The counters of the router in this process. Implements ``CacheMetrics``."""
+    """Counts the look-ups of the answer cache of the router in this process. Implements ``CacheMetrics``.
+    ``instruments`` None: Ray's."""
 
     def __init__(self, instruments: Instruments | None = None) -> None:
         make = instruments or RayInstruments()

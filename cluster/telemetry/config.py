@@ -45,8 +45,8 @@ class TelemetryConfig(BaseModel):
     collector:4317, with TLS unless it begins with http://. None: nothing is traced, and no tracing code is loaded."""
     protocol: Literal["http", "grpc"] = "http"
     headers: dict[str, SecretStr] = Field(default_factory=dict)
-    """Sent with each export, for receivers that want credentials. Not over http:// to another machine, where anyone on
-    the way reads them."""
+    """HTTP headers of each export, for receivers that want credentials. With http:// to another machine they are
+    refused, since anyone on the way could read them."""
     service_name: str = "manta"
     """The resource attribute service.name."""
     sample_ratio: float = Field(0.05, ge=0, le=1)

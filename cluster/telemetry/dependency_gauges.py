@@ -32,7 +32,8 @@ class Guarded(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What a router depends on. ``services`` are the clients of deployments, by the value of the label."""
+    """The stores and services that a router calls. ``services`` are the clients of deployments, by the value of the
+    label."""
 
     state: StateStore | None
     audit: AuditStore
@@ -40,7 +41,7 @@ class Dependencies:
 
 
 class DependencyGauges:
-    """The gauges of the router in this process."""
+    """The gauges of the circuit breakers and journals of the router in this process. ``instruments`` None: Ray's."""
 
     def __init__(self, dependencies: Dependencies, instruments: Instruments | None = None) -> None:
         make = instruments or RayInstruments()

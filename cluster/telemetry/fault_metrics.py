@@ -18,7 +18,8 @@ from cluster.telemetry.instruments import Instruments, RayInstruments
 
 
 class FaultMetrics:
-    """The counters of the router in this process."""
+    """Counts the lost records and the unreadable policies of the router in this process. ``instruments`` None:
+    Ray's."""
 
     def __init__(self, instruments: Instruments | None = None) -> None:
         make = instruments or RayInstruments()
@@ -28,7 +29,7 @@ class FaultMetrics:
         self._unreadable = make.counter("manta_unreadable_policies", "Readings of a policy that cannot be read.")
 
     def lost(self, log: str) -> Callable[[], None]:
-        """Returns a function that counts one lost entry of ``log``."""
+        """Returns a function that counts one lost entry of ``log``, the value of the label, such as ``ledger``."""
         return partial(self._lost.inc, 1, {"log": log})
 
     def unreadable_policy(self) -> None:

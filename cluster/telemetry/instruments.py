@@ -20,7 +20,7 @@ class Counter(Protocol):
     """A number that grows."""
 
     def inc(self, value: float, tags: dict[str, str] | None = None) -> None:
-        """Adds ``value``, which is above 0, to the series with the labels ``tags``."""
+        """Adds ``value``, which is above 0, to the series with the labels ``tags``; None: without labels."""
         ...
 
 
@@ -28,7 +28,7 @@ class Gauge(Protocol):
     """A number that is set."""
 
     def set(self, value: float, tags: dict[str, str] | None = None) -> None:
-        """Sets the series with the labels ``tags``."""
+        """Sets the series with the labels ``tags``; None: without labels."""
         ...
 
 
@@ -40,10 +40,10 @@ class Instruments(Protocol):
 
 
 class RayInstruments:
-    """Ray's, which Prometheus reads from every node. Implements ``Instruments``.
+    """Makes the counters and gauges of Ray, which Prometheus reads from every node. Implements ``Instruments``.
 
-    ``application`` is a label of each series, which callers need not give: two applications of a cluster may have tiers
-    of the same name.
+    ``application`` is the value of the label ``application``, which each series gets: two applications of a cluster may
+    have tiers of the same name.
     """
 
     def __init__(self, application: str = "") -> None:

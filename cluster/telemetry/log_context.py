@@ -26,7 +26,8 @@ _CURRENT: ContextVar[LoggedRequest | None] = ContextVar("manta_logged_request", 
 
 @contextmanager
 def logged_request(request_id: str, traceparent: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Lines that are logged within it, also by tasks that begin there, belong to this request until it ends."""
+    """Marks log lines as those of a request while the context is open, also the lines of tasks that begin in it.
+    ``traceparent`` returns the request's present span as a W3C traceparent; "": it is not traced."""
     request = LoggedRequest(request_id, traceparent)
     token = _CURRENT.set(request)
     try:
@@ -37,14 +38,16 @@ def logged_request(request_id: str, traceparent: Callable[[], str] = lambda: "")
 
 
 def log_with_trace(traceparent: Callable[[], str]) -> None:
-    """Has the lines of the current request, if there is one, name its span too."""
+    """Adds the span to the log lines of the current request, if there is one. ``traceparent`` is as in
+    ``logged_request``."""
     request = _CURRENT.get()
     if request is not None:
         request.traceparent = traceparent
 
 
 def request_fields() -> dict[str, str]:
-    """Returns ``request_id``, ``trace_id`` and ``span_id`` of the current request, as far as there are such."""
+    """Returns the fields ``request_id``, ``trace_id`` and ``span_id`` of the current request. Without a request it
+    returns {}; without a trace, ``request_id`` alone."""
     request = _CURRENT.get()
     if request is None or request.ended:
         return {}

@@ -24,9 +24,9 @@ CALLBACK = "Exception in callback "
 
 
 def complete(record: logging.LogRecord, source: Mapping[str, str], *, quotes: bool = False) -> None:
-    """Adds to ``record`` the fields of the current request and those of ``source``, and removes what may quote a
-    prompt; ``quotes``: no prompt passes here, and the messages of exceptions stay. It is called where the line is
-    logged: a buffer may format it within another request. Once is enough."""
+    """Adds to ``record`` the fields of the current request and those of ``source``, such as the replica. Removes the
+    messages of exceptions, which may quote a prompt, unless ``quotes`` is set. It is called where the line is logged,
+    since a buffer may format it within another request. A second call has no effect."""
     if hasattr(record, FIELDS):
         return
     fields = {**source, **request_fields()}
@@ -63,8 +63,8 @@ def message_of(record: logging.LogRecord) -> str:
 
 
 def shortened(stack: str) -> str:
-    """Returns ``stack`` without its middle, if it has more than MAX_TRACEBACK characters: where it began and where it
-    ended is what matters."""
+    """Returns ``stack`` without its middle, if it has more than MAX_TRACEBACK characters. The beginning and the end of
+    a stack say most."""
     if len(stack) <= MAX_TRACEBACK:
         return stack
     half = MAX_TRACEBACK // 2
@@ -72,7 +72,8 @@ def shortened(stack: str) -> str:
 
 
 def stack_of(error: BaseException) -> str:
-    """Returns where ``error`` and its causes were raised, with their types and without their messages."""
+    """Returns the traceback of ``error`` and of its causes, with the types of the exceptions and without their
+    messages."""
     parts: list[str] = []
     seen: set[int] = set()
     current: BaseException | None = error
@@ -84,13 +85,14 @@ def stack_of(error: BaseException) -> str:
 
 
 def full_stack_of(error: BaseException) -> str:
-    """Returns what Python prints of an error, with the messages."""
+    """Returns the traceback of ``error`` and of its causes as Python prints it, with the messages of the exceptions."""
     text = "".join(traceback.format_exception(error)).rstrip()
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 class JsonLines(logging.Formatter):
-    """Formats each record as one line: a JSON object, in ASCII."""
+    """Formats each record as one line: a JSON object, in ASCII. ``source`` has fields for every line, such as the
+    replica."""
 
     def __init__(self, source: Mapping[str, str]) -> None:
         super().__init__()

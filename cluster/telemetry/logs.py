@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 
 def serve_logging(config: LogsConfig) -> LoggingConfig:
-    """Returns the logging of a deployment, for Serve."""
+    """Returns Serve's logging settings for a deployment."""
     return LoggingConfig(encoding="JSON" if config.format == "json" else "TEXT", log_level=config.level.upper())
 
 
 def replica_logs(config: LogsConfig, tier: str | None = None) -> None:
-    """Sets the log of a replica's process up. ``tier`` is the tier that it belongs to; None: it is no engine's. Outside
-    of Serve, as in a script or a test, it does nothing."""
+    """Sets up the log of the replica in this process. ``tier`` is the tier that the replica belongs to; None: it has no
+    engine. Outside of Serve, as in a script or a test, it does nothing."""
     try:
         context = serve.get_replica_context()
     except RayServeException:
@@ -43,7 +43,7 @@ def replica_logs(config: LogsConfig, tier: str | None = None) -> None:
 
 
 def replica_name() -> str:
-    """Returns the name of the replica in this process; outside of Serve that of the process."""
+    """Returns the name of the replica in this process; outside of Serve, ``process-`` and the process id."""
     try:
         return serve.get_replica_context().replica_tag
     except RayServeException:
@@ -51,7 +51,8 @@ def replica_name() -> str:
 
 
 def controller_logs(config: LogsConfig) -> None:
-    """Sets the log of Serve's controller up, where autoscaling runs. No prompt passes there."""
+    """Sets up the log of Serve's controller, where autoscaling runs. The messages of exceptions stay, since no prompt
+    passes there."""
     _set_up(config, {"component_name": "controller"}, quotes=True)
 
 
@@ -70,8 +71,9 @@ def join(
     *,
     quotes: bool = False,
 ) -> None:
-    """Has ``root`` log by ``of_serve``, whose lines are completed, and are JSON if ``config`` says so. Called again, it
-    takes the place of what it did before: no line is written twice. ``quotes``: messages of exceptions stay."""
+    """Passes the records of the logger ``root`` on to ``of_serve``, Serve's logger. Its lines get the fields of
+    ``source``, as ``complete`` adds them, and are JSON if ``config`` says so. A second call replaces the first, so that
+    no line is written twice. ``quotes`` is as in ``complete``."""
     for handler in [each for each in root.handlers if isinstance(each, ServeHandler)]:
         root.removeHandler(handler)
     for old in [each for each in of_serve.filters if isinstance(each, CompleteLines)]:
@@ -82,8 +84,8 @@ def join(
 
 
 class ServeHandler(logging.Handler):
-    """Passes records on to Serve's logger, and has them written at once: in a buffer of 1,000 lines, as Serve has it
-    for its access log, a warning would wait for a thousand requests."""
+    """Passes records on to ``of_serve``, Serve's logger, and flushes its handlers. Serve's buffer holds 1,000 lines,
+    for its access log: without the flush a warning would wait for a thousand requests."""
 
     def __init__(self, of_serve: logging.Logger) -> None:
         super().__init__()
@@ -96,7 +98,8 @@ class ServeHandler(logging.Handler):
 
 
 class CompleteLines(logging.Filter):
-    """Completes the records of a logger, and gives its handlers their formatter; None: they keep their own."""
+    """Completes the records of the logger ``of``, and sets the formatter of its handlers; None: they keep their own.
+    ``source`` and ``quotes`` are as in ``complete``."""
 
     def __init__(
         self, of: logging.Logger, formatter: logging.Formatter | None, source: Mapping[str, str], quotes: bool
@@ -118,7 +121,8 @@ class CompleteLines(logging.Filter):
 
 
 def log_thread(args: threading.ExceptHookArgs) -> None:
-    """Logs what a thread has ended with. Python would print it, with its message."""
+    """Logs the exception that has ended a thread, without its message. It replaces Python's hook, which prints the
+    message."""
     if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
         name = "" if args.thread is None else args.thread.name
         logger.error("the thread %s has ended with an error", name, exc_info=args.exc_value)

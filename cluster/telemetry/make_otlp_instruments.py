@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def make_otlp_instruments(
     config: TelemetryConfig, role: str, instance: str, application: str = ""
 ) -> OtlpInstruments | None:
-    """Returns instruments that are Ray's and are sent by OTLP too; None: ``telemetry.metrics`` names no receiver, and
-    nothing of OpenTelemetry is loaded. ``role`` is ``router`` or ``replica``, ``instance`` names this process and
-    ``application`` its Serve application."""
+    """Returns instruments whose values go to Ray and by OTLP to the receiver of ``config.metrics``; None if it names no
+    receiver, and then nothing of OpenTelemetry is loaded. ``role`` is ``router`` or ``replica``, ``instance`` the name
+    of this process, and ``application`` that of its Serve application."""
     if config.metrics.endpoint is None:
         return None
     from cluster.telemetry.otlp_instruments import OtlpInstruments

@@ -59,8 +59,9 @@ class OtelTrace:
         return self._record.traceparent(self._current)
 
     def end(self, error: BaseException | None) -> None:
-        """Ends the trace. If ``error`` is the service's fault, the room in which it was raised has failed, and so has
-        the request. Requests that were refused for what they ask are sampled as others are: anybody can send them."""
+        """Ends the trace. If ``error`` is the service's fault, the spans of the current stage and of the request are
+        marked as failed. A refused request is not marked as failed: otherwise clients could have any number of traces
+        kept."""
         kind, failed = (None, False) if error is None else _kind_of(error)
         for span in (self._current, self._root):
             span.describe({Attribute.ERROR: kind})

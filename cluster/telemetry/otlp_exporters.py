@@ -28,8 +28,8 @@ MakeStub = Callable[[grpc.Channel], Any]
 
 
 class OtlpSender:
-    """Sends messages to one receiver. What it does not take is lost; the first loss in a row is logged, as that of
-    ``what``."""
+    """Sends messages by ``send`` to one receiver. Messages that the receiver does not take are lost. The first loss in
+    a row is logged; ``what`` is the kind of the messages, such as ``traces``, for that line."""
 
     def __init__(self, what: str, send: Callable[[Message], None], close: Callable[[], None]) -> None:
         self._what = what
@@ -51,7 +51,7 @@ class OtlpSender:
 
 
 class OtlpExporter(SpanExporter):
-    """Sends spans."""
+    """Sends spans by ``sender``, for the SDK of OpenTelemetry."""
 
     def __init__(self, sender: OtlpSender) -> None:
         self._sender = sender
@@ -64,7 +64,8 @@ class OtlpExporter(SpanExporter):
 
 
 class OtlpMetricExporter(MetricExporter):
-    """Sends metrics. They are sums since the start, so that a lost export loses no count."""
+    """Sends metrics by ``sender``, for the SDK of OpenTelemetry. Counters are sums since the start, so that a lost
+    export loses no count."""
 
     def __init__(self, sender: OtlpSender) -> None:
         super().__init__()

@@ -19,7 +19,8 @@ CLOSE_S = 2.0
 
 
 class OtlpInstruments:
-    """Instruments of ``beside`` that are sent by OTLP too. Implements ``Instruments``."""
+    """Makes the instruments of ``beside``, and sends their values by OTLP too. Implements ``Instruments``. ``role``,
+    ``instance`` and ``application`` are as in ``make_otlp_instruments``."""
 
     def __init__(
         self, config: TelemetryConfig, role: str, instance: str, beside: Instruments, application: str = ""
@@ -50,7 +51,7 @@ class OtlpInstruments:
         return _SentGauge(self._beside.gauge(name, description, labels), self._meter, name, description)
 
     def close(self) -> None:
-        """Sends what was counted, for CLOSE_S seconds at most: Serve waits for it when a replica ends."""
+        """Exports the last values, for at most CLOSE_S seconds, since Serve waits for it when a replica ends."""
         closing = threading.Thread(target=self._provider.shutdown, name="manta-last-metrics", daemon=True)
         closing.start()
         closing.join(CLOSE_S)

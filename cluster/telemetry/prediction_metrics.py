@@ -22,7 +22,7 @@ INFINITY = "+Inf"
 
 
 class PredictionMetrics:
-    """The counters of the router in this process."""
+    """Counts the errors of the TTFTs that the router in this process predicts. ``instruments`` None: Ray's."""
 
     def __init__(self, instruments: Instruments | None = None) -> None:
         make = instruments or RayInstruments()
@@ -35,7 +35,8 @@ class PredictionMetrics:
         self._count = make.counter("manta_ttft_error_count", text, labels)
 
     def count(self, tier: str, predicted_s: float, measured_s: float) -> None:
-        """Counts a request of ``tier`` by its predicted and its measured TTFT, in seconds."""
+        """Counts a request of ``tier`` by its predicted and its measured TTFT, in seconds. A measured TTFT of 0 or less
+        is ignored."""
         if measured_s <= 0:
             return
         error = abs(predicted_s - measured_s) / measured_s

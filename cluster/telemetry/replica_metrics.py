@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 class ReplicaMetrics:
-    """The metrics of the engine of the replica in this process. ``tier`` is the label of every series."""
+    """The metrics of the engine of the replica in this process. ``tier`` is the value of the label ``tier`` of every
+    series, ``model_version`` is in the build info. ``instruments`` None: Ray's."""
 
     def __init__(self, tier: str, model_version: str, instruments: Instruments | None = None) -> None:
         make = instruments or RayInstruments()

@@ -35,9 +35,9 @@ class ReplicaTracer:
         self._running: dict[str, TracedRequest] = {}
 
     def came(self, request: GenerationRequest) -> TracedRequest | None:
-        """Begins the span of a request that has arrived, and returns what ``refused`` takes. None: its
-        ``trace_context`` does not say that its router traces it, too many are traced, or another request with its id
-        runs."""
+        """Begins the span of a request that has arrived, and returns it for ``refused``. Returns None, and traces
+        nothing, if the request's router does not trace it (``trace_context``), ``max_pending`` requests are being
+        traced, or another request with its id runs."""
         if request.request_id in self._running or caller_of(request.trace_context) is None:
             return None
         record = self._export.begin(SpanName.GENERATE.value, request.trace_context)

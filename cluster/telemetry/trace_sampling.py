@@ -29,8 +29,8 @@ MAX_QUEUE = 20_000  # spans that wait for the receiver; beyond that they are dro
 
 
 class TraceSampler:
-    """The traces of this process. ``role`` is ``router`` or ``replica``, for the resource's attributes. ``follows``:
-    what the caller has sampled is sampled here. Where clients are not followed, their trace ids decide nothing."""
+    """The traces of this process. ``role`` is ``router`` or ``replica``, for the resource's attributes. ``follows``: a
+    trace that the caller samples is sampled here too. Otherwise the caller's decision has no effect."""
 
     def __init__(self, config: TelemetryConfig, role: str, *, follows: bool, application: str = "") -> None:
         self._config, self._role = config, role
@@ -48,8 +48,9 @@ class TraceSampler:
         )
 
     def begin(self, name: str, traceparent: str | None) -> TraceRecord | None:
-        """Begins the trace of a request with its first span in this process. ``traceparent`` names the caller's; None,
-        or a malformed one: there is none. Returns None if as many requests wait for their end as may."""
+        """Begins the trace of a request with its first span in this process, called ``name``. ``traceparent`` is the
+        W3C traceparent of the caller's span; if it is None or malformed, a new trace begins. Returns None, and the
+        request is not traced, while ``max_pending`` requests are being traced."""
         if len(self._pending) >= self._config.max_pending:
             self._count_untraced()
             return None
@@ -72,7 +73,8 @@ class TraceSampler:
                 self._processor.on_end(span)
 
     def close(self) -> None:
-        """Sends the traces that have ended, for CLOSE_S seconds at most: Serve waits for it when a replica ends."""
+        """Sends the traces that have ended, for at most CLOSE_S seconds, since Serve waits for it when a replica
+        ends."""
         closing = threading.Thread(target=self._processor.shutdown, name="manta-last-traces", daemon=True)
         closing.start()
         closing.join(CLOSE_S)

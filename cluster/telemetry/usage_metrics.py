@@ -41,7 +41,8 @@ DECISIONS = frozenset({"allowed", "redacted", "review", "blocked", "unscanned"})
 
 
 class RayUsageMetrics:
-    """The counters of the router in this process. Implements ``UsageMetrics``."""
+    """Counts the requests, tokens and costs of the router in this process. Implements ``UsageMetrics``. ``instruments``
+    None: Ray's."""
 
     def __init__(self, instruments: Instruments | None = None) -> None:
         make = instruments or RayInstruments()

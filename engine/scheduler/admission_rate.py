@@ -8,7 +8,7 @@ MIN_RETRY_S, MAX_RETRY_S = 1.0, 600.0
 
 class AdmissionRate:
     """Admissions per second as an exponential average with a half-life of ``half_life_s`` seconds. Only counts time in
-    which sequences waited: an idle engine is not slow."""
+    which sequences waited: an idle engine is not slow. ``now`` is in seconds of the engine's clock."""
 
     def __init__(self, half_life_s: float = 20.0) -> None:
         self._half_life_s = half_life_s

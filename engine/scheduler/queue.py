@@ -42,7 +42,8 @@ _WINDOW = 8
 
 def level(sequence: Sequence, now: float, ageing_s: float) -> int:
     """Returns the priority class of a waiting sequence, raised by one class for every ``ageing_s`` seconds of waiting,
-    at most to INTERACTIVE. A relegated sequence begins in the lowest class."""
+    at most to INTERACTIVE. A relegated sequence begins in the lowest class. ``now`` is in seconds of the engine's
+    clock."""
     priority, waited = sequence.priority, sequence.waited(now)
     if sequence.relegated_at is not None:
         priority, waited = Priority.BATCH, max(0.0, now - sequence.relegated_at)
@@ -53,7 +54,7 @@ class WaitingQueue:
     """The waiting queue of one scheduler (vLLM's ``RequestQueue``). ``cached_share`` returns which share of a
     sequence's tokens is in the prefix cache, 0 to 1. A sequence rises by one class for each ``ageing_s`` seconds that
     it waits; a cached prefix counts as up to ``bonus_s`` seconds of waiting. Prompts of more than ``chunk`` tokens
-    count as long."""
+    count as long. Instants are seconds of the engine's clock."""
 
     def __init__(
         self,

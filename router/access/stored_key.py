@@ -45,12 +45,12 @@ class StoredKey(KeyOwner):
         return f"{PREFIX}{self.id}"
 
     def active(self, now: float) -> bool:
-        """Returns whether the key is neither revoked nor expired."""
+        """Returns whether the key is neither revoked nor expired at ``now``, in seconds since the epoch."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
     def opens(self, key: ApiKey, now: float) -> bool:
-        """Returns whether ``key`` is this key, with a right secret, and may be used now. The secret from before the
-        last rotation is right until ``previous_expires_at``."""
+        """Returns whether ``key`` is this key, with a right secret, and may be used at ``now``, in seconds since the
+        epoch. The secret from before the last rotation is right until ``previous_expires_at``."""
         current = self.hash.matches(key.secret)
         overlap = self.previous is not None and now < (self.previous_expires_at or 0.0)
         former = self.previous is not None and self.previous.matches(key.secret)
@@ -86,12 +86,14 @@ class StoredKey(KeyOwner):
         return self.model_copy(update=changes), key
 
     def revoked(self, now: float) -> Self:
-        """Returns the record of the key as revoked. A revoked key stays revoked."""
+        """Returns the record of the key, revoked at ``now``, in seconds since the epoch. A key that is revoked already
+        keeps its time."""
         return self if self.revoked_at is not None else self.model_copy(update={"revoked_at": now})
 
 
 def new_key(owner: KeyOwner, now: float, expires_at: float | None = None) -> tuple[StoredKey, ApiKey]:
-    """Returns the record of a new key, and the key itself, which is stored nowhere."""
+    """Returns the record of a new key, and the key itself, which is stored nowhere. ``now`` and ``expires_at`` are in
+    seconds since the epoch; None: the key does not expire."""
     key = ApiKey(new_id(), new_secret())
     fields = {name: getattr(owner, name) for name in KeyOwner.model_fields}
     record = StoredKey(**fields, id=key.id, hash=SecretHash.of(key.secret), created_at=now, expires_at=expires_at)

@@ -15,7 +15,8 @@ def feature_of(principal: Principal, named: str) -> str:
     """Returns ``named``, the feature that the request names, if the key of ``principal`` permits that; else the key's
     own.
 
-    Raises InvalidRequestError for a name of other than 1 to 64 letters, digits and ``._:/@-``.
+    Raises InvalidRequestError unless the name has 1 to 64 letters, digits and ``._:/@-``, and begins with a letter or
+    digit.
     """
     if not FEATURE.fullmatch(named):
         message = (

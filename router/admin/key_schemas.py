@@ -81,8 +81,8 @@ def limit_document(use: LimitUse) -> dict[str, Any]:
 
 
 def key_document(stored: StoredKey, now: float, key: ApiKey | None = None) -> dict[str, Any]:
-    """Returns an API key as a JSON object. ``key`` is the key in plain text, which is given and shown only when it was
-    just created or rotated. Hashes are never shown."""
+    """Returns an API key as a JSON object. ``now`` is the present time, in seconds since the epoch. ``key`` is the key
+    in plain text, which is given and shown only when it was just created or rotated. Hashes are never shown."""
     shown: Mapping[str, Any] = stored.model_dump(
         mode="json", include={*KeyOwner.model_fields, "created_at", "expires_at", "revoked_at", "rotated_at"}
     )

@@ -41,8 +41,8 @@ Breakers = Callable[[], Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class OverviewSources:
-    """What a cluster adds to the overview. ``counts`` are those of the replicas, ``breakers`` those before services,
-    and ``router`` names this router."""
+    """What a cluster adds to the overview. ``counts`` reads the counts of the replicas' engines. ``breakers`` returns
+    the states of the circuit breakers. ``router`` is the name of this router."""
 
     counts: EngineCountsSource = field(default_factory=NoEngineCounts)
     breakers: Breakers = dict
@@ -50,7 +50,8 @@ class OverviewSources:
 
 
 class OverviewApi:
-    """Answers requests of administrators for the overview. ``scaling`` None: all numbers of replicas are fixed."""
+    """Answers requests of administrators for the overview. ``scaling`` None: all numbers of replicas are fixed.
+    ``counted`` has the counts of this router, and ``currency`` is that of the prices."""
 
     def __init__(
         self,
@@ -74,11 +75,12 @@ class OverviewApi:
         self._decisions: asyncio.Task[Sequence[Mapping[str, object]]] | None = None  # that have been asked for
 
     def methods(self, path: str) -> tuple[str, ...] | None:
-        """Returns the methods that ``path`` has; None if it is not one of this class."""
+        """Returns the HTTP methods that ``path`` accepts; None if this class does not serve ``path``."""
         return ("GET",) if path == OVERVIEW else None
 
     async def answer(self) -> dict[str, Any]:
-        """Answers a request whose method and path are among ``methods``."""
+        """Answers a request whose method and path are among ``methods``. A source that cannot be read is left out, and
+        named in the member ``missing``. The same answer is given again for FRESH_S seconds."""
         async with self._asking:
             age_s = self._clock.now() - self._last.get("now", 0.0)
             if not 0 <= age_s < FRESH_S:

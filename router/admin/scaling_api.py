@@ -49,7 +49,7 @@ class ScalingApi:
         self._record_change = record_change
 
     def methods(self, path: str) -> tuple[str, ...] | None:
-        """Returns the methods that ``path`` has; None if it is not one of this class."""
+        """Returns the HTTP methods that ``path`` accepts; None if this class does not serve ``path``."""
         if path == SCALING:
             return ("GET",)
         return ("PUT", "DELETE") if PIN.fullmatch(path) else None

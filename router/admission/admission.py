@@ -35,11 +35,13 @@ LOOK_UP_S = 0.1
 
 
 class Place:
-    """What an entered request has: the ``tier`` that takes it, and its room there until its first token. A context,
-    which gives the room back.
+    """The place of an admitted request: the ``tier`` that takes it, and its room in the tier's queue until its first
+    token. It is an asynchronous context manager, which gives the room back at its end.
 
-    ``ttft_s`` is the objective that counts for it, in seconds; None: none. ``moved`` says in ASCII why another tier
-    takes it, for a response header; "": none does.
+    ``ttft_s`` is the objective for the time to the first token, in seconds; None: there is none. ``moved`` says in
+    ASCII why another tier takes the request, for a response header; "": the tier that was asked for takes it. ``take``
+    takes the room; None: no room is counted. ``refused`` makes the error of a request that only the answer cache can
+    answer; None: the tier has room for it. ``on_exit`` is called at the end of the context.
     """
 
     def __init__(
@@ -71,8 +73,8 @@ class Place:
         self.release()
 
     def settle(self, *, needs_engine: bool) -> None:
-        """Gives the room back if the answer needs no engine. Raises AdmissionRefusedError if it does and the tier has
-        no room."""
+        """Gives the room back if the answer needs no engine. Raises AdmissionRefusedError if the answer needs the
+        engine and the tier has no room."""
         if not needs_engine:
             self.release()
         elif self._refused is not None:
@@ -82,8 +84,9 @@ class Place:
 
     @contextmanager
     def looking_up(self) -> Iterator[None]:
-        """While the answer cache is asked. A request that waits there for the answer to an identical one needs no room:
-        it has given it back after LOOK_UP_S seconds, and ``settle`` takes it again if the wait was in vain."""
+        """Returns the context in which the answer cache is asked. A request that waits there for the answer to an
+        identical one needs no room: after LOOK_UP_S seconds the room is given back, and ``settle`` takes it again if
+        the answer has to be generated after all."""
         timer = asyncio.get_running_loop().call_later(LOOK_UP_S, self._lend)
         try:
             yield
@@ -91,12 +94,12 @@ class Place:
             timer.cancel()
 
     def started(self) -> None:
-        """Gives the room back with the first token."""
+        """Gives the room back, since the first token has come."""
         if self._ticket is not None:
             self._ticket.started(self._clock.monotonic())
 
     def release(self) -> None:
-        """Gives the room back of a request that needs no engine, or has ended."""
+        """Gives the room back, since the request needs no engine or has ended."""
         if self._ticket is not None:
             self._ticket.release(self._clock.monotonic())
 
@@ -106,7 +109,8 @@ class Place:
 
 
 class Admission:
-    """Admits or refuses the requests of this router. ``admitted`` has the admitted ones, by tier."""
+    """Admits or refuses the requests of this router. ``admitted`` has the admitted requests, by tier. ``metrics``
+    counts the decisions."""
 
     def __init__(self, config: AdmissionConfig, clock: Clock, metrics: UsageMetrics) -> None:
         self._config = config
@@ -130,8 +134,10 @@ class Admission:
         """Returns the place of a request for ``tier``, or for another one of ``order``, which are the tiers that its
         key may use, weakest first.
 
-        ``loads`` are the present loads of all tiers. ``cacheable``: the answer cache may answer it, so that it may need
-        no room. Raises AdmissionRefusedError.
+        ``loads`` are the present loads of all tiers. ``request_id`` spreads the times at which refused clients should
+        come again. ``cacheable``: the answer cache may answer the request, which then needs no room; a request that
+        would be refused gets a place without room for the look-up, as long as fewer than ``max_cache_reads`` have one.
+        Raises AdmissionRefusedError if no tier takes the request.
         """
         if not self._config.enabled:
             return Place(self._clock, tier)

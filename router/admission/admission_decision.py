@@ -42,7 +42,8 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What the decision knows of a request. Its tokens are estimates, of all prompts and all answers together."""
+    """The facts about a request that the decision needs. Its tokens are estimates, of all prompts and all answers
+    together."""
 
     tenant: str
     priority: Priority
@@ -54,7 +55,7 @@ class RequestFacts:
 
     @property
     def tokens(self) -> int:
-        """What the request costs the engine, in prompt tokens."""
+        """The work of the request for the engine, in prompt tokens. A generated token counts as OUTPUT_COST of them."""
         return self.prompt_tokens + OUTPUT_COST * self.output_tokens
 
     @property
@@ -65,14 +66,15 @@ class RequestFacts:
 
 @dataclass(frozen=True, slots=True)
 class TierView:
-    """What the decision knows of a tier, for one request.
+    """The state of a tier that the decision on one request needs.
 
-    ``waiting_requests`` and ``waiting_tokens`` are those of its class on the tier, ``own_requests`` and ``own_tokens``
-    the tenant's part of them, ``tenants`` the number of tenants that share them. ``pressure`` is how near the higher
-    classes are to their objectives: the largest predicted time to a first token, divided by its objective.
-    ``wait_limit`` is the share of an objective up to which predictions of its class hold. ``started_share`` is the
-    share of its class and those above it in what the tier has started; ``starving`` classes below it wait too long.
-    ``has_little``: of what was started, its tenant has had clearly less than an equal share.
+    ``waiting_requests`` and ``waiting_tokens`` are those of the request's class on the tier, ``own_requests`` and
+    ``own_tokens`` the tenant's part of them, ``tenants`` the number of tenants that share them. ``pressure`` is how
+    near the higher classes are to their objectives: the largest predicted time to a first token, divided by its
+    objective. ``wait_limit`` is the share of an objective, 0 to 1, up to which a predicted wait is admitted
+    (``WaitLimit``). ``started_share`` is the share of the request's class and those above it in the tokens that the
+    tier has started; ``starving`` classes below it wait too long. ``has_little``: of the started tokens, the tenant has
+    had clearly less than an equal share.
     """
 
     name: str
@@ -94,8 +96,10 @@ class TierView:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The tier does not take the request, for ``reason``. ``value`` exceeds ``limit``: seconds, requests or tokens.
-    ``retry_after_s`` is the time after which the tier is predicted to have room for it."""
+    """The tier does not take the request, for ``reason``. ``value`` is what was compared with ``limit``, in seconds,
+    requests, tokens or shares of the tier (0 to 1), by ``reason``. Of requests and tokens it is those that wait
+    already, without the refused request. ``retry_after_s`` is the time after which the tier is predicted to have room
+    for it. ``ceiling`` is the share of the queue, 0 to 1, that its class may fill at present."""
 
     tier: str
     reason: Reason
@@ -115,7 +119,7 @@ class Admit:
 
 
 def ceiling(priority: Priority, pressure: float, floor: float) -> float:
-    """Returns the share of its queue that a class may fill, from ``floor`` to 1.
+    """Returns the share of its queue that a scheduling class may fill, from ``floor`` to 1.
 
     The highest class always has all of it. The others have less as ``pressure`` (0 to 1) rises: batch falls to
     ``floor``, standard half as far.
@@ -127,8 +131,9 @@ def ceiling(priority: Priority, pressure: float, floor: float) -> float:
 def decide(
     facts: RequestFacts, tier: str, views: Mapping[str, TierView], order: Sequence[str], config: AdmissionConfig
 ) -> Admit | Refuse:
-    """Returns what becomes of a request for ``tier``. ``order`` are the tiers that its key may use, weakest first.
-    ``views`` has one for each of them, and for ``tier``."""
+    """Returns the decision on a request for ``tier``: that tier or another one of ``order`` takes it, or it is refused.
+    ``order`` are the tiers that its key may use, weakest first. ``views`` has the view of ``tier``, and of each tier
+    that ``facts.spill`` allows, by name."""
     refusal = check(facts, views[tier], config)
     if refusal is None:
         return Admit(tier)
@@ -141,7 +146,7 @@ def decide(
 
 
 def check(facts: RequestFacts, view: TierView, config: AdmissionConfig) -> Refuse | None:
-    """Returns why a tier refuses a request; None if it takes it."""
+    """Returns the refusal of a request by the tier of ``view``; None if the tier takes it."""
     if not view.replicas:
         return None
     terms = config.terms(view.name, facts.priority)

@@ -29,15 +29,16 @@ class Count:
 
 @dataclass(slots=True)
 class WaitingLine(Count):
-    """What one tenant has waiting in one class. ``tickets`` has the instants of their admission, oldest first."""
+    """The waiting requests of one tenant in one class. ``tickets`` has the instant of each admission, oldest first."""
 
     tickets: dict[Ticket, float] = field(default_factory=dict)
 
 
 class Ticket:
-    """The place of one admitted request: waiting, then running, then gone. ``objective_s`` is that for its first token;
-    None: it has none. ``in_time``: it was predicted to meet it, so that a miss is the prediction's fault. Both methods
-    may be called again, without effect."""
+    """The place of one admitted request: waiting, then running, then gone. ``tokens`` is its expected work, as in
+    ``RequestFacts.tokens``. ``objective_s`` is the objective for its time to the first token, in seconds; None: it has
+    none. ``in_time``: the request was predicted to meet its objective, so that a miss is the prediction's fault. Both
+    methods may be called again, without effect."""
 
     def __init__(
         self,
@@ -60,8 +61,8 @@ class Ticket:
         self.in_time = in_time
 
     def started(self, now: float) -> None:
-        """Gives the place back because the first token has come, at the instant ``now``. The tier's rate is learnt from
-        it, and how far its predictions hold."""
+        """Gives the place back because the first token has come, at the instant ``now``. The rate of the tier and the
+        limit of its predictions learn from it."""
         if not self._waits:
             return
         self._waits, admitted, (priority, tenant) = False, self._admitted, self.line
@@ -72,7 +73,7 @@ class Ticket:
             admitted.limits[priority].observe(now, waited_s, self.objective_s)
 
     def release(self, now: float) -> None:
-        """Ends the request: gives its place back, if it has had no first token."""
+        """Ends the request at the instant ``now``: gives its place back, if its first token has not come."""
         if self._gone:
             return
         self._gone = True
@@ -108,8 +109,9 @@ class AdmittedRequests:
         in_time: bool = True,
         unserved: bool = False,
     ) -> Ticket:
-        """Counts one more request, which has ``requests`` prompts, and returns its place. ``unserved``: the tier has no
-        replica, so that its wait says nothing of a tier that runs."""
+        """Counts one more request, which has ``requests`` prompts, and returns its place. ``tokens``, ``objective_s``
+        and ``in_time`` are as in ``Ticket``. ``unserved``: the tier has no replica, so that the wait of the request
+        says nothing of a tier that runs."""
         counts = in_time and not unserved
         ticket = Ticket(self, (priority, tenant), requests, tokens, prompt_tokens, objective_s, counts)
         line = self.lines.setdefault(ticket.line, WaitingLine())
@@ -123,7 +125,8 @@ class AdmittedRequests:
         return ticket
 
     def leave(self, ticket: Ticket) -> float:
-        """Counts a request no longer. Returns the instant at which it was admitted. Called by its ticket, once."""
+        """Removes a waiting request from the counts. Returns the instant at which it was admitted. Called by its ticket
+        alone, once."""
         line = self.lines[ticket.line]
         since = line.tickets.pop(ticket)
         for count in (line, self.total):
@@ -135,7 +138,7 @@ class AdmittedRequests:
         return since
 
     def of(self, priority: Priority) -> Count:
-        """Returns what a class has waiting."""
+        """Returns the counts of the waiting requests of a class."""
         lines = [line for (each, _), line in self.lines.items() if each is priority]
         return Count(
             sum(line.requests for line in lines),
@@ -144,12 +147,12 @@ class AdmittedRequests:
         )
 
     def own(self, priority: Priority, tenant: str) -> Count:
-        """Returns what a tenant has waiting in a class."""
+        """Returns the counts of a tenant's waiting requests in a class."""
         return self.lines.get((priority, tenant)) or Count()
 
     def oldest_s(self, priority: Priority, tenant: str, now: float) -> float:
-        """Returns how long a tenant's first request in a class has waited, in seconds; 0 if none waits. The engine has
-        put back those that have missed their objective, which do not count."""
+        """Returns how long the oldest waiting request of a tenant in a class has waited, in seconds; 0 if none waits.
+        Requests that have missed their objective do not count, since the engine puts them behind the others."""
         line = self.lines.get((priority, tenant))
         waits = () if line is None else ((now - since, ticket.objective_s) for ticket, since in line.tickets.items())
         return next((wait for wait, objective in waits if objective is None or wait <= objective), 0.0)
@@ -159,7 +162,7 @@ class AdmittedRequests:
         return len({name for each, name in self.lines if each is priority} | {tenant})
 
     def backlog(self, priority: Priority) -> int:
-        """Returns the tokens that wait in a class and in those above it."""
+        """Returns the tokens of the requests that wait in a class and in the classes above it."""
         return sum(line.tokens for (each, _), line in self.lines.items() if each <= priority)
 
     def lacks(self, priority: Priority, patience_s: float, now: float) -> bool:

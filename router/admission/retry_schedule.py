@@ -10,10 +10,10 @@ SPREAD = 0.25
 
 
 class RetrySchedule:
-    """The times at which the refused requests of one class of a tier are expected again: as far apart as the tier
-    starts requests, after those that were refused before. ``most_s`` is the longest wait, in seconds.
+    """The schedule by which the refused clients of one class of a tier come again: one after the other, at the rate at
+    which the tier starts requests. ``most_s`` is the longest wait, in seconds.
 
-    What is kept is the work of those that are still to come, not the time of the last one: a request that needs an hour
+    It keeps the work of the clients that are still to come, not the time of the last one: a request that needs an hour
     delays no other.
     """
 
@@ -24,8 +24,9 @@ class RetrySchedule:
     def place(self, now: float, earliest_s: float, work_s: float, request_id: str) -> float:
         """Returns the seconds after which the client of a refused request should come again.
 
-        The tier is predicted to have room in ``earliest_s`` seconds, and the request takes ``work_s`` of its time. A
-        hash of ``request_id`` spreads the clients that would come at the same time.
+        ``now`` is an instant in monotonic seconds. The tier is predicted to have room in ``earliest_s`` seconds, and
+        the request takes ``work_s`` seconds of the tier's time. A hash of ``request_id`` spreads the clients that would
+        come at the same time.
         """
         before_s = max(0.0, self._done_at - now)
         wait = min(max(earliest_s, MIN_RETRY_S) + before_s, self._most_s / (1.0 + SPREAD))

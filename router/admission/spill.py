@@ -8,7 +8,8 @@ from router.config import Spill
 
 
 def narrowed(allowed: Spill, asked: Spill | None) -> Spill:
-    """Returns where a request may spill that asks for ``asked``, of what its tenant is ``allowed``; None: all of it."""
+    """Returns the directions in which a request may spill: those that it asks for in ``asked`` (None: any) and that its
+    tenant is ``allowed``."""
     if asked is None or asked == allowed or allowed == "none":
         return allowed
     if allowed == "any":
@@ -19,7 +20,8 @@ def narrowed(allowed: Spill, asked: Spill | None) -> Spill:
 def spill_targets(tier: str, order: Sequence[str], spill: Spill) -> list[str]:
     """Returns the tiers that may take a request instead of ``tier``, nearest first, stronger ones before weaker.
 
-    ``order`` are the tiers that the request may use, weakest first.
+    ``order`` are the tiers that the request may use, weakest first. A request that may not use ``tier`` has no other
+    tier.
     """
     if tier not in order:
         return []

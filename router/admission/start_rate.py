@@ -26,7 +26,7 @@ class StartRate:
     """Tokens of started requests per second, an exponential average with a half-life of ``half_life_s`` seconds.
 
     Only time counts in which at least MIN_DEPTH requests waited. The rate includes all that bounds it: prefill, decode,
-    KV blocks, the number of replicas, and what other routers get.
+    KV blocks, the number of replicas, and what other routers get. ``now`` is in seconds of the monotonic clock.
     """
 
     def __init__(self, half_life_s: float = 5.0) -> None:
@@ -89,7 +89,8 @@ class StartRate:
         return self._tenants.get(tenant, 0.0) < LITTLE * sum(self._tenants.values()) / tenants
 
     def share(self, priority: Priority, now: float) -> float:
-        """Returns the share of the started tokens that were those of a class and of the classes above it, 0 to 1."""
+        """Returns the share of the started tokens that were those of a class and of the classes above it, 0 to 1, at
+        the instant ``now``."""
         total = 0.0 if self._stale(now) else sum(self._tokens.values())
         return sum(tokens for each, tokens in self._tokens.items() if each <= priority) / total if total else 0.0
 

@@ -1,4 +1,4 @@
-"""``view_of``: what the admission knows of a tier for one request. Pure.
+"""``view_of``: what the admission knows of a tier for one request. Pure. Instants are seconds of the monotonic clock.
 
 The time to the first token is what waits before the request, divided by the rate at which the tier starts requests, as
 this router has seen it under load. Unless it has lately, the forecast from the replicas' reports counts
@@ -22,7 +22,8 @@ def view_of(
     config: AdmissionConfig,
     now: float,
 ) -> TierView:
-    """Returns the view of the tier of ``snapshot`` whose admitted requests are in ``admitted``."""
+    """Returns the view of the tier of ``snapshot`` for a request, at the instant ``now``, in seconds of the monotonic
+    clock. ``admitted`` has the tier's admitted requests."""
     waiting, own = admitted.of(facts.priority), admitted.own(facts.priority, facts.tenant)
     expected = first_token(facts, snapshot, admitted, config, now)
     return TierView(
@@ -47,11 +48,10 @@ def view_of(
 def first_token(
     facts: RequestFacts, snapshot: TierSnapshot, admitted: AdmittedRequests, config: AdmissionConfig, now: float
 ) -> TtftForecast | None:
-    """Returns when a request gets its first token; None if nothing is known.
+    """Returns the forecast of a request's time to the first token at the instant ``now``; None if nothing is known.
 
-    The class has the rate that those above it leave, which is never below the share ``floor``. While the tenant's
-    oldest request of the class has waited longer than the rate would have it, the prediction is no better than that
-    wait.
+    A class has the part of the tier's rate that the classes above it leave, at least the share ``config.floor``. The
+    prediction is never shorter than the time that the tenant's oldest request of the class has waited already.
     """
     whole, floor = admitted.rate.tokens_per_s(now), config.floor
     patience_s = patience(facts.priority, snapshot.name, config)
@@ -73,13 +73,15 @@ def first_token(
 
 
 def class_share(priority: Priority, admitted: AdmittedRequests, floor: float, now: float) -> float:
-    """Returns the share of the tier's rate that the classes above ``priority`` leave, from ``floor`` to 1."""
+    """Returns the share of the tier's rate that the classes above ``priority`` leave at the instant ``now``, from
+    ``floor`` to 1."""
     higher = admitted.rate.share(Priority(priority - 1), now) if priority > Priority.INTERACTIVE else 0.0
     return max(1.0 - higher, floor)
 
 
 def pressure(priority: Priority, tier: str, admitted: AdmittedRequests, config: AdmissionConfig, now: float) -> float:
-    """Returns how near the classes above ``priority`` are to their objectives, 0 to 1."""
+    """Returns how near the classes above ``priority`` are to their objectives at the instant ``now``, 0 to 1: the
+    predicted wait of the nearest one, divided by its objective."""
     whole = admitted.rate.tokens_per_s(now)
     shares = [0.0]
     for higher in (each for each in Priority if each < priority):
@@ -95,14 +97,15 @@ def pressure(priority: Priority, tier: str, admitted: AdmittedRequests, config: 
 def starving_classes(
     priority: Priority, tier: str, admitted: AdmittedRequests, config: AdmissionConfig, now: float
 ) -> int:
-    """Returns the number of classes below ``priority`` that get too little."""
+    """Returns the number of classes below ``priority`` that get too little at the instant ``now``
+    (``AdmittedRequests.lacks``)."""
     lower = (each for each in Priority if each > priority)
     return sum(admitted.lacks(each, patience(each, tier, config), now) for each in lower)
 
 
 def patience(priority: Priority, tier: str, config: AdmissionConfig) -> float:
     """Returns the seconds after which a class that waits gets too little: half its objective, or, without one, the
-    longest objective of the classes above it."""
+    longest objective of the classes above it (0 if these have none either)."""
     objective = config.terms(tier, priority).ttft_s
     above = (config.terms(tier, each).ttft_s or 0.0 for each in Priority if each < priority)
     return max(above, default=0.0) if objective is None else objective / 2

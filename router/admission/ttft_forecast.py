@@ -27,8 +27,8 @@ class TtftForecast:
 
 @dataclass(frozen=True, slots=True)
 class OwnQueue:
-    """What one replica has of this router's waiting requests: all, and those ahead of a new one. The tokens are those
-    of prompts, by class in the order of ``Priority``."""
+    """The part of this router's waiting requests that one replica has: all of them, and those ahead of a new request.
+    The tokens are those of prompts, by class in the order of ``Priority``."""
 
     tokens: tuple[int, ...]
     tokens_ahead: tuple[int, ...]
@@ -38,8 +38,8 @@ class OwnQueue:
 
 
 def forecast_ttft(snapshot: TierSnapshot, facts: RequestFacts, admitted: AdmittedRequests) -> TtftForecast | None:
-    """Returns the forecast for a request on the replica that would be quickest; None while no replica has measured its
-    steps or has a queue."""
+    """Returns the forecast for a request on the replica that would be quickest. Before any replica has measured its
+    steps, it is the shortest wait that replicas report; None if no sequence waits either."""
     loads = [load for load in snapshot.loads.values() if load.measured]
     if not loads:
         return TtftForecast(snapshot.wait_s) if snapshot.waiting else None
@@ -55,7 +55,7 @@ def forecast_ttft(snapshot: TierSnapshot, facts: RequestFacts, admitted: Admitte
 
 
 def own_queue(facts: RequestFacts, admitted: AdmittedRequests, replicas: int) -> OwnQueue:
-    """Returns what each of ``replicas`` has of the requests in ``admitted``, on average."""
+    """Returns the part of the requests in ``admitted`` that each of ``replicas`` replicas has on average."""
     counts = [admitted.of(priority) for priority in Priority]
     same = admitted.of(facts.priority)
     before = admitted.ahead(facts.priority, facts.tenant, max(facts.tokens, 1)) - sum(
@@ -74,11 +74,11 @@ def own_queue(facts: RequestFacts, admitted: AdmittedRequests, replicas: int) ->
 
 
 def as_seen(load: ReplicaLoad, own: OwnQueue, priority: Priority) -> ReplicaLoad:
-    """Returns ``load`` with what is ahead of a new request of a class alone.
+    """Returns ``load``, restricted to the work that is ahead of a new request of the class ``priority``.
 
     Of the waiting requests that are not this router's, those count whose class is not below it; as the report has only
-    their sum, by the share of these classes in the queued tokens. Preempted sequences are among them: they had
-    started, and are mostly of lower classes.
+    their sum, by the share of these classes in the queued tokens. Preempted sequences are among them: they had started,
+    and are mostly of lower classes.
     """
     short = load.queued_short or (0,) * len(Priority)
     long = load.queued_long or (0,) * len(Priority)
@@ -105,6 +105,6 @@ def _of_class(short: int, long: int, known: int, ahead: int) -> tuple[int, int]:
 
 
 def without_queue(load: ReplicaLoad) -> ReplicaLoad:
-    """Returns the load of the same replica if nothing waited. What runs stays: it makes a request late too, but a
-    refusal would only leave the queue empty."""
+    """Returns the load of the same replica if nothing waited. The running requests stay: they would delay a request
+    even if all that wait had been refused."""
     return replace(load, waiting=0, queued_short=(), queued_long=())

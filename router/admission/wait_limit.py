@@ -8,7 +8,8 @@ CUT, STEP = 0.8, 0.0005
 
 
 class WaitLimit:
-    """A share of an objective, 0 to 1, additive up and multiplicative down.
+    """The share of an objective, 0 to 1, up to which a predicted wait is admitted. It rises by addition while
+    objectives are met, and falls by multiplication after a miss (AIMD).
 
     An overloaded tier admits up to the limit, so that most waits are near it: without room for the prediction's error,
     half of them would miss. The error is learnt from the misses.
@@ -19,7 +20,8 @@ class WaitLimit:
         self._cut_at = float("-inf")
 
     def observe(self, now: float, waited_s: float, objective_s: float) -> None:
-        """Records that a first token came after ``waited_s`` seconds, at the instant ``now``."""
+        """Records that the first token of a request with the objective ``objective_s`` came after ``waited_s`` seconds,
+        at the instant ``now`` of the monotonic clock."""
         if waited_s <= objective_s:
             self.share = min(MOST, self.share + STEP)
         elif now - self._cut_at >= objective_s:

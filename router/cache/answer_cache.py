@@ -94,8 +94,9 @@ class Found:
     """The result of looking up one request. It is a context manager.
 
     ``status`` is the outcome and ``reason`` explains it in a word. ``header`` has both. ``hit`` is the stored answer;
-    None: the answer must be generated. If ``keeps`` is True, the caller passes the generated answer to ``keep``. If the
-    context ends without that, the next identical request that waits generates.
+    None: the answer must be generated. ``age_s`` is the age of a stored answer, in seconds. ``cache`` None: the service
+    has no answer cache. If ``keeps`` is True, the caller passes the generated answer to ``keep``. If the context ends
+    without that, the next identical request that waits generates.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class Found:
 
     @property
     def max_chars(self) -> int:
-        """The most characters of an answer that ``keep`` wants."""
+        """The most characters of an answer that ``keep`` takes. A longer answer is not stored."""
         return 0 if self._cache is None else self._cache.max_entry_bytes
 
     @property
@@ -169,7 +170,7 @@ class Found:
 
 class AnswerCache:
     """The answer cache of one router. ``index`` finds questions of the same meaning; None: only exact matches are
-    found.
+    found. ``metrics`` None: nothing is counted.
 
     ``draw`` returns random numbers in [0, 1), which choose the semantic hits whose answer is also generated for
     comparison.
@@ -200,7 +201,8 @@ class AnswerCache:
 
     @property
     def max_entry_bytes(self) -> int:
-        """The size of the largest answer that is stored, with its question, in characters."""
+        """The size of the largest answer that is stored, in bytes: the length of its JSON, which is ASCII, and of its
+        question."""
         return self._config.max_entry_bytes
 
     async def start(self) -> None:

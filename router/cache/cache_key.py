@@ -29,8 +29,9 @@ NO_CUTS = (None, 0.0, 0, 1.0, 0.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class CacheScope:
-    """The inputs beside the request itself that decide an answer. ``policy`` is the version of the tenant's safety
-    policy, and ``checks`` has those of its classifier and lists."""
+    """The inputs beside the request itself that decide an answer. ``role`` is that of the API key. ``policy`` is the
+    version of the tenant's safety policy, and ``checks`` has the versions of its classifier and lists. ``weights`` is
+    the version of the tier's model weights."""
 
     tenant: str
     tier: str

@@ -77,8 +77,9 @@ class CacheOperations:
 
     async def invalidate(self, which: EntryFilter, who: str) -> Matches:
         """Deletes the entries that match ``which``, and returns their number and a sample. ``who`` is the
-        administrator's name in the audit log. Whole tenants are deleted at once, with the entries that cannot be read;
-        otherwise those that cannot be read are deleted as far as they are come across."""
+        administrator's name in the audit log. A filter that names a tenant alone, or nothing, deletes whole tenants at
+        once, poisoned entries included. Any other filter also deletes the poisoned entries among those that it is
+        compared with."""
         deleted: Counter[str] = Counter()
         sample = list[CacheEntry]()
         try:

@@ -80,8 +80,9 @@ class Scored(NamedTuple):
 def tabulated(version: str, pairs: Iterable[Scored], max_false_hit_rate: float = 0.25) -> CalibrationTable:
     """Returns the table of labelled pairs, down to ``max_false_hit_rate``.
 
-    Raises ValueError unless there are pairs of both kinds, and one that differs and is not refused. ``version`` is that
-    of the pair scorer. ``max_false_hit_rate``, 0 to 1, ends the table: thresholds of a higher rate are not in it.
+    ``version`` is that of the pair scorer. ``max_false_hit_rate``, 0 to 1, ends the table: its last row is the first at
+    which the rate of false hits reaches it. Raises ValueError unless there are pairs of both kinds, and one of
+    different questions that the guard does not refuse.
     """
     listed = list(pairs)
     same = sum(pair.same for pair in listed)

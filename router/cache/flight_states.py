@@ -116,7 +116,7 @@ class Flight:
 
     def asked(self, event: FlightEvent) -> list[Assignment]:
         """Takes the store's answer: FOUND, GRANTED, REFUSED, UNSHARED or UNAVAILABLE. Returns the roles that it
-        decides."""
+        decides; REFUSED decides none."""
         self._step(event)
         match event:
             case FlightEvent.GRANTED:

@@ -32,8 +32,9 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What a request is to do. ``entry`` is the answer to share. ``waited``: it was under way when the request
-    came. ``reason`` says why a request goes alone; "" otherwise. ``epoch`` is that in which a leader begins."""
+    """What a request is to do. ``entry`` is the answer to share; None for other roles. ``waited``: the answer was being
+    generated when the request came. ``reason`` says why a request goes alone; "" otherwise. ``epoch`` is the tenant's
+    epoch in the store when a leader begins."""
 
     role: FlightRole
     entry: CacheEntry | None = None
@@ -115,7 +116,7 @@ class SingleFlight:
 
     async def join(self, tenant: str, key: str, max_wait_s: float | None = None) -> Joined:
         """Waits until the request has a role, and returns it. Waits at most ``max_wait_s`` seconds, or the setting's if
-        that is less.
+        that is less; then the role is ALONE.
 
         A caller with the role LEAD must call ``answered``, ``unshared`` or ``failed`` once. The cancellation of one
         caller does not affect the others.

@@ -54,9 +54,10 @@ class NewMeter(Protocol):
 
 
 OnFailover = Callable[[str, bool], None]
-"""Called when another replica goes on with a request. ``resumed``: from what was sent; ``restarted``: nothing was;
-``moved``: its replica was stopped as planned; ``poison``: it was given up as a PoisonRequestError. True: the replica
-has another version of the model."""
+"""Called with the kind of a failover when another replica goes on with a request. ``resumed``: it goes on from what was
+sent; ``restarted``: nothing was sent; ``moved``: the replica was stopped as planned; ``other_version``: no replica has
+the version of the model that began; ``poison``: the request was given up with PoisonRequestError. True: the replica has
+another version of the model."""
 
 
 @dataclass(slots=True)
@@ -93,8 +94,8 @@ class Run:
         return last >= 0 and is_fruitless(self.failures[last], last in self.fruitful)
 
     def failed(self, error: ReplicaError, got_something: bool) -> None:
-        """Records ``error``, with which an attempt ended, for a lost replica also the time and its model's version.
-        ``got_something``: deltas came before."""
+        """Records ``error``, with which an attempt ended. For a lost or drained replica also records the time and the
+        version of its model. ``got_something``: the attempt had got deltas before."""
         if got_something:
             self.fruitful.add(len(self.failures))
         if isinstance(error, ReplicaLostError | ReplicaDrainedError):
@@ -122,9 +123,9 @@ def run_attempts(
 
     ``events_of`` turns the deltas of the engine into events. It is applied here because a further generator between the
     replica and the client would cost time per token. ``new_meter`` makes the meter of each attempt. ``account`` is as
-    in ``TierBackend.generate``. ``suspects`` is that of the tier, for all requests. ``admitted``: the router has
-    admitted the request, which then waits for replicas that are full, as an answer does that has begun. Closing the
-    generator aborts the current attempt.
+    in ``TierBackend.generate``. ``suspects`` is the queue that all requests to the tier share; None: the request has
+    one of its own. ``admitted``: the router has admitted the request, which then waits for replicas that are full, as
+    an answer does that has begun. Closing the generator aborts the current attempt.
 
     The generator raises RequestError and any BackendError that the backend raises. After several failures it raises the
     one that ``next_attempt`` chooses, or PoisonRequestError.

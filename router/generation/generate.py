@@ -45,13 +45,13 @@ async def generate(
     The events of one answer are in order; those of different prompts and choices are interleaved.
 
     ``failover`` has the settings ``router.failover``. ``meter`` counts the tokens; ``prompt_tokens`` estimates those of
-    a prompt, for attempts whose counts are lost. ``account_id`` and ``run`` are unique together, and ``account`` as in
-    ``TierBackend.generate``. Closing the generator aborts the work in the engine. ``aborts`` aborts that for single
-    prompts of several: their answers then have no Ended event, and the usage counts the tokens that were generated for
-    them. ``count_failover`` is called with the kind of each failover; ``OnFailover`` lists the kinds.
-    ``trace_context`` is the parent of the replicas' spans. ``suspects`` is that of the tier, for all requests; None:
-    the request has one of its own. ``on_first_token`` is called once, when the first deltas have come; None: the
-    request was not admitted by the router, and a replica may refuse it.
+    a prompt, for attempts whose counts are lost. ``account_id`` is the id of the ledger entry, ``run`` tells several
+    runs under it apart, and ``account`` is as in ``TierBackend.generate``. Closing the generator aborts the work in the
+    engine. ``aborts`` aborts the work for single prompts: their answers then have no Ended event, and the usage counts
+    the tokens that were generated for them. ``count_failover`` is called with the kind of each failover; ``OnFailover``
+    lists the kinds. ``trace_context`` is the W3C traceparent of the replicas' parent span. ``suspects`` is the queue
+    that all requests to the tier share; None: the request has one of its own. ``on_first_token`` is called once, when
+    the first deltas have come; None: the request was not admitted by the router, and a replica may refuse it.
 
     Raises the errors of ``run_attempts``, and a RefusalError if the generation for a prompt failed or ended without its
     last delta.

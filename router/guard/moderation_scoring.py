@@ -70,7 +70,8 @@ async def moderated_input(request: InferenceRequest, judge: Judge) -> Moderation
 async def with_scores(
     events: AsyncGenerator[Sequence[AnswerEvent], None], judge: Judge, of_input: ModerationResults, *, block: bool
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-    """Yields ``events``, with Moderated before Finished, and closes them in any case.
+    """Yields ``events``, with Moderated before Finished, and closes them in any case. ``of_input`` are the scores of
+    the request's texts; ``judge`` scores the answers.
 
     With ``block``, no event is yielded before the answers are scored, each flagged answer is replaced, and
     UnavailableError is raised if the classifier does not answer.

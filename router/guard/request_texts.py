@@ -43,8 +43,9 @@ Change = Callable[[Passage], str]
 
 
 def passages_of(request: InferenceRequest) -> list[Passage]:
-    """Returns the passages of a request in the order of the walk. The values of a stored prompt's variables come first,
-    with the origin USER, since the template may put them into a system message."""
+    """Returns the passages of a request: each text that the model may see. Their order is that in which
+    ``changed_request`` visits them. The values of a stored prompt's variables come first, with the origin USER, since
+    the template may put them into a system message."""
     found: list[Passage] = []
 
     def note(passage: Passage) -> str:

@@ -34,11 +34,10 @@ KEY = re.compile(r"[ -~]{1,255}")
 
 
 class Claim:
-    """What a request with a key, or without one, may do. ``stored``: the answer that was given before, which is given
-    again; None: there is none. ``account``: the id of the ledger entry. ``run`` tells the request from another one with
-    the same account, which may still run; "": there is none. ``ignored``: the request has a key that has no effect. As
-    a context it holds the key.
-    """
+    """The claim of a request on its idempotency key; also that of a request without a key. ``stored``: the answer that
+    was given before, which is given again; None: there is none. ``account``: the id of the ledger entry. ``run`` tells
+    the request from another one with the same account, which may still run; "": there is none. ``ignored``: the request
+    has a key that has no effect. It is an asynchronous context manager, which holds the key until its end."""
 
     stored: str | None = None
     run: str = ""
@@ -145,8 +144,10 @@ class IdempotentRequests:
     async def claim(
         self, tenant: str, key_id: str, key: str | None, content: tuple[str, bytes], *, streamed: bool
     ) -> Claim:
-        """Claims ``key``, of an API key, for a request: ``content`` is its path and its body. None: the request has no
-        key.
+        """Claims the idempotency key ``key`` for a request; None: the request has no key. ``key_id`` is the id of the
+        API key, within which idempotency keys are unique. ``content`` is the path and the body of the request.
+        ``streamed``: the answer is sent as a stream, which is not stored. If the store cannot be reached, the key is
+        ignored.
 
         Raises ConflictError while another request has the key, UnprocessableError if it was used for another request,
         and InvalidRequestError for a key that is not printable ASCII of up to 255 characters.
@@ -182,7 +183,7 @@ class IdempotentRequests:
 
 
 def terms_of(config: IdempotencyConfig) -> KeyTerms:
-    """Returns how long and how much the store keeps."""
+    """Returns the terms on which the store keeps keys and answers: times and sizes."""
     lease_ms, window_ms = int(1000 * config.lease_s), int(1000 * config.window_s)
     return KeyTerms(lease_ms, window_ms, config.max_keys, config.max_bytes)
 

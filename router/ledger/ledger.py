@@ -74,7 +74,7 @@ class Ledger:
         return self._prices.tiers.get(tier)
 
     def cost(self, tier: str, usage: Usage) -> int:
-        """Returns the cost of ``usage`` on a tier, in MONEY_UNITS."""
+        """Returns the cost of ``usage`` on a tier, in units of 1e-9 of the currency."""
         return cost_of(self.price(tier), usage)
 
     @contextmanager

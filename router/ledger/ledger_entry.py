@@ -72,9 +72,10 @@ class RequestEntry:
 
     ``input_tokens`` includes ``cached_input_tokens``, ``output_tokens`` includes ``reasoning_tokens``. ``price`` is per
     million tokens: input, cached input, output; ``price_version`` is the version of the price list. ``cost`` is in
-    MONEY_UNITS. ``exact``: the counts are the engine's own, not estimates. ``error`` is the code of the error that the
-    client got. Times are in seconds since the epoch; ``first_event_at`` None: no answer had begun. ``safety`` is the
-    guard's part. ``variant`` and ``cache`` are as in ``Account``, ``template_version`` as in ``InferenceRequest``.
+    units of 1e-9 of the currency. ``exact``: the counts are the engine's own, not estimates. ``error`` is the code of
+    the error that the client got. Times are in seconds since the epoch; ``first_event_at`` None: no answer had begun.
+    ``safety`` is the guard's part. ``variant`` and ``cache`` are as in ``Account``, ``template_version`` as in
+    ``InferenceRequest``.
     """
 
     id: str

@@ -64,9 +64,9 @@ def part_of(request_id: str) -> str:
     """Returns the id of the part of an entry to which an attempt belongs: the id of the first attempt at the same
     prompt. ``request_id`` is the attempt's engine request.
 
-    The id of an engine request is that of its account and the number of its prompt, joined by a hyphen; the run of a
-    retry, and the number of the choice that the attempt continues, may follow after a point each, and the number of the
-    attempt after a hyphen.
+    The id of an engine request is ``account-prompt``: the id of its account and the number of its prompt. It may be
+    followed by ``.run``, the number of a retry, by ``.choice``, the choice that the attempt continues, and by
+    ``-attempt``, the number of the attempt.
     """
     account, _, rest = request_id.partition("-")
     prompt = rest.partition("-")[0].partition(".")[0]

@@ -20,7 +20,8 @@ MAX_REMEMBERED = 1024
 
 
 def cost_of(price: PriceConfig | None, usage: Usage) -> int:
-    """Returns the cost of ``usage`` in MONEY_UNITS, rounded half up; 0 without a price.
+    """Returns the cost of ``usage``, in units of 1e-9 of the currency (MONEY_UNITS of them are 1), rounded half up; 0
+    without a price.
 
     ``usage.prompt_tokens`` includes the cached ones, which have a price of their own.
     """
@@ -42,5 +43,5 @@ def _units_per_token(per_million: tuple[float, ...]) -> tuple[int, ...]:
 
 
 def money(units: int) -> float:
-    """Converts MONEY_UNITS to the currency."""
+    """Converts an amount in units of 1e-9 of the currency (MONEY_UNITS of them are 1) to the currency."""
     return float(Decimal(units) / MONEY_UNITS)

@@ -40,7 +40,8 @@ def question_of(parameters: Mapping[str, str], now: float, tenant: str | None) -
     epoch.
 
     ``tenant`` is the only tenant whose usage may be seen; None: ``parameters`` may name a tenant, or leave it out to
-    mean all. Raises InvalidRequestError that names the wrong parameter.
+    mean all. Without ``start`` and ``end`` the query is for the present month up to now. Raises InvalidRequestError
+    that names the wrong parameter.
     """
     known = {"start", "end", "group_by", "bucket_width", "format"} | ({"tenant"} if tenant is None else set())
     for name in parameters.keys() - known:

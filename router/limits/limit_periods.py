@@ -23,8 +23,8 @@ Counter = Mapping[int, int]
 
 
 def slots_at(name: LimitName, now_ms: int) -> tuple[int, int]:
-    """Returns the numbers of the oldest slot that still counts at ``now_ms``, in milliseconds since the epoch, and of
-    the current slot.
+    """Returns the numbers of the oldest slot of ``name`` that still counts at ``now_ms``, in milliseconds since the
+    epoch, and of the current slot. A slot is a second, a day or a month, by the period of the limit.
 
     Seconds and days are numbered from the epoch. Months are numbered as 12 * year + month, from 0 for January.
     """
@@ -39,7 +39,7 @@ def slots_at(name: LimitName, now_ms: int) -> tuple[int, int]:
 
 
 def end_ms(name: LimitName, slot: int) -> int:
-    """Returns the time at which ``slot`` stops counting, in milliseconds since the epoch."""
+    """Returns the time at which the slot with the number ``slot`` stops counting, in milliseconds since the epoch."""
     match name:
         case LimitName.TOKENS_PER_DAY:
             return (slot + 1) * DAY_MS
@@ -81,7 +81,7 @@ def added(counter: Counter, slot: int, amount: int) -> Counter:
 
 
 def reset_ms(name: LimitName, counter: Counter, now_ms: int) -> int:
-    """Returns the milliseconds until every used slot has expired."""
+    """Returns the milliseconds until every used slot of ``counter`` has expired. 0: none is used."""
     newest = max((slot for slot, amount in counter.items() if amount > 0), default=None)
     return 0 if newest is None else end_ms(name, newest) - now_ms
 

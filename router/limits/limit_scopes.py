@@ -21,7 +21,7 @@ def scopes_of(key_id: str, key: LimitsConfig, tenant: LimitsConfig) -> tuple[Sco
 
 def limits_of(config: LimitsConfig) -> tuple[tuple[LimitName, int], ...]:
     """Returns the limits that ``config`` sets, as pairs of name and value for ``Scope.limits``. Money is converted to
-    MONEY_UNITS."""
+    units of 1e-9 of the currency."""
     set_limits = [(name, getattr(config, name.value)) for name in LimitName]
     return tuple(
         (name, round(limit * MONEY_UNITS) if name is LimitName.MONEY_PER_MONTH else limit)

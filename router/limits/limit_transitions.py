@@ -76,7 +76,7 @@ def reserve(
 
 def renew(state: LimitState, renewals: Sequence[Renewal], lease_ms: int, now_ms: int) -> LimitState:
     """Extends the leases of ``renewals`` and stores the usage of their requests so far. Usage above the reservation is
-    added to the counters."""
+    added to the counters. Unknown ids are ignored."""
     state = expire(state, now_ms)
     for renewal in renewals:
         if (held := state.held.get(renewal.id)) is None:
@@ -90,7 +90,7 @@ def renew(state: LimitState, renewals: Sequence[Renewal], lease_ms: int, now_ms:
 
 def settle(state: LimitState, reservation_id: str, used: Charge, now_ms: int) -> tuple[LimitState, bool]:
     """Replaces the reserved charge by ``used``, and deletes the reservation. Returns the next state, and whether the
-    reservation was known."""
+    reservation was known. For an unknown one, nothing is charged."""
     state = expire(state, now_ms)
     if (held := state.held.get(reservation_id)) is None:
         return state, False

@@ -29,7 +29,7 @@ RENEWALS_PER_LEASE = 3
 NO_LIMITS = LimitsConfig()
 
 CostOf = Callable[[str, Usage], int]
-"""What token counts cost on a tier, in MONEY_UNITS."""
+"""Returns the cost of token counts on a tier, in units of 1e-9 of the currency."""
 
 
 @dataclass(slots=True, eq=False)
@@ -83,8 +83,9 @@ class Limiter:
     async def reserve(
         self, tenant: str, key_id: str, limits: LimitsConfig, tier: str, request: InferenceRequest, context: int | None
     ) -> Hold:
-        """Reserves the most that ``request`` may use on ``tier``. ``limits`` are the key's, ``context`` is the tier's
-        context length. The caller settles the result, however the request ends.
+        """Reserves the tokens and the money that few such requests exceed on ``tier`` (``expected``). ``limits`` are
+        the key's, ``context`` is the tier's context length (None: unknown). The caller settles the result, however the
+        request ends.
 
         Raises LimitExceededError, and UnavailableError if the store cannot be reached and the policy is to refuse
         requests then.
@@ -113,7 +114,8 @@ class Limiter:
         return hold
 
     def expected(self, tenant: str, tier: str, request: InferenceRequest, context: int | None) -> Usage:
-        """Returns the token counts that few such requests exceed on ``tier``, as ``reserve`` reserves them."""
+        """Returns the token counts that few such requests exceed on ``tier``, as ``reserve`` reserves them. ``context``
+        is the tier's context length; None: unknown."""
         return self._estimator.usage(tenant, tier, request, context)
 
     def prompt_tokens(self, hold: Hold) -> int:

@@ -42,7 +42,8 @@ class SettlementSender:
             self._retrying = None
 
     def settle(self, reservation: Reservation, charge: Charge) -> None:
-        """Replaces the reserved charge by ``charge`` in the background, and returns at once."""
+        """Replaces the reserved charge by ``charge`` in the background, and returns at once. While MAX_UNSETTLED
+        settlements wait, drops it: the store then settles the reservation itself when its lease runs out."""
         if len(self._unsettled) >= MAX_UNSETTLED:
             return
         self._unsettled[reservation.id] = (reservation.tenant, charge)

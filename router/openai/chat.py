@@ -243,7 +243,8 @@ class ChatRequest(GenerationFields):
 
     @property
     def max_answer_tokens(self) -> int | None:
-        """The most tokens of the answer. ``max_completion_tokens`` overrides the older ``max_tokens``."""
+        """The most tokens of the answer; None: the request sets no limit. ``max_completion_tokens`` overrides the older
+        ``max_tokens``."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
@@ -265,7 +266,8 @@ class ChatRequest(GenerationFields):
     def conversation(self) -> Conversation:
         """The prompt: messages, tools and variables for the model's chat template.
 
-        Raises RequestError for ``continue_final_message`` where the last message cannot be continued.
+        Raises RequestError for ``continue_final_message`` where the last message cannot be continued, or together with
+        ``add_generation_prompt``.
         """
         offered = self.tools if self.tools and self.tool_choice != "none" else ()
         opens = self.add_generation_prompt
@@ -279,7 +281,7 @@ class ChatRequest(GenerationFields):
 
     @property
     def reference(self) -> PromptReference | None:
-        """The stored prompt that the request names."""
+        """The stored prompt that the request names; None: it names none."""
         prompt = self.prompt
         return None if prompt is None else PromptReference(prompt.id, prompt.version, prompt.variables or {})
 

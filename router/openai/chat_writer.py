@@ -53,7 +53,8 @@ class ChatWriter:
 
     def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
         """Returns a chunk for each event of a choice, and the last chunks of the stream, in the order of ``events``.
-        Hidden reasoning has no chunk, unless it carries log probabilities."""
+        Citations have no chunk of their own: they are in the last chunk of their choice. Hidden reasoning has none,
+        unless it carries log probabilities."""
         chunks: list[str] = []
         for event in events:
             match event:

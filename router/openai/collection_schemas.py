@@ -62,7 +62,8 @@ def collection_search(body: bytes) -> CollectionSearch:
 
 
 def page_of(parameters: Mapping[str, str]) -> tuple[str, int]:
-    """Returns ``after`` and ``limit`` of a list. Raises InvalidRequestError that names the wrong parameter."""
+    """Returns the query parameters ``after`` ("": the list's start) and ``limit`` of a request for a list. Raises
+    InvalidRequestError that names the wrong parameter."""
     for name in parameters.keys() - {"after", "limit"}:
         shown = name.encode("ascii", "backslashreplace").decode()[:64]
         raise InvalidRequestError(f"There is no parameter '{shown}'.", "unknown_parameter", shown)
@@ -73,8 +74,8 @@ def page_of(parameters: Mapping[str, str]) -> tuple[str, int]:
 
 
 def collection_fields(name: str, document: str, state: str, counts: Mapping[str, int]) -> dict[str, Any]:
-    """Returns a collection as a JSON object. ``document`` is ``NewCollection.kept`` as JSON, ``counts`` has its numbers
-    of documents, chunks and bytes."""
+    """Returns a collection as a JSON object. ``document`` is ``NewCollection.kept`` as JSON, ``state`` is as in
+    ``CollectionState``, and ``counts`` has its numbers of documents, chunks and bytes."""
     kept = json.loads(document)
     return {
         "object": "collection",
@@ -90,8 +91,8 @@ def collection_fields(name: str, document: str, state: str, counts: Mapping[str,
 def document_fields(
     document: Document, chunks: int, created_at: int, state: str, *, text: bool = False
 ) -> dict[str, Any]:
-    """Returns a document as a JSON object, with its text if ``text`` is set. ``created_at`` is in seconds since the
-    epoch."""
+    """Returns a document as a JSON object, with its text if ``text`` is set. ``chunks`` is the number of its chunks,
+    ``created_at`` is in seconds since the epoch, and ``state`` is as in ``DocumentState``."""
     shown = {
         "object": "collection.document",
         "id": document.id,

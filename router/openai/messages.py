@@ -103,7 +103,7 @@ class ChatMessage(StrictModel):
 
     @property
     def reasoning_text(self) -> str | None:
-        """The reasoning in an assistant's message: ``reasoning_content``, or else ``reasoning``."""
+        """The reasoning in an assistant's message: ``reasoning_content``, or else ``reasoning``; None: it has none."""
         return self.reasoning if self.reasoning_content is None else self.reasoning_content
 
     @property

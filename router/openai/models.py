@@ -20,6 +20,7 @@ def model_list(
     """Returns OpenAI's list of models, with an item for each name that requests may give as ``model``.
 
     ``names`` maps each name to its tier, to ``auto`` or to ``embeddings``. ``created`` is in seconds since the epoch.
+    ``embedder`` has the model of the embeddings; None: there are none.
     """
     roots = {tier.name: tier.model for tier in tiers}
     lengths = {snapshot.name: snapshot.context_length for snapshot in snapshots}
@@ -35,7 +36,8 @@ def model_list(
 def model_fields(name: str, created: int, root: str, context_length: int | None) -> dict[str, Any]:
     """Returns OpenAI's model object with two more members.
 
-    ``root`` is vLLM's: the model behind the name. ``context_length`` is in tokens, null while it is unknown.
+    ``created`` is in seconds since the epoch. ``root`` is vLLM's: the model behind the name. ``context_length`` is in
+    tokens, null while it is unknown.
     """
     return {
         "id": name,

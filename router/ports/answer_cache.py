@@ -148,8 +148,8 @@ class EntryStore(Protocol):
         ...
 
     async def clear(self, tenant: str) -> int:
-        """Deletes all entries of ``tenant``, poisoned ones too, at once, and begins a new epoch: what was being
-        generated before is not stored. Returns their number, in which expired ones may be counted."""
+        """Deletes all entries of ``tenant``, poisoned ones too, at once, and begins a new epoch, so that answers whose
+        generation began before are not stored. Returns their number, in which expired ones may be counted."""
         ...
 
     async def tenants(self) -> Sequence[str]:
@@ -295,6 +295,7 @@ class SemanticIndex(Protocol):
 
     async def feedback(self, feedback: HitFeedback) -> None:
         """Takes into account, for the tenant's threshold, whether a hit was right. A pair of questions that was found
-        wrong is no hit of the tenant again, until the entry expires. A client that calls an answer wrong and does not
-        say for which question ends its use for all. Raises SemanticUnavailableError."""
+        wrong is no hit of the tenant again, until the entry expires. If a client calls an answer wrong and names no
+        question, the entry answers no question any more. Raises SemanticUnavailableError if the index does not
+        answer."""
         ...

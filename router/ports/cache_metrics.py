@@ -6,7 +6,8 @@ from typing import Protocol
 
 
 class CacheMetrics(Protocol):
-    """The counters of one router's answer cache. All reasons and outcomes are of a few words."""
+    """The counters of one router's answer cache. Each ``reason`` is one of a fixed set of phrases, so that it can be a
+    label."""
 
     def asked(self, tenant: str, status: str, reason: str) -> None:
         """Counts a look-up by its ``status`` and ``reason``, which are as in the header x-manta-cache, without

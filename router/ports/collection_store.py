@@ -34,8 +34,9 @@ class CollectionFullError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CollectionRecord:
-    """A collection. ``uid`` is unique: a collection with the name of a deleted one gets another. ``document`` is JSON.
-    ``version`` grows with each change. ``embedded`` counts the documents with vectors."""
+    """A collection. ``uid`` is unique: a collection with the name of a deleted one gets another. ``document`` is JSON
+    of its description by the client and of its time; the store does not read it. ``version`` grows with each change.
+    ``embedded`` counts the documents with vectors."""
 
     name: str
     uid: str
@@ -114,10 +115,10 @@ class CollectionStore(Protocol):
         ...
 
     async def delete_document(self, tenant: str, uid: str, document: str) -> bool:
-        """Deletes a document with its vectors. Returns whether there was one."""
+        """Deletes the document with the id ``document``, and its vectors. Returns whether there was one."""
         ...
 
     async def put_vectors(self, tenant: str, uid: str, document: str, version: int, vectors: bytes) -> bool:
-        """Stores the vectors of a document, if its version is still ``version``. Returns whether they were stored. The
-        document gets a new version."""
+        """Stores the vectors of the document with the id ``document``, if its version is still ``version``. Returns
+        whether they were stored. The document gets a new version."""
         ...

@@ -27,7 +27,7 @@ class EngineCounts:
 
 
 class EngineCountsSource(Protocol):
-    """Reads what the engines of all tiers have counted."""
+    """Reads the counts of the engines of all tiers."""
 
     async def read(self) -> Mapping[str, Sequence[EngineCounts]]:
         """Returns the counts of the replicas of each tier, by its name, from those that answer within 2 s. A tier whose

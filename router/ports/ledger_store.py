@@ -92,7 +92,8 @@ class LedgerSum:
 def summed(query: LedgerQuery, rows: Iterable[tuple[int, Mapping[str, str], Mapping[str, int]]]) -> list[LedgerSum]:
     """Returns the sums of ``query`` over ``rows``. Pure; every implementation can use it.
 
-    Each row has the start of its interval, its labels, with ``tenant`` among them, and its amounts.
+    Each row has the start of its interval in milliseconds since the epoch, its labels, with ``tenant`` among them, and
+    its amounts.
     """
     length = query.resolution.ms
     start, end = query.start_ms // length * length, query.end_ms // length * length

@@ -1,8 +1,8 @@
 """``LimitStore``: the port to the limits that all routers share, with its types.
 
-Before a request runs, its router reserves the most that the request may use. While the request runs, the router renews
-the lease of the reservation. At the end it settles the reservation to the actual use. A reservation whose lease has run
-out is settled by the store itself, to the use that was reported last.
+Before a request runs, its router reserves the usage that few such requests exceed. While the request runs, the router
+renews the lease of the reservation. At the end it settles the reservation to the actual use. A reservation whose lease
+has run out is settled by the store itself, to the use that was reported last.
 
 All amounts are integers, so that every implementation computes the same: tokens, and money in units of 1e-9 of the
 currency. Times are in milliseconds.
@@ -34,8 +34,8 @@ class Scope:
     """The limits of one owner: a tenant or an API key. ``name`` is unique within the tenant, such as ``tenant`` or
     ``key:ID``.
 
-    ``limits`` are pairs of a limit's name and its value, positive, in the order of ``LimitName``. Money is in
-    MONEY_UNITS. Usage without a limit is not counted.
+    ``limits`` are pairs of a limit's name and its value, positive, in the order of ``LimitName``. Money is in units of
+    1e-9 of the currency. Usage without a limit is not counted.
     """
 
     name: str
@@ -44,8 +44,8 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The usage of one request: tokens of input and output, and money in MONEY_UNITS. The request itself also counts as
-    1."""
+    """The usage of one request: tokens of input and output together, and money in units of 1e-9 of the currency. The
+    request itself also counts as 1."""
 
     tokens: int = 0
     money: int = 0
@@ -53,8 +53,8 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A request for room in all of ``scopes``, which belong to ``tenant``. ``id`` is unique. ``charge`` is the most
-    that the request may use."""
+    """A request for room in all of ``scopes``, which belong to ``tenant``. ``id`` is unique. ``charge`` is the expected
+    usage, which few such requests exceed."""
 
     id: str
     tenant: str

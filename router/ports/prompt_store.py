@@ -30,7 +30,8 @@ class ActivationKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoredVersion:
-    """A version of a prompt. Versions count from 1 and never change."""
+    """A version of a prompt. Versions count from 1 and never change. ``document`` is JSON of its template, time and
+    author; the store does not read it."""
 
     version: int
     document: str

@@ -70,8 +70,8 @@ class NewReviewItem:
 class ReviewItem:
     """An item of the queue. Times in milliseconds since the epoch by the store's clock; 0: not yet.
 
-    ``reviewer`` is the one who holds the item or has decided on it. ``times`` is the number of submissions of its text
-    while it was open.
+    ``fingerprint`` and ``document`` are as in ``NewReviewItem``. ``reviewer`` is the one who holds the item or has
+    decided on it. ``times`` is the number of submissions of its text while it was open.
     """
 
     id: str
@@ -101,8 +101,8 @@ class ReviewStep:
 
 @dataclass(frozen=True, slots=True)
 class ReviewException:
-    """An approved text of ``tenant`` that passes without review until ``expires_ms``, in milliseconds since the
-    epoch."""
+    """An approved text of ``tenant`` that passes without review until ``expires_ms``, in milliseconds since the epoch.
+    ``fingerprint`` is as in ``NewReviewItem``, ``document`` is the ``exception_document`` of the step that made it."""
 
     tenant: str
     fingerprint: str

@@ -29,7 +29,8 @@ class ReplicaBounds:
 
 
 class TierScaling(Protocol):
-    """All methods raise StateUnavailableError if what they need cannot be reached."""
+    """The decisions about the number of each scaled tier's replicas, and the pins by which administrators override
+    them. Each coroutine raises StateUnavailableError if the autoscaler's store cannot be reached."""
 
     @property
     def tiers(self) -> Mapping[str, ReplicaBounds]:
@@ -46,7 +47,8 @@ class TierScaling(Protocol):
         ...
 
     async def pin(self, pin: ReplicaPin) -> None:
-        """Sets the pin of its tier, which must be within the bounds. It counts from the next decision but one on."""
+        """Sets the pin of its tier. The caller has checked that its number of replicas is within the tier's bounds. The
+        pin counts from the next decision but one on."""
         ...
 
     async def unpin(self, tier: str) -> bool:

@@ -29,12 +29,13 @@ class UsageSample:
 
 @dataclass(frozen=True, slots=True)
 class AdmissionSample:
-    """One decision of the admission, and what it was made by.
+    """One decision of the admission, and the numbers behind it.
 
     ``outcome`` is ``admitted``, ``spilled`` (to ``tier``, since another one has refused the request) or ``refused``.
-    ``reason`` is that of the refusal, in one of a few words; "": there was none. ``ttft_s`` is the predicted time to
-    the first token, in seconds; None: unknown. ``pressure`` is how near the higher classes are to their objectives, 0
-    to 1. ``waiting`` requests of the class, with ``waiting_tokens`` tokens, wait for their first token.
+    ``reason`` is the ``Reason`` of the refusal (``router.admission.admission_decision``); "": there was none.
+    ``ttft_s`` is the predicted time to the first token, in seconds; None: unknown. ``pressure`` is how near the higher
+    classes are to their objectives, 0 to 1. ``waiting`` requests of the class, with ``waiting_tokens`` tokens, wait for
+    their first token.
     """
 
     tier: str
@@ -64,7 +65,8 @@ class UsageMetrics(Protocol):
         ...
 
     def failover(self, tier: str, kind: str) -> None:
-        """Counts a request that another replica continues, or that was given up. ``kind`` is one of a few words."""
+        """Counts a request that another replica continues, or that was given up. ``kind`` is as in
+        ``router.generation.attempts.OnFailover``."""
         ...
 
     def admission(self, sample: AdmissionSample) -> None:

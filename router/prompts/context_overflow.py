@@ -143,7 +143,8 @@ class ContextOverflow:
 
 def prompt_room(context_length: int | None, max_tokens: int | None, settings: OverflowConfig) -> int | None:
     """Returns the maximum number of prompt tokens that leaves room for the answer in a context of ``context_length``
-    tokens; None: the context length is unknown, and the settings have no limit."""
+    tokens (None: unknown). The answer takes ``max_tokens``; None: the number in ``settings``. Returns None if the
+    context length is unknown and the settings have no limit."""
     limit = settings.max_prompt_tokens
     if context_length is None:
         return limit

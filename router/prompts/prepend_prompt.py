@@ -16,8 +16,9 @@ async def assemble(book: StoredPrompts, tenant: str, request: InferenceRequest) 
     none.
 
     The stored messages change least from request to request, so they come first, for the engine's prefix cache. Raises
-    NotFoundError for a prompt or a version that does not exist, InvalidRequestError that names a variable that is
-    unknown or missing, and UnavailableError if the store does not answer.
+    NotFoundError for a prompt or a version that does not exist, InvalidRequestError for a request without messages, or
+    that names a variable that is unknown or missing, and UnavailableError if the store does not answer or this release
+    cannot read the version.
     """
     if (reference := request.template) is None:
         return request

@@ -15,7 +15,7 @@ ORDER = tuple(PromptPart)
 
 def fixed_places(request: InferenceRequest, context: str = "") -> frozenset[int]:
     """Returns the indices of the messages that no policy shortens: those of the stored prompt, and the one whose
-    content is ``context``."""
+    content is ``context``. A prompt that is no conversation has none."""
     conversation = request.prompts[0]
     if not isinstance(conversation, Conversation):
         return frozenset()
@@ -50,7 +50,8 @@ def prompt_parts(request: InferenceRequest, measure: TokensPerCharacter, context
 
 
 def assembly_of(request: InferenceRequest) -> list[dict[str, object]]:
-    """Returns the messages of a request's conversation, as the chat template gets them, in OpenAI's JSON form."""
+    """Returns the messages of a request's conversation, as the chat template gets them, in OpenAI's JSON form; [] if
+    the prompt is not a conversation."""
     conversation = request.prompts[0] if len(request.prompts) == 1 else None
     if not isinstance(conversation, Conversation):
         return []

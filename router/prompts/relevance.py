@@ -38,7 +38,8 @@ def relevance(question: str, texts: Sequence[str]) -> list[float]:
 
 
 def terms(text: str) -> list[str]:
-    """Returns the words of a text in lower case, without the ending of a plural."""
+    """Returns the words of a text in lower case, without the ending of a plural. A word in a script without spaces
+    gives its pairs of characters."""
     found: list[str] = []
     for word in WORD.findall(text.lower()):
         if WIDE.search(word):

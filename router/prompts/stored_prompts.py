@@ -79,7 +79,7 @@ class StoredPrompts:
         """Returns a version of a tenant's prompt, the active one for None.
 
         Raises NotFoundError that names the field, and UnavailableError if the store does not answer and the version is
-        not in the cache.
+        not in the cache, or if this release cannot read the version.
         """
         if not PROMPT_ID.fullmatch(prompt_id):
             raise _unknown(prompt_id)

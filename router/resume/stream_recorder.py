@@ -26,7 +26,7 @@ MAX_PENDING_BYTES = 1024 * 1024  # that wait to be written
 
 
 def terms_of(config: ResumeConfig) -> StreamTerms:
-    """Returns how long and how much the store keeps."""
+    """Returns the terms on which the store keeps streams: times and sizes."""
     return StreamTerms(int(1000 * LEASE_S), int(1000 * config.window_s), config.max_streams, config.max_bytes)
 
 
@@ -54,7 +54,8 @@ class StreamRecorder:
         self.last_read_at: float | None = None
 
     def push(self, events: Sequence[str]) -> None:
-        """Takes the next events. Does not wait."""
+        """Takes the next events. Does not wait. If more than MAX_PENDING_BYTES wait for the store, gives the recording
+        up."""
         if not self.kept:
             return
         self._pending += events

@@ -32,7 +32,8 @@ class _Sentence(NamedTuple):
 
 
 def citations(answer: str, passages: Sequence[ContextPassage]) -> list[Citation]:
-    """Returns the citations of ``answer``, in the order of its text."""
+    """Returns the citations of ``answer``, in the order of its text, at most MAX_CITATIONS: those by its markers such
+    as [1], or, if it has no markers, those of sentences that share words with a passage."""
     citable = {passage.number: passage for passage in passages if passage.citable}
     code = [match.span() for match in CODE.finditer(answer)]
     marked = list(_by_markers(answer, citable, code))

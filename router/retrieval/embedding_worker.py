@@ -21,7 +21,7 @@ FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0  # after a failure
 
 
 class Pending(NamedTuple):
-    """A document without vectors."""
+    """A document without vectors: the ids of its collection and its own."""
 
     tenant: str
     uid: str
@@ -53,8 +53,8 @@ class EmbeddingWorker:
             await asyncio.wait({self._task})
 
     def add(self, tenant: str, uid: str, document: str) -> None:
-        """Queues a document. If the queue is full, the document is left out; the next search of its collection queues
-        it again."""
+        """Queues the document with the id ``document`` of the collection ``uid``. If the queue is full, the document is
+        left out; the next search of its collection queues it again."""
         if len(self._waiting) < MAX_WAITING:
             self._waiting[Pending(tenant, uid, document)] = None
             self._idle.clear()

@@ -26,7 +26,8 @@ STOP_WORDS = frozenset(
 
 
 def terms(text: str) -> list[str]:
-    """Returns the terms of ``text`` in their order, without stop words."""
+    """Returns the terms of ``text`` in their order, without stop words: stems of words in ASCII, other words without
+    case and accents, and pairs of characters of scripts without spaces."""
     found: list[str] = []
     for match in WORD.finditer(_folded(text)):
         word = match[0]
@@ -62,7 +63,7 @@ def _other(word: str) -> list[str]:
 
 @lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
-    """Returns an English word without its commonest endings; other words mostly stay as they are."""
+    """Returns an English word in lower case without its commonest endings. Other words mostly stay as they are."""
     if len(word) <= 3 or not word.isascii() or not word.isalpha():
         return word
     if word.endswith("ies") and len(word) > 4:

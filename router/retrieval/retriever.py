@@ -161,9 +161,9 @@ class Retriever:
 
 
 def indexed(documents: Sequence[Document], size_tokens: int, overlap_tokens: int, dimensions: int) -> PassageIndex:
-    """Returns an index of the documents in a request. Their ids in the index are their positions, from 0. Raises
-    ValueError as ``chunks`` does. Chunks have ``size_tokens`` tokens, of which ``overlap_tokens`` are also in the chunk
-    before; vectors will have ``dimensions`` numbers."""
+    """Returns an index of the documents in a request. Their ids in the index are their positions, from 0.
+    ``size_tokens`` and ``overlap_tokens`` are as in ``chunks``, whose errors are raised. ``dimensions`` is the length
+    of the vectors that are set later; 0: there are none."""
     index = PassageIndex(dimensions)
     for place, document in enumerate(documents):
         source = Source(f"documents[{place}]", document.id, "", document.title, url_of(document.metadata))

@@ -110,7 +110,8 @@ def verify(day: AuditDay, lines: Iterable[str]) -> ChainFault | None:
 
 
 def opening_fault(days: Sequence[AuditDay], place: int) -> ChainFault | None:
-    """Returns a fault if ``days[place]`` does not follow the day before it. ``days`` are all days of one tenant."""
+    """Returns a fault if the chain of ``days[place]`` does not continue that of the day before it; None: it does.
+    ``days`` are all days of one tenant, in order."""
     expected = days[place - 1].head if place else GENESIS
     if days[place].opening == expected:
         return None

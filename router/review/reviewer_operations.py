@@ -50,8 +50,8 @@ class ReviewerOperations:
         return [ReviewCase(item, decode(item.document)) for item in found]
 
     async def show(self, item_id: str, reviewer: str) -> ReviewCase:
-        """Returns an item with its text. Raises NotFoundError for an unknown item. The audit log records the reading.
-        ``reviewer`` is the name of who reads it."""
+        """Returns an item with its text. If there is a text, the audit log records that ``reviewer`` has read it.
+        Raises NotFoundError for an unknown item."""
         item = await self._store.item(item_id)
         if item is None:
             raise _not_found()

@@ -67,7 +67,8 @@ def choose_tier(
     choice: TierChoice,
     allowed: Sequence[str] | None = None,
 ) -> Route:
-    """Returns the tier for a request that asks for ``model``.
+    """Returns the tier for a request that asks for ``model``. ``max_tokens`` is the requested length limit of the
+    answer; None: there is none.
 
     ``allowed`` are the tiers that the API key may use, weakest first; None: all. All prompts of a request go to one
     tier; ``auto`` chooses that of the hardest prompt. Raises NotFoundError for a model that does not exist or that the

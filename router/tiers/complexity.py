@@ -53,7 +53,8 @@ class Complexity:
 
 
 def complexity(prompt: Prompt, max_tokens: int | None, scanned_chars: int = SCANNED_CHARS) -> Complexity:
-    """Returns the complexity score of ``prompt``. ``max_tokens`` is the requested length limit of the answer.
+    """Returns the complexity score of ``prompt``. ``max_tokens`` is the requested length limit of the answer; None:
+    there is none.
 
     The regular expressions read the first ``scanned_chars`` characters. For token ids only their number counts.
     """

@@ -14,7 +14,7 @@ MARGIN = 1.1
 
 def batch_deadline(evidence: SignalInputs, floor: float) -> Need | None:
     """Returns the number of replicas for the flow of other classes and the batch work. None if ``floor`` replicas
-    finish the batch work in time.
+    finish the batch work in time, there is none, or the speed of the replicas is unknown.
 
     Work is done in the order of deadlines. The rate of work is the highest, over all deadlines, of the work due by a
     deadline / the time left until then. The time left counts as at least a cold start, since new replicas do not help

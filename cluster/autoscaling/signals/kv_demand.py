@@ -7,8 +7,8 @@ from cluster.autoscaling.signal_inputs import SignalInputs
 
 
 def kv_demand(evidence: SignalInputs) -> Need | None:
-    """Returns the number of replicas whose KV caches hold the demand within the margin. None if the capacity is
-    unknown."""
+    """Returns the number of replicas whose KV caches hold the demand within the margin, limited by
+    ``SignalInputs.lasting``. None if the capacity is unknown."""
     capacity = evidence.load.kv_capacity_tokens
     if not capacity:
         return None

@@ -22,14 +22,16 @@ NEWCOMERS = 0.05
 
 
 def observed_ttft(evidence: SignalInputs) -> Need | None:
-    """Returns ``ready * P99 / objective`` of the class that misses its TTFT objective by most. None if all meet
-    theirs, or too few latencies are known."""
+    """Returns the number of replicas by the class that misses its TTFT objective by most: ``ready * P99 / objective``,
+    at most MAX_RATIO x ``ready``, limited by ``SignalInputs.lasting``. None if all meet theirs, too few latencies are
+    known, or many replicas are new."""
     queue_s = evidence.model.prefill_s(evidence.queued_prompt_tokens)
     return _worst(evidence, Reason.OBSERVED_TTFT, lambda report: report.ttft, lambda slo: slo.ttft_p99_s, queue_s)
 
 
 def observed_itl(evidence: SignalInputs) -> Need | None:
-    """Returns ``ready * P99 / objective`` of the class that misses its ITL objective by most. See ``observed_ttft``."""
+    """Returns the number of replicas by the class that misses its ITL objective by most, as ``observed_ttft`` does.
+    None in the same cases."""
     work_s = evidence.in_flight_work_s
     return _worst(evidence, Reason.OBSERVED_ITL, lambda report: report.itl, lambda slo: slo.itl_p99_s, work_s)
 

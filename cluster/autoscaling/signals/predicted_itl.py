@@ -12,8 +12,9 @@ def step_s(evidence: SignalInputs, replicas: float) -> float:
 
 
 def predicted_itl(evidence: SignalInputs) -> Need | None:
-    """Returns the number of replicas whose steps would be within the margin of the ITL objective. None if the
-    dependence of step time on batch size is unknown, or no number of replicas is enough."""
+    """Returns the number of replicas whose steps would be within the margin of the ITL objective, limited by
+    ``SignalInputs.lasting``. None if the dependence of step time on batch size is unknown, or no number of replicas is
+    enough."""
     limit, model = evidence.itl_limit_s, evidence.model
     if not model.request_s or model.step_s >= limit:
         return None

@@ -19,8 +19,9 @@ def ttft_s(evidence: SignalInputs, replicas: float) -> float:
 
 
 def predicted_ttft(evidence: SignalInputs) -> Need | None:
-    """Returns the number of replicas with which the prediction is at most MARGIN x the objective. None if no prefill
-    rate was measured, or if no number of replicas is enough: more replicas do not speed up a prompt's own prefill."""
+    """Returns the number of replicas with which the prediction is at most MARGIN x the objective, limited by
+    ``SignalInputs.lasting``. None if no prefill rate was measured, or if no number of replicas is enough: more replicas
+    do not speed up a prompt's own prefill."""
     limit = MARGIN * evidence.slo.ttft_p99_s
     least = evidence.own_prefill_s + evidence.model.step(0.0)
     if not evidence.model.prefill_tokens_per_s or least >= limit:

@@ -10,8 +10,8 @@ MAX_REFUSED = 0.5
 
 
 def refusals(evidence: SignalInputs) -> Need | None:
-    """Returns the number of replicas that would have served the refused requests too. None if no request was
-    refused."""
+    """Returns the number of replicas that would have served the refused requests too, as if at most the share
+    MAX_REFUSED was refused. None if no request was refused, the flow is unknown or no replica is ready."""
     if evidence.flow is None or not evidence.flow.refused or not evidence.load.ready:
         return None
     refused = min(MAX_REFUSED, evidence.flow.refused)

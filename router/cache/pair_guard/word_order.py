@@ -23,7 +23,8 @@ RELATED: Final = re.compile(r"\b([\w+#]+) (?:in)?(to|than|over|against|before|af
 
 
 def exchanged(one: ParsedQuestion, other: ParsedQuestion) -> bool:
-    """Returns whether the two questions are the same but for two exchanged parts, with words between these.
+    """Returns whether the two questions are the same but for two exchanged parts, each of at most MAX_SPAN words, with
+    words between these. Returns False if they have a word of EVEN.
 
     Both have the same words then, in the form ``a X b Y c`` and ``a Y b X c``.
     """
