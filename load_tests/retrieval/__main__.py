@@ -226,7 +226,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[], help="numbers of chunks to time")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(arguments)
-    figures = asyncio.run(measure(options))
+    try:
+        figures = asyncio.run(measure(options))
+    except FileNotFoundError as error:
+        parser.error(f"--data has no such file: {error.filename}")
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 

