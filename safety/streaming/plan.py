@@ -45,7 +45,7 @@ class Pace:
     window: int = 384
     overlap: int = 64
     wait_s: float = 0.25
-    rest: float = 4.0
+    rest: float = 8.0
     most_rest_s: float = 1.0
 
     def __post_init__(self) -> None:

@@ -124,8 +124,8 @@ def test_a_word_in_two_tokens_is_one_word(guarded: Guarded) -> None:
 def test_a_value_in_two_chunks_is_not_sent(guarded: Guarded, kind: str) -> None:
     """LiteLLM 41611: each chunk passed by itself, and a carry-over found the value after its first half was sent."""
     value = {"pii": "jane.doe@example.com", "secrets": "AKIAQYLPMN5HIQEXAMPL", "phrases": "project bluebird"}[kind]
-    policy: dict[str, Any] = {"block": ["project bluebird"]} if kind == "phrases" else {"answers": "block"}
-    guarded.policies.set(**{kind: policy})
+    policy: dict[str, Any] = {kind: {"block": ["project bluebird"]} if kind == "phrases" else {"answers": "block"}}
+    guarded.policies.set("acme", **policy)
     for cut in range(1, len(value)):
         guarded.served.backend = Says("It is ", value[:cut], value[cut:], ". Then more.")
         content, reason = streamed(guarded)
@@ -276,8 +276,11 @@ def test_an_answer_in_json_stays_json_and_hides_no_value_in_an_escape(
     """agento11y 49 and rakazo 631: redaction ate marks of the JSON, or missed a value that was written with escapes."""
     guarded.policies.set(pii={"answers": "redact"})
     guarded.served.backend = Says(written, size=3)
-    form = {"response_format": {"type": "json_object"}}
-    content = streamed(guarded, **form)[0] if stream else guarded.ask(**form).json()["choices"][0]["message"]["content"]
+    form = {"type": "json_object"}
+    if stream:
+        content = streamed(guarded, response_format=form)[0]
+    else:
+        content = guarded.ask(response_format=form).json()["choices"][0]["message"]["content"]
 
     expected = value or json.loads(written.replace("jane.doe@example.com", "<EMAIL_ADDRESS>"))
     assert json.loads(content) == expected
@@ -307,7 +310,8 @@ def test_an_address_in_a_query_string_is_an_address(guarded: Guarded, address: s
 @pytest.mark.parametrize("kind", ["pii", "secrets"])
 def test_encoded_bytes_are_no_personal_data(guarded: Guarded, kind: str) -> None:
     """initializ/forge 283: digits within base64 were taken for social security numbers."""
-    guarded.policies.set(**{kind: {"requests": "redact"}})
+    policy: dict[str, Any] = {kind: {"requests": "redact"}}
+    guarded.policies.set("acme", **policy)
     draw = random.Random(283)
     blobs = [base64.b64encode(draw.randbytes(3 * size)).decode() for size in range(30, 70)]
 
