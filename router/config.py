@@ -91,8 +91,8 @@ class LimitPolicy(Settings):
     """The settings by which the limits of keys and tenants are enforced."""
 
     when_unavailable: Literal["admit", "refuse"] = "admit"
-    """What happens to a request with limits while the shared state does not answer: it is admitted without being
-    counted, or refused with a 503. Refuse where a budget must never be exceeded."""
+    """What happens to a request with limits while the shared state does not answer: it is admitted, and counted when
+    the state answers again, or refused with a 503. Refuse where a budget must never be exceeded."""
     warn_at: float = Field(0.8, gt=0, le=1)
     """The share of a limit from which on answers have the header x-manta-limit-warning."""
     lease_s: float = Field(15.0, ge=1, le=3600)

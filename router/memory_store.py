@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from router.limits.limit_transitions import LimitState, expire, limit_uses, renew, reserve, settle
+from router.limits.limit_transitions import LimitState, count, expire, limit_uses, renew, reserve, settle
 from router.ports.clock import Clock
 from router.ports.key_store import KeyRecord
 from router.ports.ledger_store import (
@@ -102,6 +102,10 @@ class MemoryStore:
         self._check_open()
         self._limits[tenant], known = settle(self._limits[tenant], reservation_id, used, self._now_ms())
         return known
+
+    async def count(self, reservation: Reservation) -> None:
+        self._check_open()
+        self._limits[reservation.tenant] = count(self._limits[reservation.tenant], reservation, self._now_ms())
 
     async def limit_uses(self, tenant: str, scopes: Sequence[Scope]) -> Sequence[LimitUse]:
         self._check_open()

@@ -221,6 +221,11 @@ class RedisStore:
         arguments = (reservation_id, used.tokens, used.money)
         return bool(await self._settlements.call(lambda client: self._run_limits(client, "settle", tenant, *arguments)))
 
+    async def count(self, reservation: Reservation) -> None:
+        charge = reservation.charge
+        arguments = (reservation.id, charge.tokens, charge.money, _scopes_json(reservation.scopes))
+        await self._settlements.call(lambda client: self._run_limits(client, "count", reservation.tenant, *arguments))
+
     async def limit_uses(self, tenant: str, scopes: Sequence[Scope]) -> Sequence[LimitUse]:
         answer = await self._settlements.call(
             lambda client: self._run_limits(client, "uses", tenant, _scopes_json(tuple(scopes)))

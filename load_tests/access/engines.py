@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cluster.config import TierConfig
-from cluster.replica.tier_replica import OnStep, ReplicaEngine
+if TYPE_CHECKING:  # they import Ray, which reads the environment then: the measurement sets that later
+    from cluster.config import TierConfig
+    from cluster.replica.tier_replica import OnStep, ReplicaEngine
 
 FAILING = "failing"
 """The tenant whose requests fail."""

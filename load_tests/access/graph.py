@@ -28,7 +28,7 @@ def _arguments(routers: int, redis_url: str, journal: Path) -> dict[str, Any]:
     prices = {**arguments["router"]["prices"], "tiers": {TIER: {"input": 1, "output": 1}}}
     return {
         **arguments,
-        "router": {**arguments["router"], "prices": prices},
+        "router": {**arguments["router"], "prices": prices, "cache": {}},  # each answer is to be generated
         "embedder": None,
         "ingress": {**arguments["ingress"], "replicas": routers},
         "state": {"url": redis_url, "journal": str(journal)},

@@ -1,4 +1,4 @@
-"""Limits of one tenant: ``reserve``, ``renew`` and ``settle``, pure state transitions.
+"""Limits of one tenant: ``reserve``, ``renew``, ``settle`` and ``count``, pure state transitions.
 
 Each function first settles the reservations whose lease has run out. ``cluster/state/scripts/limits.lua`` computes the
 same in Redis. A property-based test runs the same operations on both.
@@ -59,17 +59,8 @@ def reserve(
     uses = _uses(state, reservation.scopes, reservation.charge, now_ms)
     if not (decision := LimitDecision(uses)).admitted:
         return state, decision
-    counters, places = dict(state.counters), []
-    for use in uses:
-        if use.name is LimitName.CONCURRENT_REQUESTS:
-            continue
-        key = (use.scope, use.name)
-        first, slot = slots_at(use.name, now_ms)
-        counters[key] = added(pruned(counters.get(key, {}), first), slot, _amount(use.name, reservation.charge))
-        if use.name is not LimitName.REQUESTS_PER_MINUTE:
-            places.append((key, slot))
-    names = tuple(scope.name for scope in reservation.scopes)
-    held = Held(names, tuple(places), reservation.charge, Charge(), now_ms + lease_ms)
+    counters, held = _taken(state, reservation, now_ms)
+    held = replace(held, used=Charge(), expires_ms=now_ms + lease_ms, leased=True)
     state = LimitState(counters, {**state.held, reservation.id: held})
     return state, LimitDecision(limit_uses(state, reservation.scopes, now_ms))
 
@@ -96,6 +87,35 @@ def settle(state: LimitState, reservation_id: str, used: Charge, now_ms: int) ->
         return state, False
     state = _recount(state, held, used, now_ms)
     return replace(state, held={key: each for key, each in state.held.items() if key != reservation_id}), True
+
+
+def count(state: LimitState, reservation: Reservation, now_ms: int) -> LimitState:
+    """Counts the charge of ``reservation``, which is what its request has used, whatever room there is; if it was
+    reserved, instead of that. It is remembered like a reservation whose lease has run out, so that it counts once."""
+    state = expire(state, now_ms)
+    used = reservation.charge
+    if (held := state.held.get(reservation.id)) is not None:
+        state = _recount(state, held, used, now_ms)
+        counted = replace(held, counted=used, used=used, expires_ms=min(held.expires_ms, now_ms), leased=False)
+        return replace(state, held={**state.held, reservation.id: counted})
+    counters, counted = _taken(state, reservation, now_ms)
+    return LimitState(counters, {**state.held, reservation.id: counted})
+
+
+def _taken(state: LimitState, reservation: Reservation, now_ms: int) -> tuple[dict[CounterKey, Counter], Held]:
+    """Returns the counters with the charge of ``reservation``, and what is remembered of it, without a lease."""
+    counters, places = dict(state.counters), []
+    for scope in reservation.scopes:
+        for name, _ in scope.limits:
+            if name is LimitName.CONCURRENT_REQUESTS:
+                continue
+            key = (scope.name, name)
+            first, slot = slots_at(name, now_ms)
+            counters[key] = added(pruned(counters.get(key, {}), first), slot, _amount(name, reservation.charge))
+            if name is not LimitName.REQUESTS_PER_MINUTE:
+                places.append((key, slot))
+    names, charge = tuple(scope.name for scope in reservation.scopes), reservation.charge
+    return counters, Held(names, tuple(places), charge, charge, now_ms, leased=False)
 
 
 def expire(state: LimitState, now_ms: int) -> LimitState:

@@ -138,7 +138,8 @@ class Limiter:
             self._estimator.learn(hold.tenant, hold.tier, hold.request, usage)
         self._holds.discard(hold)
         if hold.reservation is not None:
-            self._settler.settle(hold.reservation, self.charge(hold.tier, usage))
+            unchecked = hold.decision is None
+            self._settler.settle(hold.reservation, self.charge(hold.tier, usage), unchecked=unchecked)
 
     async def _renew(self) -> None:
         while True:

@@ -146,6 +146,14 @@ class LimitStore(Protocol):
         """
         ...
 
+    async def count(self, reservation: Reservation) -> None:
+        """Counts the charge of ``reservation``, which is what its request has used, whatever room there is. It is for
+        requests that ran though the store could not be asked. If the store has the reservation, settles it.
+
+        A second call has no effect for an hour.
+        """
+        ...
+
     async def limit_uses(self, tenant: str, scopes: Sequence[Scope]) -> Sequence[LimitUse]:
         """Returns the state of the limits of ``scopes``, in their order."""
         ...

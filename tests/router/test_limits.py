@@ -245,6 +245,18 @@ def test_without_the_store_the_policy_decides(made: list[Served], policy: Any, s
         assert answers[0].json()["error"]["code"] == "state_unavailable"
 
 
+def test_what_was_admitted_without_the_store_counts_when_it_is_back(made: list[Served]) -> None:
+    limits = LimitsConfig(requests_per_minute=3, tokens_per_day=10_000)
+    served = limited(made, key=limits, policy=LimitPolicy(when_unavailable="admit", lease_s=1))
+    served.store.down = True
+    assert [served.chat().status_code for _ in range(3)] == [200] * 3
+
+    served.store.down = False
+    wait_for(lambda: served.used(LimitName.REQUESTS_PER_MINUTE) == 3)
+    assert served.used(LimitName.TOKENS_PER_DAY) == 3 * 8
+    assert served.chat().status_code == 429
+
+
 def test_a_settlement_is_sent_again_when_the_store_is_back(made: list[Served]) -> None:
     served = limited(made, tenant=LimitsConfig(tokens_per_minute=1000))
     served.backend = ScriptedBackend(stall_at=2)

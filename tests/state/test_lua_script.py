@@ -53,9 +53,11 @@ class Steps:
         self._now_ms += draw.choice(WAITS_MS)
         place, lease_ms = draw.randrange(len(self._ids)), draw.choice([1, 4000, 15_000])
         charge = Charge(draw.choice([0, 1, 30, 100, 301, 600]), draw.choice([0, 1, 10**12, 10**13 + 1]))
-        match draw.choices(["reserve", "renew", "settle"], [5, 2, 3])[0]:
+        match draw.choices(["reserve", "renew", "settle", "count"], [5, 2, 3, 1])[0]:
             case "reserve":
                 self._reserve(place, (draw.choice(SCOPES), TENANT), charge, lease_ms)
+            case "count":
+                self._count(place, (draw.choice(SCOPES), TENANT), charge)
             case "renew":
                 self._renew(sorted({self._ids[place], draw.choice(self._ids)}), charge, lease_ms)
             case "settle":
@@ -75,6 +77,14 @@ class Steps:
         self._state, decision = limit_transitions.reserve(self._state, request, lease_ms, self._now_ms)
         answer = [int(decision.admitted), *numbers(decision.uses)]
         self._call(answer, "reserve", request.id, lease_ms, charge.tokens, charge.money, scopes_json(scopes))
+
+    def _count(self, place: int, scopes: tuple[Scope, ...], charge: Charge) -> None:
+        if self._draw.random() < 0.5:  # otherwise the id may be that of an open reservation
+            self._made += 1
+            self._ids[place] = f"r{self._made}"
+        ran = Reservation(self._ids[place], TENANT_NAME, scopes, charge)
+        self._state = limit_transitions.count(self._state, ran, self._now_ms)
+        self._call(0, "count", ran.id, charge.tokens, charge.money, scopes_json(scopes))
 
     def _renew(self, ids: list[str], charge: Charge, lease_ms: int) -> None:
         renewals = [Renewal(each, TENANT_NAME, charge) for each in ids]

@@ -145,6 +145,24 @@ class TestLimits:
         assert await store.settle("acme", "a", Charge(tokens, 10 * tokens))
         assert await used(store, limits) == [tokens, tokens, 10 * tokens]
 
+    async def test_what_ran_without_a_reservation_counts_once_though_there_is_no_room(self, store: StateStore) -> None:
+        limits = scope(requests_per_minute=1, concurrent_requests=1, tokens_per_day=10, money_per_month=10)
+        ran = Reservation("a", "acme", (limits,), Charge(30, 300))
+
+        for _ in range(3):
+            await store.count(ran)
+        assert await used(store, limits) == [1, 0, 30, 300]
+        assert await store.open_reservations("acme") == 0
+        assert not (await reserve(store, "b", limits, tokens=1)).admitted
+
+    async def test_a_reservation_whose_answer_was_lost_counts_as_what_was_used(self, store: StateStore) -> None:
+        limits = scope(requests_per_minute=9, concurrent_requests=1, tokens_per_day=100)
+        await reserve(store, "a", limits, tokens=60)
+
+        for _ in range(2):
+            await store.count(Reservation("a", "acme", (limits,), Charge(30)))
+        assert await used(store, limits) == [1, 0, 30]
+
     async def test_a_request_is_settled_once(self, store: StateStore) -> None:
         limits = scope(tokens_per_minute=100)
         await reserve(store, "a", limits, tokens=60)

@@ -238,14 +238,10 @@ local function written(admitted, found, wait)
   return table.concat(parts, ' ')
 end
 
--- id, lease in milliseconds, tokens, money, scopes as JSON → 1 if admitted, else 0, and the state of all limits
-local function reserve(id, lease_ms, tokens, money, scopes)
-  expire()
-  if known(id) then return written('1', (uses(scopes, 0, 0))) end
-  local found, room = uses(scopes, tokens, money)
-  if not room then return written('0', found, true) end
-  local held = {scopes = {}, places = {}, tokens = tokens, money = money, used_tokens = 0, used_money = 0}
-  held.expires, held.leased = now + lease_ms, true
+-- Counts the charge, and returns what is remembered of it, without a lease.
+local function taken(tokens, money, scopes)
+  local held = {scopes = {}, places = {}, tokens = tokens, money = money, used_tokens = tokens, used_money = money}
+  held.expires, held.leased = now, false
   for _, scope in ipairs(scopes) do
     held.scopes[#held.scopes + 1] = scope[1]
     for _, limited in ipairs(scope[2]) do
@@ -257,6 +253,17 @@ local function reserve(id, lease_ms, tokens, money, scopes)
       end
     end
   end
+  return held
+end
+
+-- id, lease in milliseconds, tokens, money, scopes as JSON → 1 if admitted, else 0, and the state of all limits
+local function reserve(id, lease_ms, tokens, money, scopes)
+  expire()
+  if known(id) then return written('1', (uses(scopes, 0, 0))) end
+  local found, room = uses(scopes, tokens, money)
+  if not room then return written('0', found, true) end
+  local held = taken(tokens, money, scopes)
+  held.used_tokens, held.used_money, held.expires, held.leased = 0, 0, now + lease_ms, true
   save_held(id, held)
   lease(id, held)
   return written('1', (uses(scopes, 0, 0)))
@@ -290,6 +297,21 @@ local function settle(id, tokens, money)
   return 1
 end
 
+-- id, tokens, money, scopes as JSON → nothing
+local function count(id, tokens, money, scopes)
+  expire()
+  local held = known(id)
+  if held then
+    recount(held, tokens, money)
+    release(id, held)
+    held.used_tokens, held.used_money, held.expires, held.leased = tokens, money, min(held.expires, now), false
+  else
+    held = taken(tokens, money, scopes)
+  end
+  save_held(id, held)
+  return 0
+end
+
 -- scopes as JSON → 1 and the state of all limits
 local function limit_uses(scopes)
   expire()
@@ -308,6 +330,8 @@ elseif operation == 'renew' then
   answer = renew(tonumber(ARGV[4]), cjson.decode(ARGV[5]))
 elseif operation == 'settle' then
   answer = settle(ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]))
+elseif operation == 'count' then
+  answer = count(ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), cjson.decode(ARGV[7]))
 elseif operation == 'uses' then
   answer = limit_uses(cjson.decode(ARGV[4]))
 elseif operation == 'open' then
