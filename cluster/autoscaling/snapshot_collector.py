@@ -100,8 +100,8 @@ def collect(memory: TierMemory, view: TierView, at_s: float, gpus: float = 0.0) 
 
     A report counts from the instant at which it is first seen here, less the age that it gives for its numbers, so that
     the clocks of replicas do not matter. A report that cannot be read leaves the replica without a sample. Cold starts
-    of another model are forgotten. A new replica that was ordered before the first call may have run for long: its
-    counters start from its first report. ``gpus`` is the number of GPUs of one replica.
+    of another model are forgotten. A new replica whose order no call has seen may have run for long: its counters start
+    from its first report. ``gpus`` is the number of GPUs of one replica.
     """
     remembered = {**memory.absent, **memory.replicas}
     new = [each.replica_id for each in view.replicas if each.replica_id not in remembered]
