@@ -83,10 +83,11 @@ def recalibrated(
     """Returns the threshold at which the rate of false hits is at most ``bound``, by the shipped table and
     ``evidence``.
 
-    ``limits`` None: the defaults. NEVER stays NEVER. The table's counts and those of traffic are added up; the table
-    counts less the more different pairs were judged. The result is at most ``limits.max_raise`` above ``threshold_for``
-    and ``limits.max_lower`` below it, in logits. Raises ValueError for a bound or a confidence outside of 0 to 1, and
-    for scores and weights that are no numbers.
+    ``limits`` None: the defaults. If ``threshold_for`` is NEVER, so is the result. The table's counts and those of
+    traffic are added up; the table counts less the more different pairs were judged. The threshold is not lowered
+    before about ``limits.min_different`` different pairs were judged. The result is at most ``limits.max_raise`` above
+    ``threshold_for`` and ``limits.max_lower`` below it, in logits. Raises ValueError for a bound or a confidence
+    outside of 0 to 1, and for scores and weights that are no numbers.
     """
     limits = limits or Limits()
     shipped = threshold_for(table, bound, confidence)
