@@ -63,7 +63,7 @@ class GuardedConnections:
 
     async def call(self, function: Callable[[Client], Awaitable[T]]) -> T:
         """Calls ``function`` with the client and returns its result. Raises StateUnavailableError if the breaker is
-        open, the deadline passes, Redis fails, or the channel is closed."""
+        open, the deadline passes, Redis fails, or ``close`` was called."""
         if self._closed:
             raise StateUnavailableError("the store is closed", sent=False)
         return await self._counted(self._guard.call(lambda: function(self._client)))
