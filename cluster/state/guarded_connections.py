@@ -21,10 +21,10 @@ T = TypeVar("T")
 class GuardedConnections:
     """Calls to the Redis at ``url``, at most ``max_in_flight`` at a time, each of at most ``timeout_s`` seconds.
 
-    ``name`` is the name of the class of calls, for the log. Classes of calls with separate channels do not use each
-    other's connections, nor open each other's breakers. Each call uses one connection at a time. ``pipelined``: the
-    calls use ``evalsha``, ``eval`` and ``execute_command`` alone, so that they can share one connection; answers to
-    ``execute_command`` are as Redis sends them. Raises ValueError for a wrong URL.
+    ``name`` is the name of the class of calls, for the log. Two objects of this class share neither connections nor
+    breakers. Each call uses one connection at a time. ``pipelined``: the calls use ``evalsha``, ``eval`` and
+    ``execute_command`` alone, so that they can share one connection; answers to ``execute_command`` are as Redis sends
+    them. Raises ValueError for a wrong URL.
     """
 
     def __init__(
