@@ -28,8 +28,8 @@ class Judged(NamedTuple):
     """A look-up whose best candidate was judged by comparing its stored answer with one that was generated too.
 
     ``score`` is the pair scorer's, 0 to 1; pairs that the guard refuses are left out. ``same``: the stored answer would
-    have been right. ``weight`` is 1 / the probability with which look-ups of its kind are judged: misses are judged at
-    no cost, since they are generated anyway, hits only in a random share.
+    have been right. ``weight`` is 1 / the probability with which look-ups of its kind are judged: of hits the share
+    ``shadow_share`` is judged, of near misses the share ``near_miss_share``.
     """
 
     score: float
