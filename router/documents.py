@@ -45,9 +45,9 @@ class SearchMode(StrEnum):
 class PassageOrder(StrEnum):
     """The order of the passages in the context."""
 
-    AUTO = "auto"  # all that there are in the order of the documents; a choice of them with the best at the ends
-    ENDS = "ends"
-    DOCUMENT = "document"
+    AUTO = "auto"  # DOCUMENT if the context has all chunks that exist, otherwise ENDS
+    ENDS = "ends"  # the best passages at the beginning and the end
+    DOCUMENT = "document"  # as in the documents
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,10 +98,10 @@ class TierMemory:
 def collect(memory: TierMemory, view: TierView, at_s: float, gpus: float = 0.0) -> tuple[TierMemory, TierSnapshot]:
     """Returns the next memory and the snapshot of a tier at the instant ``at_s``.
 
-    A report counts from the instant at which it is first seen here, less the age of its numbers by the replica's own
-    measure, so that clocks of replicas do not matter. One that cannot be read leaves the replica without a sample.
-    Cold starts of another model are forgotten. A replica that is new without an order that was seen has an unknown
-    past: its counters start from its first report. ``gpus`` is the number of GPUs of one replica.
+    A report counts from the instant at which it is first seen here, less the age that it gives for its numbers, so that
+    the clocks of replicas do not matter. A report that cannot be read leaves the replica without a sample. Cold starts
+    of another model are forgotten. A new replica whose order no call has seen may have run for long: its counters start
+    from its first report. ``gpus`` is the number of GPUs of one replica.
     """
     remembered = {**memory.absent, **memory.replicas}
     new = [each.replica_id for each in view.replicas if each.replica_id not in remembered]

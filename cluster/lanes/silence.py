@@ -22,8 +22,8 @@ MAX_SILENCE_S = 20.0
 
 @dataclass(slots=True)
 class Silence:
-    """The ticks since a replica was heard last. ``limit_s``: the seconds after which it is lost while another one is
-    heard."""
+    """The time since a replica was heard last, in ``ticks`` of TICK_S. ``limit_s``: the seconds after which it is lost
+    while another one is heard."""
 
     limit_s: float
     ticks: int = 0

@@ -21,10 +21,10 @@ T = TypeVar("T")
 class GuardedConnections:
     """Calls to the Redis at ``url``, at most ``max_in_flight`` at a time, each of at most ``timeout_s`` seconds.
 
-    ``name`` is the name of the class of calls, for the log. Classes of calls with separate channels do not use each
-    other's connections, nor open each other's breakers. Each call uses one connection at a time. ``pipelined``: the
-    calls use ``evalsha``, ``eval`` and ``execute_command`` alone, so that they can share one connection; answers to
-    ``execute_command`` are as Redis sends them. Raises ValueError for a wrong URL.
+    ``name`` is the name of the class of calls, for the log. Two objects of this class share neither connections nor
+    breakers. Each call uses one connection at a time. ``pipelined``: the calls use ``evalsha``, ``eval`` and
+    ``execute_command`` alone, so that they can share one connection; answers to ``execute_command`` are as Redis sends
+    them. Raises ValueError for a wrong URL.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class GuardedConnections:
 
     async def call(self, function: Callable[[Client], Awaitable[T]]) -> T:
         """Calls ``function`` with the client and returns its result. Raises StateUnavailableError if the breaker is
-        open, the deadline passes, Redis fails, or the channel is closed."""
+        open, the deadline passes, Redis fails, or ``close`` was called."""
         if self._closed:
             raise StateUnavailableError("the store is closed", sent=False)
         return await self._counted(self._guard.call(lambda: function(self._client)))

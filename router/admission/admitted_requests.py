@@ -38,7 +38,7 @@ class Ticket:
     """The place of one admitted request: waiting, then running, then gone. ``tokens`` is its expected work, as in
     ``RequestFacts.tokens``. ``objective_s`` is the objective for its time to the first token, in seconds; None: it has
     none. ``in_time``: the request was predicted to meet its objective, so that a miss is the prediction's fault. Both
-    methods may be called again, without effect."""
+    methods may be called again, without effect; ``now`` is on the clock of ``AdmittedRequests``."""
 
     def __init__(
         self,

@@ -474,7 +474,7 @@ class AnswerCache:
         self.judge(HitFeedback(entry.tenant, entry.id, wrong, judge, score, question, 1 / share))
 
     def judge(self, feedback: HitFeedback) -> None:
-        """Counts whether a hit was right, and sends the feedback to the index in the background."""
+        """Counts whether a hit or a near miss was right, and sends the feedback to the index in the background."""
         self._metrics.judged(feedback.tenant, feedback.judge.value, wrong=feedback.wrong)
         if self._index is not None and len(self._writes) < MAX_WRITES:
             self._write(self._tell_index(self._index, feedback))

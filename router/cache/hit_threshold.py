@@ -28,8 +28,8 @@ class Judged(NamedTuple):
     """A look-up whose best candidate was judged by comparing its stored answer with one that was generated too.
 
     ``score`` is the pair scorer's, 0 to 1; pairs that the guard refuses are left out. ``same``: the stored answer would
-    have been right. ``weight`` is 1 / the probability with which look-ups of its kind are judged: misses are judged at
-    no cost, since they are generated anyway, hits only in a random share.
+    have been right. ``weight`` is 1 / the probability with which look-ups of its kind are judged: of hits the share
+    ``shadow_share`` is judged, of near misses the share ``near_miss_share``.
     """
 
     score: float
@@ -83,10 +83,11 @@ def recalibrated(
     """Returns the threshold at which the rate of false hits is at most ``bound``, by the shipped table and
     ``evidence``.
 
-    ``limits`` None: the defaults. NEVER stays NEVER. The table's counts and those of traffic are added up; the table
-    counts less the more different pairs were judged. The result is at most ``limits.max_raise`` above ``threshold_for``
-    and ``limits.max_lower`` below it, in logits. Raises ValueError for a bound or a confidence outside of 0 to 1, and
-    for scores and weights that are no numbers.
+    ``limits`` None: the defaults. If ``threshold_for`` is NEVER, so is the result. The table's counts and those of
+    traffic are added up; the table counts less the more different pairs were judged. The threshold is not lowered
+    before about ``limits.min_different`` different pairs were judged. The result is at most ``limits.max_raise`` above
+    ``threshold_for`` and ``limits.max_lower`` below it, in logits. Raises ValueError for a bound or a confidence
+    outside of 0 to 1, and for scores and weights that are no numbers.
     """
     limits = limits or Limits()
     shipped = threshold_for(table, bound, confidence)

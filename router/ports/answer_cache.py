@@ -256,7 +256,7 @@ class SemanticMatch(NamedTuple):
 
 
 class HitJudge(StrEnum):
-    """The source of a judgement of a hit."""
+    """The source of a judgement of a hit or a near miss."""
 
     CLIENT = "client"  # by POST /v1/cache/feedback
     NEAR_MISS = "near_miss"  # the score was too low for a hit, and the new answer was compared with the stored one

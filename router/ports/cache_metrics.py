@@ -27,7 +27,8 @@ class CacheMetrics(Protocol):
         ...
 
     def judged(self, tenant: str, judge: str, *, wrong: bool) -> None:
-        """Counts a hit that ``judge`` has found right or ``wrong``."""
+        """Counts a hit or a near miss whose answer was found right or ``wrong``. ``judge`` is the value of a
+        ``HitJudge``."""
         ...
 
 

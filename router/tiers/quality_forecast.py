@@ -174,8 +174,8 @@ def features(prompt: Text, read_chars: int = READ_CHARS) -> Features:
 
 
 def unknown_signs(seen: Features, known: frozenset[int]) -> tuple[str, ...]:
-    """Returns the signs for the number of a request's words that are not in ``known``, and for the shares of its words
-    and of its pairs; () if ``known`` is empty."""
+    """Returns the signs for the words and the pairs of a request that are not in ``known``: the number of each, and
+    their share of all its words or pairs. () if ``known`` is empty."""
     if not known:
         return ()
     words, pairs = len(seen.vocabulary - known), len(seen.pairs - known)

@@ -26,6 +26,6 @@ def operators(text: ParsedQuestion) -> frozenset[str]:
 
 
 def operators_differ(one: ParsedQuestion, other: ParsedQuestion) -> bool:
-    """Returns whether each question has an operator that the other does not have."""
+    """Returns whether each question has an operator, as in ``operators``, that the other does not have."""
     first, second = operators(one), operators(other)
     return bool(first - second) and bool(second - first)
