@@ -147,14 +147,15 @@ static void multiply_few_rows(const Product *p, long from, long to) {
 static void multiply_blocks(const Product *p, long first_row, long rows, long index, long panels, float (*sums)[4][TILE_ROWS][PANEL], Leaving *leaving) {
   size_t apart = panel_bytes(p->linear->inputs, BF16);
   long steps = whole_tiles(p->linear->inputs) / TILE_INPUTS, blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
+  long slab = blocks > 2 ? SLAB : steps;  // sums of one pair of blocks need not wait
   TileDots d = {.x_apart = steps * TILE_BYTES, .w_apart = p->gated ? panels_of(p->linear) / 2 * apart : apart};
   long following = p->gated ? apart : 2 * apart;  // bytes to the panels that come next
-  for (long start = 0; start < steps; start += SLAB) {
-    d.steps = least(SLAB, steps - start);
+  for (long start = 0; start < steps; start += slab) {
+    d.steps = least(slab, steps - start);
     d.w = (const char *)p->linear->weights + index * apart + start * TILE_BYTES;
-    const char *next_slab = start + SLAB < steps ? d.w + SLAB * TILE_BYTES : d.w + following - start * TILE_BYTES;
+    const char *next_slab = start + slab < steps ? d.w + slab * TILE_BYTES : d.w + following - start * TILE_BYTES;
     long pairs = (blocks + 1) / 2 * d.steps;
-    d.ahead_lines = (SLAB * TILE_BYTES / LINE + pairs - 1) / pairs;
+    d.ahead_lines = (slab * TILE_BYTES / LINE + pairs - 1) / pairs;
     for (long block = 0; block < blocks; block += 2) {
       long both = least(2, blocks - block), row = first_row + block * TILE_ROWS;
       float(*sum)[TILE_ROWS][PANEL] = sums[block / 2];
