@@ -3,7 +3,7 @@
 // bfloat16: 16 or 32 rows with two panels at once, up to 16 rows with four. A panel is a column of registers as it lies.
 // Whole numbers: a group of 32 inputs is half a register; what it gives is exact, and is scaled and added up as with any
 // other instruction, to the same bits. So a few rows may go without tiles.
-#define SLAB 16  // registers of each of two panels that stay in the first cache while all rows go by, past it
+#define SLAB 16  // registers of two panels, 32 KB, that stay in the first cache while all rows pass it by
 #define MOST_ROWS 512
 #define MOST_ROWS_BYTES (3 << 19)  // of inputs that stay in the second cache while all panels go by
 #define MOST_KEPT_BYTES (1 << 19)  // of a thread's outputs: more would push inputs and weights out of the second cache
