@@ -31,7 +31,13 @@ from tests.engine.test_grouped_weights import product, random_matrix
 
 ANSWER = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
 ROWS = (1, 4, 5, 8, 15, 16, 17, 31, 32, 33, 100, 600)
-SHAPES = [(16, 16), (40, 48), (333, 1056), (64, 80)]  # outputs, inputs: whole registers and parts of them
+SHAPES = [
+    (16, 16),
+    (40, 48),
+    (333, 1056),
+    (64, 80),
+    (320, 80),
+]  # outputs, inputs: whole registers and lines, and parts of them
 WAYS: dict[str, dict[str, Any]] = {
     "one token at a time": {"prefill_chunk": 1},
     "seven tokens at a time": {"prefill_chunk": 7},

@@ -26,6 +26,7 @@ typedef struct {
   void *gated;  // takes act(gate) * up instead of y, [rows][outputs / 2] in tiles; the outputs are all gates, then all ups
   int gelu;
   long first, end;  // rows that the thread multiplies with all panels; else threads share the panels out
+  int past;  // whether whole lines of y are written past the caches, unless they are added to
 } Product;
 
 INLINE long panels_of(const Linear *linear) { return (linear->outputs + PANEL - 1) / PANEL; }
@@ -40,7 +41,8 @@ INLINE void finish(const Product *p, vec acc[][VECS], long row, int rows, long f
         vec value = scales ? acc[i][v] * load(scales + v * LANES) : acc[i][v];
         if (bias) value += load(bias + first + v * LANES);
         if (p->add) value += load(to + v * LANES);
-        store(to + v * LANES, value);
+        if (p->past && !p->add) store_past(to + v * LANES, value);
+        else store(to + v * LANES, value);
       }
     } else {
       const float *value = (const float *)acc[i];

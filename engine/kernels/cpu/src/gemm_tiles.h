@@ -3,9 +3,10 @@
 // bfloat16: 16 or 32 rows with two panels at once, up to 16 rows with four. A panel is a column of registers as it lies.
 // Whole numbers: a group of 32 inputs is half a register; what it gives is exact, and is scaled and added up as with any
 // other instruction, to the same bits. So a few rows may go without tiles.
-#define SLAB 32  // registers of a panel that stay in the first cache while all rows go by
+#define SLAB 16  // registers of two panels, 32 KB, that stay in the first cache while all rows pass it by
 #define MOST_ROWS 512
-#define MOST_ROWS_BYTES (1 << 19)  // of inputs that stay in the second cache while all panels go by
+#define MOST_ROWS_BYTES (3 << 19)  // of inputs that stay in the second cache while all panels go by
+#define MOST_KEPT_BYTES (1 << 19)  // of a thread's outputs: more would push inputs and weights out of the second cache
 #define LINE 64
 #define AHEAD_LINES 64  // of each panel, for few rows
 
@@ -74,11 +75,11 @@ INLINE void dots_of_blocks(const TileDots *d, int blocks, int panels, Leaving *l
   const char *x = d->x, *w = d->w, *ahead = d->ahead;
   long each_step = leaving ? (leaving->rows + d->steps - 1) / d->steps : 0;
   for (long k = 0; k < d->steps; k++, x += TILE_BYTES, w += TILE_BYTES, ahead += d->ahead_lines * LINE) {
-    tile_load(4, x, LINE);
+    tile_load_past(4, x, LINE);
     tile_load(6, w, LINE);
     tile_dot_bf16(0, 4, 6);
     if (panels > 1) { tile_load(7, w + d->w_apart, LINE); tile_dot_bf16(1, 4, 7); }
-    if (blocks > 1) { tile_load(5, x + d->x_apart, LINE); tile_dot_bf16(2, 5, 6); }
+    if (blocks > 1) { tile_load_past(5, x + d->x_apart, LINE); tile_dot_bf16(2, 5, 6); }
     if (blocks > 1 && panels > 1) tile_dot_bf16(3, 5, 7);
     for (int panel = 0; d->ahead_lines && panel < panels; panel++) prefetch_lines(ahead + panel * d->w_apart, d->ahead_lines);
     if (leaving) leave(leaving, each_step);
@@ -146,14 +147,15 @@ static void multiply_few_rows(const Product *p, long from, long to) {
 static void multiply_blocks(const Product *p, long first_row, long rows, long index, long panels, float (*sums)[4][TILE_ROWS][PANEL], Leaving *leaving) {
   size_t apart = panel_bytes(p->linear->inputs, BF16);
   long steps = whole_tiles(p->linear->inputs) / TILE_INPUTS, blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
+  long slab = blocks > 2 ? SLAB : steps;  // sums of one pair of blocks need not wait
   TileDots d = {.x_apart = steps * TILE_BYTES, .w_apart = p->gated ? panels_of(p->linear) / 2 * apart : apart};
   long following = p->gated ? apart : 2 * apart;  // bytes to the panels that come next
-  for (long start = 0; start < steps; start += SLAB) {
-    d.steps = least(SLAB, steps - start);
+  for (long start = 0; start < steps; start += slab) {
+    d.steps = least(slab, steps - start);
     d.w = (const char *)p->linear->weights + index * apart + start * TILE_BYTES;
-    const char *next_slab = start + SLAB < steps ? d.w + SLAB * TILE_BYTES : d.w + following - start * TILE_BYTES;
+    const char *next_slab = start + slab < steps ? d.w + slab * TILE_BYTES : d.w + following - start * TILE_BYTES;
     long pairs = (blocks + 1) / 2 * d.steps;
-    d.ahead_lines = (SLAB * TILE_BYTES / LINE + pairs - 1) / pairs;
+    d.ahead_lines = (slab * TILE_BYTES / LINE + pairs - 1) / pairs;
     for (long block = 0; block < blocks; block += 2) {
       long both = least(2, blocks - block), row = first_row + block * TILE_ROWS;
       float(*sum)[TILE_ROWS][PANEL] = sums[block / 2];
@@ -181,10 +183,13 @@ static void multiply_tiles(const Product *p, long from, long to) {
   _Alignas(64) float sums[MOST_ROWS / (2 * TILE_ROWS)][4][TILE_ROWS][PANEL];
   Leaving leaving = {0};
   long end = p->end ? p->end : p->rows;
+  Product whole = *p;
+  whole.past = (size_t)(end - p->first) * (to - from) * PANEL * sizeof(float) > MOST_KEPT_BYTES;
   for (long row = p->first; row < end; row += most)
     for (long index = from; index < to; index += p->gated ? 1 : 2)
-      multiply_blocks(p, row, least(most, end - row), index, p->gated ? 2 : least(2, to - index), sums, &leaving);
+      multiply_blocks(&whole, row, least(most, end - row), index, p->gated ? 2 : least(2, to - index), sums, &leaving);
   leave(&leaving, leaving.rows);
+  if (whole.past) order_stores_past();
 }
 
 #if TILES == HARDWARE && defined(__AVX512VNNI__)

@@ -32,6 +32,8 @@ static void tile_load(int to, const void *from, long stride) {
     memcpy(tile_registers[to].bytes[row], (const char *)from + row * stride, tile_shapes.row_bytes[to]);
 }
 
+INLINE void tile_load_past(int to, const void *from, long stride) { tile_load(to, from, stride); }
+
 static void tile_store(int from, void *to, long stride) {
   for (int row = 0; row < tile_shapes.rows[from]; row++)
     memcpy((char *)to + row * stride, tile_registers[from].bytes[row], tile_shapes.row_bytes[from]);
@@ -78,6 +80,9 @@ INLINE void release_shapes(void) {}
 #define tile_zero(to) __asm__ volatile("tilezero %%tmm" #to ::: "memory")
 #define tile_load(to, from, stride) \
   __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #to ::"r"((const void *)(from)), "r"((long)(stride)) : "memory")
+// Past the first cache: what is there already, and is needed sooner, stays.
+#define tile_load_past(to, from, stride) \
+  __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #to ::"r"((const void *)(from)), "r"((long)(stride)) : "memory")
 #define tile_store(from, to, stride) \
   __asm__ volatile("tilestored %%tmm" #from ", (%0,%1,1)" ::"r"((void *)(to)), "r"((long)(stride)) : "memory")
 #define tile_dot_bf16(sums, inputs, weights) __asm__ volatile("tdpbf16ps %%tmm" #weights ", %%tmm" #inputs ", %%tmm" #sums ::)

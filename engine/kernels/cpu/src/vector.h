@@ -50,6 +50,22 @@ enum { F32 = 0, BF16 = 1, INT8 = 2, FP8 = 3, INT4 = 4, GROUPED4 = 5, GROUPED8 = 
 
 INLINE vec load(const float *from) { return *(const vec_u *)from; }
 INLINE void store(float *to, vec value) { *(vec_u *)to = value; }
+// Past the caches, where a vector is a line of them: else, or in part of one, a plain store. Nobody else may read what was
+// stored so before `order_stores_past`.
+INLINE void store_past(float *to, vec value) {
+#if defined(__AVX512F__)
+  if ((uintptr_t)to % BYTES == 0) {
+    _mm512_stream_ps(to, (__m512)value);
+    return;
+  }
+#endif
+  store(to, value);
+}
+INLINE void order_stores_past(void) {
+#if defined(__AVX512F__)
+  _mm_sfence();
+#endif
+}
 INLINE vec splat(float value) { return (vec){} + value; }
 
 // Two bfloat16 lie in each 32-bit lane; a bfloat16 is the upper half of a float.
