@@ -14,9 +14,7 @@ from ray.scripts import scripts
 
 def main() -> int:
     """Runs Ray's command line with the arguments of this process. Returns its exit code."""
-    if not hasattr(scripts, "get_ray_client_dependency_error"):
-        print("this release of Ray may start its client server", flush=True)
-    scripts.get_ray_client_dependency_error = lambda: "not wanted on one machine"
+    scripts.get_ray_client_dependency_error = lambda: ImportError("not wanted on one machine")
     return int(scripts.main() or 0)
 
 

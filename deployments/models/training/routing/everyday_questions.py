@@ -1,7 +1,8 @@
 """Everyday questions, made from templates: worded like tasks of the curriculum, about things that it does not teach.
 
 The curriculum has definitions ("What is a replica?"), lists and sentences about a few terms, so that the small tiers
-know its words and phrasings. Of "What is a bridge?" they know every word but no answer.
+know its words and phrasings. Of "What is a bridge?" they know every word but no answer. No noun here is in the open
+questions by which ``auto`` is judged (load_tests/quality).
 """
 
 from __future__ import annotations
@@ -45,15 +46,14 @@ TEMPLATES = (
     "Which is larger, {a} or {other}?",
 )
 NOUNS = """
-bridge ladder kettle blanket garden river mountain desert island forest candle mirror pillow basket bottle spoon
-hammer needle rope tent boat train bicycle engine wheel window door roof wall floor stairs chimney fence gate barn
-horse cow sheep goat rabbit fox wolf bear tiger elephant monkey snake frog eagle owl duck spider beetle whale shark
-salmon oak rose tulip mushroom carrot onion potato tomato lemon orange grape cherry peach soup salad sandwich cake
-pilot nurse baker carpenter plumber dentist lawyer judge soldier sailor painter singer dancer actor engineer chemist
-museum library theatre stadium airport harbour factory office market bakery pharmacy prison castle palace temple
-song poem novel letter diary newspaper painting statue violin piano drum flute camera telescope microscope clock
-coat scarf glove shoe ring necklace umbrella suitcase wallet ticket passport stamp coin festival wedding birthday
-storm cloud rainbow earthquake volcano planet comet shadow echo dream promise secret joke mistake habit hobby
+bridge ladder kettle blanket garden desert island forest candle mirror pillow basket bottle spoon hammer needle rope
+tent boat train engine wheel roof wall floor stairs chimney fence gate barn horse sheep goat rabbit fox wolf bear
+tiger elephant monkey snake frog eagle owl duck beetle whale shark salmon oak rose tulip mushroom carrot onion
+potato lemon orange grape cherry peach soup salad sandwich cake pilot nurse baker carpenter plumber dentist lawyer
+judge soldier sailor painter singer dancer actor engineer chemist museum theatre stadium airport harbour factory
+office market pharmacy prison castle palace temple song poem novel diary newspaper painting violin piano drum flute
+camera telescope microscope clock coat scarf glove shoe ring necklace suitcase wallet ticket passport stamp coin
+festival wedding storm cloud rainbow earthquake comet shadow echo dream promise secret joke habit hobby
 """
 
 

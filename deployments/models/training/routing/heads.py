@@ -118,8 +118,12 @@ def refit(
     """Returns a forecaster fitted to ``chances``, 0 to 1, by request and tier. ``seen`` are the requests. The fit
     starts from the weights of ``old``, whose tiers and known words it keeps. The same result for the same arguments."""
     seen = [replace(each, signs=(*each.signs, *unknown_signs(each, old.known))) for each in seen]
-    counts: Counter[Key] = Counter(key for each in seen for key in (*each.words, *each.signs))
-    before: dict[Key, tuple[float, ...]] = {**old.words, **old.signs}
+    counts: Counter[Key] = Counter()
+    for each in seen:
+        counts.update(each.words)
+        counts.update(each.signs)
+    before: dict[Key, tuple[float, ...]] = dict(old.words.items())
+    before.update(old.signs)
     kept = sorted((key for key, count in counts.items() if count >= MIN_OCCURRENCES or key in before), key=str)
     columns = {key: column for column, key in enumerate(kept)}
     none = (0.0,) * len(old.tiers)
