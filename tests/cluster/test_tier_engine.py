@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import psutil
 
-from cluster.app import make_engine
 from cluster.process_memory import return_free_memory
+from cluster.replica.tier_engine import make_engine
 
 
 def test_a_replica_imports_neither_the_router_nor_the_application() -> None:
