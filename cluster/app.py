@@ -20,9 +20,11 @@ from cluster.embedder.deployment import bind_embedder
 from cluster.ingress import Router
 from cluster.lanes.pinned_request_router import PinnedRequestRouter
 from cluster.model_version import model_version
-from cluster.replica.rank_launcher import PlacedRanks, bundles
-from cluster.replica.tier_replica import EngineFactory, OnStep, ReplicaEngine, TierReplica
+from cluster.replica.rank_launcher import bundles
+from cluster.replica.tier_engine import make_engine
+from cluster.replica.tier_replica import EngineFactory, TierReplica
 from cluster.safety.deployment import bind_classifier
+from cluster.small_models.deployment import SmallModelLinks, bind_small_models
 from cluster.telemetry.config import LogsConfig
 from cluster.telemetry.logs import serve_logging
 from engine.model.location import ModelNotFoundError, locate
@@ -40,7 +42,7 @@ MAX_CALLS_PER_REPLICA = 1_000_000
 def build(config: MantaConfig) -> Application:
     """Returns the application for ``serve run``: the deployment ``Router`` as the ingress, one deployment per tier,
     ``SafetyClassifier`` if ``safety.classifier`` is set, ``Embedder`` if ``embedder`` is set, and ``SemanticCache`` if
-    ``cache`` is set.
+    ``cache`` is set; with ``small_models``, ``SmallModels`` instead of these three.
 
     Leaves out the optional tiers whose model is missing. Raises ValueError if no tier is left, and as ``build_with``
     does.
@@ -63,23 +65,11 @@ def missing_tiers(config: MantaConfig) -> list[str]:
     return missing
 
 
-def make_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
-    """Loads the model of a tier and returns its engine, which is not started yet. Called in the replica's process.
-
-    The engine calls ``on_step`` on its own thread, with the deltas of each step. Raises as ``Engine.from_config`` does.
-    """
-    # Imported in the replicas alone: torch takes 3 s, and building the application needs none of it.
-    from engine.async_engine import AsyncEngine
-    from engine.engine import Engine
-
-    launcher = PlacedRanks(tier) if tier.engine.tensor_parallel > 1 else None
-    return AsyncEngine(Engine.from_config(tier.engine, launcher), on_step)
-
-
 def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Application:
     """Returns the application of ``build`` with another engine, for tests and measurements without a real model.
 
-    Raises ValueError as ``bind_classifier``, ``bind_embedder``, ``bind_semantic_cache`` and ``read_forecaster`` do.
+    Raises ValueError as ``bind_classifier``, ``bind_embedder``, ``bind_semantic_cache``, ``bind_small_models`` and
+    ``read_forecaster`` do.
     """
     logs = config.telemetry.logs
     handles: dict[str, Any] = {
@@ -106,9 +96,7 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         graceful_shutdown_timeout_s=config.ingress.drain_timeout_s,
         logging_config=serve_logging(logs),
     )(Router)
-    classifier = None if config.safety.classifier is None else bind_classifier(config.safety.classifier, logs=logs)
-    embedder = None if config.embedder is None else bind_embedder(config.embedder, logs=logs)
-    cache = None if config.cache is None else bind_semantic_cache(config.cache, config.state, embedder, logs=logs)
+    classifier, embedder, cache = small_models(config)
     forecaster = read_forecaster(config)
     policies = config.safety.policies
     return router.bind(
@@ -126,6 +114,18 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         config.telemetry,
         waiting_rooms(config),
     )
+
+
+def small_models(config: MantaConfig) -> SmallModelLinks:
+    """Binds the deployments of the safety classifier, the embedder and the semantic cache, or the one that runs all of
+    them. Returns the routers' links to them. Raises ValueError as ``build_with`` does."""
+    if config.small_models is not None:
+        return bind_small_models(config.small_models, config)
+    logs = config.telemetry.logs
+    classifier = None if config.safety.classifier is None else bind_classifier(config.safety.classifier, logs=logs)
+    embedder = None if config.embedder is None else bind_embedder(config.embedder, logs=logs)
+    cache = None if config.cache is None else bind_semantic_cache(config.cache, config.state, embedder, logs=logs)
+    return SmallModelLinks(classifier, embedder, cache)
 
 
 def read_forecaster(config: MantaConfig) -> Forecaster | None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from cluster.autoscaling.config import AutoscalingConfig
 from cluster.cache.config import SemanticCacheConfig
 from cluster.embedder.config import EmbedderConfig
+from cluster.model_service.config import ReplicaSettings
 from cluster.safety.config import SafetySettings
 from cluster.telemetry.config import TelemetryConfig
 from engine.config import EngineConfig
@@ -28,7 +29,7 @@ from router.tiers.choose_tier import AUTO
 TIER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """Pattern of a tier's name, which is used in URLs, headers and the names of Ray actors."""
 
-RESERVED_NAMES = frozenset({AUTO, EMBEDDINGS, "Router", "SafetyClassifier", "Embedder", "SemanticCache"})
+RESERVED_NAMES = frozenset({AUTO, EMBEDDINGS, "Router", "SafetyClassifier", "Embedder", "SemanticCache", "SmallModels"})
 """Names that no tier may have: the model ``auto``, the ledger's name for embeddings, and the deployments beside the
 tiers."""
 
@@ -218,6 +219,10 @@ class MantaConfig(Settings):
     cache: SemanticCacheConfig | None = None
     """What finds stored answers by the meaning of their question. None, or without ``embedder`` or Redis: they are
     found by their exact question only. ``router.cache`` says whether answers are stored."""
+    small_models: ReplicaSettings | None = None
+    """The replicas of the deployment ``SmallModels``, each of which runs the safety classifier, the embedder and the
+    semantic cache in one process. It saves memory and time on a small machine. None: each is a deployment of its own,
+    with replicas of its own."""
     telemetry: TelemetryConfig = TelemetryConfig()
     """Where traces go, and what logs look like. Metrics need no settings."""
 
@@ -247,6 +252,13 @@ class MantaConfig(Settings):
     @model_validator(mode="after")
     def _check_autoscaling(self) -> Self:
         check_autoscaling(self.autoscaling, self.tiers)
+        return self
+
+    @model_validator(mode="after")
+    def _check_small_models(self) -> Self:
+        services = {"safety.classifier": self.safety.classifier, "embedder": self.embedder, "cache": self.cache}
+        used = {name: service for name, service in services.items() if service is not None}
+        check_small_models(self.small_models, used)
         return self
 
     @model_validator(mode="after")
@@ -312,6 +324,7 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
         embedder=config.embedder,
         cache=config.cache,
         autoscaling=None if config.autoscaling is None else config.autoscaling.without(missing),
+        small_models=config.small_models,
         telemetry=config.telemetry,
     )
 
@@ -377,6 +390,18 @@ def check_autoscaling(autoscaling: AutoscalingConfig | None, tiers: Sequence[Tie
             raise ValueError(f"{key}.warm: there is no warm pool yet; raise min")
     if autoscaling.followers:
         raise ValueError("autoscaling.followers: only tiers are scaled yet; these have replicas")
+
+
+def check_small_models(small_models: ReplicaSettings | None, services: Mapping[str, ReplicaSettings]) -> None:
+    """Raises ValueError, naming the setting, if ``small_models`` is set, but none of the ``services`` that share its
+    replicas is, or one of them has settings of replicas of its own."""
+    if small_models is None:
+        return
+    if not services:
+        raise ValueError("small_models: there is no safety.classifier, embedder or cache to run")
+    for name, service in services.items():
+        for key in sorted(service.model_fields_set & ReplicaSettings.model_fields.keys()):
+            raise ValueError(f"{name}.{key}: with small_models, small_models.{key} takes its place")
 
 
 def check_prices(prices: Collection[str], tiers: Sequence[str]) -> None:

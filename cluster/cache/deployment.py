@@ -17,10 +17,12 @@ from cluster.cache.semantic_cache_client import SemanticCacheClient
 from cluster.cache.semantic_cache_replica import LocalParts, SemanticCacheReplica
 from cluster.config import StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
+from cluster.embedder.embedder_client import EmbedderDescription
 from cluster.model_service.deployment import MAX_CALLS_PER_REPLICA, asked, pickling
 from cluster.telemetry.config import LogsConfig
 from cluster.telemetry.logs import serve_logging
 from router.ports.answer_cache import HitFeedback, SemanticQuestion, SemanticUnavailableError
+from router.ports.embedder import Embedder
 
 NAME = "SemanticCache"
 
@@ -46,23 +48,10 @@ def bind_semantic_cache(
 ) -> SemanticCacheLink | None:
     """Binds the deployment and returns the routers' link to it. ``logs`` None: the defaults.
 
-    Returns None, after a line in the log, if the semantic cache cannot run and only exact hits are possible: without an
-    embedder, without Redis, or without an optional pair model. Raises ValueError, naming the setting, if a pair model
-    that is not optional is missing, or any is malformed.
+    Returns None if ``can_run`` says that the semantic cache cannot run, and raises ValueError as it does.
     """
-    if embedder is None or not state.shared:
-        what = "an embedder" if embedder is None else "Redis (state.url), which the index follows"
-        logger.warning("answers are found by their exact question only: the semantic cache needs %s", what)
+    if not can_run(config, state, embedder, make_pair_stage):
         return None
-    try:
-        make_pair_stage(config)
-    except FileNotFoundError as error:
-        if config.optional:
-            logger.warning("answers are found by their exact question only: %s", error)
-            return None
-        raise ValueError(f"cache.pair_model: {error}") from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cache.pair_model: {error}") from error
     logs = logs or LogsConfig()
     deployment: Any = serve.deployment(
         name=NAME,
@@ -78,15 +67,44 @@ def bind_semantic_cache(
     return SemanticCacheLink(config, deployment.bind(config, make_parts, embedder, logs))
 
 
+def can_run(
+    config: SemanticCacheConfig,
+    state: StateConfig,
+    embedder: EmbedderLink | EmbedderDescription | None,
+    make_pair_stage: MakePairStage = read_pair_stage,
+) -> bool:
+    """Returns whether the semantic cache can run. False, after a line in the log, if only exact hits are possible:
+    without an ``embedder``, without Redis, or without an optional pair model.
+
+    Raises ValueError, naming the setting, if a pair model that is not optional is missing, or any is malformed.
+    """
+    if embedder is None or not state.shared:
+        what = "an embedder" if embedder is None else "Redis (state.url), which the index follows"
+        logger.warning("answers are found by their exact question only: the semantic cache needs %s", what)
+        return False
+    try:
+        make_pair_stage(config)
+    except FileNotFoundError as error:
+        if config.optional:
+            logger.warning("answers are found by their exact question only: %s", error)
+            return False
+        raise ValueError(f"cache.pair_model: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cache.pair_model: {error}") from error
+    return True
+
+
 def redis_parts(
-    config: SemanticCacheConfig, state: StateConfig, make_pair_stage: MakePairStage, embedder: EmbedderLink
+    config: SemanticCacheConfig, state: StateConfig, make_pair_stage: MakePairStage, embedder: EmbedderLink | Embedder
 ) -> LocalParts:
-    """Returns the parts of a replica. It is called in the replica's process. Raises ValueError if ``state`` has no
-    Redis or its URL cannot be used, and what ``make_pair_stage`` raises."""
+    """Returns the parts of a replica. It is called in the replica's process. ``embedder`` is the link to the embedder's
+    deployment, or an embedder in this process. Raises ValueError if ``state`` has no Redis or its URL cannot be used,
+    and what ``make_pair_stage`` raises."""
     url = state.read_url()
     if url is None:
         raise ValueError("state.url: the semantic cache needs Redis")
-    return RedisParts(config, state, url, embedder_client(embedder), make_pair_stage(config))
+    used = embedder_client(embedder) if isinstance(embedder, EmbedderLink) else embedder
+    return RedisParts(config, state, url, used, make_pair_stage(config))
 
 
 def semantic_cache_client(link: SemanticCacheLink) -> SemanticCacheClient:

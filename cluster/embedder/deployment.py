@@ -37,12 +37,25 @@ def bind_embedder(
     """Binds the deployment and returns the routers' link to it. ``make_embedder`` None: the model of ``config`` is
     loaded. ``logs`` None: the defaults.
 
+    Returns None and raises ValueError as ``described_embedder`` does.
+    """
+    description = described_embedder(config)
+    if description is None:
+        return None
+    logs = logs or LogsConfig()
+    deployment = model_deployment(NAME, EmbedderReplica, config, logs)
+    return EmbedderLink(config, description, deployment.bind(config, make_embedder, logs))
+
+
+def described_embedder(config: EmbedderConfig) -> EmbedderDescription | None:
+    """Returns the description of the embedder that will run the files of ``config``.
+
     Returns None, after a line in the log, if the model is optional and not on this machine. Raises ValueError, naming
     the setting, if a model that is not optional is missing, or any is malformed. So the error appears before the start
     of replicas.
     """
     try:
-        artefact = read_artefact(config)
+        return described(read_artefact(config))
     except ModelNotFoundError as error:
         if config.optional:
             logger.warning("without embeddings: %s", error)
@@ -50,9 +63,6 @@ def bind_embedder(
         raise ValueError(f"embedder.model: {error}") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"embedder.model: {error}") from error
-    logs = logs or LogsConfig()
-    deployment = model_deployment(NAME, EmbedderReplica, config, logs)
-    return EmbedderLink(config, described(artefact), deployment.bind(config, make_embedder, logs))
 
 
 def described(artefact: SentenceArtefact) -> EmbedderDescription:

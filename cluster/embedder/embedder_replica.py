@@ -9,6 +9,7 @@ from typing import Protocol
 from cluster.embedder.config import EmbedderConfig
 from cluster.embedder.embedder_reply import EmbedderReply
 from cluster.model_service.model_health import check_not_stuck
+from cluster.process_memory import return_free_memory
 from cluster.telemetry.config import LogsConfig
 from cluster.telemetry.logs import replica_logs
 from router.ports.embedder import Embedder, EmbedderUnavailableError, TextTooLongError
@@ -36,6 +37,7 @@ class EmbedderReplica:
     ) -> None:
         replica_logs(logs or LogsConfig())
         self._embedder = (make_embedder or load_embedder)(config)
+        return_free_memory()
 
     async def embed(self, texts: Sequence[str]) -> EmbedderReply:
         """Returns the embeddings of ``texts``. If the call is cancelled, its texts that still wait are dropped."""

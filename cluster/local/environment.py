@@ -29,7 +29,7 @@ _PORTS = range(20_000, 32_000)
 INGRESS_PORTS = 64
 """Ports for ingress replicas, for each of HTTP and gRPC. It is more than there are replicas, because the port of a
 replica that has ended is not used again for a while."""
-_SINGLE_PORTS = 9
+_SINGLE_PORTS = 8
 _BLOCK = 2 * INGRESS_PORTS + _SINGLE_PORTS
 
 # Copied from the caller's environment; all other variables are set here. Ray's own are left out on purpose: RAY_ADDRESS
@@ -89,7 +89,6 @@ class LocalPorts:
 
     dashboard: int
     dashboard_agent: int
-    ray_client: int
     metrics: int
     """Ray's Prometheus endpoint."""
     haproxy_metrics: int
@@ -113,7 +112,6 @@ class LocalPorts:
         return cls(
             dashboard=dashboard if is_free(dashboard) else next(single),
             dashboard_agent=next(single),
-            ray_client=next(single),
             metrics=next(single),
             haproxy_metrics=next(single),
             haproxy_stats=next(single),
@@ -242,6 +240,8 @@ def _libraries() -> dict[str, str]:
     return {
         # Several engines share the machine; each sets its own thread count from the config.
         "OMP_NUM_THREADS": "1",
+        # By default each of the 30 threads of an actor has a heap of its own, with gaps of its own.
+        "MALLOC_ARENA_MAX": "2",
         # torch's threads sleep while they wait for one another. Otherwise they spin, and on cores that others use as
         # well the model of `general` takes 3 to 7 s of CPU to load instead of 2. The kernels' threads are not OpenMP's.
         "OMP_WAIT_POLICY": "passive",

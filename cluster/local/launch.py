@@ -34,9 +34,10 @@ from cluster.local.serve_config_loader import (
     example_model,
     load,
     needs_state,
-    optional_deployments,
+    optional_models,
     with_state,
 )
+from engine.model.location import ModelNotFoundError, locate
 
 POLL_S = 0.25  # between two checks of a condition
 DRAIN_S = 30.0
@@ -139,10 +140,9 @@ class LocalService:
         with phases.phase("application"):
             self._wait(self._is_ready, deadline)
 
-    def missing_deployments(self) -> dict[str, str]:
-        """Returns the model of each optional deployment that the service has started without, by its name."""
-        running = {name for each in self._applications().values() for name in each.get("deployments", {})}
-        return {name: model for name, model in optional_deployments(self.config).items() if name not in running}
+    def missing_models(self) -> dict[str, str]:
+        """Returns each optional model that is not on this machine, by what the service has started without."""
+        return {name: model for name, model in optional_models(self.config).items() if not is_here(model)}
 
     def watch(self) -> None:
         """Waits for the end of the service and never returns.
@@ -216,6 +216,15 @@ def explain(application: dict[str, Any]) -> str:
         if deployment["status"] != "HEALTHY"
     ]
     return "\n".join(messages)
+
+
+def is_here(model: str) -> bool:
+    """Returns whether the files of ``model`` are on this machine, as the application looks for them."""
+    try:
+        locate(model)
+    except ModelNotFoundError:
+        return False
+    return True
 
 
 def answers_ok(url: str) -> bool:
@@ -306,8 +315,8 @@ def banner(service: LocalService, seconds: float) -> str:
     model = example_model(service.config)
     body = json.dumps({"model": model, "stream": True, "temperature": 0, "messages": messages})
     missing = "".join(
-        f"\n  without the deployment {name}: {model} is not there; `make install` brings it where it can be had"
-        for name, model in service.missing_deployments().items()
+        f"\n  without {name}: {model} is not there; `make install` brings it where it can be had"
+        for name, model in service.missing_models().items()
     )
     return f"""Manta: ready after {seconds:.1f} s
   API        {service.url}/v1

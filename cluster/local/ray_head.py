@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sysconfig
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -118,12 +118,16 @@ class RayHead:
 
 
 def _command(directory: Path, ports: LocalPorts) -> list[str]:
-    """Returns the command line of ``ray start``."""
+    """Returns the command line of ``ray start``, in the process that waits in its place."""
     return [
-        str(Path(sysconfig.get_path("scripts")) / "ray"),
+        sys.executable,
+        "-m",
+        "cluster.local.ray_head_process",
+        sys.executable,
+        "-m",
+        "cluster.local.ray_start",
         "start",
         "--head",
-        "--block",  # the process stays in the foreground, and ends Ray's processes when it ends
         f"--temp-dir={directory / 'ray'}",
         f"--node-ip-address={LOOPBACK}",
         "--port=0",
@@ -133,7 +137,6 @@ def _command(directory: Path, ports: LocalPorts) -> list[str]:
         f"--dashboard-port={ports.dashboard}",
         f"--dashboard-agent-listen-port={ports.dashboard_agent}",
         f"--metrics-export-port={ports.metrics}",
-        f"--ray-client-server-port={ports.ray_client}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
         "--disable-usage-stats",
         "--include-log-monitor=false",  # it sends logs to the drivers that connect; there are none here

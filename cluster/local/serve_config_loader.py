@@ -113,9 +113,9 @@ def example_model(config: Mapping[str, Any]) -> str:
     return AUTO
 
 
-def optional_deployments(config: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the model of each optional deployment in ``config`` by the deployment's name, whether the model is
-    installed or not. These are the optional tiers, and ``Embedder``."""
+def optional_models(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns a file of each optional model in ``config``, whether it is installed or not, by what the service lacks
+    without it: the name of a tier, or ``embeddings``."""
     found: dict[str, str] = {}
     for application in config["applications"]:
         arguments = application.get("args") or {}
@@ -124,5 +124,5 @@ def optional_deployments(config: Mapping[str, Any]) -> dict[str, str]:
         found |= {row["name"]: row["engine"]["model"] for row in rows if row.get("optional")}
         embedder = arguments.get("embedder") or {}
         if embedder.get("optional"):
-            found["Embedder"] = embedder["model"]
+            found["embeddings"] = f"{embedder['model']}/modules.json"  # the model is a directory
     return found

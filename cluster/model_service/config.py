@@ -1,5 +1,5 @@
-"""``ModelServiceConfig``: the settings that all deployments of small models have, and ``ServiceConfig``: those of any
-deployment that routers call with a deadline."""
+"""The settings of deployments of small models. ``ReplicaSettings``: those of the replicas. ``ServiceConfig`` adds those
+of the routers' calls to them, and ``ModelServiceConfig`` those of batches."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ServiceConfig(Settings):
-    """The settings of a deployment that routers call, and of these calls."""
+class ReplicaSettings(Settings):
+    """The settings of the replicas of a deployment."""
 
     replicas: int = Field(1, ge=1)
     """Replicas. Each computes on one thread."""
     num_cpus: float = Field(1.0, ge=0)
     """CPU cores that Ray reserves for each replica. 0 if the service shares a small machine."""
+    health_check_period_s: float = Field(10.0, gt=0)
+    """Seconds between Serve's health checks of a replica. After three failures in a row Serve replaces the replica."""
+
+
+class ServiceConfig(ReplicaSettings):
+    """The settings of a deployment that routers call, and of these calls."""
+
     max_faults: int = Field(5, ge=1)
     """Failed calls in a row after which the deployment is not asked for a while (circuit breaker)."""
     open_s: float = Field(1.0, gt=0)
     """Seconds until it is asked again after that; twice as long after each further failure, up to max_open_s."""
     max_open_s: float = Field(10.0, gt=0)
     """The longest time for which it is not asked, in seconds. It is used again at most this long after it is back."""
-    health_check_period_s: float = Field(10.0, gt=0)
-    """Seconds between Serve's health checks of a replica. After three failures in a row Serve replaces the replica."""
 
 
 class ModelServiceConfig(ServiceConfig):

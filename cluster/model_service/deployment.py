@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from cluster.model_service.config import ServiceConfig
+from cluster.model_service.config import ReplicaSettings
 from cluster.telemetry.config import LogsConfig
 from cluster.telemetry.logs import serve_logging
 
@@ -23,7 +23,7 @@ MAX_CALLS_PER_REPLICA = 1_000_000
 """Calls gather in the replica, which batches them. Callers have deadlines, so Serve must never queue calls itself."""
 
 
-def model_deployment(name: str, replica: type, config: ServiceConfig, logs: LogsConfig) -> Any:
+def model_deployment(name: str, replica: type, config: ReplicaSettings, logs: LogsConfig) -> Any:
     """Returns the deployment ``name`` of the actor class ``replica``. The caller binds it to the actor's arguments."""
     return serve.deployment(
         name=name,

@@ -31,6 +31,7 @@ from cluster.lanes.lane_messages import (
     unpack_request,
 )
 from cluster.model_version import model_version
+from cluster.process_memory import return_free_memory
 from cluster.replica.engine_counts import engine_counts
 from cluster.replica.lane_registry import LaneRegistry
 from cluster.replica.speed_group import accelerator_of_node, speed_group
@@ -133,6 +134,7 @@ class TierReplica:
         self._version = model_version(tier.engine)
         self._engine = make_engine(tier, self._on_step)
         self._engine.start()
+        return_free_memory()
         self._start_s = time.monotonic() - began
         self._latencies = LatencyWindow(time.monotonic())
         kernels = self._engine.metrics().kernels

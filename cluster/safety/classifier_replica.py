@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cluster.model_service.model_health import check_not_stuck
+from cluster.process_memory import return_free_memory
 from cluster.safety.classifier_reply import ClassifierReply
 from cluster.safety.config import ClassifierConfig
 from cluster.telemetry.config import LogsConfig
@@ -39,6 +40,7 @@ class ClassifierReplica:
     ) -> None:
         replica_logs(logs or LogsConfig())
         self._classifier = (make_classifier or load_classifier)(config)
+        return_free_memory()
 
     async def classify(self, texts: Sequence[str], tenant: str = "") -> ClassifierReply:
         """Returns the scores of each text of a tenant. If the call is cancelled, its texts that still wait are

@@ -33,16 +33,24 @@ def bind_classifier(
     """Binds the deployment and returns the routers' link to it. ``make_classifier`` None: the model of ``config`` is
     loaded. ``logs`` None: the defaults.
 
+    Raises ValueError as ``classifier_version`` does.
+    """
+    version = classifier_version(config)
+    logs = logs or LogsConfig()
+    deployment = model_deployment(NAME, ClassifierReplica, config, logs)
+    return ClassifierLink(config, version, deployment.bind(config, make_classifier, logs))
+
+
+def classifier_version(config: ClassifierConfig) -> str:
+    """Returns the version of the classifier's files.
+
     Raises ValueError, naming the setting, if the model's config.json is missing or wrong. So the error appears before
     the start of replicas.
     """
     try:
-        version = read_artefact(config.model).version
+        return read_artefact(config.model).version
     except (OSError, ValueError) as error:
         raise ValueError(f"safety.classifier.model: {error}") from error
-    logs = logs or LogsConfig()
-    deployment = model_deployment(NAME, ClassifierReplica, config, logs)
-    return ClassifierLink(config, version, deployment.bind(config, make_classifier, logs))
 
 
 def classifier_client(link: ClassifierLink) -> ClassifierClient:

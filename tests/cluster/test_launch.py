@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from cluster.local.environment import INGRESS_PORTS, LOOPBACK, LocalPorts, is_free, local_environment, prepare_directory
-from cluster.local.launch import main
+from cluster.local.launch import is_here, main
 from cluster.local.process_tree import is_running
 from cluster.local.serve_config_loader import ConfigFileError, example_model, load, resolve
 from router.config import RouterConfig
@@ -72,7 +72,7 @@ class TestEnvironment:
     def test_the_ports_are_distinct_and_free(self) -> None:
         ports = LocalPorts.free()
 
-        singles = [ports.dashboard, ports.dashboard_agent, ports.ray_client, ports.metrics]
+        singles = [ports.dashboard, ports.dashboard_agent, ports.metrics]
         singles += [ports.haproxy_metrics, ports.haproxy_stats, ports.fallback_http, ports.fallback_grpc]
         blocks = [*range(ports.ingress_http, ports.ingress_http + INGRESS_PORTS)]
         blocks += range(ports.ingress_grpc, ports.ingress_grpc + INGRESS_PORTS)
@@ -209,7 +209,7 @@ class TestService:
     """Real Ray, a small application, and what is left afterwards."""
 
     def test_it_becomes_ready_and_leaves_nothing(self, tmp_path: Path) -> None:
-        port = LocalPorts.free().ray_client
+        port = LocalPorts.free().fallback_http
         launcher = Launcher(write_config(tmp_path, "{}"), port)
 
         try:
@@ -231,7 +231,7 @@ class TestService:
         assert not launcher.directory(output).exists()
 
     def test_a_broken_application_is_reported_and_leaves_nothing(self, tmp_path: Path) -> None:
-        port = LocalPorts.free().ray_client
+        port = LocalPorts.free().fallback_http
         launcher = Launcher(write_config(tmp_path, "{broken: true}"), port)
 
         try:
@@ -320,3 +320,55 @@ class Launcher:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self._lines.append(line)
+
+
+HEAD = [sys.executable, "-m", "cluster.local.ray_head_process"]
+
+
+def head_process(*command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([*HEAD, *command], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
+
+
+def leaving(seconds: str) -> tuple[str, ...]:
+    """A command that ends at once and leaves two processes, whose ids it prints: one sleeps for ``seconds``."""
+    python = sys.executable
+    sleep = f'{python} -c "import time; time.sleep({{}})"'
+    return "sh", "-c", f"{sleep.format(60)} & echo $!; {sleep.format(seconds)} & echo $!"
+
+
+def ids(process: subprocess.Popen[str]) -> list[int]:
+    assert process.stdout is not None
+    return [int(process.stdout.readline()) for _ in range(2)]
+
+
+class TestRayHeadProcess:
+    def test_it_ends_with_an_error_when_one_that_was_left_ends_and_ends_the_others(self) -> None:
+        with head_process(*leaving("0.5")) as process:
+            left = ids(process)
+            code = process.wait(20)
+            assert process.stdout is not None
+            assert "has ended" in process.stdout.read()
+
+        assert code == 1
+        assert not [pid for pid in left if psutil.pid_exists(pid)]
+
+    def test_sigterm_ends_all_that_was_left(self) -> None:
+        with head_process(*leaving("60")) as process:
+            left = ids(process)
+            process.terminate()
+            code = process.wait(20)
+
+        assert code == 0
+        assert not [pid for pid in left if psutil.pid_exists(pid)]
+
+    def test_a_command_that_fails_gives_its_exit_code(self) -> None:
+        with head_process("sh", "-c", "exit 7") as process:
+            assert process.wait(20) == 7
+
+
+def test_an_optional_model_that_is_not_here_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").touch()
+
+    assert is_here(str(tmp_path / "model.gguf"))
+    assert not is_here(str(tmp_path / "other.gguf"))
+    assert not is_here("package:no-such-package/model.gguf")

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.app import missing_tiers
 from cluster.config import MantaConfig, without_tiers
-from cluster.local.serve_config_loader import optional_deployments
+from cluster.local.serve_config_loader import optional_models
 
 
 def config(tmp_path: Path, **router: Any) -> MantaConfig:
@@ -97,9 +97,9 @@ def test_the_launcher_knows_what_is_optional(as_list: bool) -> None:
     tiers = [{"name": name, **row} for name, row in rows.items()] if as_list else rows
 
     arguments: dict[str, Any] = {"tiers": tiers, "embedder": {"model": "package:some/model", "optional": True}}
-    assert optional_deployments({"applications": [{"args": arguments}]}) == {
+    assert optional_models({"applications": [{"args": arguments}]}) == {
         "general": "package:some/model.gguf",
-        "Embedder": "package:some/model",
+        "embeddings": "package:some/model/modules.json",
     }
     arguments["embedder"] = {"model": "models/embedder"}
-    assert optional_deployments({"applications": [{"args": arguments}]}).keys() == {"general"}
+    assert optional_models({"applications": [{"args": arguments}]}).keys() == {"general"}

@@ -14,10 +14,11 @@ from pydantic import ValidationError
 from ray import serve
 from ray.util.placement_group import placement_group_table
 
-from cluster.app import make_engine, tier_deployment
+from cluster.app import tier_deployment
 from cluster.config import PlacementConfig, TierConfig
 from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.replica.rank_launcher import bundles
+from cluster.replica.tier_engine import make_engine
 from cluster.serve_backend import ServeBackend
 from cluster.telemetry.config import LogsConfig
 from engine.api import Conversation, GenerationRequest, Message, SamplingParams

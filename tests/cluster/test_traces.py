@@ -21,10 +21,10 @@ import pytest
 from pydantic import ValidationError
 from starlette.types import Message
 
-from cluster.app import make_engine
 from cluster.config import PlacementConfig, TierConfig
 from cluster.lanes.lane_messages import LaneItem
 from cluster.lanes.replica_directory import ReplicaDirectory
+from cluster.replica.tier_engine import make_engine
 from cluster.replica.tier_replica import TierReplica
 from cluster.serve_backend import ServeBackend
 from cluster.telemetry import trace_sampling

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,10 +16,14 @@ from hypothesis import strategies as st
 from deployments.models.training.curriculum.task import Task, Turn
 from deployments.models.training.curriculum.task import ask as question
 from deployments.models.training.routing.answers import MAX_TOKENS, Answer, ask, key
-from deployments.models.training.routing.heads import Fit, area_under_curve, fit
+from deployments.models.training.routing.everyday_questions import NOUNS, everyday_questions
+from deployments.models.training.routing.heads import Fit, area_under_curve, fit, refit
+from deployments.models.training.routing.open_prompts import OPEN
 from deployments.models.training.routing.sweep import Item, best, oracle, outcome, sweep
 from engine.api import Conversation, FinishReason, SamplingParams, Usage
 from engine.completion import Completion
+from load_tests.quality.open_questions.question import read_open_questions
+from load_tests.quality.options import OPEN_QUESTIONS
 from router.tiers.quality_forecast import Features, Forecaster, features
 
 MODELS = Path(__file__).parents[2] / "deployments" / "models"
@@ -223,3 +228,36 @@ class TestTheSweep:
         assert chosen is not None
         assert chosen.point == outcome(tasks, [0, 2], SIZES)
         assert best(settings, 1.01) is None
+
+
+class TestTheRefit:
+    def test_open_requests_get_new_chances_and_tasks_keep_theirs(self, fitted: Fit) -> None:
+        tasks = planted(600, seed=7)[0]
+        opened = [features(f"Why do people like the colour of the {noun}?") for noun in ["sea", "sky", "sun"] * 40]
+        kept = [fitted.forecaster.expect(each) for each in tasks]
+        sure = (0.0, 0.0, 1.0)
+
+        new = refit(fitted.forecaster, [*tasks, *opened], [*kept, *[sure] * len(opened)])
+
+        for each, before in zip(tasks, kept, strict=True):
+            assert new.expect(each) == pytest.approx(before, abs=0.05)
+        assert new.expect(features("Why do people like the taste of the soup?")) == pytest.approx(sure, abs=0.1)
+        assert (new.tiers, new.known) == (fitted.forecaster.tiers, fitted.forecaster.known)
+
+
+class TestEverydayQuestions:
+    def test_they_are_different_the_same_for_a_seed_and_open(self) -> None:
+        one, other = everyday_questions(300, 1), everyday_questions(300, 1)
+
+        assert one == other != everyday_questions(300, 2)
+        assert len({task.turns[-1].content for task in one}) == 300
+        assert {task.family for task in one} == {OPEN}
+
+    def test_they_are_about_nothing_that_auto_is_judged_by(self) -> None:
+        asked = " ".join(item.messages[-1].content.lower() for item in read_open_questions(OPEN_QUESTIONS).items)
+
+        assert not set(NOUNS.split()) & set(re.findall(r"[a-z]+", asked))
+
+    def test_more_than_there_are_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="there are"):
+            everyday_questions(1_000_000, 1)

@@ -14,6 +14,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _get_ray_resource
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from cluster.local.serve_config_loader import ConfigFileError
+from cluster.model_service.config import ReplicaSettings
 from k8s.serve_config import IMAGE_ROOT, MIN_CPUS, ROOT, SOURCES, clustered, digest, manifests
 from tests.k8s.overlays import OVERLAYS, manta_config, objects, ray_groups, ray_service, serve_config
 
@@ -118,11 +119,13 @@ def demands(overlay: str) -> list[tuple[str, dict[str, float]]]:
     """What each replica of an overlay asks of Ray, with the name of its deployment; of scaled tiers the fewest."""
     config = manta_config(overlay)
     found = [("Router", {"CPU": config.ingress.num_cpus})] * config.ingress.replicas
-    services = {
+    services: dict[str, ReplicaSettings | None] = {
         "SafetyClassifier": config.safety.classifier,
         "Embedder": config.embedder,
         "SemanticCache": config.cache,
     }
+    if config.small_models is not None:
+        services = {"SmallModels": config.small_models}
     for name, service in services.items():
         assert service is not None
         found += [(name, {"CPU": service.num_cpus})] * service.replicas

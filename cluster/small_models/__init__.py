@@ -1,0 +1,1 @@
+"""The deployment ``SmallModels``: safety classifier, embedder and semantic cache in one process."""

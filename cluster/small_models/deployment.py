@@ -1,0 +1,45 @@
+"""The deployment ``SmallModels``, which takes the place of ``SafetyClassifier``, ``Embedder`` and ``SemanticCache``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cluster.cache.deployment import SemanticCacheLink, can_run
+from cluster.config import MantaConfig
+from cluster.embedder.deployment import EmbedderLink, described_embedder
+from cluster.model_service.config import ReplicaSettings
+from cluster.model_service.deployment import model_deployment
+from cluster.safety.deployment import ClassifierLink, classifier_version
+from cluster.small_models.small_models_replica import HostedModels, SmallModelsReplica
+
+NAME = "SmallModels"
+
+
+class SmallModelLinks(NamedTuple):
+    """The data that a router needs to call the small models, in one deployment or in three; None: there is none."""
+
+    classifier: ClassifierLink | None
+    embedder: EmbedderLink | None
+    cache: SemanticCacheLink | None
+
+
+def bind_small_models(settings: ReplicaSettings, config: MantaConfig) -> SmallModelLinks:
+    """Binds the deployment, with replicas as ``settings`` says, and returns the routers' links to it.
+
+    Raises ValueError, naming the setting, as ``bind_classifier``, ``bind_embedder`` and ``bind_semantic_cache`` do.
+    """
+    classifier, embedder, cache = config.safety.classifier, config.embedder, config.cache
+    version = None if classifier is None else classifier_version(classifier)
+    description = None if embedder is None else described_embedder(embedder)
+    if cache is not None and not can_run(cache, config.state, description):
+        cache = None
+    if version is None and description is None:
+        return SmallModelLinks(None, None, None)
+    hosted = HostedModels(classifier, None if description is None else embedder, cache, config.state)
+    logs = config.telemetry.logs
+    handle = model_deployment(NAME, SmallModelsReplica, settings, logs).bind(hosted, logs)
+    return SmallModelLinks(
+        None if classifier is None or version is None else ClassifierLink(classifier, version, handle),
+        None if embedder is None or description is None else EmbedderLink(embedder, description, handle),
+        None if cache is None else SemanticCacheLink(cache, handle),
+    )

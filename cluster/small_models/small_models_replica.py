@@ -1,0 +1,89 @@
+"""``SmallModelsReplica``: a replica of the deployment ``SmallModels``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from cluster.cache.cache_reply import CacheReply
+from cluster.cache.config import SemanticCacheConfig
+from cluster.cache.deployment import redis_parts
+from cluster.cache.pair_stage import read_pair_stage
+from cluster.cache.semantic_cache_replica import SemanticCacheReplica
+from cluster.config import StateConfig
+from cluster.embedder.config import EmbedderConfig
+from cluster.embedder.embedder_replica import EmbedderReplica, load_embedder
+from cluster.embedder.embedder_reply import EmbedderReply
+from cluster.safety.classifier_replica import ClassifierReplica
+from cluster.safety.classifier_reply import ClassifierReply
+from cluster.safety.config import ClassifierConfig
+from cluster.telemetry.config import LogsConfig
+from router.ports.answer_cache import HitFeedback, SemanticQuestion
+
+
+class HostedModels(NamedTuple):
+    """What a replica runs. None: it does not run that one. ``cache`` needs ``embedder``, and a Redis in ``state``."""
+
+    classifier: ClassifierConfig | None
+    embedder: EmbedderConfig | None
+    cache: SemanticCacheConfig | None
+    state: StateConfig
+
+
+class SmallModelsReplica:
+    """The actor of one replica. It has the methods of the replicas of ``SafetyClassifier``, ``Embedder`` and
+    ``SemanticCache``, each of which computes on a thread of its own. The cache uses the embedder of this process.
+
+    The constructor loads the models. It must run on the actor's event loop, as Serve runs it. It raises as the
+    constructors of the three replicas do.
+    """
+
+    def __init__(self, hosted: HostedModels, logs: LogsConfig | None = None) -> None:
+        self._classifier = None if hosted.classifier is None else ClassifierReplica(hosted.classifier, logs=logs)
+        self._embedder: EmbedderReplica | None = None
+        self._cache: SemanticCacheReplica | None = None
+        if hosted.embedder is None:
+            return
+        embedder = load_embedder(hosted.embedder)
+        self._embedder = EmbedderReplica(hosted.embedder, lambda _: embedder, logs)
+        if hosted.cache is not None:
+            make_parts = partial(redis_parts, hosted.cache, hosted.state, read_pair_stage)
+            self._cache = SemanticCacheReplica(hosted.cache, make_parts, embedder, logs)
+
+    async def classify(self, texts: Sequence[str], tenant: str = "") -> ClassifierReply:
+        """As ``ClassifierReplica.classify``."""
+        assert self._classifier is not None, "routers have a link to the classifier only if it is hosted"
+        return await self._classifier.classify(texts, tenant)
+
+    async def embed(self, texts: Sequence[str]) -> EmbedderReply:
+        """As ``EmbedderReplica.embed``."""
+        assert self._embedder is not None, "routers have a link to the embedder only if it is hosted"
+        return await self._embedder.embed(texts)
+
+    async def lookup(self, question: SemanticQuestion) -> CacheReply:
+        """As ``SemanticCacheReplica.lookup``."""
+        assert self._cache is not None, "routers have a link to the cache only if it is hosted"
+        return await self._cache.lookup(question)
+
+    async def feedback(self, feedback: HitFeedback) -> CacheReply:
+        """As ``SemanticCacheReplica.feedback``."""
+        assert self._cache is not None, "routers have a link to the cache only if it is hosted"
+        return await self._cache.feedback(feedback)
+
+    async def status(self) -> dict[str, Any]:
+        """Returns the state of the semantic cache, as ``SemanticCacheReplica.status``; without one the process id
+        alone."""
+        return {"pid": os.getpid()} if self._cache is None else await self._cache.status()
+
+    async def pid(self) -> int:
+        """Returns the process id, for operators and tests."""
+        return os.getpid()
+
+    def check_health(self) -> None:
+        """Raises ModelStuckError if a batch takes too long, and FollowerStoppedError if the cache no longer follows
+        changes. Serve calls it every ``health_check_period_s``."""
+        for replica in (self._classifier, self._embedder, self._cache):
+            if replica is not None:
+                replica.check_health()
