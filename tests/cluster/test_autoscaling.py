@@ -82,17 +82,18 @@ class Scaled:
         return next(iter(self.admin("GET")["data"]), nothing)
 
     async def stream(self, tokens: int) -> Answer:
-        """Returns the tokens of a streamed answer, and why it ended."""
+        """Returns the tokens of a streamed answer, and why it ended: "cut" and its last line, if it has no end."""
         body = {"model": "fast", "stream": True, "max_tokens": tokens, "temperature": 1}
         messages = [{"role": "user", "content": f"hello {time.monotonic()}"}]
-        count, reason, done = 0, "", False
+        count, reason, done, last = 0, "", False, ""
         async with self.client.stream("POST", "/v1/chat/completions", json=body | {"messages": messages}) as response:
             async for line in response.aiter_lines():
                 done = done or line == "data: [DONE]"
+                last = line or last
                 count += line.count(" tok")
                 self.answered.update(re.findall(r"@(\d+)", line))
                 reason = "length" if '"length"' in line else reason
-        return count, reason if done else "cut"
+        return count, reason if done and reason else f"cut: {last}"
 
     @asynccontextmanager
     async def load(self) -> AsyncIterator[list[asyncio.Task[Answer]]]:
