@@ -26,7 +26,8 @@ class Authenticator:
     is set, JSON Web Tokens.
 
     A verified key is not looked up again for ``cache_s`` seconds. From half of that on, one request at a time looks it
-    up again in the background, so that no request of a busy key waits for the store.
+    up again in the background, so that no request of a busy key waits for the store. Nor does any while the store
+    cannot be reached: a key that was verified in the last ``stale_s`` seconds counts at once.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Authenticator:
         # Apart, so that guessed keys do not push the verified ones out.
         self._refused = PrincipalCache(MAX_REFUSED)
         self._looking_up: dict[str, asyncio.Task[Verified]] = {}  # by the digest of the key
+        self._unreachable_at: float | None = None  # when a lookup last found that the store cannot be reached
 
     async def start(self) -> None:
         """Reads the token issuer's public keys, if tokens are accepted."""
@@ -101,17 +103,27 @@ class Authenticator:
 
         Raises UnavailableError if it cannot be reached and nothing counts.
         """
+        now, lookup = self._clock.now(), self._in_background(digest, key)
+        stale = before if before is not None and self._usable(before, now) else None
+        # Else all requests of a key would wait for the deadline of the lookup that finds out whether the store is back.
+        if stale is not None and self._unreachable(now):
+            return stale
         try:
-            return await asyncio.shield(self._in_background(digest, key))
+            return await asyncio.shield(lookup)
         except StateUnavailableError:
-            if (
-                before is not None
-                and before.principal is not None
-                and before.within(self._config.stale_s, self._clock.now())
-            ):
-                return before
+            if stale is not None:
+                return stale
             message = "The key cannot be checked at the moment."
             raise UnavailableError(message, "state_unavailable", retry_after_s=1) from None
+
+    def _usable(self, before: Verified, now: float) -> bool:
+        """Returns whether an earlier verification counts while the store cannot be reached."""
+        return before.principal is not None and before.within(self._config.stale_s, now)
+
+    def _unreachable(self, now: float) -> bool:
+        """Returns whether a lookup has found in the last ``cache_s`` seconds that the store cannot be reached, and none
+        has reached it since."""
+        return self._unreachable_at is not None and 0 <= now - self._unreachable_at < self._config.cache_s
 
     def _in_background(self, digest: str, key: ApiKey) -> asyncio.Task[Verified]:
         """Returns the task that looks a key up, a running one if there is one: a key has one lookup at a time."""
@@ -130,8 +142,12 @@ class Authenticator:
     async def _verify_key(self, digest: str, key: ApiKey) -> Verified:
         """Looks a key up in the store and remembers the result, also that it is unknown. Raises
         StateUnavailableError."""
-        stored = await self._registry.find(key)
-        now = self._clock.now()
+        try:
+            stored = await self._registry.find(key)
+        except StateUnavailableError:
+            self._unreachable_at = self._clock.now()
+            raise
+        self._unreachable_at, now = None, self._clock.now()
         found = Verified(None, now) if stored is None else Verified(stored.principal, now, stored.valid_until(now))
         known = stored is not None or self._cache.get(digest) is not None
         (self._cache if known else self._refused).put(digest, found)

@@ -87,15 +87,18 @@ def test_the_cache_is_bounded_and_forgets_what_was_used_longest_ago() -> None:
 
 
 class CountingStore(MemoryStore):
-    """Counts look-ups, and fails them when ``down``."""
+    """Counts look-ups, fails them when ``down``, and keeps them waiting while ``held`` is not set."""
 
     lookups = 0
     down = False
+    held: asyncio.Event | None = None
 
     async def key_by_digest(self, digest: str) -> KeyRecord | None:
         self.lookups += 1
         if self.down:
             raise StateUnavailableError("down")
+        if self.held is not None:
+            await self.held.wait()
         return await super().key_by_digest(digest)
 
 
@@ -144,6 +147,28 @@ async def test_a_verified_key_outlives_the_store_and_an_unknown_one_is_a_503(
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "state_unavailable")
     clock.advance(300.0)
     assert (await service.ask(key)).status_code == 503
+
+
+async def test_while_the_store_is_unreachable_no_request_waits_for_the_lookup_that_tries_it_again(
+    service: Service, clock: VirtualClock
+) -> None:
+    made = await service.create()
+    store = counting(service)
+    assert (await service.ask(made["key"])).status_code == 200
+    store.down = True
+    clock.advance(5.0)
+    assert (await service.ask(made["key"])).status_code == 200
+
+    store.down, store.held = False, asyncio.Event()  # it is back, and slow
+    clock.advance(1.0)
+    answers = await asyncio.wait_for(asyncio.gather(*(service.ask(made["key"]) for _ in range(5))), 10)
+    assert [answer.status_code for answer in answers] == [200] * 5
+
+    store.held.set()
+    async with service.client() as http:
+        await http.delete(f"/admin/v1/keys/{made['id']}")
+    clock.advance(5.0)
+    assert (await service.ask(made["key"])).status_code == 401
 
 
 async def test_guessed_keys_do_not_push_verified_ones_out(service: Service) -> None:
