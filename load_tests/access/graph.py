@@ -30,6 +30,9 @@ def _arguments(routers: int, redis_url: str, journal: Path) -> dict[str, Any]:
         **arguments,
         "router": {**arguments["router"], "prices": prices, "cache": {}},  # each answer is to be generated
         "embedder": None,
+        "safety": {},  # which would hold the text until the engine has finished
+        "cache": None,
+        "small_models": None,
         "ingress": {**arguments["ingress"], "replicas": routers},
         "state": {"url": redis_url, "journal": str(journal)},
     }

@@ -41,7 +41,7 @@ WORDS = ("harbour", "lantern", "orchard", "compass", "meadow", "thunder", "violi
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One request. ``leave_after``: pieces of the stream that are read; None: all."""
+    """One request. ``leave_after``: events of the stream that are read; None: all."""
 
     kind: str
     tenant: str
@@ -110,7 +110,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--failed", type=int, default=50, help="streams that fail in the engine (default: %(default)s)")
     add("--branched", type=int, default=100, help="streams with four answers (default: %(default)s)")
     add("--concurrency", type=int, default=32, help="streams at a time (default: %(default)s)")
-    add("--max-tokens", type=int, default=48, help="of an answer (default: %(default)s)")
+    add("--max-tokens", type=int, default=200, help="of an answer (default: %(default)s)")
     add("--routers", type=int, default=2, help="default: %(default)s")
     add("--kill", action="store_true", help="kill a router on the way")
     add("--kill-at", type=float, default=0.5, help="the share of streams begun by then (default: %(default)s)")

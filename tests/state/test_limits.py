@@ -1,8 +1,12 @@
-"""The limits as pure functions, against a naive reference model that keeps every use with its time."""
+"""The limits as pure functions, against a naive reference model that keeps every use with its time.
+
+Some thousand steps belong to the suite; ``MANTA_LONG_TESTS=1`` makes it more than 100,000.
+"""
 
 from __future__ import annotations
 
 import calendar
+import os
 import time
 from dataclasses import dataclass, field
 
@@ -82,6 +86,15 @@ class Reference:
             self.recount(use, most, now_ms)
             use.reported, use.lease_end_ms, use.leased = used, now_ms + LEASE_MS, True
 
+    def count(self, request_id: str, scopes: tuple[Scope, ...], used: Charge, now_ms: int) -> None:
+        self.expire(now_ms)
+        if use := self.uses.get(request_id):
+            self.recount(use, used, now_ms)
+            use.reported, use.lease_end_ms, use.leased = used, min(use.lease_end_ms, now_ms), False
+        else:
+            names = tuple(scope.name for scope in scopes)
+            self.uses[request_id] = Use(now_ms, names, used, used, now_ms, leased=False)
+
     def settle(self, request_id: str, used: Charge, now_ms: int) -> bool:
         self.expire(now_ms)
         if not (use := self.uses.get(request_id)) or not use.open:
@@ -125,10 +138,11 @@ ALL = (
 )
 TENANT = Scope("tenant", ((LimitName.TOKENS_PER_MINUTE, 150), (LimitName.MONEY_PER_MONTH, 3000)))
 CHARGES = st.builds(Charge, st.integers(0, 60), st.integers(0, 600))
+LONG = bool(os.environ.get("MANTA_LONG_TESTS"))
 # Use up to the reservation: what exceeds it is attributed by its own rule, which has tests of its own.
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["reserve", "renew", "settle"]),
+        st.sampled_from(["reserve", "reserve", "renew", "settle", "count"]),
         st.integers(0, 8),  # which request
         st.sampled_from(ALL),
         CHARGES,
@@ -140,7 +154,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=12_000 if LONG else 300, deadline=None)
 def test_decisions_and_counts_are_those_of_the_reference_model(
     steps: list[tuple[str, int, Scope, Charge, float, int]],
 ) -> None:
@@ -160,7 +174,12 @@ def test_decisions_and_counts_are_those_of_the_reference_model(
                 open_ids[which] = (request_id, charge)
             continue
         known = request_id in state.held and now_ms < state.held[request_id].expires_ms + REPORT_KEPT_MS
-        if step == "renew":
+        if step == "count":
+            request_id, ran = (request_id, used) if known else (f"r{number}", charge)
+            state = limit_transitions.count(state, Reservation(request_id, "acme", (key, TENANT), ran), now_ms)
+            reference.count(request_id, (key, TENANT), ran, now_ms)
+            open_ids[which] = (request_id, ran)
+        elif step == "renew":
             state = limit_transitions.renew(state, [Renewal(request_id, "acme", used)], LEASE_MS, now_ms)
             if known:
                 reference.renew(request_id, used, now_ms)
