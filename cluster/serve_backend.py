@@ -15,6 +15,7 @@ from cluster.config import PlacementConfig
 from cluster.lanes.cold_start_room import ColdStartRoom
 from cluster.lanes.lane import ReplicaClient
 from cluster.lanes.lane_pool import LanePool
+from cluster.lanes.reader_wakeups import ReaderWakeups
 from cluster.lanes.replica_directory import ReplicaDirectory
 from engine.api import Delta, GenerationRequest, Usage
 from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot, TierUnavailableError
@@ -45,6 +46,7 @@ class ServeBackend:
         self._connecting: set[asyncio.Task[None]] = set()
 
     async def start(self, on_orphans: OnOrphans) -> None:
+        wakeups = ReaderWakeups()
         for tier in self._tiers:
             client = self._clients[tier.name]
             pool = self._pools[tier.name] = LanePool(
@@ -55,6 +57,7 @@ class ServeBackend:
                 tier.drain_timeout_s,
                 partial(self._on_first_token, tier.name),
                 self._rooms.get(tier.name),
+                wakeups,
             )
             ReplicaDirectory.subscribe(tier.name, pool.replicas_changed)
             # In the background, since it returns only once a replica of the tier runs. The router serves before that.

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 
+from cluster.lanes.reader_wakeups import ReaderWakeups
 from engine.api import Delta, Usage
 from router.ports.tier_backend import BackendError, SlowReaderError
 
 
 class DeltaStream:
     """The bounded buffer between a lane and the reader of one request. It holds at most ``limit`` unread deltas.
+    ``wakeups`` are those of all streams of the event loop; None: the stream has its own.
 
     ``push`` and ``fail`` never block, so that a slow reader does not delay the other requests of its lane. ``finished``
     is True once the last delta was pushed or the stream has failed; the replica then has nothing left to do for it.
     ``usage`` has the token counts in the last delta, also if that arrives after the stream has failed.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, wakeups: ReaderWakeups | None = None) -> None:
         self._limit = limit
+        self._wakeups = wakeups or ReaderWakeups()
         self._buffer: list[Delta] = []
         self._fault: BackendError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -77,5 +80,6 @@ class DeltaStream:
         return taken
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            self._wakeups.wake(self._waiter)
+            self._waiter = None

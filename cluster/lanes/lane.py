@@ -26,6 +26,7 @@ from cluster.lanes.dataclass_codec import Record, Row, VersionMismatchError
 from cluster.lanes.delta_stream import DeltaStream
 from cluster.lanes.lane_messages import LaneItem, LaneReader, orphans_in, pack_request, unpack_refusal
 from cluster.lanes.placed_requests import OnFirstToken, PlacedRequests
+from cluster.lanes.reader_wakeups import ReaderWakeups
 from cluster.lanes.silence import MAX_SILENCE_S, TICK_S, Silence
 from engine.api import (
     Delta,
@@ -137,8 +138,8 @@ class Lane:
     ``silence_s`` seconds without an item if ``another_is_heard`` returns True, which means that another replica of the
     tier is heard; otherwise after MAX_SILENCE_S. ``load`` is the replica's load in the last item. ``placed`` has the
     requests of ``LanePool.acquire``; ``on_first_token`` is called with their TTFTs. ``on_counted`` is called with each
-    request whose last delta has come, and its token counts. ``model`` describes the replica's model; None until the
-    first item has arrived.
+    request whose last delta has come, and its token counts. ``wakeups`` are those of all lanes of the router; None: the
+    lane has its own. ``model`` describes the replica's model; None until the first item has arrived.
     """
 
     def __init__(
@@ -153,7 +154,9 @@ class Lane:
         another_is_heard: Callable[[], bool] = lambda: False,
         on_first_token: OnFirstToken = lambda _, __: None,
         on_counted: Callable[[GenerationRequest, Usage], None] = lambda _, __: None,
+        wakeups: ReaderWakeups | None = None,
     ) -> None:
+        self._wakeups = wakeups or ReaderWakeups()
         self.placed = PlacedRequests(on_first_token)
         self._on_counted = on_counted
         self._silence = Silence(silence_s)
@@ -239,7 +242,7 @@ class Lane:
         """
         packed = pack_request(request, account)
         limit = self._buffer_limit * request.sampling.choices
-        stream = self._streams[request.request_id] = DeltaStream(limit)
+        stream = self._streams[request.request_id] = DeltaStream(limit, self._wakeups)
         if self.state is LaneState.CLOSED:
             words = "The replica closed its lane before the request was sent."
             stream.fail(ReplicaUnreachableError(words, self.replica_id, self._version))

@@ -11,6 +11,7 @@ from cluster.lanes.cold_start_room import ColdStartRoom
 from cluster.lanes.lane import Lane, LaneState, ReplicaClient
 from cluster.lanes.placed_requests import OnFirstToken
 from cluster.lanes.prompt_size import PromptSize
+from cluster.lanes.reader_wakeups import ReaderWakeups
 from cluster.lanes.replica_choice import Candidate, place
 from cluster.lanes.sent_prefixes import PrefixMemory, compared_share, fingerprint
 from engine.api import GenerationRequest
@@ -36,8 +37,9 @@ class LanePool:
     ``on_orphans`` is as in ``TierBackend.start``. A replica that is being stopped ends after ``drain_timeout_s``
     seconds. Shortly before, the requests that it still runs are handed over to other replicas (``Lane.hand_over``).
     ``on_first_token`` takes the predicted and the measured TTFT of each request, in seconds. ``room`` is where requests
-    wait while the tier is at zero; None: it never is. The pool belongs to the event loop on which it is created. Only
-    ``replicas_changed`` may be called from other threads.
+    wait while the tier is at zero; None: it never is. ``wakeups`` are those of all pools; None: the pool has its own.
+    The pool belongs to the event loop on which it is created. Only ``replicas_changed`` may be called from other
+    threads.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class LanePool:
         drain_timeout_s: float = 600.0,
         on_first_token: OnFirstToken = lambda _, __: None,
         room: ColdStartRoom | None = None,
+        wakeups: ReaderWakeups | None = None,
     ) -> None:
         self._on_first_token = on_first_token
+        self._wakeups = wakeups or ReaderWakeups()
         self._sizes = PromptSize()
         self.name = name
         self._room = room
@@ -207,6 +211,7 @@ class LanePool:
             another_is_heard=lambda: any(not each.quiet for each in self._ready().values() if each is not lane),
             on_first_token=self._on_first_token,
             on_counted=lambda request, usage: self._sizes.observe(request, usage.prompt_tokens),
+            wakeups=self._wakeups,
         )
         self._lanes[replica_id] = lane
         self._prefixes[replica_id] = PrefixMemory()
