@@ -24,7 +24,7 @@ class DeltaStream:
         self._buffer: list[Delta] = []
         self._fault: BackendError | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._broken: asyncio.Future[None] | None = None
+        self._begun: asyncio.Future[None] | None = None
         self.finished = False
         self.usage: Usage | None = None
 
@@ -40,6 +40,7 @@ class DeltaStream:
         self._buffer.append(delta)
         self.finished = delta.last
         self.usage = delta.usage
+        self._begin()
         self._wake()
         if len(self._buffer) > self._limit and not self.finished:
             self.fail(SlowReaderError(f"The client did not read for {self._limit} tokens; the request was ended."))
@@ -51,16 +52,15 @@ class DeltaStream:
         if not self.finished:
             self.finished = True
             self._fault = fault
+            self._begin()
             self._wake()
-            if self._broken is not None and not self._broken.done():
-                self._broken.set_result(None)
 
-    def broken(self) -> asyncio.Future[None]:
-        """Returns a future that is done once the stream has failed. May be called once."""
-        self._broken = asyncio.get_running_loop().create_future()
-        if self._fault is not None:
-            self._broken.set_result(None)
-        return self._broken
+    def begun(self) -> asyncio.Future[None]:
+        """Returns a future that is done once the stream has a delta or has failed. May be called once."""
+        begun = self._begun = asyncio.get_running_loop().create_future()
+        if self._buffer or self._fault is not None:
+            self._begin()
+        return begun
 
     async def take(self) -> list[Delta]:
         """Waits for deltas, removes all unread ones from the buffer and returns them in order, at least one.
@@ -78,6 +78,12 @@ class DeltaStream:
                 self._waiter = None
         taken, self._buffer = self._buffer, []
         return taken
+
+    def _begin(self) -> None:
+        if self._begun is not None:
+            if not self._begun.done():
+                self._begun.set_result(None)
+            self._begun = None
 
     def _wake(self) -> None:
         if self._waiter is not None:

@@ -27,6 +27,7 @@ from cluster.lanes.delta_stream import DeltaStream
 from cluster.lanes.lane_messages import LaneItem, LaneReader, orphans_in, pack_request, unpack_refusal
 from cluster.lanes.placed_requests import OnFirstToken, PlacedRequests
 from cluster.lanes.reader_wakeups import ReaderWakeups
+from cluster.lanes.request_validation import validated_at_once
 from cluster.lanes.silence import MAX_SILENCE_S, TICK_S, Silence
 from engine.api import (
     Delta,
@@ -70,8 +71,13 @@ class ReplicaClient(Protocol):
         """Opens a lane and yields its items; the first has the lane's header. Closing the generator closes the lane."""
         ...
 
-    async def submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:
-        """Submits a packed request, whose deltas go to the lane. Returns the packed refusal; None: it was accepted."""
+    async def submit(
+        self, replica_id: str, lane_id: str, request: Record, *, validated_at_once: bool = False
+    ) -> Record | None:
+        """Submits a packed request, whose deltas go to the lane. Returns the packed refusal; None: it was accepted.
+
+        ``validated_at_once``: the replica takes no time to validate it, so that it may share a call with others.
+        """
         ...
 
     async def abort(self, replica_id: str, lane_id: str, request_ids: Sequence[str]) -> None:
@@ -246,12 +252,15 @@ class Lane:
         if self.state is LaneState.CLOSED:
             words = "The replica closed its lane before the request was sent."
             stream.fail(ReplicaUnreachableError(words, self.replica_id, self._version))
-        submission = _detached(self._client.submit(self.replica_id, self.lane_id, packed))
+        submission = _detached(
+            self._client.submit(self.replica_id, self.lane_id, packed, validated_at_once=validated_at_once(request))
+        )
         refused = False
         try:
             # Cancelling this wait does not cancel the submission, which only an abort can undo once it was sent. A
-            # replica that hangs may never answer; then the lane breaks, and the stream fails with it.
-            ends: set[asyncio.Future[Any]] = {submission, stream.broken()}
+            # first delta may come before its reply. A replica that hangs may never reply; then the lane breaks, and
+            # the stream fails with it.
+            ends: set[asyncio.Future[Any]] = {submission, stream.begun()}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             refusal = submission.result() if submission.done() else None
             if refusal is not None:
@@ -280,6 +289,8 @@ class Lane:
                 self._spawn(self._abort_after(submission, request.request_id))
             elif not submission.done():
                 submission.cancel()
+            elif not submission.cancelled():
+                submission.exception()  # retrieved, so that asyncio does not log it: the answer has come without it
             self._close_if_drained()
 
     def _settle(self, request_id: str, stream: DeltaStream, on_usage: OnUsage) -> None:

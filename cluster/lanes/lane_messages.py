@@ -3,7 +3,7 @@
 From replica to router, a lane carries one item per engine step, or per heartbeat when the replica is idle. An item is a
 tuple of the replica's load and the rows of the step, one for each Delta. The first item of a lane has the lane's header
 as a third member. An item that reports ended requests of other lanes has these as its third member. From router to
-replica, ``submit`` carries a request as a record. Its result is None or a refusal.
+replica, ``submit`` carries a request as a record. Its result is None or a refusal. ``submit_all`` carries several.
 
 ``cluster.lanes.dataclass_codec`` describes how fields that only one release has are handled.
 """
@@ -88,13 +88,20 @@ def orphans_in(item: LaneItem) -> list[OrphanedAttempt]:
 
 
 def first_lane_item(load: ReplicaLoad, model: ModelInfo) -> LaneItem:
-    """Returns the first item of a lane. Its header has the protocol, the schema of rows and loads, and the model."""
+    """Returns the first item of a lane. Its header has the protocol, the schema of rows and loads, the model, and the
+    calls that replicas of earlier releases do not have."""
     header = {
         "protocol": PROTOCOL,
         "schema": {**_DELTAS.schema, **_LOADS.schema},
         "model": _MODELS.encode(model),
+        "calls": ["submit_all"],
     }
     return _LOADS.encode(load), [], header
+
+
+def takes_several(item: LaneItem) -> bool:
+    """Returns whether an item is the first one of a lane whose replica takes several requests in one call."""
+    return len(item) > 2 and "submit_all" in item[2].get("calls", ())
 
 
 class LaneReader:

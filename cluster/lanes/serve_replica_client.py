@@ -10,8 +10,9 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from cluster.lanes.dataclass_codec import Record
-from cluster.lanes.lane_messages import LaneItem
+from cluster.lanes.lane_messages import LaneItem, takes_several
 from cluster.lanes.replica_directory import ReplicaDirectory
+from cluster.lanes.submission_batches import SubmissionBatches
 from router.ports.tier_backend import ReplicaLostError
 
 SERVE_FAULTS = (RayError, RayServeException, OSError)
@@ -28,25 +29,52 @@ class ServeReplicaClient:
         self._deployment = handle.deployment_name
         self._streaming = handle.options(stream=True, response_serialization="pickle")
         self._unary = handle.options(request_serialization="pickle", response_serialization="pickle")
+        self._batches = SubmissionBatches(self._submit_all)
+        self._taking_several: set[str] = set()  # ids of lanes whose replicas take several requests in one call
 
     async def lane(self, replica_id: str, lane_id: str) -> AsyncGenerator[LaneItem, None]:
         self._check_running(replica_id)
         items = cast(DeploymentResponseGenerator[LaneItem], self._streaming.lane.remote(lane_id, replica_id=replica_id))
         try:
             async for item in items:
+                if takes_several(item):
+                    self._taking_several.add(lane_id)
                 yield item
         except SERVE_FAULTS as error:
             raise _lost(replica_id, error) from error
         finally:
+            self._taking_several.discard(lane_id)
             items.cancel()
 
-    async def submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:
+    async def submit(
+        self, replica_id: str, lane_id: str, request: Record, *, validated_at_once: bool = False
+    ) -> Record | None:
         self._check_running(replica_id)
+        if validated_at_once and lane_id in self._taking_several:
+            return await self._batches.submit((replica_id, lane_id), request)
+        return await self._submit(replica_id, lane_id, request)
+
+    async def _submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:
         try:
             refusal: Record | None = await self._unary.submit.remote(lane_id, request, replica_id=replica_id)
         except SERVE_FAULTS as error:
             raise _lost(replica_id, error) from error
         return refusal
+
+    async def _submit_all(
+        self, replica_and_lane: tuple[str, str], requests: Sequence[Record]
+    ) -> Sequence[Record | None]:
+        """Submits requests in one call, which costs as much as one for a single request."""
+        replica_id, lane_id = replica_and_lane
+        if len(requests) == 1:
+            return [await self._submit(replica_id, lane_id, requests[0])]
+        try:
+            refusals: list[Record | None] = await self._unary.submit_all.remote(
+                lane_id, list(requests), replica_id=replica_id
+            )
+        except SERVE_FAULTS as error:
+            raise _lost(replica_id, error) from error
+        return refusals
 
     async def abort(self, replica_id: str, lane_id: str, request_ids: Sequence[str]) -> None:
         self._check_running(replica_id)

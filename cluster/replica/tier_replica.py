@@ -30,6 +30,7 @@ from cluster.lanes.lane_messages import (
     pack_refusal,
     unpack_request,
 )
+from cluster.lanes.request_validation import validated_at_once
 from cluster.model_version import model_version
 from cluster.process_memory import return_free_memory
 from cluster.replica.engine_counts import engine_counts
@@ -44,7 +45,6 @@ from cluster.telemetry.make_otlp_instruments import make_otlp_instruments
 from cluster.telemetry.replica_metrics import ReplicaMetrics
 from cluster.telemetry.tracing import replica_tracer
 from engine.api import (
-    Conversation,
     Delta,
     EngineDeadError,
     EngineError,
@@ -65,7 +65,6 @@ OnStep = Callable[[Sequence[Delta]], None]
 
 HEARTBEAT_S = 0.5  # between items of a lane without rows, which carry the load alone; also during a long step
 
-MAX_INLINE_PROMPT = 8192  # characters; more take over 1 ms to tokenise, which is then done off the event loop
 MAX_NEW_GRAMMARS = 2  # requests whose new grammars are compiled at the same time; the engine tries two at once
 
 
@@ -99,20 +98,6 @@ class ReplicaDescription(NamedTuple):
 
 EngineFactory = Callable[[TierConfig, OnStep], ReplicaEngine]
 """The function that makes a tier's engine. It is called in the replica's process."""
-
-
-def _prompt_length(request: GenerationRequest) -> int:
-    """Returns the length of the prompt, in characters or token ids."""
-    if isinstance(request.prompt, Conversation):
-        return request.prompt.characters
-    return len(request.prompt)
-
-
-def _validation_size(request: GenerationRequest) -> int:
-    """Returns how much must be tokenised and validated before the request can be queued, in characters or token ids."""
-    sampling = request.sampling
-    words = 2 * sum(map(len, sampling.bad_words))
-    return _prompt_length(request) + words + len(sampling.allowed_token_ids or ()) + len(sampling.logit_bias)
 
 
 class TierReplica:
@@ -173,6 +158,10 @@ class TierReplica:
         except (EngineError, VersionMismatchError) as refusal:
             return pack_refusal(refusal)
         return None
+
+    async def submit_all(self, lane_id: str, packed: Sequence[Record], *, replica_id: str) -> list[Record | None]:
+        """Submits requests that are validated at once. Returns for each what ``submit`` returns."""
+        return [await self.submit(lane_id, each, replica_id=replica_id) for each in packed]
 
     async def abort(self, lane_id: str, request_ids: Sequence[str], *, replica_id: str) -> None:
         """Aborts requests. Their KV blocks are free within one engine step. The last row of each has the engine's token
@@ -237,7 +226,7 @@ class TierReplica:
         if not self._registry.claim(lane_id, request.request_id, account):
             raise EngineDeadError("The lane of this request is not open here.")
         try:
-            if request.sampling.grammar is not None or _validation_size(request) > MAX_INLINE_PROMPT:
+            if not validated_at_once(request):
                 # Shielded: a call in a thread cannot be cancelled, so the engine may get the request all the same.
                 executor = self._executor(request)
                 await asyncio.shield(

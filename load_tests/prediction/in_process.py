@@ -42,7 +42,9 @@ class InProcessClient:
         finally:
             await items.aclose()
 
-    async def submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:
+    async def submit(
+        self, replica_id: str, lane_id: str, request: Record, *, validated_at_once: bool = False
+    ) -> Record | None:
         return await self._replicas[replica_id].submit(lane_id, request, replica_id=replica_id)
 
     async def abort(self, replica_id: str, lane_id: str, request_ids: Sequence[str]) -> None:

@@ -157,7 +157,9 @@ class LocalClient:
         finally:
             await items.aclose()
 
-    async def submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:
+    async def submit(
+        self, replica_id: str, lane_id: str, request: Record, *, validated_at_once: bool = False
+    ) -> Record | None:
         refusal: Record | None = sent(
             await self._reach(replica_id).submit(lane_id, sent(request), replica_id=replica_id)
         )

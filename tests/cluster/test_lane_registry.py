@@ -9,8 +9,8 @@ import pytest
 
 from cluster.lanes.dataclass_codec import Row
 from cluster.lanes.lane_messages import pack, pack_request, unpack_refusal
+from cluster.lanes.request_validation import MAX_INLINE_PROMPT
 from cluster.replica.lane_registry import LaneRegistry
-from cluster.replica.tier_replica import MAX_INLINE_PROMPT
 from engine.api import Delta, EngineDeadError, FinishReason, GenerationRequest, Grammar, SamplingParams, Usage
 from tests.cluster.engines import LocalReplica
 from tests.cluster.test_lanes import settle

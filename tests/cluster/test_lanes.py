@@ -374,7 +374,9 @@ async def test_a_request_that_is_refused_after_its_reader_has_left_used_nothing_
 
 async def test_a_request_whose_submission_was_lost_after_its_reader_left_holds_up_no_lane() -> None:
     class Losing(LocalClient):
-        async def submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:
+        async def submit(
+            self, replica_id: str, lane_id: str, request: Record, *, validated_at_once: bool = False
+        ) -> Record | None:
             raise ReplicaLostError("no reply", replica_id)
 
     lane = Lane(
@@ -399,7 +401,9 @@ def test_every_state_can_reach_closed(state: LaneState) -> None:
 
 async def test_a_request_whose_submission_hangs_fails_with_its_lane() -> None:
     class Hanging(LocalClient):
-        async def submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:
+        async def submit(
+            self, replica_id: str, lane_id: str, request: Record, *, validated_at_once: bool = False
+        ) -> Record | None:
             await asyncio.Event().wait()
             return None
 
@@ -413,6 +417,26 @@ async def test_a_request_whose_submission_hangs_fails_with_its_lane() -> None:
     await lane.close()
     with pytest.raises(ReplicaLostError):
         await asyncio.wait_for(reader, timeout=5)
+
+
+async def test_an_answer_that_comes_before_the_reply_to_its_submission_is_read_at_once() -> None:
+    class LateReply(LocalClient):
+        async def submit(
+            self, replica_id: str, lane_id: str, request: Record, *, validated_at_once: bool = False
+        ) -> Record | None:
+            await super().submit(replica_id, lane_id, request)
+            await asyncio.Event().wait()
+            return None
+
+    replica = LocalReplica()
+    lane = Lane(LateReply({"r1": replica}), "r1", buffer_limit=10, on_change=lambda: None, on_orphans=lambda _: None)
+    lane.start()
+    await settle()
+    reader = asyncio.ensure_future(first(lane.generate(request("q"))))
+    await settle()
+    replica.engine.step()
+    assert len(await asyncio.wait_for(reader, timeout=5)) == 1
+    await lane.close()
 
 
 async def test_a_submission_that_breaks_leaves_no_claim() -> None:

@@ -1,8 +1,10 @@
-"""Calls to replicas of a tier that has none: Serve must not start one for them."""
+"""Calls to replicas: those of one turn are batched, and Serve must not start a replica for one that is gone."""
 
 from __future__ import annotations
 
+import asyncio
 import uuid
+from collections.abc import AsyncGenerator
 from typing import Any, cast
 
 import pytest
@@ -42,3 +44,100 @@ async def test_an_abort_at_a_tier_without_replicas_is_not_left_with_serve(runnin
         with pytest.raises(ReplicaLostError):
             await client.abort("a", "lane", ["q"])
     assert handle.calls == calls
+
+
+class Replica:
+    """A handle of Serve to a replica, which accepts requests but ``no``, whose lane has the header ``calls``, and whose
+    calls are recorded."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self.deployment_name = f"tier-{uuid.uuid4()}"
+        self._calls = calls
+        self.seen: list[tuple[str, Any]] = []
+        self._method = ""
+
+    def options(self, **options: object) -> Replica:
+        return self
+
+    def __getattr__(self, method: str) -> Replica:
+        self._method = method
+        return self
+
+    def remote(self, *arguments: Any, **named: object) -> Any:
+        if self._method == "lane":
+            return Items(self._calls)
+        return self._answer(self._method, arguments[1])
+
+    async def _answer(self, method: str, sent: Any) -> Any:
+        self.seen.append((method, sent))
+        if sent == "lost" or "lost" in sent:
+            raise OSError("the replica is gone")
+        refusals = [{"kinds": ["EngineError"], "message": "no"} if each == "no" else None for each in sent]
+        return refusals if method == "submit_all" else None
+
+
+class Items:
+    """The items of a lane, of which only the first comes."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self._calls = calls
+
+    async def __aiter__(self) -> AsyncGenerator[tuple[Any, ...], None]:
+        yield (), [], {"calls": self._calls}
+        await asyncio.Event().wait()
+
+    def cancel(self) -> None:
+        pass
+
+
+async def connected(calls: list[str]) -> tuple[Replica, ServeReplicaClient, AsyncGenerator[Any, None]]:
+    """Returns a replica and a client that has opened a lane to it."""
+    replica = Replica(calls)
+    client = ServeReplicaClient(cast(DeploymentHandle[Any], replica))
+    ReplicaDirectory.publish(replica.deployment_name, frozenset({"r"}))
+    items = client.lane("r", "lane")
+    await anext(items)
+    return replica, client, items
+
+
+def submit(client: ServeReplicaClient, *requests: Any, validated_at_once: bool = True) -> Any:
+    return asyncio.gather(
+        *(client.submit("r", "lane", each, validated_at_once=validated_at_once) for each in requests),
+        return_exceptions=True,
+    )
+
+
+async def test_requests_of_one_turn_are_submitted_in_one_call_and_each_gets_its_own_reply() -> None:
+    replica, client, items = await connected(["submit_all"])
+    replies = await submit(client, "a", "no", "b")
+    assert replica.seen == [("submit_all", ["a", "no", "b"])]
+    assert [reply and reply["message"] for reply in replies] == [None, "no", None]
+    await submit(client, "c")
+    assert replica.seen[1:] == [("submit", "c")]
+    await items.aclose()
+
+
+@pytest.mark.parametrize(("calls", "at_once"), [([], True), (["submit_all"], False)], ids=["old replica", "slow"])
+async def test_requests_to_older_replicas_and_those_that_take_time_have_calls_of_their_own(
+    calls: list[str], at_once: bool
+) -> None:
+    replica, client, items = await connected(calls)
+    await submit(client, "a", "b", validated_at_once=at_once)
+    assert replica.seen == [("submit", "a"), ("submit", "b")]
+    await items.aclose()
+
+
+async def test_a_lost_replica_is_told_to_all_requests_of_a_batch() -> None:
+    _, client, items = await connected(["submit_all"])
+    assert [type(each) for each in await submit(client, "a", "lost")] == [ReplicaLostError, ReplicaLostError]
+    await items.aclose()
+
+
+async def test_a_caller_that_leaves_takes_no_other_request_of_its_batch_along() -> None:
+    replica, client, items = await connected(["submit_all"])
+    calls = [asyncio.ensure_future(client.submit("r", "lane", each, validated_at_once=True)) for each in ("a", "b")]
+    await asyncio.sleep(0)
+    calls[0].cancel()
+    assert await calls[1] is None
+    assert replica.seen == [("submit_all", ["a", "b"])], "a request that was sent can only be aborted"
+    await items.aclose()

@@ -80,7 +80,9 @@ class Processes:
             self.items += 1
             yield item
 
-    async def submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:
+    async def submit(
+        self, replica_id: str, lane_id: str, request: Record, *, validated_at_once: bool = False
+    ) -> Record | None:
         return None
 
     async def abort(self, replica_id: str, lane_id: str, request_ids: Sequence[str]) -> None:
