@@ -26,6 +26,7 @@ from cluster.config import PlacementConfig, StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
 from cluster.lanes.cold_start_room import ColdStartRoom
 from cluster.lanes.serve_replica_client import ServeReplicaClient
+from cluster.process_memory import spare_collector
 from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.safety.policy_store import SharedPolicies
 from cluster.serve_backend import ServeBackend
@@ -165,6 +166,7 @@ class Router:
             tracer=tracer,
             overview=OverviewSources(ServeEngineCounts(self._handles), partial(breaker_states, used), replica_name()),
         )
+        spare_collector()
         return with_task(
             without_root_path(with_logged_request(without_request_id(app))),
             partial(publish_until_end, depends, summed, tracer, sent),

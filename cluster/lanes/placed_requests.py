@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import inf
 
 from cluster.lanes.ttft_correction import TtftCorrection
@@ -32,6 +33,27 @@ class _Placed:
     accepted: bool = False  # by the replica, so that its next report has the request
 
 
+@dataclass(slots=True)
+class _Queues:
+    """The prompt tokens that a replica has, by class, as of the instant ``at``: those in its last ``load``, without
+    what it has likely computed since, and those of the first ``count`` unreported requests."""
+
+    load: ReplicaLoad
+    short: list[int]
+    long: list[int]
+    at: float
+    count: int = 0
+
+    def add(self, placed: _Placed, correction: float) -> None:
+        """Adds the next unreported request."""
+        if placed.placed_at > self.at:
+            work_off(self.load, self.short, self.long, (placed.placed_at - self.at) / correction)
+            self.at = placed.placed_at
+        queue = self.long if 0 < self.load.prefill_chunk < placed.uncached else self.short
+        queue[placed.priority - Priority.INTERACTIVE] += max(1, self.load.lanes) * placed.uncached
+        self.count += 1
+
+
 class PlacedRequests:
     """The requests on one replica. Instants are seconds of the event loop's clock, passed in by the caller."""
 
@@ -43,6 +65,8 @@ class PlacedRequests:
         self._reported_at = -inf
         self._after_step = False  # whether that was the end of a step
         self._idle: tuple[ReplicaLoad, tuple[float, float], ReplicaLoad] | None = None  # of an idle replica
+        self._queues: _Queues | None = None  # None: they have changed since they were computed
+        self._outlook: tuple[ReplicaLoad, float, ReplicaLoad] | None = None  # the last one, of a load and an instant
 
     def place(
         self, request_id: str, priority: Priority, uncached: int, load: ReplicaLoad, ttft_s: float, now: float
@@ -52,7 +76,9 @@ class PlacedRequests:
         known = load.measured and load.correction > 0 and ttft_s > load.overhead_s
         predicted_s = (ttft_s - load.overhead_s) / load.correction if known else 0.0
         placed = _Placed(priority, uncached, predicted_s, ttft_s, now)
+        self._forget(request_id)
         self._placed[request_id] = self._unreported[request_id] = placed
+        self._outlook = None
 
     def accepted(self, request_id: str) -> None:
         """Records that the replica has the request."""
@@ -63,6 +89,7 @@ class PlacedRequests:
         """Records that a load report has come, which includes all requests that were accepted before. ``after_step``:
         the replica sent it at the end of a step."""
         self._reported_at, self._after_step = now, after_step
+        self._queues = self._outlook = None
         if self._unreported:
             self._unreported = {each: placed for each, placed in self._unreported.items() if not placed.accepted}
 
@@ -70,20 +97,30 @@ class PlacedRequests:
         """Records the first row of a request, and learns from its TTFT. Later rows are ignored."""
         if (placed := self._placed.pop(request_id, None)) is None:
             return
-        self._unreported.pop(request_id, None)
+        self._forget(request_id)
         if placed.predicted_s > 0:
             measured_s = now - placed.placed_at
             self._correction.observe(placed.predicted_s, measured_s)
+            self._queues = self._outlook = None
             self._on_first_token(placed.corrected_s, measured_s)
 
     def end(self, request_id: str) -> None:
         """Forgets a request, which has ended, failed or left."""
         self._placed.pop(request_id, None)
-        self._unreported.pop(request_id, None)
+        self._forget(request_id)
 
     def outlook(self, load: ReplicaLoad, now: float) -> ReplicaLoad:
         """Returns the replica's load at the instant ``now``: the last reported ``load``, with the requests that were
-        sent since, without the tokens that the replica has likely computed since, and with the learnt correction."""
+        sent since, without the tokens that the replica has likely computed since, and with the learnt correction.
+
+        Each request asks several times in one turn of the event loop, whose clock stands still meanwhile.
+        """
+        if self._outlook is None or self._outlook[0] is not load or self._outlook[1] != now:
+            self._outlook = load, now, self._seen(load, now)
+        return self._outlook[2]
+
+    def _seen(self, load: ReplicaLoad, now: float) -> ReplicaLoad:
+        """Returns what ``outlook`` does."""
         learnt = self._correction
         correction, overhead_s = learnt.factor, learnt.overhead_s
         if not (self._unreported or load.running or any(load.queued_short) or any(load.queued_long)):
@@ -91,23 +128,37 @@ class PlacedRequests:
                 seen = replace(load, correction=correction, overhead_s=overhead_s)
                 self._idle = load, (correction, overhead_s), seen
             return self._idle[2]
-        routers = max(1, load.lanes)
-        seen = replace(
+        short, long = load.queued_short, load.queued_long
+        if short:  # () from a replica whose release reports no tokens
+            short, long = self._queued(load, correction, now)
+        return replace(
             load,
-            waiting=load.waiting + routers * len(self._unreported),
+            waiting=load.waiting + max(1, load.lanes) * len(self._unreported),
             correction=correction,
             overhead_s=overhead_s,
             step_age_s=now - self._reported_at if self._after_step else -1.0,
+            queued_short=short,
+            queued_long=long,
         )
-        if not load.queued_short:
-            return seen  # its release reports no tokens
-        short, long = list(load.queued_short), list(load.queued_long)
-        at = self._reported_at
-        for placed in self._unreported.values():  # in order of their time
-            if placed.placed_at > at:
-                work_off(load, short, long, (placed.placed_at - at) / correction)
-                at = placed.placed_at
-            queue = long if 0 < load.prefill_chunk < placed.uncached else short
-            queue[placed.priority - Priority.INTERACTIVE] += routers * placed.uncached
-        work_off(load, short, long, max(0.0, now - at) / correction)
-        return replace(seen, queued_short=tuple(short), queued_long=tuple(long))
+
+    def _queued(self, load: ReplicaLoad, correction: float, now: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns the tokens of short and of long prompts by class, as of the instant ``now``."""
+        queues = self._unreported_queues(load, correction)
+        short, long = list(queues.short), list(queues.long)
+        work_off(load, short, long, max(0.0, now - queues.at) / correction)
+        return tuple(short), tuple(long)
+
+    def _unreported_queues(self, load: ReplicaLoad, correction: float) -> _Queues:
+        """Returns the queues with all unreported requests. Those that were placed since the last call are added to what
+        is known, since a burst of requests asks after each of them."""
+        queues = self._queues
+        if queues is None or queues.load is not load:
+            queues = self._queues = _Queues(load, list(load.queued_short), list(load.queued_long), self._reported_at)
+        for placed in islice(self._unreported.values(), queues.count, None):  # in order of their time
+            queues.add(placed, correction)
+        return queues
+
+    def _forget(self, request_id: str) -> None:
+        """Removes a request from the unreported ones."""
+        if self._unreported.pop(request_id, None) is not None:
+            self._queues = self._outlook = None

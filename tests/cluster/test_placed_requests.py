@@ -154,3 +154,46 @@ def test_the_length_of_a_token_is_learnt() -> None:
 
 def test_token_ids_are_counted_and_resumed_ones_too() -> None:
     assert PromptSize().tokens(GenerationRequest("q", tuple(range(50)), resume=(1, 2, 3))) == 53
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["place", "look", "accept", "end", "token", "report"]), st.integers(0, 7), st.floats(0, 0.4)
+        ),
+        max_size=60,
+    )
+)
+def test_outlooks_that_are_computed_in_parts_are_those_computed_anew(steps: list[tuple[str, int, float]]) -> None:
+    """After each step, the outlook equals that of a second object, which gets the same steps and is asked only once."""
+    load = ReplicaLoad(
+        running=3, decoding=2, queued_short=(0, 90, 10), queued_long=(0, 0, 5000), step_s=0.01, prompt_token_s=1e-4,
+        step_tokens=512, long_step_tokens=256, prefill_chunk=400, lanes=2,
+    )  # fmt: skip
+    asked, done = PlacedRequests(), []
+    now = 100.0
+    for name, request, later in steps:
+        now += later
+
+        def step(placed: PlacedRequests, name: str = name, request: int = request, now: float = now) -> None:
+            match name:
+                case "place":
+                    placed.place(
+                        f"{request}", Priority.STANDARD, 100 * request + 1, placed.outlook(load, now), 0.1, now
+                    )
+                case "accept":
+                    placed.accepted(f"{request}")
+                case "end":
+                    placed.end(f"{request}")
+                case "token":
+                    placed.first_token(f"{request}", now)
+                case "report":
+                    placed.reported(now, after_step=request > 3)
+
+        step(asked)
+        done.append(step)
+        anew = PlacedRequests()
+        for each in done:
+            each(anew)
+        anew._queues = anew._outlook = None
+        assert asked.outlook(load, now) == anew.outlook(load, now)
