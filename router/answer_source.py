@@ -85,10 +85,11 @@ class AnswerSource:
 
     def _generated(self, account: Account, aborts: AbortedPrompts) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Returns the events of the engine's answers to a request."""
+        refused = self._admission.take_refusals(account.tier)
         return generate(
             self._backend,
             account.tier,
-            replace(account.request, refused_before=self._admission.take_refusals(account.tier)),
+            replace(account.request, refused_before=refused) if refused else account.request,
             account.principal.tenant,
             self._config.failover,
             account.meter,

@@ -135,7 +135,8 @@ async def test_a_lost_replica_is_told_to_all_requests_of_a_batch() -> None:
 
 async def test_a_caller_that_leaves_takes_no_other_request_of_its_batch_along() -> None:
     replica, client, items = await connected(["submit_all"])
-    calls = [asyncio.ensure_future(client.submit("r", "lane", each, validated_at_once=True)) for each in ("a", "b")]
+    requests: Any = ["a", "b"]
+    calls = [asyncio.ensure_future(client.submit("r", "lane", each, validated_at_once=True)) for each in requests]
     await asyncio.sleep(0)
     calls[0].cancel()
     assert await calls[1] is None
