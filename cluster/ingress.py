@@ -133,6 +133,7 @@ class Router:
         rooms = cold_start_rooms(self._waiting_rooms, application, scaling)
         sent = make_otlp_instruments(self._telemetry, "router", replica_name(), application)
         made = sent or RayInstruments(application)
+        named = self._telemetry.metrics.max_tenants
         summed = SummedInstruments(made)  # of what each request changes
         backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics(summed).count, rooms)
         jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics(made)
@@ -151,14 +152,14 @@ class Router:
             self._forecaster,
             store=store,
             jwks=jwks,
-            metrics=RayUsageMetrics(summed),
+            metrics=RayUsageMetrics(summed, named),
             make_guard=None
             if self._policies is None
             else guard_maker(self._policies, classifier, faults.unreadable_policy),
             reviews=reviews,
             embedder=embedder,
             prompts=shared_prompts(self._state),
-            cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics(summed)),
+            cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics(summed, named)),
             collections=shared_collections(self._state),
             streams=shared_streams(self._state),
             idempotency=shared_idempotency_keys(self._state),

@@ -10,22 +10,22 @@ ray_manta_cache_poisoned_total                                                  
 ray_manta_cache_judged_total            tenant, judge, wrong                    hits that were judged right or wrong
 ======================================  ======================================  ======================================
 
-Beyond MAX_TENANTS all tenants are counted as OTHERS. Each series has the label ``application``, too.
+Beyond ``telemetry.metrics.max_tenants`` all tenants are counted as OTHERS. Each series has the label ``application``.
 """
 
 from __future__ import annotations
 
 from cluster.telemetry.instruments import Instruments, RayInstruments
-from cluster.telemetry.tenant_labels import TenantLabels
+from cluster.telemetry.tenant_labels import MAX_TENANTS, TenantLabels
 
 
 class RayCacheMetrics:
     """Counts the look-ups of the answer cache of the router in this process. Implements ``CacheMetrics``.
-    ``instruments`` None: Ray's."""
+    ``instruments`` None: Ray's. ``max_tenants`` tenants have labels of their own."""
 
-    def __init__(self, instruments: Instruments | None = None) -> None:
+    def __init__(self, instruments: Instruments | None = None, max_tenants: int = MAX_TENANTS) -> None:
         make = instruments or RayInstruments()
-        self._label = TenantLabels()
+        self._label = TenantLabels(max_tenants)
         self._asked = make.counter(
             "manta_cache_requests", "Requests, by what the answer cache did.", ("tenant", "status", "reason")
         )

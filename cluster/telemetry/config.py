@@ -10,6 +10,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from cluster.telemetry.tenant_labels import MAX_TENANTS
+
 
 class LogsConfig(BaseModel):
     """The logs of routers, replicas and the other actors, in the files that Serve gives them."""
@@ -24,8 +26,8 @@ class LogsConfig(BaseModel):
 
 
 class MetricsConfig(BaseModel):
-    """Where metrics are sent by OTLP, beside Prometheus, which reads them from Ray in any case. Protocol, headers and
-    time limit are those of ``telemetry``."""
+    """What metrics name, and where they are sent by OTLP, beside Prometheus, which reads them from Ray. Protocol,
+    headers and time limit are those of ``telemetry``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,6 +35,10 @@ class MetricsConfig(BaseModel):
     """As ``telemetry.endpoint``, but for ``http`` such as http://collector:4318/v1/metrics. None: none are sent."""
     interval_s: float = Field(15.0, ge=1, allow_inf_nan=False)
     """Seconds between two exports, which have all series of a process: about 250 of a replica."""
+    max_tenants: int = Field(MAX_TENANTS, ge=0)
+    """The tenants that a router counts by name, in the order in which they come; further ones are counted as
+    ``(others)``. Also for Prometheus, which gets about 30 series for each where there are four tiers. ``/v1/usage`` has
+    the usage of all tenants."""
 
 
 class TelemetryConfig(BaseModel):

@@ -25,15 +25,15 @@ ray_manta_admission_pressure            tier, class                             
 other_version (by a replica with another version of the model) or poison (given up after it was lost with several).
 ``outcome`` of an admission is admitted, spilled (to this tier) or refused; ``reason`` is why, and ``none`` if admitted.
 ``decision`` is allowed, redacted, review, blocked or unscanned (a check did not run). ``direction`` is input,
-cached_input (a part of input) or output. Beyond MAX_TENANTS all tenants are counted as OTHERS. Each series has the
-label ``application``, too. Requests whose router was killed are in the ledger, but not here.
+cached_input (a part of input) or output. Beyond ``telemetry.metrics.max_tenants`` all tenants are counted as OTHERS.
+Each series has the label ``application``, too. Requests whose router was killed are in the ledger, but not here.
 """
 
 from __future__ import annotations
 
 from cluster.telemetry.bounded_label import bounded
 from cluster.telemetry.instruments import Instruments, RayInstruments
-from cluster.telemetry.tenant_labels import TenantLabels
+from cluster.telemetry.tenant_labels import MAX_TENANTS, TenantLabels
 from router.ports.limit_store import LimitName
 from router.ports.usage_metrics import AdmissionSample, UsageSample
 
@@ -42,11 +42,11 @@ DECISIONS = frozenset({"allowed", "redacted", "review", "blocked", "unscanned"})
 
 class RayUsageMetrics:
     """Counts the requests, tokens and costs of the router in this process. Implements ``UsageMetrics``. ``instruments``
-    None: Ray's."""
+    None: Ray's. ``max_tenants`` tenants have labels of their own."""
 
-    def __init__(self, instruments: Instruments | None = None) -> None:
+    def __init__(self, instruments: Instruments | None = None, max_tenants: int = MAX_TENANTS) -> None:
         make = instruments or RayInstruments()
-        self._label = TenantLabels()
+        self._label = TenantLabels(max_tenants)
         self._requests = make.counter("manta_requests", "Requests that have ended.", ("tenant", "tier", "outcome"))
         self._tokens = make.counter(
             "manta_tokens", "Tokens of requests that have ended.", ("tenant", "tier", "direction")

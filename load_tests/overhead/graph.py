@@ -2,6 +2,7 @@
 
 # No postponed annotations: Serve reads the builder's annotation to validate its arguments.
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,13 @@ def build(config: StubGraphConfig) -> Application:
     return build_with(config, StubFactory(config.step_s, config.varied))
 
 
-def stub_config(step_s: float, *, safety: bool = False, varied: bool = False) -> dict[str, Any]:
+def stub_config(
+    step_s: float, *, safety: bool = False, varied: bool = False, telemetry: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """A Serve config file: dev.yaml with the tier ``fast`` alone, so one Router, one replica, one lane.
 
     Without ``safety`` no text is checked: the classifier computes more for an answer than all of the rest.
+    ``telemetry`` replaces the settings of that name.
     """
     config: dict[str, Any] = yaml.safe_load(DEV.read_text(encoding="utf-8"))
     application = config["applications"][0]
@@ -46,5 +50,6 @@ def stub_config(step_s: float, *, safety: bool = False, varied: bool = False) ->
         "tiers": [tier for tier in arguments["tiers"] if tier["name"] == "fast"],
         "step_s": step_s,
         "varied": varied,
+        **({} if telemetry is None else {"telemetry": dict(telemetry)}),
     }
     return config

@@ -11,10 +11,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -41,15 +42,23 @@ class Server:
 
 
 @contextmanager
-def stub_server(step_s: float, *, safety: bool = False, varied: bool = False, redis: bool = False) -> Iterator[Server]:
+def stub_server(
+    step_s: float,
+    *,
+    safety: bool = False,
+    varied: bool = False,
+    redis: bool = False,
+    telemetry: Mapping[str, Any] | None = None,
+) -> Iterator[Server]:
     """The graph around stub engines on a free port, stopped at the end; with ``safety``, the checks of dev.yaml; with
     ``varied``, no two answers are equal; with ``redis``, limits and the ledger in a Redis and not in memory.
+    ``telemetry`` replaces the settings of that name.
 
     Raises RuntimeError if it does not start.
     """
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        document, redis_pid = stub_config(step_s, safety=safety, varied=varied), 0
+        document, redis_pid = stub_config(step_s, safety=safety, varied=varied, telemetry=telemetry), 0
         if redis:  # the launcher starts one for the service's own builder alone
             store = stack.enter_context(redis_server(directory / "redis"))
             state = {"url_file": str(store.url_file), "journal": str(directory / "journal")}

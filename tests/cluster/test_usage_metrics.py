@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from cluster.telemetry import instruments, tenant_labels
+from cluster.telemetry import instruments
 from cluster.telemetry.fault_metrics import FaultMetrics
 from cluster.telemetry.tenant_labels import OTHERS
 from cluster.telemetry.usage_metrics import RayUsageMetrics
@@ -60,8 +60,9 @@ def test_tokens_are_counted_by_direction_and_nothing_is_added_as_zero(metrics: R
     ]
 
 
-def test_too_many_tenants_share_one_label(metrics: RayUsageMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tenant_labels, "MAX_TENANTS", 2)
+@pytest.mark.usefixtures("metrics")
+def test_too_many_tenants_share_one_label() -> None:
+    metrics = RayUsageMetrics(max_tenants=2)
     for tenant in ("a", "b", "c", "a"):
         metrics.near_limit(tenant, "key", LimitName.TOKENS_PER_DAY)
     metrics.refused("d", "tenant", LimitName.TOKENS_PER_DAY)
