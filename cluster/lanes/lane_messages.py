@@ -169,6 +169,17 @@ def pack_refusal(error: EngineError | VersionMismatchError) -> Record:
     return {"kinds": kinds, "message": str(error), **details}
 
 
+def pack_fault(error: Exception) -> Record:
+    """Returns an error that is no refusal as builtins, for ``fault_in``: its class alone, since its message may quote a
+    prompt."""
+    return {"fault": type(error).__name__}
+
+
+def fault_in(reply: Record | None) -> str | None:
+    """Returns the class of the error with which one of several requests broke; None for a refusal, and for None."""
+    return None if reply is None else reply.get("fault")
+
+
 def unpack_refusal(packed: Record) -> EngineError | VersionMismatchError:
     """Returns (does not raise) the refusal that a replica packed; EngineError if none of its classes is known here."""
     message = packed["message"]

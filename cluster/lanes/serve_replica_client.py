@@ -10,7 +10,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from cluster.lanes.dataclass_codec import Record
-from cluster.lanes.lane_messages import LaneItem, takes_several
+from cluster.lanes.lane_messages import LaneItem, fault_in, takes_several
 from cluster.lanes.replica_directory import ReplicaDirectory
 from cluster.lanes.submission_batches import SubmissionBatches
 from router.ports.tier_backend import ReplicaLostError
@@ -51,7 +51,10 @@ class ServeReplicaClient:
     ) -> Record | None:
         self._check_running(replica_id)
         if validated_at_once and lane_id in self._taking_several:
-            return await self._batches.submit((replica_id, lane_id), request)
+            reply = await self._batches.submit((replica_id, lane_id), request)
+            if (fault := fault_in(reply)) is not None:
+                raise ReplicaLostError(f"Replica {replica_id} was lost: {fault}", replica_id)
+            return reply
         return await self._submit(replica_id, lane_id, request)
 
     async def _submit(self, replica_id: str, lane_id: str, request: Record) -> Record | None:

@@ -15,7 +15,7 @@ LaneKey = tuple[str, str]
 """The ids of a replica and of a lane from it."""
 
 SubmitAll = Callable[[LaneKey, Sequence[Record]], Awaitable[Sequence[Record | None]]]
-"""Submits requests to the replica of a lane. Returns for each its packed refusal; None: it was accepted."""
+"""Submits requests to the replica of a lane. Returns the replica's reply to each; None: it was accepted."""
 
 
 class SubmissionBatches:
@@ -26,7 +26,7 @@ class SubmissionBatches:
         self._collecting: dict[LaneKey, tuple[list[Record], asyncio.Task[Sequence[Record | None]]]] = {}
 
     async def submit(self, lane: LaneKey, request: Record) -> Record | None:
-        """Submits a packed request with the others of this turn. Returns its packed refusal; None: it was accepted.
+        """Submits a packed request with the others of this turn. Returns the reply to it; None: it was accepted.
 
         Raises what ``submit_all`` raises. A caller that is cancelled does not stop the call, which others wait for.
         """

@@ -27,6 +27,7 @@ from cluster.lanes.lane_messages import (
     first_lane_item,
     lane_item,
     pack,
+    pack_fault,
     pack_refusal,
     unpack_request,
 )
@@ -160,8 +161,15 @@ class TierReplica:
         return None
 
     async def submit_all(self, lane_id: str, packed: Sequence[Record], *, replica_id: str) -> list[Record | None]:
-        """Submits requests that are validated at once. Returns for each what ``submit`` returns."""
-        return [await self.submit(lane_id, each, replica_id=replica_id) for each in packed]
+        """Submits requests that are validated at once. Returns for each what ``submit`` returns, or, if that raises an
+        error, ``pack_fault`` of it: a request that breaks must not take the others along."""
+        replies: list[Record | None] = []
+        for each in packed:
+            try:
+                replies.append(await self.submit(lane_id, each, replica_id=replica_id))
+            except Exception as error:  # noqa: BLE001 whatever it is, the caller raises it for this request
+                replies.append(pack_fault(error))
+        return replies
 
     async def abort(self, lane_id: str, request_ids: Sequence[str], *, replica_id: str) -> None:
         """Aborts requests. Their KV blocks are free within one engine step. The last row of each has the engine's token

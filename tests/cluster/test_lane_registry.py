@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from cluster.lanes.dataclass_codec import Row
-from cluster.lanes.lane_messages import pack, pack_request, unpack_refusal
+from cluster.lanes.lane_messages import fault_in, pack, pack_request, unpack_refusal
 from cluster.lanes.request_validation import MAX_INLINE_PROMPT
 from cluster.replica.lane_registry import LaneRegistry
 from engine.api import Delta, EngineDeadError, FinishReason, GenerationRequest, Grammar, SamplingParams, Usage
@@ -151,3 +151,23 @@ async def test_a_request_for_a_lane_that_is_not_open_is_refused() -> None:
     assert refusal is not None
     assert isinstance(unpack_refusal(refusal), EngineDeadError)
     assert not replica.engine.live
+
+
+async def test_one_request_of_several_that_breaks_takes_no_other_along() -> None:
+    replica = LocalReplica()
+    lane = replica.actor.lane("one", replica_id="r")
+    await anext(lane)
+    submit = replica.engine.submit
+
+    def breaking(request: GenerationRequest) -> None:
+        if request.request_id == "bad":
+            raise ZeroDivisionError("a prompt")
+        submit(request)
+
+    replica.engine.submit = breaking  # type: ignore[method-assign]
+    packed = [pack_request(GenerationRequest(name, "x", SamplingParams(max_tokens=5))) for name in ("a", "bad", "b")]
+    replies = await replica.actor.submit_all("one", packed, replica_id="r")
+    assert [fault_in(reply) for reply in replies] == [None, "ZeroDivisionError", None]
+    assert [*replica.engine.live] == ["a", "b"]
+    await lane.aclose()
+    assert replica.actor._registry.requests == 0

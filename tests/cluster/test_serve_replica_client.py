@@ -72,7 +72,8 @@ class Replica:
         self.seen.append((method, sent))
         if sent == "lost" or "lost" in sent:
             raise OSError("the replica is gone")
-        refusals = [{"kinds": ["EngineError"], "message": "no"} if each == "no" else None for each in sent]
+        replies = {"no": {"kinds": ["EngineError"], "message": "no"}, "bad": {"fault": "ZeroDivisionError"}}
+        refusals = [replies.get(each) for each in sent]
         return refusals if method == "submit_all" else None
 
 
@@ -130,6 +131,12 @@ async def test_requests_to_older_replicas_and_those_that_take_time_have_calls_of
 async def test_a_lost_replica_is_told_to_all_requests_of_a_batch() -> None:
     _, client, items = await connected(["submit_all"])
     assert [type(each) for each in await submit(client, "a", "lost")] == [ReplicaLostError, ReplicaLostError]
+    await items.aclose()
+
+
+async def test_a_request_that_breaks_is_lost_and_the_others_of_its_batch_are_not() -> None:
+    _, client, items = await connected(["submit_all"])
+    assert [type(each) for each in await submit(client, "bad", "a")] == [ReplicaLostError, type(None)]
     await items.aclose()
 
 
