@@ -308,4 +308,7 @@ def _free_block() -> int:
     for start in starts[offset:] + starts[:offset]:
         if all(is_free(port) for port in range(start, start + _BLOCK)):
             return start
-    raise NoFreePortsError(f"no block of {_BLOCK} free ports in {_PORTS}")
+    raise NoFreePortsError(
+        f"there are no {_BLOCK} free ports in a row from {_PORTS.start} to {_PORTS.stop - 1} on {LOOPBACK}; "
+        "`ss -ltn` shows what listens there"
+    )

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 START_S = 60.0  # longest wait for the fork server, which imports for 3 to 10 s on a busy machine
 POLL_S = 0.02
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CONTEXT, LANGUAGE, DIRECTORY = "--serialized-runtime-env-context", "--language", "--temp-dir"
 
 
@@ -83,9 +84,10 @@ def _start(path: str, timers: str) -> None:
     if os.path.exists(path):
         os.unlink(path)  # of a server that has died
     preloaded = {"LD_PRELOAD": timers} if os.path.exists(timers) else {}
+    path_of_imports = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
     server = subprocess.Popen(
         [sys.executable, "-P", "-m", "cluster.local.worker_forks", path],
-        env={**os.environ, **preloaded},
+        env={**os.environ, **preloaded, "PYTHONPATH": path_of_imports},
         stdin=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + START_S
