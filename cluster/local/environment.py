@@ -217,6 +217,16 @@ def _pollers() -> dict[str, str]:
         "RAY_task_events_report_interval_ms": "5000",
         "RAY_gcs_pull_resource_loads_period_milliseconds": "5000",
         "RAY_raylet_report_resources_period_milliseconds": "1000",
+        "RAY_report_worker_backlog_interval_ms": "5000",
+        "RAY_core_worker_internal_heartbeat_ms": "5000",
+        # The raylet looks whether memory or disk run out (default: 4 and 10 times a second), whether garbage should be
+        # collected or an idle worker ended (10 and 5 times), and after objects that other nodes send.
+        "RAY_memory_monitor_refresh_ms": "1000",
+        "RAY_local_fs_monitor_interval_ms": "5000",
+        "RAY_raylet_check_gc_period_milliseconds": "2000",
+        "RAY_kill_idle_workers_interval_ms": "2000",
+        "RAY_object_manager_timer_freq_ms": "2000",
+        "RAY_event_stats": "0",  # of every event of every loop, for a log
     }
 
 

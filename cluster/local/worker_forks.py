@@ -86,6 +86,7 @@ def fork_workers(server: socket.socket, raylet: int) -> Order | None:
                 continue
             child = os.fork()
             if child == 0:
+                os.setpgid(0, 0)  # the raylet ends what is left of a worker by its process group
                 server.close()
                 os.close(watch)
                 return order

@@ -89,6 +89,7 @@ def _start(path: str, timers: str) -> None:
         [sys.executable, "-P", "-m", "cluster.local.worker_forks", path],
         env={**os.environ, **preloaded, "PYTHONPATH": path_of_imports},
         stdin=subprocess.DEVNULL,
+        process_group=0,  # the raylet ends that of this process with its worker
     )
     deadline = time.monotonic() + START_S
     while not os.path.exists(path):

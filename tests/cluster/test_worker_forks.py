@@ -28,6 +28,7 @@ import json, os, sys
 told = {
     "name": __name__, "arguments": sys.argv, "mark": os.environ.get("MARK"), "directory": os.getcwd(),
     "parent": os.getppid(), "torch": "torch" in sys.modules, "preload": os.environ.get("LD_PRELOAD"),
+    "own_group": os.getpgid(0) == os.getpid(),
 }
 print(json.dumps(told), flush=True)
 """
@@ -133,6 +134,8 @@ def test_workers_are_forks_of_one_process_that_has_imported_what_they_need(servi
     assert one["arguments"] == [str(service.script), f"--temp-dir={service.directory / 'ray'}"]
     assert one["directory"] == str(REPOSITORY)
     assert one["torch"]
+    assert one["own_group"]
+    assert os.getpgid(one["parent"]) == one["parent"]
     assert one["preload"] is None
     server = psutil.Process(one["parent"])
     assert server.num_threads() == 1
