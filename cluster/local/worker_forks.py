@@ -129,7 +129,7 @@ def main(path: Path) -> None:
     """Imports, listens at ``path`` and forks workers. Returns when the raylet has ended; in a worker, when it ends."""
     os.environ.pop("LD_PRELOAD", None)  # is loaded into this process, and so into its forks; not into what they start
     import_all()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the workers
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for the workers
     order = fork_workers(listen(path), int(os.environ["RAY_RAYLET_PID"]))
     if order is not None:
         become(order)
