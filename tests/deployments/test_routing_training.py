@@ -13,20 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.models.training.curriculum import draw_tasks
 from deployments.models.training.curriculum.task import Task, Turn
 from deployments.models.training.curriculum.task import ask as question
 from deployments.models.training.routing.answers import MAX_TOKENS, Answer, ask, key
 from deployments.models.training.routing.everyday_questions import NOUNS, everyday_questions
-from deployments.models.training.routing.heads import Fit, area_under_curve, fit
+from deployments.models.training.routing.heads import Fit, area_under_curve, fit, refit
 from deployments.models.training.routing.open_prompts import OPEN
-from deployments.models.training.routing.reworded import BEFORE, FIRST_WORDS, reworded
 from deployments.models.training.routing.sweep import Item, best, oracle, outcome, sweep
 from engine.api import Conversation, FinishReason, SamplingParams, Usage
 from engine.completion import Completion
-from load_tests.quality.item import read_held_out
 from load_tests.quality.open_questions.question import read_open_questions
-from load_tests.quality.options import HELD_OUT, OPEN_QUESTIONS
+from load_tests.quality.options import OPEN_QUESTIONS
 from router.tiers.quality_forecast import Features, Forecaster, features
 
 MODELS = Path(__file__).parents[2] / "deployments" / "models"
@@ -233,31 +230,19 @@ class TestTheSweep:
         assert best(settings, 1.01) is None
 
 
-class TestRewording:
-    TASKS = tuple(draw_tasks(300, "rewording"))
+class TestTheRefit:
+    def test_open_requests_get_new_chances_and_tasks_keep_theirs(self, fitted: Fit) -> None:
+        tasks = planted(600, seed=7)[0]
+        opened = [features(f"Why do people like the colour of the {noun}?") for noun in ["sea", "sky", "sun"] * 40]
+        kept = [fitted.forecaster.expect(each) for each in tasks]
+        sure = (0.0, 0.0, 1.0)
 
-    def test_the_question_is_in_other_words_and_nothing_else_changes(self) -> None:
-        changed = reworded(self.TASKS, 1)
+        new = refit(fitted.forecaster, [*tasks, *opened], [*kept, *[sure] * len(opened)])
 
-        assert changed == reworded(self.TASKS, 1) != reworded(self.TASKS, 2)
-        for before, after in zip(self.TASKS, changed, strict=True):
-            assert after.turns[-1].content != before.turns[-1].content
-            assert after.turns[:-1] == before.turns[:-1]
-            assert (after.answer, after.family, after.level) == (before.answer, before.family, before.level)
-
-    def test_what_stands_behind_the_first_words_is_kept(self) -> None:
-        task = Task("tables", 1, question("Find the pet of Ann.\nname | pet\nAnn | cat"), "cat")
-
-        texts = {reworded([task], seed)[0].turns[-1].content for seed in range(50)}
-
-        assert len(texts) > 5
-        assert all(text.endswith("the pet of Ann.\nname | pet\nAnn | cat") for text in texts)
-
-    def test_no_new_wording_begins_a_question_of_the_held_out_set(self) -> None:
-        wordings = (*BEFORE, *(each for every in FIRST_WORDS.values() for each in every))
-        asked = [item.messages[-1].content.lower() for item in read_held_out(HELD_OUT).items]
-
-        assert not [(w, text) for w in wordings for text in asked if text.startswith(w.lower())]
+        for each, before in zip(tasks, kept, strict=True):
+            assert new.expect(each) == pytest.approx(before, abs=0.05)
+        assert new.expect(features("Why do people like the taste of the soup?")) == pytest.approx(sure, abs=0.1)
+        assert (new.tiers, new.known) == (fitted.forecaster.tiers, fitted.forecaster.known)
 
 
 class TestEverydayQuestions:

@@ -11,10 +11,8 @@ from typing import Any, get_args
 from deployments.models.training.curriculum import draw_tasks
 from deployments.models.training.curriculum.task import Task
 from deployments.models.training.routing.answers import Answer, ask, conversation, fingerprint, key
-from deployments.models.training.routing.everyday_questions import everyday_questions
 from deployments.models.training.routing.heads import Fit, HeadReport, fit, vocabulary_of
 from deployments.models.training.routing.open_prompts import read_instructions, read_open_prompts
-from deployments.models.training.routing.reworded import reworded
 from deployments.models.training.routing.sweep import Item, Setting, best, outcome, sweep
 from engine.config import DeviceName
 from engine.engine import Engine
@@ -26,23 +24,18 @@ from router.tiers.quality_forecast import Forecaster, features
 MODELS = Path(__file__).resolve().parents[2]
 ROOT = MODELS.parents[1]
 DATA = ROOT.parent / "shared" / "data"
-OPEN_PROMPTS = Path("cache") / "qqp_pairs.jsonl.gz"  # Quora Question Pairs
-INSTRUCTIONS = {Path("corpus") / "gpteacher.jsonl.gz": 2_500, Path("corpus") / "self_instruct_human.jsonl.gz": 240}
-QUESTIONS, EVERYDAY = 2_500, 1_500
+OPEN_PROMPTS = DATA / "cache" / "qqp_pairs.jsonl.gz"
+INSTRUCTIONS = [DATA / "corpus" / name for name in ("gpteacher.jsonl.gz", "self_instruct_human.jsonl.gz")]
 KNOWN_TASKS = 40_000  # drawn for their words alone; no tier answers them
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # tolerances in the table
 
 DESCRIPTION = """\
 Fit the forecaster that `auto` routes by: for every tier the chance that it answers a request right.
 
-Draws tasks of the training side of the curriculum, half of them in other words than the curriculum's, lets every tier
-but --open-tier answer them (greedily, in this process), and fits one logistic head per tier to what was right. Open
-requests (questions and instructions that people have written, and everyday questions from templates) no tier is asked:
---open-tier is counted as right of them and of no task, the others as wrong. Asking takes hours, and what decides is
-known: the tiers of the curriculum answer 0, 0 and 1 of 200 open questions, and SmolLM2 7 of 900 tasks.
-
-The tiers' answers are kept in --work, so that a run that was interrupted goes on where it was, and one with more tasks
-asks only the new ones; new weights are asked anew.
+Draws tasks of the training side of the curriculum, questions of --open and instructions of --instructions, lets every
+tier answer them (greedily, in this process), fits one logistic head per tier to what was right, and writes them to
+--out. The tiers' answers are kept in --work, so that a run that was interrupted goes on where it was, and one with more
+tasks asks only the new ones; new weights are asked anew.
 
 Prints, on tasks that were not fitted to, how well each head foretells its tier and what each tolerance comes to.
 Where the held-out set stands, `python -m load_tests.quality.curve` tells.
@@ -53,65 +46,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         models = [model_path(tier, options) for tier in options.tiers]
-        opened = open_requests(options)
+        opened = []
+        if options.instruction_prompts:
+            opened += read_instructions(options.instructions, options.instruction_prompts, options.seed)
+        if options.open_prompts:
+            opened += read_open_prompts(options.open, options.open_prompts, options.seed)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    closed = closed_tasks(options)
-    answers = [answers_of(tier, model, closed, options) for tier, model in zip(options.tiers, models, strict=True)]
+    drawn = draw_tasks(options.tasks, f"routing {options.seed}")
+    closed = list({key(task): task for task in drawn}.values())  # a task twice could be fitted to and reported on
+    tasks = closed + opened
+    answers = [
+        answers_of(tier, model, closed, opened, options) for tier, model in zip(options.tiers, models, strict=True)
+    ]
     sizes = [parameters(model) for model in models]
 
-    seen = [features(conversation(task)) for task in [*closed, *opened]]
+    seen = [features(conversation(task)) for task in tasks]
     rows = list(zip(*answers, strict=True))
-    told = [tier == options.open_tier for tier in options.tiers]
-    right = [[answer.right for answer in row] for row in rows] + [told] * len(opened)
+    right = [[None if answer is None else answer.right for answer in row] for row in rows]
     try:
         known = vocabulary_of(features(conversation(task)) for task in draw_tasks(KNOWN_TASKS, "routing vocabulary"))
         fitted = fit(seen, right, options.tiers, options.seed, known)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    compared = [place for place in fitted.reported if place < len(closed)]
+    compared = [place for place in fitted.reported if all(answer is not None for answer in rows[place])]
     expected = [fitted.forecaster.expect(seen[place]) for place in compared]
-    items = [item(rows[place]) for place in compared]
-    print(f"\nheads on {len(fitted.reported):,} of {len(seen):,} requests, which nothing was fitted to; choices on the")
-    print(f"{len(items):,} tasks of them\n")
+    items = [item([answer for answer in rows[place] if answer is not None]) for place in compared]
+    print(f"\nheads on {len(fitted.reported):,} of {len(tasks):,} tasks, which nothing was fitted to; choices on the")
+    print(f"{len(items):,} of them that all tiers were asked\n")
     print(heads_table(fitted.reports))
     print()
-    print(settings_table(sweep(items, expected, sizes), outcome_of_best(items, sizes), options.keep))
+    print(settings_table(sweep(items, expected, sizes), outcome_of_last(items, sizes), options.keep))
     write(options.out, fitted, about(options, closed, opened, models, sizes, fitted.reports))
     return 0
 
 
-def closed_tasks(options: argparse.Namespace) -> list[Task]:
-    """Tasks of the curriculum, the second half in other words. None twice: one could be fitted to and reported on."""
-    drawn = list(draw_tasks(options.tasks, f"routing {options.seed}"))
-    half = len(drawn) // 2
-    mixed = [*drawn[:half], *reworded(drawn[half:], options.seed)]
-    return list({key(task): task for task in mixed}.values())
+def asked(tier: str, tasks: Sequence[Task], options: argparse.Namespace) -> Sequence[Task]:
+    """Returns the first of ``tasks`` for a tier that ``--sample`` names, else all of them."""
+    samples = dict(options.sample)
+    return tasks[: samples[tier]] if tier in samples else tasks
 
 
-def open_requests(options: argparse.Namespace) -> list[Task]:
-    """Questions and instructions that people have written, and everyday questions. Raises OSError and ValueError as the
-    functions that read them do."""
-    questions = read_open_prompts(options.data / OPEN_PROMPTS, QUESTIONS, options.seed)
-    instructions = [
-        task
-        for path, count in INSTRUCTIONS.items()
-        for task in read_instructions([options.data / path], count, options.seed)
-    ]
-    return [*questions, *instructions, *everyday_questions(EVERYDAY, options.seed)]
-
-
-def answers_of(tier: str, model: Path, closed: Sequence[Task], options: argparse.Namespace) -> list[Answer]:
-    """What a model answers to all tasks; it is loaded even if all its answers are known, to be sure it can be. The tier
-    of open requests is not asked."""
-    if tier == options.open_tier:
-        return [Answer(right=False, prompt_tokens=0, completion_tokens=0)] * len(closed)
+def answers_of(
+    tier: str, model: Path, closed: Sequence[Task], opened: Sequence[Task], options: argparse.Namespace
+) -> list[Answer | None]:
+    """What a model answers to all tasks, None for those that it is not asked; it is loaded even if all its answers are
+    known, to be sure it can be."""
     engine = Engine.from_pretrained(model, device=options.device, threads=options.threads)
-    answers = ask(engine, closed, options.work / f"{tier}-{fingerprint(model)}.jsonl", tier)
+    parts = [asked(tier, closed, options), asked(tier, opened, options)]
+    answers = ask(engine, [*parts[0], *parts[1]], options.work / f"{tier}-{fingerprint(model)}.jsonl", tier)
     engine.close()
-    return answers
+    split = len(parts[0])
+    unasked = [[None] * (len(whole) - len(part)) for whole, part in zip((closed, opened), parts, strict=True)]
+    return [*answers[:split], *unasked[0], *answers[split:], *unasked[1]]
 
 
 def item(answers: Sequence[Answer]) -> Item:
@@ -119,9 +108,9 @@ def item(answers: Sequence[Answer]) -> Item:
     return Item(tuple(answer.right for answer in answers), tuple(answer.tokens for answer in answers))
 
 
-def outcome_of_best(items: Sequence[Item], sizes: Sequence[int]) -> float:
-    """The accuracy of the best tier alone."""
-    return max(outcome(items, [tier] * len(items), sizes).accuracy for tier in range(len(sizes)))
+def outcome_of_last(items: Sequence[Item], sizes: Sequence[int]) -> float:
+    """The accuracy of the dearest tier alone."""
+    return outcome(items, [len(sizes) - 1] * len(items), sizes).accuracy
 
 
 def about(
@@ -136,12 +125,12 @@ def about(
     return {
         "fitted by": "python -m deployments.models.training.routing",
         "tasks": len(closed),
-        "open requests": len(opened),
-        "that only this tier answers": options.open_tier,
+        "open questions and instructions": len(opened),
         "seed": options.seed,
         "tiers": {
             report.tier: {
                 "parameters": size,
+                "tasks": len(asked(report.tier, closed, options)),
                 "model": fingerprint(model),
                 "right": round(report.right, 3),
                 "log loss": round(report.log_loss, 3),
@@ -174,20 +163,25 @@ def heads_table(reports: Sequence[HeadReport]) -> str:
     return "\n".join(lines)
 
 
-def settings_table(settings: Sequence[Setting], alone: float, keep: float) -> str:
-    """What tolerances come to, and the one of least compute that keeps ``keep`` of ``alone``, the accuracy of the best
-    tier."""
-    lines = [f"{'tolerance':>9}{'accuracy':>10}{'of the best':>12}{'compute':>9}  share of each tier"]
-    chosen = best(settings, keep * alone)
+def settings_table(settings: Sequence[Setting], last: float, keep: float) -> str:
+    """What tolerances come to, and the one of least compute that keeps ``keep`` of the ``last`` tier's accuracy."""
+    lines = [f"{'tolerance':>9}{'accuracy':>10}{'of dearest':>12}{'compute':>9}  share of each tier"]
+    chosen = best(settings, keep * last)
     shown = [s for s in settings if any(abs(s.tolerance - t) < 1e-9 for t in SHOWN)]
     for setting in [*shown, *([chosen] if chosen else [])]:
         if setting is chosen:
-            lines.append(f"least compute with {keep:.0%} of the best tier's accuracy:")
+            lines.append(f"least compute with {keep:.0%} of the dearest tier's accuracy:")
         point = setting.point
         shares = ", ".join(f"{share:.0%}" for share in point.shares)
-        kept = point.accuracy / alone if alone else 1.0
+        kept = point.accuracy / last if last else 1.0
         lines.append(f"{setting.tolerance:>9.3f}{point.accuracy:>10.1%}{kept:>12.1%}{point.compute:>9.1%}  {shares}")
     return "\n".join(lines)
+
+
+def sample(text: str) -> tuple[str, int]:
+    """TIER=TASKS. Raises ValueError."""
+    tier, _, count = text.partition("=")
+    return tier, int(count)
 
 
 def model_path(tier: str, options: argparse.Namespace) -> Path:
@@ -218,12 +212,24 @@ def make_parser() -> argparse.ArgumentParser:
         help="cheapest first, as configured (default: fast balanced frontier general)",
     )
     add(
-        "--open-tier",
-        default="general",
-        metavar="TIER",
-        help="answers open requests, and is asked no tasks (default: %(default)s)",
+        "--sample",
+        nargs="+",
+        type=sample,
+        default=[("general", 1200)],
+        metavar="TIER=TASKS",
+        help="tasks, and as many open prompts, that a tier answers, fewer than the others (default: general=1200: "
+        "it is slow)",
     )
-    add("--data", type=Path, default=DATA, help="directory of questions and instructions (default: ../shared/data)")
+    add("--open", type=Path, default=OPEN_PROMPTS, help="open questions (default: Quora Question Pairs in ../shared)")
+    add("--open-prompts", type=int, default=5000, help="how many of them; 0: none (default: %(default)s)")
+    add(
+        "--instructions",
+        type=Path,
+        nargs="+",
+        default=INSTRUCTIONS,
+        help="instructions (default: GPTeacher's and Self-Instruct's in ../shared)",
+    )
+    add("--instruction-prompts", type=int, default=800, help="how many of them, evenly; 0: none (default: %(default)s)")
     add(
         "--out",
         type=Path,
@@ -231,7 +237,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="the file to write (default: deployments/models/auto.json)",
     )
     add("--work", type=Path, default=ROOT / ".manta" / "routing", help="keeps the answers (default: .manta/routing)")
-    add("--keep", type=float, default=1.0, help="accuracy to keep, of the best tier's (default: %(default)s)")
+    add("--keep", type=float, default=0.95, help="accuracy to keep, of the dearest tier's (default: %(default)s)")
     add("--device", choices=get_args(DeviceName), default="cpu", help="where the models run (default: %(default)s)")
     add("--threads", type=int, help="of the engine, inside one operation (default: torch's choice)")
     return parser

@@ -22,6 +22,7 @@ Key = int | str  # a bucket of words, or a sign
 PENALTIES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # of squared weights, beside the mean log loss; strongest first
 FOLDS = 4
 REPORTED = 0.2  # part of the tasks
+REFIT_PENALTY = 1e-5  # little: the chances that are fitted to have no noise
 MIN_OCCURRENCES = 8  # tasks with a word or sign before it gets a weight; rarer ones are mostly names
 MIN_TASKS = 100
 MIN_KNOWN = 8  # of some 40,000 tasks
@@ -109,6 +110,32 @@ def fit(
         known=known,
     )
     return Fit(forecaster, reports, tuple(reported))
+
+
+def refit(
+    old: Forecaster, seen: Sequence[Features], chances: Sequence[Sequence[float]], penalty: float = REFIT_PENALTY
+) -> Forecaster:
+    """Returns a forecaster fitted to ``chances``, 0 to 1, by request and tier. ``seen`` are the requests. The fit
+    starts from the weights of ``old``, whose tiers and known words it keeps. The same result for the same arguments."""
+    seen = [replace(each, signs=(*each.signs, *unknown_signs(each, old.known))) for each in seen]
+    counts: Counter[Key] = Counter()
+    for each in seen:
+        counts.update(each.words)
+        counts.update(each.signs)
+    before: dict[Key, tuple[float, ...]] = dict(old.words.items())
+    before.update(old.signs)
+    kept = sorted((key for key, count in counts.items() if count >= MIN_OCCURRENCES or key in before), key=str)
+    columns = {key: column for column, key in enumerate(kept)}
+    none = (0.0,) * len(old.tiers)
+    start = _Heads(
+        torch.tensor([before.get(key, none) for key in kept], dtype=torch.float64),
+        torch.tensor(old.bias, dtype=torch.float64),
+    )
+    heads = _regress(_matrix(seen, columns), torch.tensor(chances, dtype=torch.float64), penalty, start)
+    rows = [tuple(row) for row in heads.weights.tolist()]
+    signs = {key: rows[column] for key, column in columns.items() if isinstance(key, str)}
+    words = {key: rows[column] for key, column in columns.items() if isinstance(key, int)}
+    return Forecaster(old.tiers, tuple(heads.bias.tolist()), signs, words, old.about, old.known)
 
 
 @dataclass(frozen=True, slots=True)
