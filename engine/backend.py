@@ -26,6 +26,7 @@ from engine.model.weights import grouped
 from engine.parallel.exchange import ALONE, Exchange
 from engine.parallel.share import Share
 from engine.quant.quantise import (
+    WeightFormats,
     dequantised_model,
     packed_model,
     quantised_bytes,
@@ -115,7 +116,7 @@ def make_runner(
         return _on_torch(model, config, shapes, context_length)
     rounded = weight_formats(config.weight_dtype)
     if rounded is not None or not grouped(model.weights):
-        model = _unpacked(model, config)
+        model = _unpacked(model, config, rounded)
     dtype = model.weights.embedding.dtype
     form = format_of(config.kv_dtype, dtype)
     reason = unsupported(model.spec, dtype, form, config.block_size, rounded)
@@ -137,13 +138,13 @@ def make_runner(
     return _on_torch(model, config, shapes, context_length)
 
 
-def _unpacked(model: Decoder[Any], config: EngineConfig) -> Decoder[Any]:
-    """Returns the model with matrices in ``config.dtype`` instead of those that are quantised in groups. A model
-    without such matrices is returned unchanged."""
-    stored = quantised_bytes(model.weights)
+def _unpacked(model: Decoder[Any], config: EngineConfig, formats: WeightFormats | None = None) -> Decoder[Any]:
+    """Returns the model with matrices in ``config.dtype`` instead of those that are quantised in groups, but for those
+    that ``formats`` keep. A model without such matrices is returned unchanged."""
+    dense = model.with_weights(dequantised_model(model.weights, formats))
+    stored = quantised_bytes(model.weights) - quantised_bytes(dense.weights)
     if not stored:
         return model
-    dense = model.with_weights(dequantised_model(model.weights))
     mib = 1024**2
     logger.info("%s: %.0f MiB of quantised weights are unpacked to %s", config.model, stored / mib, config.dtype)
     return dense
@@ -165,7 +166,7 @@ def _on_triton(
 def _on_torch(model: Decoder[Any], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int) -> Runner:
     """Returns a runner on torch, with rounded weights if ``config.weight_dtype`` asks for them."""
     rounded = weight_formats(config.weight_dtype)
-    model = _unpacked(model, config)
+    model = _unpacked(model, config, rounded)
     if rounded is not None:
-        model = model.with_weights(rounded_model(model.weights, rounded))
+        model = _unpacked(model.with_weights(rounded_model(model.weights, rounded)), config)
     return Runner(model, config, shapes, context_length)

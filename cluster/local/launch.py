@@ -24,7 +24,14 @@ from types import FrameType
 from typing import Any
 
 from cluster.local.admin_key import with_admin_key
-from cluster.local.environment import LOOPBACK, LocalPorts, is_free, local_environment, prepare_directory
+from cluster.local.environment import (
+    LOOPBACK,
+    LocalPorts,
+    NoFreePortsError,
+    is_free,
+    local_environment,
+    prepare_directory,
+)
 from cluster.local.make_interrupt import MakeWatch
 from cluster.local.process_tree import adopt_orphans, stop_descendants
 from cluster.local.ray_head import ConfigRefusedError, HeadUnavailableError, RayHead
@@ -52,6 +59,17 @@ REPORT_CHARACTERS = 1000  # of a deployment's message that are printed
 
 class LaunchError(RuntimeError):
     """The service cannot start, or has ended. The message is printed at the terminal."""
+
+
+REPORTED = (
+    LaunchError,
+    ConfigFileError,
+    ConfigRefusedError,
+    HeadUnavailableError,
+    NoFreePortsError,
+    RedisMissingError,
+)
+"""Errors whose message says enough; they are printed without a traceback."""
 
 
 class StopRequested(BaseException):
@@ -255,7 +273,7 @@ def run(config_path: Path, port: int | None, timeout_s: float) -> int:
     signal, 1 after an error.
 
     ``port`` None: the config's. ``timeout_s`` is the longest time in seconds that the start may take. Raises OSError as
-    ``adopt_orphans`` does, and NoFreePortsError as ``LocalService`` does.
+    ``adopt_orphans`` does.
     """
     signals = StopSignals()
     directory: Path | None = None
@@ -279,7 +297,7 @@ def run(config_path: Path, port: int | None, timeout_s: float) -> int:
     except StopRequested:
         print("\nManta: stopping; once more to stop at once", flush=True)
         return 0
-    except (LaunchError, ConfigFileError, ConfigRefusedError, HeadUnavailableError, RedisMissingError) as error:
+    except REPORTED as error:
         print(f"Manta: {error}", file=sys.stderr, flush=True)
         return 1
     finally:

@@ -37,17 +37,21 @@ def stop_descendants(*, grace_s: float, deadline_s: float) -> list[psutil.Proces
     """Ends all descendants of this process, including those that start meanwhile. ``adopt_orphans`` must have been
     called before they start.
 
-    Each gets SIGTERM, and SIGKILL if it still runs ``grace_s`` seconds after the call. Waits until none runs, or for
-    ``deadline_s`` seconds. Returns the processes that still run.
+    Each gets SIGTERM, and SIGKILL if it still runs ``grace_s`` seconds after the call. Waits until none runs, or until
+    ``deadline_s`` seconds after the call. Returns the processes that still run. If this process was suspended for so
+    long that the time is over, they get the rest of the time after SIGKILL all the same.
     """
     started = time.monotonic()
+    killed_at: float | None = None
     asked: set[psutil.Process] = set()
     while alive := _alive():
-        elapsed = time.monotonic() - started
-        if elapsed > deadline_s:
+        now = time.monotonic()
+        if killed_at is not None and now - killed_at > deadline_s - grace_s:
             return alive
+        if killed_at is None and now - started > grace_s:
+            killed_at = now
         for process in alive:
-            if elapsed > grace_s:
+            if killed_at is not None:
                 _send(process, signal.SIGKILL)
             elif process not in asked:
                 _send(process, signal.SIGTERM)

@@ -50,6 +50,13 @@ def weight_formats(name: WeightDTypeName) -> WeightFormats | None:
     return FORMATS.get(name)
 
 
+def keeps(matrix: Matrix, form: WeightFormat) -> bool:
+    """Returns whether a matrix is stored in no more bits than ``form`` has, so that rounding it to ``form`` would lose
+    accuracy and save nothing. Formats that round the inputs of products need numbers of their own."""
+    own = isinstance(matrix, BlockMatrix) and matrix.exact and matrix.bits <= form.bits
+    return own and form.number == torch.int8 and not form.rounds_inputs
+
+
 def quantise(weight: Tensor, form: WeightFormat) -> QuantisedMatrix:
     """Returns ``weight`` [outputs, inputs] quantised to ``form``. Raises ValueError if the number of inputs is no
     multiple of the group size."""
@@ -64,12 +71,14 @@ def quantise(weight: Tensor, form: WeightFormat) -> QuantisedMatrix:
 
 def rounded_model(weights: ModelWeights, formats: WeightFormats) -> ModelWeights:
     """Returns the model with its weights quantised and dequantised again, in its own dtype, for kernels that support no
-    quantised matrices. The routers of experts are not changed.
+    quantised matrices. The routers of experts are not changed, nor a BlockMatrix.
 
     The inputs of products are not rounded, even if the format rounds inputs.
     """
 
-    def through(weight: Matrix, form: WeightFormat) -> Tensor:
+    def through(weight: Matrix, form: WeightFormat) -> Matrix:
+        if isinstance(weight, BlockMatrix):
+            return weight
         whole = plain(weight)
         return quantise(whole, form).dequantised(whole.dtype)
 
@@ -97,13 +106,19 @@ def packed_model(
     return _moved(_each_matrix(weights, formats, place, through), place)
 
 
-def dequantised_model(weights: ModelWeights) -> ModelWeights:
+def dequantised_model(weights: ModelWeights, formats: WeightFormats | None = None) -> ModelWeights:
     """Returns the model with GroupedMatrix and BlockMatrix replaced by tensors of its dtype, for kernels that support
-    neither. Raises TypeError for a tied head of another quantised type."""
+    neither. With ``formats`` the matrices stay that these formats keep (``keeps``). Raises TypeError for a tied head of
+    another quantised type."""
     dtype, device = weights.embedding.dtype, weights.embedding.device
 
+    def through(matrix: Matrix, form: WeightFormat | None) -> Matrix:
+        if not isinstance(matrix, GroupedMatrix | BlockMatrix) or (form is not None and keeps(matrix, form)):
+            return matrix
+        return matrix.dequantised(dtype).to(device)
+
     def whole(matrix: Matrix) -> Matrix:
-        return matrix.dequantised(dtype).to(device) if isinstance(matrix, GroupedMatrix | BlockMatrix) else matrix
+        return through(matrix, None if formats is None else formats.layers)
 
     def mlp(parts: MLPWeights | ExpertWeights) -> MLPWeights | ExpertWeights:
         if isinstance(parts, ExpertWeights):
@@ -113,13 +128,13 @@ def dequantised_model(weights: ModelWeights) -> ModelWeights:
     layers = tuple(
         replace(layer, qkv=whole(layer.qkv), output=whole(layer.output), mlp=mlp(layer.mlp)) for layer in weights.layers
     )
-    head = whole(weights.head)
-    embedding = plain(head) if weights.embeds_by_head else weights.embedding
-    return replace(weights, embedding=embedding, layers=layers, head=head)
+    head = through(weights.head, None if formats is None else formats.head)
+    looked_up = weights.embeds_by_head and not isinstance(head, GroupedMatrix | BlockMatrix)
+    return replace(weights, embedding=plain(head) if looked_up else weights.embedding, layers=layers, head=head)
 
 
 def quantised_bytes(weights: ModelWeights) -> int:
-    """Returns the number of bytes of the matrices that ``dequantised_model`` would replace."""
+    """Returns the number of bytes of the matrices that are a GroupedMatrix or BlockMatrix."""
     found = (matrix for _, matrix in weights.matrices() if isinstance(matrix, GroupedMatrix | BlockMatrix))
     return sum(matrix.nbytes for matrix in found)
 

@@ -23,7 +23,10 @@ from typing import Any
 from tqdm import tqdm
 
 from engine import Engine, SamplingParams
+from engine.backend import load_model
+from engine.config import EngineConfig
 from engine.model.source import open_model
+from engine.quant.quantise import dequantised_model
 from engine.token_id_tokenizer import load_tokenizer
 
 LLAMA = """
@@ -50,7 +53,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "as stored": {},
     "int8": {"weight_dtype": "int8"},
     "int4": {"weight_dtype": "int4"},
-    "unpacked": {"kernels": "torch"},
+    "unpacked": {},  # all matrices in --dtype before the kernels get them
 }
 
 
@@ -64,7 +67,8 @@ def windows_of(tokens: Sequence[int], size: int) -> list[list[int]]:
 
 def surprise(model: Path, windows: Sequence[list[int]], label: str, settings: dict[str, Any]) -> float:
     """Nats of all tokens but the first of each window, by this engine."""
-    engine = Engine.from_pretrained(model, prefix_caching=False, kv_cache_tokens=8 * len(windows[0]), **settings)
+    settings = {"prefix_caching": False, "kv_cache_tokens": 8 * len(windows[0]), **settings}
+    engine = unpacked_engine(model, settings) if label == "unpacked" else Engine.from_pretrained(model, **settings)
     nats = 0.0
     for window in tqdm(windows, desc=label, unit="window"):
         [answer] = engine.generate([window], SCORED)
@@ -72,6 +76,13 @@ def surprise(model: Path, windows: Sequence[list[int]], label: str, settings: di
         nats -= sum(scored.chosen.logprob for scored in answer.prompt_logprobs[1:])
     engine.close()
     return nats
+
+
+def unpacked_engine(model: Path, settings: dict[str, Any]) -> Engine:
+    """An engine whose kernels get plain matrices. torch's kernels would too, but take minutes."""
+    config, source = EngineConfig(model=str(model), **settings), open_model(model)
+    stored = load_model(config, source)
+    return Engine(config, stored.with_weights(dequantised_model(stored.weights)), load_tokenizer(source))
 
 
 def surprise_of_llama(python: str, model: Path, windows: Sequence[list[int]]) -> float:

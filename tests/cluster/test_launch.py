@@ -184,6 +184,19 @@ class TestRefusals:
         assert result.returncode == 1
         assert "no/such.yaml: No such file" in result.stderr
 
+    def test_no_free_ports(self) -> None:
+        script = (
+            "import sys; from cluster.local import environment, launch; environment.is_free = lambda port: False; "
+            "launch.is_free = lambda port: True; sys.exit(launch.main([]))"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+        )
+
+        assert result.returncode == 1
+        assert result.stderr.startswith("Manta: there are no 136 free ports in a row from 20000 to 31999")
+        assert "Traceback" not in result.stderr
+
     def test_help_teaches(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             main(["--help"])

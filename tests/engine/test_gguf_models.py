@@ -65,3 +65,29 @@ def test_weights_that_are_rounded_anew_are_said(
 @pytest.mark.parametrize("name", FIVE_KINDS)
 def test_every_type(name: str, stored: gguf.GGMLQuantizationType, tmp_path: Path, recorded: Recorded) -> None:
     check(SavedGGUF(name, stored, tmp_path), recorded)
+
+
+@pytest.mark.parametrize("stored", [Type.Q4_1, Type.Q4_K], ids=lambda stored: stored.name)
+def test_four_bits_asked_for_and_stored_are_not_rounded_again(
+    stored: gguf.GGMLQuantizationType, tmp_path: Path, recorded: Recorded
+) -> None:
+    path = SavedGGUF("llama", stored, tmp_path).path
+    engine_of(path, kernels="torch").generate([PROMPT], GREEDY)
+    as_stored = dict(recorded)
+    recorded.clear()
+
+    engine_of(path, kernels="torch", weight_dtype="int4").generate([PROMPT], GREEDY)
+
+    assert recorded.keys() == as_stored.keys()
+    assert all(torch.equal(logits, as_stored[place]) for place, logits in recorded.items())
+
+
+def test_eight_bits_are_rounded_to_the_four_that_are_asked_for(tmp_path: Path, recorded: Recorded) -> None:
+    path = SavedGGUF("llama", Type.Q8_0, tmp_path).path
+    engine_of(path, kernels="torch").generate([PROMPT], GREEDY)
+    first = recorded["0", len(PROMPT)].clone()
+    recorded.clear()
+
+    engine_of(path, kernels="torch", weight_dtype="int4").generate([PROMPT], GREEDY)
+
+    assert not torch.allclose(recorded["0", len(PROMPT)], first, atol=1e-4)

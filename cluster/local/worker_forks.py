@@ -1,0 +1,139 @@
+"""The process from which workers are forked: ``python -m cluster.local.worker_forks SOCKET``.
+
+It has imported what workers need, and waits for orders of ``worker_start``. A fork shares the memory of these modules
+with all others until it writes to it. The process has one thread, so that a fork finds no lock taken. It ends when the
+raylet ends. Workers live on without it; the next one that is wanted starts another.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# What Serve's own actors, replicas and routers import. Importing must start no threads and open no connections.
+MODULES = (
+    "ray.serve._private.controller",
+    "ray.serve._private.replica",
+    "ray.serve._private.proxy",
+    "ray.serve._private.haproxy",
+    "uvicorn",
+    "uvloop",
+    "cluster.app",
+    "cluster.ingress",
+    "cluster.replica.tier_engine",
+    "engine.engine",
+    "cluster.small_models.small_models_replica",
+)
+MAX_ORDER = 1 << 20  # bytes
+DESCRIPTORS = 3  # standard input, output and errors
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A worker that is to be forked: the path of its script with arguments, its environment and directory, and its
+    standard descriptors."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+    directory: str
+    descriptors: tuple[int, ...]
+
+
+def import_all() -> None:
+    """Imports MODULES. Those that are not there (an optional package is not installed) are left to the workers."""
+    for name in MODULES:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            print(f"worker_forks: {name} is left to workers: {error}", flush=True)
+    gc.collect()
+    gc.freeze()  # else the first collection of each worker writes to every object, and shares nothing after it
+
+
+def listen(path: Path) -> socket.socket:
+    """Returns a socket that listens at ``path``; others see the file when it does. Raises OSError."""
+    server = socket.socket(socket.AF_UNIX)
+    scratch = path.with_suffix(".new")
+    scratch.unlink(missing_ok=True)
+    server.bind(str(scratch))
+    server.listen(64)
+    scratch.rename(path)
+    return server
+
+
+def fork_workers(server: socket.socket, raylet: int) -> Order | None:
+    """Forks a worker for each order that arrives, until the raylet, a process id, has ended: then returns None. In a
+    worker returns its order."""
+    watch = os.pidfd_open(raylet)
+    while True:
+        ready, _, _ = select.select([server.fileno(), watch], [], [])
+        if watch in ready:
+            return None
+        connection, _ = server.accept()
+        with connection:
+            order = receive(connection)
+            if order is None:
+                continue
+            child = os.fork()
+            if child == 0:
+                os.setpgid(0, 0)  # the raylet ends what is left of a worker by its process group
+                server.close()
+                os.close(watch)
+                return order
+            for descriptor in order.descriptors:
+                os.close(descriptor)
+            connection.sendall(b"%d\n" % child)
+
+
+def receive(connection: socket.socket) -> Order | None:
+    """Returns the order that a client sends, or None if it sends none or only a part of it."""
+    data, descriptors, _, _ = socket.recv_fds(connection, MAX_ORDER, DESCRIPTORS)
+    while not data.endswith(b"\n") and len(data) < MAX_ORDER:
+        more = connection.recv(MAX_ORDER)
+        if not more:
+            break
+        data += more
+    if not data.endswith(b"\n") or len(descriptors) != DESCRIPTORS:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return None
+    given: dict[str, Any] = json.loads(data)
+    return Order(given["arguments"], given["environment"], given["directory"], tuple(descriptors))
+
+
+def become(order: Order) -> None:
+    """Runs the script of a worker in this process, which is a fork, as Python would run it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for target, descriptor in enumerate(order.descriptors):
+        os.dup2(descriptor, target)
+        os.close(descriptor)
+    os.environ.clear()
+    os.environ.update(order.environment)
+    os.chdir(order.directory)
+    sys.argv = list(order.arguments)
+    sys.path.insert(0, str(Path(order.arguments[0]).parent))
+    runpy.run_path(order.arguments[0], run_name="__main__")
+
+
+def main(path: Path) -> None:
+    """Imports, listens at ``path`` and forks workers. Returns when the raylet has ended; in a worker, when it ends."""
+    os.environ.pop("LD_PRELOAD", None)  # is loaded into this process, and so into its forks; not into what they start
+    import_all()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for the workers
+    order = fork_workers(listen(path), int(os.environ["RAY_RAYLET_PID"]))
+    if order is not None:
+        become(order)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,116 @@
+"""What the raylet runs for a new worker: ``python cluster/local/worker_start.py ARGUMENTS...``.
+
+By itself Ray starts Python twice for each worker and imports itself both times, and a replica of a tier imports torch
+as well: about 2.5 s of CPU, and 83 to 220 MB that every worker has for itself. Instead the worker is forked from one
+process that has imported all of it (``worker_forks``). This file asks for the fork. It imports only a little of
+the standard library. The first of these processes starts the fork server; if there is none to be had, or the worker
+needs another interpreter, Ray's own script starts the worker.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+START_S = 60.0  # longest wait for the fork server, which imports for 3 to 10 s on a busy machine
+POLL_S = 0.02
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+CONTEXT, LANGUAGE, DIRECTORY = "--serialized-runtime-env-context", "--language", "--temp-dir"
+
+
+def order_of(arguments: Sequence[str], environment: dict[str, str]) -> dict[str, object] | None:
+    """Returns what the fork server is asked for: the worker's arguments and environment. None if the worker cannot be
+    forked, since it is not Python or its runtime environment has an interpreter of its own."""
+    options = dict(each.partition("=")[::2] for each in arguments if each.startswith("--"))
+    context = json.loads(options.get(CONTEXT) or "{}")
+    usual = context.get("py_executable", sys.executable) == sys.executable
+    if options.get(LANGUAGE) != "PYTHON" or not usual or context.get("command_prefix"):
+        return None
+    kept = [each for each in arguments if each.partition("=")[0] not in (CONTEXT, LANGUAGE)]
+    script = next((place for place, each in enumerate(kept) if not each.startswith("-")), None)  # after flags of Python
+    if script is None or context.get("override_worker_entrypoint"):
+        return None
+    return {
+        "arguments": kept[script:],
+        "environment": environment | context.get("env_vars", {}),
+        "directory": os.getcwd(),
+    }
+
+
+def service_directory(arguments: Sequence[str]) -> str | None:
+    """Returns the directory of the local service, in which Ray's own is. None if ``arguments`` do not tell."""
+    given = next((each.partition("=")[2] for each in arguments if each.startswith(f"{DIRECTORY}=")), None)
+    return os.path.dirname(given) if given else None
+
+
+def forked(order: dict[str, object], directory: str) -> bool:
+    """Asks for a worker, whose output goes where that of this process goes. Returns whether it runs. Starts the fork
+    server of ``directory`` if it does not run. Raises OSError if it cannot be started or reached."""
+    with _connected(directory) as connection:
+        socket.send_fds(connection, [json.dumps(order).encode() + b"\n"], [0, 1, 2])
+        return bool(connection.recv(32))  # the worker's process id
+
+
+def _connected(directory: str) -> socket.socket:
+    """Returns a connection to the fork server. Raises OSError."""
+    path = os.path.join(directory, "workers.sock")
+    with open(os.path.join(directory, "workers.lock"), "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # workers that start together start one server
+        try:
+            return _connection(path)
+        except OSError:
+            _start(path, os.path.join(directory, "slow_timers.so"))
+        return _connection(path)
+
+
+def _connection(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _start(path: str, timers: str) -> None:
+    """Starts the fork server and waits until it listens. Raises OSError if it ends or takes longer than START_S."""
+    if os.path.exists(path):
+        os.unlink(path)  # of a server that has died
+    preloaded = {"LD_PRELOAD": timers} if os.path.exists(timers) else {}
+    path_of_imports = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
+    server = subprocess.Popen(
+        [sys.executable, "-P", "-m", "cluster.local.worker_forks", path],
+        env={**os.environ, **preloaded, "PYTHONPATH": path_of_imports},
+        stdin=subprocess.DEVNULL,
+        process_group=0,  # the raylet ends that of this process with its worker
+    )
+    deadline = time.monotonic() + START_S
+    while not os.path.exists(path):
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise TimeoutError("the fork server does not start")
+        time.sleep(POLL_S)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Has the worker forked and returns, or becomes Ray's script that starts it."""
+    order, directory = order_of(arguments, dict(os.environ)), service_directory(arguments)
+    if order is not None and directory is not None:
+        try:
+            if forked(order, directory):
+                return
+        except OSError as error:
+            print(f"worker_start: {error}; the worker is started by itself", file=sys.stderr, flush=True)
+    import ray._private.workers.setup_worker as own  # only here, since it imports Ray
+
+    os.execv(sys.executable, [sys.executable, own.__file__, *arguments])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
