@@ -326,7 +326,7 @@ class Pipeline:
         if place.moved:
             route = Route(place.tier, f"{route.reason}; spilled, {place.moved}")
         request = apply_tier_defaults(request, self._sampling.get(route.tier, {}))
-        return replace(request, ttft_slo_s=place.ttft_s), route
+        return replace(request, ttft_slo_s=place.ttft_s, surplus=place.surplus), route
 
     def _account(
         self,
