@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 
+from engine.api import Priority
 from engine.sequence import Sequence
 
-HURRY = 0.25
-"""The part of the time to its objective after which a sequence displaces one of a lower class. Before that it waits for
-one that ends by itself, since what is displaced has to be computed again."""
+HURRY, HURRY_OVER_BATCH = 0.25, 0.15
+"""The part of the time to its objective after which a sequence displaces one of a lower class, and one of class batch.
+Before that it waits for one that ends by itself, since what is displaced has to be computed again."""
 
 Blocks = tuple[int, ...]  # numbers of blocks, one for each KV cache group
 Strength = tuple[bool, bool, int, int, int, float, str, int]  # sort key of running sequences
@@ -69,14 +70,15 @@ def displace(
     several, if the candidate is ``patient``: has waited long enough. ``shortage`` returns how many running sequences
     and blocks are in the way; ``exclusive`` returns the blocks that preempting a sequence would free.
     """
-    urgent = candidate.objective is None or now >= candidate.arrived + HURRY * (candidate.objective - candidate.arrived)
+    waits_s = 0.0 if candidate.objective is None else candidate.objective - candidate.arrived
     rows = Counter(one.tenant for one in running) if patient else Counter()
 
     def gives_way(one: Sequence) -> bool:
         if one.reserve or protected(one, cooldown):
             return False
         if candidate.rank < one.rank and level < one.level:
-            return urgent or candidate.surplus < one.surplus
+            part = HURRY_OVER_BATCH if one.priority is Priority.BATCH else HURRY
+            return now >= candidate.arrived + part * waits_s or candidate.surplus < one.surplus
         return patient and not rows[candidate.tenant] and rows[one.tenant] > 1 and candidate.rank <= one.rank
 
     weak = [one for one in running if gives_way(one)]

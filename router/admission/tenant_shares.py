@@ -16,6 +16,8 @@ ACTIVE_S = 60.0
 """Seconds without a request after which a tenant has no share."""
 FLOOD = 2.0
 """How many times its share a tenant asks for, at least, before any of its requests is surplus."""
+DISCOUNT_S = 0.25
+"""Seconds between two times at which what was recorded is discounted, since that takes time for each tenant."""
 CROWD = 8
 """Waiting requests of a tenant from which on it is in the way of others, even if none of its requests was refused."""
 
@@ -37,6 +39,7 @@ class TenantShares:
     def __init__(self) -> None:
         self._tenants: dict[str, Demand] = {}
         self._taken = 0.0  # tokens of all admitted requests
+        self._most = 0.0  # that a tenant has asked for
         self._at = 0.0  # instant up to which everything has been discounted
 
     def asked(self, tenant: str, tokens: int, now: float) -> None:
@@ -45,6 +48,7 @@ class TenantShares:
         demand = self._tenants.setdefault(tenant, Demand(now))
         demand.at = now
         demand.asked += tokens
+        self._most = max(self._most, demand.asked)
 
     def decided(self, tenant: str, tokens: int, *, admitted: bool, surplus: bool) -> None:
         """Records the decision on the request that ``asked`` has recorded last."""
@@ -72,9 +76,7 @@ class TenantShares:
     def beside_flood(self, tenant: str) -> bool:
         """Returns whether a tenant asks for no more than its share, and another one for several times its own."""
         own, share = self._tenants.get(tenant), self._share
-        if own is None or own.asked > share:
-            return False
-        return any(other.asked >= FLOOD * share for other in self._tenants.values())
+        return own is not None and own.asked <= share and self._most >= FLOOD * share
 
     @property
     def _share(self) -> float:
@@ -82,6 +84,8 @@ class TenantShares:
 
     def _discount(self, now: float) -> None:
         """Lets what was recorded count less, and forgets tenants that are not active."""
+        if now - self._at < DISCOUNT_S:
+            return
         factor: float = 0.5 ** (max(0.0, now - self._at) / HALF_LIFE_S)
         self._at = now
         self._taken *= factor
@@ -92,3 +96,4 @@ class TenantShares:
             demand.asked *= factor
             demand.refused *= factor
             demand.within *= factor
+        self._most = max((demand.asked for demand in self._tenants.values()), default=0.0)

@@ -101,10 +101,14 @@ def test_long_prompts_of_it_keep_no_long_prompt_of_others_waiting() -> None:
     assert "long" in step(subject)
 
 
-@pytest.mark.parametrize(("now", "displaced"), [(10.5, False), (11.0, True)])
-def test_a_higher_class_waits_a_quarter_of_its_time_before_it_displaces(now: float, displaced: bool) -> None:
+@pytest.mark.parametrize(
+    ("lower", "now", "displaced"), [(MIDDLE, 10.9, False), (MIDDLE, 11.0, True), (LOW, 10.5, False), (LOW, 10.7, True)]
+)
+def test_a_higher_class_waits_a_part_of_its_time_before_it_displaces(
+    lower: Priority, now: float, displaced: bool
+) -> None:
     subject = scheduler(blocks=6, prefix_caching=False)
-    held = sequence("held", [7] * 18, max_tokens=20, priority=LOW)
+    held = sequence("held", [7] * 18, max_tokens=20, priority=lower)
     subject.add(held)
     for _ in range(6):
         step(subject)
