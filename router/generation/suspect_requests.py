@@ -17,9 +17,9 @@ from types import TracebackType
 
 from router.ports.tier_backend import ReplicaLostError
 
-TURN_S = 0.25
+TURN_S = 0.5
 """The longest turn, in seconds. A request that waits in the queue of a busy replica does not hold the others up."""
-ALL_S = 2.0
+ALL_S = 3.0
 """Seconds within which all that wait have had their turn, so that many of them have shorter turns."""
 APART_S = 0.1
 """Seconds between the losses of two replicas from which on the second one is put down to the request whose turn it was.
@@ -32,22 +32,27 @@ _REMEMBERED = 64
 
 class Turn:
     """The turn of one request: a context that begins when no other has its turn, and ends with it, by ``end``, or when
-    its time is over. ``broken``: its replica was lost in the turn."""
+    its time is over. ``broken``: its replica was lost in the turn, and no request whose time was over before could be
+    the cause as well."""
 
     def __init__(self, suspects: SuspectRequests) -> None:
         self.broken = False
         self._suspects = suspects
         self._timer: asyncio.TimerHandle | None = None  # None: the turn has not begun, or is over
+        self._expired = False  # its time is over, and the request has got nothing yet
+        self._doubtful = False  # such requests were there when it began
 
     async def __aenter__(self) -> Turn:
         seconds = await self._suspects.begin()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.end)
+        self._doubtful = self._suspects.expired > 0
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.broken = self._timer is not None and isinstance(error, ReplicaLostError)
+        in_turn = self._timer is not None and not self._doubtful
+        self.broken = in_turn and isinstance(error, ReplicaLostError)
         self.end()
 
     def end(self) -> None:
@@ -56,6 +61,15 @@ class Turn:
             self._timer.cancel()
             self._timer = None
             self._suspects.end()
+        if self._expired:
+            self._expired = False
+            self._suspects.expired -= 1
+
+    def _expire(self) -> None:
+        """Ends the turn, since its time is over."""
+        self.end()
+        self._expired = True
+        self._suspects.expired += 1
 
 
 class SuspectRequests:
@@ -65,6 +79,7 @@ class SuspectRequests:
 
     def __init__(self, turn_s: float = TURN_S, all_s: float = ALL_S, apart_s: float = APART_S) -> None:
         self.apart_s = apart_s
+        self.expired = 0  # requests whose turn was over before they had got anything, and that have got nothing yet
         self._turn_s, self._all_s = turn_s, all_s
         self._lock = asyncio.Lock()
         self._waiting = 0

@@ -140,6 +140,22 @@ async def test_turns_come_one_after_the_other_and_end_by_themselves() -> None:
     assert order[1][1] - began >= 0.045
 
 
+async def test_a_loss_is_not_put_down_to_one_that_began_while_another_was_still_suspect() -> None:
+    suspects = SuspectRequests(turn_s=0.01)
+    slow, then = suspects.turn(), suspects.turn()
+    async with slow:
+        await asyncio.sleep(0.03)
+        with pytest.raises(ReplicaLostError):
+            async with then:
+                raise ReplicaLostError("lost", "a")
+    assert not then.broken
+    last = suspects.turn()
+    with pytest.raises(ReplicaLostError):
+        async with last:
+            raise ReplicaLostError("lost", "b")
+    assert last.broken
+
+
 async def test_many_have_shorter_turns() -> None:
     suspects, loop = SuspectRequests(turn_s=10, all_s=0.1), asyncio.get_running_loop()
     began = loop.time()
