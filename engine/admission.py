@@ -152,6 +152,7 @@ class Admission:
             max_tokens=max_tokens,
             tenant=request.tenant,
             priority=request.priority,
+            surplus=request.surplus,
             arrived=now,
             deadline=None if request.deadline_s is None else now + request.deadline_s,
             objective=None if request.ttft_slo_s is None else now + request.ttft_slo_s,

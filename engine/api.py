@@ -95,6 +95,12 @@ class Priority(IntEnum):
     BATCH = 1  # runs on capacity that the other classes leave
 
 
+def rank_of(priority: Priority, surplus: bool) -> int:
+    """Returns the place of a class in the order of scheduling; the lowest is first. The classes of surplus requests
+    (``GenerationRequest.surplus``) come after all others, in the same order."""
+    return priority + len(Priority) * surplus
+
+
 TOOL_CALL_START, TOOL_CALL_END = "<tool_call>", "</tool_call>"
 """The marks that a model writes around a tool call in the Hermes format, which Qwen and others are trained on."""
 
@@ -218,7 +224,8 @@ class GenerationRequest:
     are due, and one that has missed it after those that can still meet theirs. It ends no request. ``refused_before``
     counts, by class in the order of ``Priority``, the requests that the router has refused for want of room since it
     last sent one: the engine counts them among its arrivals, for autoscaling. ``attempt`` counts
-    the attempts at the request before this one.
+    the attempts at the request before this one. ``surplus``: the tenant asks for several times its share of the tier
+    while others ask for less than theirs. The request comes after those of all classes that are not surplus.
 
     Raises RequestError, naming the field, for a value out of range.
     """
@@ -237,6 +244,7 @@ class GenerationRequest:
     ttft_slo_s: float | None = None
     refused_before: tuple[int, ...] = ()
     attempt: int = 0
+    surplus: bool = False
 
     @property
     def continues(self) -> bool:

@@ -23,12 +23,12 @@ from engine.api import (
     Grammar,
     ModelInfo,
     OverloadedError,
-    Priority,
     RequestError,
 )
 from engine.engine import Engine
 from engine.log_failure import log_failure
 from engine.metrics import EngineMetrics
+from engine.scheduler.queue import reported_class
 from engine.scheduler.queue_limit import check_room
 
 LOAD_PERIOD_S = 0.25
@@ -132,7 +132,7 @@ class AsyncEngine:
                 if isinstance(item, Job):
                     tokens = round(self._uncached * item.sequence.prompt_length)
                     queued = short if tokens <= self._engine.config.prefill_chunk else long
-                    queued[item.sequence.priority - Priority.INTERACTIVE] += tokens
+                    queued[reported_class(item.sequence.rank)] += tokens
             return replace(
                 self._stats,
                 waiting=self._stats.waiting + self._arrivals.total(),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from engine.api import Priority, SamplingParams
+from engine.api import Priority, SamplingParams, rank_of
 from engine.decode.grammar import GrammarState
 from engine.decode.lookup import PromptLookup
 from engine.decode.rules import LogitRules
@@ -64,6 +64,7 @@ class Sequence:
     miss: Miss | None = None  # why no more prompt tokens were found in the prefix cache
     tenant: str = ""
     priority: Priority = Priority.STANDARD
+    surplus: bool = False  # its tenant has had its share, so it comes after those of all classes that are not surplus
     arrived: float = 0.0  # instant at which the request arrived
     deadline: float | None = None  # instant by which its first token must have been generated
     objective: float | None = None  # instant by which its first token is to be generated, if possible
@@ -90,6 +91,11 @@ class Sequence:
     preemptions: int = 0
     generated_at_admission: int = 0  # tokens it had generated at its last admission
     last_token_at: float = 0.0  # instant at which its last token was emitted; 0: none yet
+
+    @property
+    def rank(self) -> int:
+        """The place of its class in the order of scheduling (``rank_of``)."""
+        return rank_of(self.priority, self.surplus)
 
     @property
     def pending(self) -> int:
@@ -165,6 +171,7 @@ class Sequence:
             max_tokens=self.max_tokens,
             tenant=self.tenant,
             priority=self.priority,
+            surplus=self.surplus,
             arrived=self.arrived,
             objective=self.objective,
             ahead=self.ahead,

@@ -120,6 +120,9 @@ class KeyRights(Settings):
     """The functions that requests with the key may offer to the model."""
     endpoints: Names | None = None
     """The paths that the key may call, such as /v1/chat/completions. /v1/models is always allowed."""
+    spill: Spill | None = None
+    """Where requests with the key may go that their tier would refuse: as far as ``router.tenants.*.spill`` allows it,
+    if that is set. None: as that says, or ``router.admission.spill``. Requests may narrow it (field ``spill``)."""
     limits: LimitsConfig = LimitsConfig()
     """How much the key may use."""
 
@@ -176,8 +179,8 @@ class JwtConfig(Settings):
     role_claim: str = Field("manta_role", min_length=1)
     """The claim with the role. A token without it has the role ``user``."""
     rights_claim: str = Field("manta_rights", min_length=1)
-    """The claim with an object of ``tiers``, ``models``, ``tools`` and ``endpoints``, lists of what the token allows.
-    A token without it allows all."""
+    """The claim with an object of ``tiers``, ``models``, ``tools`` and ``endpoints``, lists of what the token allows,
+    and ``spill``. A token without it allows all."""
     admins: bool = False
     """Whether a token may have the role ``admin``. Off by default: the issuer's claims are then no way into /admin."""
 

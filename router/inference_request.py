@@ -96,6 +96,7 @@ class InferenceRequest:
     deadline_s: float | None = None  # seconds from arrival to the first token of each prompt's answers
     ttft_slo_s: float | None = None  # the objective of its class for the same; None: it has none
     refused_before: tuple[int, ...] = ()  # as in ``GenerationRequest``
+    surplus: bool = False  # as in ``GenerationRequest``
     spill: Literal["none", "up", "down", "any"] | None = None  # where it may go if its tier has no room; None: as
     # configured
     parsing: TextParsing = NO_PARSING

@@ -12,7 +12,7 @@ from router.access.authenticator import Authenticator
 from router.access.permissions import allowed_models, allowed_tiers, check_endpoint, check_model, check_tools
 from router.admission.admission import Admission, Place
 from router.admission.admission_decision import RequestFacts
-from router.admission.spill import narrowed
+from router.admission.spill import allowed_spill, narrowed
 from router.answer_events import AnswerEvent, Repeated, Routed
 from router.answer_source import AnswerSource
 from router.cache.answer_cache import AnswerCache, CacheStatus, Found
@@ -304,7 +304,7 @@ class Pipeline:
         tenant, tier = principal.tenant, route.tier
         expected = self._limiter.expected(tenant, tier, request, _context_length(loads, tier))
         own = self._config.tenants.get(tenant)
-        allowed = self._config.admission.spill if own is None or own.spill is None else own.spill
+        allowed = allowed_spill(None if own is None else own.spill, principal.spill, self._config.admission.spill)
         facts = RequestFacts(
             tenant,
             request.priority,
@@ -326,7 +326,7 @@ class Pipeline:
         if place.moved:
             route = Route(place.tier, f"{route.reason}; spilled, {place.moved}")
         request = apply_tier_defaults(request, self._sampling.get(route.tier, {}))
-        return replace(request, ttft_slo_s=place.ttft_s), route
+        return replace(request, ttft_slo_s=place.ttft_s, surplus=place.surplus), route
 
     def _account(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from router.config import LimitsConfig, Role
+from router.config import LimitsConfig, Role, Spill
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,8 @@ class Principal:
     ``tenant`` is billed and owns the data; ``team``, ``feature`` and ``user`` divide its usage and may be empty.
     ``key_id`` identifies the key without revealing it; for a JWT it is ``jwt:`` and the subject. ``tiers``, ``models``,
     ``tools`` and ``endpoints`` are those that it may use; None: all. ``chooses_feature``: a request may name its
-    feature itself.
+    feature itself. ``spill`` is where its requests may go that their tier would refuse; None: as its tenant's settings
+    say.
     """
 
     tenant: str
@@ -28,4 +29,5 @@ class Principal:
     tools: frozenset[str] | None = None
     endpoints: frozenset[str] | None = None
     chooses_feature: bool = False
+    spill: Spill | None = None
     limits: LimitsConfig = field(default_factory=LimitsConfig)  # of the key; those of the tenant are in the config

@@ -47,6 +47,10 @@ app.command()(doctor)
 
 KeyId = Annotated[str, typer.Argument(help="The id of the key, from `manta keys list`.")]
 Several = Annotated[list[str] | None, typer.Option(help="May be given several times. Default: all.")]
+Spills = Annotated[
+    Literal["none", "up", "down", "any"] | None,
+    typer.Option(help="Where requests go that their tier has no room for. Default: as its tenant's."),
+]
 Requests = Annotated[int | None, typer.Option(min=1, help="Requests in any minute.")]
 Tokens = Annotated[int | None, typer.Option(min=1, help="Tokens in any minute, input and output together.")]
 Concurrent = Annotated[int | None, typer.Option(min=1, help="Requests at the same time.")]
@@ -91,6 +95,7 @@ def create(
     model: Several = None,
     tool: Several = None,
     endpoint: Several = None,
+    spill: Spills = None,
     requests_per_minute: Requests = None,
     tokens_per_minute: Tokens = None,
     concurrent_requests: Concurrent = None,
@@ -101,7 +106,8 @@ def create(
     """Create a key. It is shown this one time: the service keeps a salted hash only."""
     values = (requests_per_minute, tokens_per_minute, concurrent_requests, tokens_per_day, money_per_month)
     body: dict[str, Any] = {"tenant": tenant, "team": team, "feature": feature, "name": name, "role": role}
-    body |= {"tiers": tier, "models": model, "tools": tool, "endpoints": endpoint, "limits": _limits(values)}
+    body |= {"tiers": tier, "models": model, "tools": tool, "endpoints": endpoint, "spill": spill}
+    body["limits"] = _limits(values)
     body["expires_in_s"] = None if expires_in is None else seconds_of(expires_in)
     made = client_of(context).call("POST", "/admin/v1/keys", {name: each for name, each in body.items() if each})
     show(made, as_json, f"{made['key']}\n\nid {made['id']}. The key is not shown again.")
@@ -128,6 +134,19 @@ def list_keys(
     found = client_of(context).call("GET", "/admin/v1/keys", query=query)
     rows = [row | {"expires": date_text(row["expires_at"])} for row in found["data"]]
     show(found, as_json, table(rows, KEY_COLUMNS))
+
+
+@keys.command("spill")
+def set_spill(
+    context: typer.Context,
+    key_id: KeyId,
+    to: Annotated[Literal["none", "up", "down", "any", "tenant"], typer.Argument(help="tenant: as its tenant's.")],
+    as_json: Json = False,
+) -> None:
+    """Set where requests with a key go that their tier has no room for: to stronger or weaker tiers, or nowhere."""
+    body = {"spill": None if to == "tenant" else to}
+    changed = client_of(context).call("PATCH", f"/admin/v1/keys/{_id(key_id)}", body)
+    show(changed, as_json, table([changed], ("id", "tenant", "spill")))
 
 
 @keys.command("rotate")

@@ -51,6 +51,7 @@ _BESIDE = {
     "ttft_slo_s": "ttft_slo_s",
     "refused_before": "refused_before",
     "attempt": "attempt",
+    "surplus": "surplus",
 }
 """Fields of a request that a replica may do without, with their names beside its other fields."""
 

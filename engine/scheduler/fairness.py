@@ -34,6 +34,11 @@ class TokenCounters:
         """Returns the number of tenants that have a counter."""
         return len(self._active) + len(self._idle)
 
+    @property
+    def active(self) -> int:
+        """The number of tenants with a sequence in the engine."""
+        return len(self._active)
+
     def arrive(self, tenant: str) -> None:
         """Records that one more sequence of ``tenant`` is in the engine, waiting or running."""
         if tenant not in self._live:

@@ -13,7 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 
+from engine.api import Priority
 from engine.sequence import Sequence
+
+HURRY, HURRY_OVER_BATCH = 0.25, 0.15
+"""The part of the time to its objective after which a sequence displaces one of a lower class, and one of class batch.
+Before that it waits for one that ends by itself, since what is displaced has to be computed again."""
 
 Blocks = tuple[int, ...]  # numbers of blocks, one for each KV cache group
 Strength = tuple[bool, bool, int, int, int, float, str, int]  # sort key of running sequences
@@ -34,7 +39,7 @@ def strength(sequence: Sequence, cooldown: int) -> Strength:
         not sequence.reserve,
         not protected(sequence, cooldown),
         sequence.level,
-        sequence.priority,
+        sequence.rank,
         -sequence.computed,
         sequence.arrived,
         sequence.request_id,
@@ -50,6 +55,7 @@ def weakest(running: Ordered[Sequence], cooldown: int) -> Sequence:
 
 def displace(
     candidate: Sequence,
+    now: float,
     level: int,
     patient: bool,
     running: Ordered[Sequence],
@@ -64,14 +70,16 @@ def displace(
     several, if the candidate is ``patient``: has waited long enough. ``shortage`` returns how many running sequences
     and blocks are in the way; ``exclusive`` returns the blocks that preempting a sequence would free.
     """
+    waits_s = 0.0 if candidate.objective is None else candidate.objective - candidate.arrived
     rows = Counter(one.tenant for one in running) if patient else Counter()
 
     def gives_way(one: Sequence) -> bool:
         if one.reserve or protected(one, cooldown):
             return False
-        if candidate.priority < one.priority and level < one.level:
-            return True
-        return patient and not rows[candidate.tenant] and rows[one.tenant] > 1 and candidate.priority <= one.priority
+        if candidate.rank < one.rank and level < one.level:
+            part = HURRY_OVER_BATCH if one.priority is Priority.BATCH else HURRY
+            return now >= candidate.arrived + part * waits_s or candidate.surplus < one.surplus
+        return patient and not rows[candidate.tenant] and rows[one.tenant] > 1 and candidate.rank <= one.rank
 
     weak = [one for one in running if gives_way(one)]
     if not weak:

@@ -7,9 +7,10 @@ that can still be in time.
 
 1. Within a class the tenant with the lowest counter (``fairness``) is next, so that a tenant does not get ahead by a
    longer backlog.
-2. Among the next sequences of all classes, the lowest level is first: the class, raised by waiting. Ties are broken by
+2. Surplus sequences (``GenerationRequest.surplus``) have classes of their own, which come after all others.
+3. Among the next sequences of all classes, the lowest level is first: the class, raised by waiting. Ties are broken by
    the tenant's counter, then by arrival.
-3. Within a list, a sequence whose prefix is cached counts as due up to ``bonus_s`` seconds earlier. So it never passes
+4. Within a list, a sequence whose prefix is cached counts as due up to ``bonus_s`` seconds earlier. So it never passes
    a sequence that is due more than ``bonus_s`` before it.
 """
 
@@ -30,11 +31,11 @@ Turn = tuple[float, float, str]
 """Sort key of a tenant within a class: its counter, the arrival of its first sequence, and its name; the lowest is
 next."""
 
-_Key = tuple[Priority, str, bool]
-"""A list of the queue: its class, its tenant, and whether it has the relegated sequences."""
+_Key = tuple[int, str, bool]
+"""A list of the queue: the rank of its class, its tenant, and whether it has the relegated sequences."""
 
-_Band = tuple[Priority, bool]
-"""A class, and whether its relegated sequences are meant."""
+_Band = tuple[int, bool]
+"""The rank of a class, and whether its relegated sequences are meant."""
 
 _WINDOW = 8
 """Number of sequences at the front of a list whose cached prefix is looked up, which limits the cost of a choice."""
@@ -42,12 +43,17 @@ _WINDOW = 8
 
 def level(sequence: Sequence, now: float, ageing_s: float) -> int:
     """Returns the priority class of a waiting sequence, raised by one class for every ``ageing_s`` seconds of waiting,
-    at most to INTERACTIVE. A relegated sequence begins in the lowest class. ``now`` is in seconds of the engine's
-    clock."""
-    priority, waited = sequence.priority, sequence.waited(now)
+    at most to INTERACTIVE. A relegated sequence begins in the lowest class, and surplus sequences in classes below
+    BATCH. ``now`` is in seconds of the engine's clock."""
+    rank, waited = sequence.rank, sequence.waited(now)
     if sequence.relegated_at is not None:
-        priority, waited = Priority.BATCH, max(0.0, now - sequence.relegated_at)
-    return max(Priority.INTERACTIVE, priority - int(waited / ageing_s))
+        rank, waited = lowest_rank(sequence), max(0.0, now - sequence.relegated_at)
+    return max(Priority.INTERACTIVE, rank - int(waited / ageing_s))
+
+
+def lowest_rank(sequence: Sequence) -> int:
+    """Returns the rank of the class batch, or, for a surplus sequence, that of surplus batch sequences."""
+    return Priority.BATCH + sequence.rank - sequence.priority
 
 
 class WaitingQueue:
@@ -98,8 +104,8 @@ class WaitingQueue:
     def by_line(self) -> dict[Line, int]:
         """Returns the number of waiting requests by priority class and tenant, without zeros."""
         counts: Counter[Line] = Counter()
-        for (priority, tenant, _), line in self._lines.items():
-            counts[priority, tenant] += len(line)
+        for line in self._lines.values():
+            counts[_line(line[0])] += len(line)
         counts.subtract(self._branches)
         return {key: requests for key, requests in counts.items() if requests}
 
@@ -164,8 +170,8 @@ class WaitingQueue:
         has changed, and the next of the same list is a candidate. If not, no others of this list follow.
         """
         heaps: dict[_Band, list[Turn]] = {}
-        for priority, tenant, relegated in self._lines:
-            band = priority, relegated
+        for rank, tenant, relegated in self._lines:
+            band = rank, relegated
             heaps.setdefault(band, []).append(self._turn(band, tenant))
         for heap in heaps.values():
             heapify(heap)
@@ -182,7 +188,7 @@ class WaitingQueue:
         """Adds the uncached tokens of a sequence to those of its class, or takes them away."""
         long = sequence.uncached > self._chunk
         tokens = self.long_tokens if long else self.short_tokens
-        tokens[sequence.priority - Priority.INTERACTIVE] += sign * sequence.uncached
+        tokens[reported_class(sequence.rank)] += sign * sequence.uncached
         self.long_prompts += sign * long
 
     def _turn(self, band: _Band, tenant: str) -> Turn:
@@ -217,6 +223,11 @@ class WaitingQueue:
             return 0.0
 
 
+def reported_class(rank: int) -> int:
+    """Returns the index of a class, by its rank, in reports by class. Surplus is reported as batch."""
+    return min(rank, Priority.BATCH) - Priority.INTERACTIVE
+
+
 def _line(sequence: Sequence) -> Line:
     """Returns the class and the tenant of a sequence."""
     return sequence.priority, sequence.tenant
@@ -224,4 +235,4 @@ def _line(sequence: Sequence) -> Line:
 
 def _key(sequence: Sequence) -> _Key:
     """Returns the key of the list that a sequence belongs to."""
-    return sequence.priority, sequence.tenant, sequence.relegated_at is not None
+    return sequence.rank, sequence.tenant, sequence.relegated_at is not None

@@ -14,7 +14,7 @@ The order of the waiting is in ``queue``, the choice of victims in ``preemption`
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from engine.api import Priority
@@ -26,11 +26,18 @@ from engine.scheduler.fairness import INPUT_COST, OUTPUT_COST, TokenCounters
 from engine.scheduler.limits import Limits
 from engine.scheduler.preemption import Blocks, displace, strength, weakest
 from engine.scheduler.prefill_budget import PrefillBudget
-from engine.scheduler.queue import WaitingQueue, level
+from engine.scheduler.queue import WaitingQueue, level, reported_class
 from engine.scheduler.queue_limit import QueueState
 from engine.scheduler.step_plan import Chunk, Load, Plan
 from engine.sequence import Sequence, Status
 
+FLOOD_TOKENS, FLOOD_SEQUENCES = 12, 8
+"""The part of a step's tokens that prompts of tenants with surplus sequences may have, and the part of the running
+sequences that they leave free, as divisors: another tenant's request finds a place, and waits for a short step."""
+BESIDE = 8
+"""By how much that part of the tokens is smaller in a step that has prompts of other tenants, as a divisor."""
+SHARED_S = 10.0
+"""Seconds after the last sequence of another tenant for which the limits on tenants with surplus apply."""
 MAX_SCORED_TOKENS = 64  # most tokens of a prompt in one step if log probabilities of the prompt are wanted
 
 
@@ -40,19 +47,32 @@ class _StepBudget:
 
     tokens: int
     long: int  # tokens left for prompts that take more than one step
+    flood: int  # most tokens for prompts of tenants that have surplus sequences
     chunks: list[Chunk] = field(default_factory=list)  # planned so far
     load: list[int] = field(default_factory=lambda: [0, 0])  # tokens planned for short, and for long prompts
+    flooded: int = 0  # tokens planned for prompts of tenants that have surplus sequences
 
-    def take(self, sequence: Sequence, most: int) -> bool:
-        """Plans a chunk of up to ``most`` pending tokens of the sequence. Returns False if the budget has no token left
-        for it."""
+    @property
+    def for_floods(self) -> int:
+        """The number of tokens that prompts of tenants with surplus sequences may still have. They have few in a step
+        that has a prompt of another tenant, which would wait for them."""
+        most = self.flood if sum(self.load) == self.flooded else max(1, self.flood // BESIDE)
+        return most - self.flooded
+
+    def take(self, sequence: Sequence, most: int, floods: bool) -> bool:
+        """Plans a chunk of up to ``most`` pending tokens of the sequence. ``floods``: its tenant has surplus sequences.
+        Returns False if the budget has no token left for it."""
         length = min(sequence.pending, most, self.tokens, self.long if sequence.chunked else self.tokens)
+        if floods:
+            length = min(length, self.for_floods)
         if length < 1:
             return False
         self.chunks.append(Chunk(sequence, sequence.computed, length))
         self.tokens -= length
         if sequence.chunked:
             self.long -= length
+        if floods:
+            self.flooded += length
         self.load[sequence.chunked] += length
         return True
 
@@ -72,6 +92,9 @@ class Scheduler:
         self.cached_tokens = 0  # prompt tokens found in the prefix cache at first admissions, in all
         self.preemptions = 0
         self.relegations = 0
+        self._surplus: Counter[str] = Counter()  # live surplus sequences, by tenant
+        self._others_at = float("-inf")  # instant at which a tenant without surplus had a sequence last
+        self._limits_floods = False  # whether prompts of tenants with surplus are limited in the present step
         self._prefilling: list[Sequence] = []  # running sequences that were not decoding in the last plan
         self._copies: list[BlockCopy] = []  # block copies of forks, which the next step makes first
         self._admission_rate = AdmissionRate()
@@ -84,7 +107,7 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Adds a new sequence to the waiting queue. Its ``arrived`` must be set."""
         sequence.queued_at = sequence.arrived
-        self.counters.arrive(sequence.tenant)
+        self._arrive(sequence)
         self.waiting.push(sequence)
 
     def add_fork(self, child: Sequence, now: float) -> None:
@@ -92,7 +115,7 @@ class Scheduler:
         cached, because it has been counted and charged with its parent."""
         child.queued_at = now
         child.cached_tokens = child.prompt_length
-        self.counters.arrive(child.tenant)
+        self._arrive(child)
         self.waiting.push(child)
 
     def remove(self, sequence: Sequence) -> None:
@@ -104,6 +127,10 @@ class Scheduler:
             self.waiting.remove(sequence)
         sequence.move(Status.ENDED)
         self.counters.leave(sequence.tenant)
+        if sequence.surplus:
+            self._surplus[sequence.tenant] -= 1
+            if not self._surplus[sequence.tenant]:
+                del self._surplus[sequence.tenant]
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
         """Starts ``child`` on shared blocks of ``parent``; it has the computed tokens of ``parent`` and one more, which
@@ -121,7 +148,7 @@ class Scheduler:
         if copies is None:
             return False
         self._copies += copies
-        self.counters.arrive(child.tenant)
+        self._arrive(child)
         child.cached_tokens = child.prompt_length
         self.running.append(child)
         child.move(Status.RUNNING)
@@ -147,15 +174,23 @@ class Scheduler:
         for sequence in expired:
             self.remove(sequence)
         self.relegations += self.waiting.relegate(now)
+        if self.counters.active > len(self._surplus):
+            self._others_at = now
+        self._limits_floods = bool(self._surplus) and now - self._others_at < SHARED_S
         displaced = self._displace(now)
         decodes, preempted, copies = self._decode(now)
         watched = sum(chunk.sequence.priority < Priority.BATCH for chunk in decodes)
         tokens = self.limits.batch_tokens - sum(chunk.length for chunk in decodes)
-        budget = _StepBudget(tokens, tokens if not watched else min(tokens, self._long_tokens(len(decodes))))
+        budget = _StepBudget(
+            tokens,
+            tokens if not watched else min(tokens, self._long_tokens(len(decodes))),
+            max(1, self.limits.batch_tokens // FLOOD_TOKENS),
+        )
         self._prefilling = []
-        if len(decodes) < len(self.running):
-            self._prefill(budget)
+        prompts = [one for one in self.running if _in_prefill(one)] if len(decodes) < len(self.running) else []
+        self._prefill(budget, [one for one in prompts if not self._floods(one)])
         started, failed = ([], []) if preempted else self._start(now, budget)
+        self._prefill(budget, [one for one in prompts if self._floods(one)])
         self._charge(decodes, budget.chunks)
         chunks = (*decodes, *budget.chunks)
         short, long = budget.load
@@ -194,7 +229,7 @@ class Scheduler:
         short, long = self.waiting.short_tokens.copy(), self.waiting.long_tokens.copy()
         for sequence in self._prefilling:
             if _in_prefill(sequence):
-                (long if sequence.chunked else short)[sequence.level - Priority.INTERACTIVE] += sequence.pending
+                (long if sequence.chunked else short)[reported_class(sequence.level)] += sequence.pending
         return tuple(short), tuple(long)
 
     @property
@@ -218,6 +253,12 @@ class Scheduler:
         """Returns the estimated wait of one more sequence, in seconds."""
         return self._admission_rate.wait_s(len(self.waiting))
 
+    def _arrive(self, sequence: Sequence) -> None:
+        """Counts a sequence that is in the engine from now on."""
+        self.counters.arrive(sequence.tenant)
+        if sequence.surplus:
+            self._surplus[sequence.tenant] += 1
+
     def _displace(self, now: float) -> list[Sequence]:
         """Preempts running sequences so that the first waiting one can be admitted, if it may. Returns them."""
         if not self.running or not self.waiting:
@@ -225,6 +266,7 @@ class Scheduler:
         candidate = next(self.waiting.candidates(now))
         victims = displace(
             candidate,
+            now,
             level(candidate, now, self.limits.ageing_s),
             candidate.waited(now) >= self.limits.ageing_s,
             self.running,
@@ -297,15 +339,14 @@ class Scheduler:
         for tenant, count in tokens.items():
             self.counters.charge(tenant, OUTPUT_COST * count)
 
-    def _prefill(self, budget: _StepBudget) -> None:
-        """Plans a chunk for each running sequence in prefill, higher classes first."""
-        prompts = [sequence for sequence in self.running if _in_prefill(sequence)]
+    def _prefill(self, budget: _StepBudget, prompts: list[Sequence]) -> None:
+        """Plans a chunk for each running sequence of ``prompts``, which are in prefill, higher classes first."""
         self._prefilling += prompts
         for sequence in sorted(prompts, key=lambda sequence: sequence.level):
             # Neither None, since its blocks are allocated, nor copies, since only forks share a block that is not full.
             if self.cache.prepare(sequence) != []:
                 raise KVIntegrityError(f"{sequence.request_id}: blocks that were allocated for a prompt are missing")
-            budget.take(sequence, self._most(sequence))
+            budget.take(sequence, self._most(sequence), self._floods(sequence))
 
     def _start(self, now: float, budget: _StepBudget) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
         """Admits waiting sequences. Returns those admitted for the first time, and those that raised an error, with the
@@ -317,6 +358,8 @@ class Scheduler:
         for sequence in self.waiting.candidates(now) if self.waiting else ():
             if budget.tokens < 1 or len(self.running) >= self.limits.sequences:
                 break
+            if self._floods(sequence) and not self._flood_fits(budget):
+                continue
             try:
                 if self._too_many_long(sequence, budget) or self._overdrawn(sequence, passed):
                     continue
@@ -333,7 +376,7 @@ class Scheduler:
             if sequence.cached_tokens is None:
                 first.append(sequence)
             self._run(sequence, now)
-            budget.take(sequence, self._most(sequence))
+            budget.take(sequence, self._most(sequence), self._floods(sequence))
             starts += 1
             for other in passed:
                 other.overtaken += 1
@@ -349,6 +392,18 @@ class Scheduler:
             min(self.limits.prefill_chunk, MAX_SCORED_TOKENS) if sequence.scores_prompt else self.limits.prefill_chunk
         )
 
+    def _floods(self, sequence: Sequence) -> bool:
+        """Returns whether the tenant of a sequence has surplus sequences, this one or others, and has to leave room for
+        other tenants."""
+        return self._limits_floods and sequence.tenant in self._surplus
+
+    def _flood_fits(self, budget: _StepBudget) -> bool:
+        """Returns whether a sequence of a tenant that has surplus may be admitted: places for others stay free, and
+        prompts of such tenants that are in prefill leave it a part of the step."""
+        most = self.limits.sequences - self.limits.sequences // FLOOD_SEQUENCES
+        owed = sum(one.pending for one in self.running if _in_prefill(one) and self._floods(one))
+        return len(self.running) < most and budget.for_floods > owed - budget.flooded
+
     def _too_many_long(self, sequence: Sequence, budget: _StepBudget | None = None) -> bool:
         """Returns whether a prompt takes several steps and has to wait for others that do."""
         if len(sequence.tokens) <= self.limits.prefill_chunk:
@@ -356,7 +411,11 @@ class Scheduler:
         missing = len(sequence.tokens) * (1.0 - self.cache.cached_share(sequence))
         if missing <= self.limits.prefill_chunk:
             return False
-        busy = sum(one.chunked and not one.decoding and not one.held for one in self.running)
+        floods = self._floods(sequence)
+        busy = sum(
+            one.chunked and not one.decoding and not one.held and (floods or not self._floods(one))
+            for one in self.running
+        )
         return busy >= self.limits.partial_prefills or (budget is not None and budget.long < 1)
 
     def _overdrawn(self, sequence: Sequence, passed: list[Sequence]) -> bool:

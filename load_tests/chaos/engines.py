@@ -26,13 +26,16 @@ class PacedFactory:
 
 
 POISON = "This request kills the replica that runs it."
-"""A prompt with these words does."""
+LATE_POISON = "This request kills the replica that runs it in the middle of its answer."
+"""Prompts with these words do."""
+LATE = 10
+"""Tokens that a request with LATE_POISON has got when it kills a replica."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoisonFactory:
     """An engine factory as PacedFactory, whose engines end their process when a request with POISON is to get its first
-    token: as a request does that makes a kernel or a library crash."""
+    token, or one with LATE_POISON that after LATE tokens: as a request does that makes a kernel or a library crash."""
 
     step_s: float
 

@@ -119,8 +119,9 @@ def neighbours(capacity: float, options: argparse.Namespace) -> dict[str, dict[s
     beside = sorted([*quiet, *noise], key=lambda one: one.at)
     found = {}
     for name, requests, admission in (("alone", quiet, True), (WITH, beside, True), (WITHOUT, beside, False)):
-        with serving(admission=admission, rows=options.rows) as url:
-            outcomes = [one for one in run(url, requests, name, options) if one.offered.tenant != NOISY]
+        if options.admission == "on" and not admission:
+            continue
+        outcomes = [one for one in outcomes_of(admission, requests, name, options) if one.offered.tenant != NOISY]
         waits = [one.ttft_s for one in outcomes if one.ttft_s is not None]
         refused = sum(one.refused_s is not None for one in outcomes)
         found[name] = {
@@ -138,6 +139,15 @@ def neighbours(capacity: float, options: argparse.Namespace) -> dict[str, dict[s
             "refused": refused,
         }
     return found
+
+
+def outcomes_of(admission: bool, requests: Sequence[Offered], name: str, options: argparse.Namespace) -> list[Outcome]:
+    """Returns what becomes of one load, simulated or on a server of its own."""
+    if options.simulated:
+        config = router_config(admission=True).admission if admission else None
+        return [one.outcome for one in Simulation(config).run(requests)]
+    with serving(admission=admission, rows=options.rows) as url:
+        return run(url, requests, name, options)
 
 
 def run(url: str, requests: Sequence[Offered], name: str, options: argparse.Namespace) -> list[Outcome]:

@@ -1,4 +1,4 @@
-"""The router's application over a real engine, in a process of its own: ``python -m load_tests.overload.server``.
+"""The router's application over a real engine, each in a process of its own: ``python -m load_tests.overload.server``.
 
 Prints its port on a line when it listens. Ends with its standard input, so that it never outlives its parent.
 """
@@ -17,8 +17,7 @@ from pathlib import Path
 
 import uvicorn
 
-from engine import Engine
-from load_tests.engine_backend import EngineBackend
+from load_tests.engine_process_backend import EngineProcessBackend
 from load_tests.overload.traffic import CLASSES, TENANTS, key_of
 from router.app import build_app
 from router.config import AdmissionConfig, ClassAdmission, KeyConfig, RouterConfig
@@ -75,11 +74,12 @@ def main() -> None:
     parser.add_argument("--without", action="store_true", help="without admission")
     parser.add_argument("--rows", type=int, default=ROWS)
     options = parser.parse_args()
-    engine = Engine.from_pretrained(
+    backend = EngineProcessBackend(
         str(MODEL), dtype="float32", threads=1, max_sequences=options.rows, max_waiting=100_000
     )
-    app = build_app(router_config(admission=not options.without), EngineBackend(engine))
-    listener = socket.socket()
+    app = build_app(router_config(admission=not options.without), backend)
+    # asyncio sends small writes at once (TCP_NODELAY) only on sockets that name their protocol.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen(4096)
     settings = uvicorn.Config(app, log_level="error", lifespan="on", access_log=False, timeout_keep_alive=120)

@@ -102,7 +102,7 @@ class Simulation:
                     one.refused = error
                     on_end()
                     continue
-                made = sequence_of(str(number), one, one.place.ttft_s, clock.time)
+                made = sequence_of(str(number), one, one.place, clock.time)
                 subject.add(made)
                 running[made.request_id] = one, made
             plan = subject.schedule(clock.time)
@@ -126,12 +126,13 @@ class Simulation:
         return arrivals
 
 
-def sequence_of(name: str, one: Arrival, objective_s: float | None, now: float) -> EngineSequence:
-    """Returns the sequence of a request that arrives at the instant ``now``. Its words are its tokens."""
+def sequence_of(name: str, one: Arrival, place: Place, now: float) -> EngineSequence:
+    """Returns the sequence of a request that is admitted at the instant ``now``. Its words are its tokens."""
     words = one.offered.words
     made = EngineSequence(name, [hash(name) % 997 + 2] * words, words, SamplingParams(), "", 0, one.offered.max_tokens)
     made.tenant, made.priority, made.arrived = one.offered.tenant, one.priority, now
-    made.objective = None if objective_s is None else now + objective_s
+    made.objective = None if place.ttft_s is None else now + place.ttft_s
+    made.surplus = place.surplus
     return made
 
 

@@ -28,7 +28,7 @@ MAX_TOKEN_CHARS = 16_384
 MAX_USER_CHARS = 128
 MAX_KEYS = 128  # in a key set
 TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", re.ASCII)  # "eyJ" begins the JSON of a header
-RIGHTS = ("tiers", "models", "tools", "endpoints")
+RIGHTS = ("tiers", "models", "tools", "endpoints", "spill")
 
 _NAME = TypeAdapter(Name)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import ValidationError
 
 from router.access.key_format import ApiKey
 from router.access.stored_key import KeyOwner, StoredKey, new_key
-from router.config import LimitsConfig
 from router.errors import NotFoundError, UnavailableError
 from router.ports.clock import Clock
 from router.ports.key_store import KeyRecord, KeyStore
@@ -73,9 +72,9 @@ class KeyRegistry:
         effect."""
         return await self._change(key_id, lambda stored: stored.revoked(self._clock.now()))
 
-    async def limit(self, key_id: str, limits: LimitsConfig) -> StoredKey:
-        """Replaces the limits of a key and returns its record."""
-        return await self._change(key_id, lambda stored: stored.model_copy(update={"limits": limits}))
+    async def change(self, key_id: str, settings: Mapping[str, object]) -> StoredKey:
+        """Replaces settings of a key, which are valid, by name, and returns its record."""
+        return await self._change(key_id, lambda stored: stored.model_copy(update=dict(settings)))
 
     async def _change(self, key_id: str, change: Callable[[StoredKey], StoredKey]) -> StoredKey:
         """Replaces a record by what ``change`` makes of it, again if somebody else has changed it meanwhile: a key that

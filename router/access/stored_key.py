@@ -114,6 +114,7 @@ def principal_of(rights: KeyRights, tenant: str, team: str, key_id: str) -> Prin
         tools=_set(rights.tools),
         endpoints=_set(rights.endpoints),
         chooses_feature=chooses,
+        spill=rights.spill,
         limits=rights.limits,
     )
 

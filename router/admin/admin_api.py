@@ -189,7 +189,7 @@ class AdminApi:
             return {**key_document(await registry.revoke(key_id), now), "deleted": True}
         if call.method == "PATCH":
             change = parse_document(KeyChange, await call.read(MAX_BODY_BYTES))
-            return key_document(await registry.limit(key_id, change.limits), now)
+            return key_document(await registry.change(key_id, change.settings), now)
         return key_document(await registry.get(key_id), now)
 
     async def _limit_uses(self, stored: StoredKey) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from router.access.key_format import ApiKey
 from router.access.stored_key import KeyOwner, StoredKey
-from router.config import LimitsConfig
+from router.config import LimitsConfig, Spill
 from router.errors import InvalidRequestError
 from router.ports.limit_store import MONEY_UNITS, LimitName, LimitUse
 
@@ -42,11 +42,24 @@ class Rotation(BaseModel):
 
 
 class KeyChange(BaseModel):
-    """The body of ``PATCH /admin/v1/keys/{id}``: the new limits of a key."""
+    """The body of ``PATCH /admin/v1/keys/{id}``: what is to be another of a key's settings. A member that is left out
+    stays as it is; ``spill`` null takes the key's own setting away."""
 
     model_config = ConfigDict(extra="forbid")
 
-    limits: LimitsConfig
+    limits: LimitsConfig = LimitsConfig()
+    spill: Spill | None = None
+
+    @model_validator(mode="after")
+    def _check_change(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("there is nothing to change: limits or spill")
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The new values, by the names of the settings."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 def parse_document(kind: type[Document], body: bytes) -> Document:

@@ -16,9 +16,10 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 
-from engine.api import Priority
+from engine.api import Priority, rank_of
 from router.admission.admission_decision import Admit, Refuse, RequestFacts, TierView, decide
 from router.admission.admitted_requests import AdmittedRequests, Ticket
 from router.admission.refusal import refusal_error
@@ -38,7 +39,8 @@ class Place:
     """The place of an admitted request: the ``tier`` that takes it, and its room in the tier's queue until its first
     token. It is an asynchronous context manager, which gives the room back at its end.
 
-    ``ttft_s`` is the objective for the time to the first token, in seconds; None: there is none. ``moved`` says in
+    ``ttft_s`` is the objective for the time to the first token, in seconds; None: there is none. ``surplus``: the
+    request comes after those of other tenants (``TenantShares``). ``moved`` says in
     ASCII why another tier takes the request, for a response header; "": the tier that was asked for takes it. ``take``
     takes the room; None: no room is counted. ``refused`` makes the error of a request that only the answer cache can
     answer; None: the tier has room for it. ``on_exit`` is called at the end of the context.
@@ -53,10 +55,13 @@ class Place:
         take: Callable[[], Ticket] | None = None,
         refused: Callable[[], AdmissionRefusedError] | None = None,
         on_exit: Callable[[], None] = lambda: None,
+        *,
+        surplus: bool = False,
     ) -> None:
         self.tier = tier
         self.ttft_s = ttft_s
         self.moved = moved
+        self.surplus = surplus
         self._clock = clock
         self._take = take
         self._ticket = None if take is None else take()
@@ -117,7 +122,7 @@ class Admission:
         self._clock = clock
         self._metrics = metrics
         self.admitted: defaultdict[str, AdmittedRequests] = defaultdict(AdmittedRequests)
-        self._retries: dict[tuple[str, Priority], RetrySchedule] = {}
+        self._retries: dict[tuple[str, int], RetrySchedule] = {}  # by tier and rank
         self._unreported: defaultdict[str, Counter[Priority]] = defaultdict(Counter)  # refusals by tier
         self._reading = 0  # requests that would be refused, and look into the answer cache
 
@@ -142,6 +147,7 @@ class Admission:
         if not self._config.enabled:
             return Place(self._clock, tier)
         now = self._clock.monotonic()
+        facts = self._ranked(facts, tier, now)
         views = self._views(facts, tier, order, loads, now)
         decision = decide(facts, tier, views, order, self._config)
         if isinstance(decision, Admit):
@@ -163,6 +169,13 @@ class Admission:
         refused = self._unreported.pop(tier, None)
         return () if refused is None else tuple(refused[priority] for priority in Priority)
 
+    def _ranked(self, facts: RequestFacts, tier: str, now: float) -> RequestFacts:
+        """Returns the facts of a request, marked if it is surplus on ``tier``."""
+        admitted = self.admitted[tier]
+        admitted.shares.asked(facts.tenant, facts.tokens, now)
+        waiting = admitted.waiting_of(facts.tenant)
+        return replace(facts, surplus=True) if admitted.shares.surplus(facts.tenant, waiting) else facts
+
     def _views(
         self, facts: RequestFacts, tier: str, order: Sequence[str], loads: Sequence[TierSnapshot], now: float
     ) -> dict[str, TierView]:
@@ -179,23 +192,29 @@ class Admission:
         terms = self._config.terms(decision.tier, facts.priority)
         admitted = self.admitted[decision.tier]
         in_time = view.ttft_s is not None and (terms.ttft_s is None or view.ttft_s <= terms.ttft_s)
+        # The engine computes the prompts of a tenant that floods in small parts, which no prediction knows.
+        counts = facts.surplus or not admitted.shares.floods(facts.tenant, admitted.waiting_of(facts.tenant))
 
         def take() -> Ticket:
             return admitted.take(
-                facts.priority,
+                facts.rank,
                 facts.tenant,
                 facts.requests,
                 facts.tokens,
                 self._clock.monotonic(),
                 facts.prompt_tokens,
                 terms.ttft_s,
-                in_time=in_time,
+                in_time=in_time and counts,
                 unserved=not view.replicas,
             )
 
         instead = decision.instead_of
+        if instead is not None:
+            self.admitted[instead.tier].shares.decided(facts.tenant, facts.tokens, admitted=False, surplus=False)
+            admitted.shares.asked(facts.tenant, facts.tokens, self._clock.monotonic())
+        admitted.shares.decided(facts.tenant, facts.tokens, admitted=True, surplus=facts.surplus)
         moved = "" if instead is None else f"{instead.tier} refused it: {instead.reason}"
-        place = Place(self._clock, decision.tier, terms.ttft_s, moved, take)
+        place = Place(self._clock, decision.tier, terms.ttft_s, moved, take, surplus=facts.surplus)
         self._count(
             facts, view, "admitted" if instead is None else "spilled", "" if instead is None else instead.reason
         )
@@ -204,9 +223,11 @@ class Admission:
     def _refuse(self, facts: RequestFacts, refused: Refuse, view: TierView, request_id: str) -> AdmissionRefusedError:
         """Returns the error of a refused request, and counts it."""
         now = self._clock.monotonic()
-        self.admitted[refused.tier].refused_at[facts.priority] = now
+        admitted = self.admitted[refused.tier]
+        admitted.refused_at[facts.rank] = now
+        admitted.shares.decided(facts.tenant, facts.tokens, admitted=False, surplus=facts.surplus)
         self._unreported[refused.tier][facts.priority] += facts.requests
-        schedule = self._retries.setdefault((refused.tier, facts.priority), RetrySchedule(self._config.max_retry_s))
+        schedule = self._retries.setdefault((refused.tier, facts.rank), RetrySchedule(self._config.max_retry_s))
         retry_s = schedule.place(now, refused.retry_after_s, view.alone_s, request_id)
         self._count(facts, view, "refused", refused.reason)
         return refusal_error(facts, refused, view, retry_s)
@@ -215,7 +236,7 @@ class Admission:
         self._reading -= 1
 
     def _count(self, facts: RequestFacts, view: TierView, outcome: str, reason: str) -> None:
-        waiting = self.admitted[view.name].of(facts.priority)
+        waiting = self.admitted[view.name].of(facts.priority, rank_of(facts.priority, surplus=True))
         name = facts.priority.name.lower()
         self._metrics.admission(
             AdmissionSample(

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from engine.api import Priority
+from engine.api import Priority, rank_of
 from router.admission.spill import spill_targets
 from router.config import AdmissionConfig, ClassAdmission, Spill
 
@@ -52,6 +52,12 @@ class RequestFacts:
     output_tokens: int = 0
     deadline_s: float | None = None  # seconds to the first token that the client waits
     spill: Spill = "none"
+    surplus: bool = False  # its tenant has had its share (``TenantShares``)
+
+    @property
+    def rank(self) -> int:
+        """The place of its class in the engine's order."""
+        return rank_of(self.priority, self.surplus)
 
     @property
     def tokens(self) -> int:

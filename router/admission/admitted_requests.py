@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from engine.api import Priority
-from router.admission.start_rate import StartRate
+from router.admission.start_rate import RANKS, StartRate
+from router.admission.tenant_shares import TenantShares
 from router.admission.wait_limit import WaitLimit
 
-Line = tuple[Priority, str]
-"""A scheduling class and a tenant."""
+Line = tuple[int, str]
+"""The rank of a scheduling class (``rank_of``) and a tenant. The rank of a class whose requests are not surplus is the
+class itself."""
 
 
 @dataclass(slots=True)
@@ -65,12 +66,12 @@ class Ticket:
         limit of its predictions learn from it."""
         if not self._waits:
             return
-        self._waits, admitted, (priority, tenant) = False, self._admitted, self.line
+        self._waits, admitted, (rank, tenant) = False, self._admitted, self.line
         waited_s = now - admitted.leave(self)
-        admitted.running[priority] += self.requests
-        admitted.rate.observe(now, admitted.total.requests, priority, self.requests, self.tokens, tenant)
+        admitted.running[rank] += self.requests
+        admitted.rate.observe(now, admitted.total.requests, rank, self.requests, self.tokens, tenant)
         if self.objective_s is not None and self.in_time:
-            admitted.limits[priority].observe(now, waited_s, self.objective_s)
+            admitted.limits[rank].observe(now, waited_s, self.objective_s)
 
     def release(self, now: float) -> None:
         """Ends the request at the instant ``now``: gives its place back, if its first token has not come."""
@@ -86,19 +87,21 @@ class Ticket:
 
 
 class AdmittedRequests:
-    """The counts of one tier, by scheduling class and tenant. Instants are seconds of one clock."""
+    """The counts of one tier, by scheduling class and tenant. Classes are given by their ranks. Instants are seconds of
+    one clock."""
 
     def __init__(self) -> None:
         self.lines: dict[Line, WaitingLine] = {}
         self.total = Count()
-        self.running = dict.fromkeys(Priority, 0)  # requests between their first and their last token, by class
+        self.running = dict.fromkeys(RANKS, 0)  # requests between their first and their last token, by rank
         self.rate = StartRate()
-        self.refused_at = dict.fromkeys(Priority, float("-inf"))  # instant of the last refusal, by class
-        self.limits: dict[Priority, WaitLimit] = {priority: WaitLimit() for priority in Priority}
+        self.refused_at = dict.fromkeys(RANKS, float("-inf"))  # instant of the last refusal, by rank
+        self.limits = {rank: WaitLimit() for rank in RANKS}
+        self.shares = TenantShares()
 
     def take(
         self,
-        priority: Priority,
+        rank: int,
         tenant: str,
         requests: int,
         tokens: int,
@@ -113,7 +116,7 @@ class AdmittedRequests:
         and ``in_time`` are as in ``Ticket``. ``unserved``: the tier has no replica, so that the wait of the request
         says nothing of a tier that runs."""
         counts = in_time and not unserved
-        ticket = Ticket(self, (priority, tenant), requests, tokens, prompt_tokens, objective_s, counts)
+        ticket = Ticket(self, (rank, tenant), requests, tokens, prompt_tokens, objective_s, counts)
         line = self.lines.setdefault(ticket.line, WaitingLine())
         line.tickets[ticket] = now
         for count in (line, self.total):
@@ -137,49 +140,53 @@ class AdmittedRequests:
             del self.lines[ticket.line]
         return since
 
-    def of(self, priority: Priority) -> Count:
-        """Returns the counts of the waiting requests of a class."""
-        lines = [line for (each, _), line in self.lines.items() if each is priority]
+    def of(self, *ranks: int) -> Count:
+        """Returns the counts of the waiting requests of classes."""
+        lines = [line for (each, _), line in self.lines.items() if each in ranks]
         return Count(
             sum(line.requests for line in lines),
             sum(line.tokens for line in lines),
             sum(line.prompt_tokens for line in lines),
         )
 
-    def own(self, priority: Priority, tenant: str) -> Count:
+    def own(self, rank: int, tenant: str) -> Count:
         """Returns the counts of a tenant's waiting requests in a class."""
-        return self.lines.get((priority, tenant)) or Count()
+        return self.lines.get((rank, tenant)) or Count()
 
-    def oldest_s(self, priority: Priority, tenant: str, now: float) -> float:
+    def oldest_s(self, rank: int, tenant: str, now: float) -> float:
         """Returns how long the oldest waiting request of a tenant in a class has waited, in seconds; 0 if none waits.
         Requests that have missed their objective do not count, since the engine puts them behind the others."""
-        line = self.lines.get((priority, tenant))
+        line = self.lines.get((rank, tenant))
         waits = () if line is None else ((now - since, ticket.objective_s) for ticket, since in line.tickets.items())
         return next((wait for wait, objective in waits if objective is None or wait <= objective), 0.0)
 
-    def tenants(self, priority: Priority, tenant: str) -> int:
+    def waiting_of(self, tenant: str) -> int:
+        """Returns the number of waiting requests of a tenant, of all classes."""
+        return sum(line.requests for (_, name), line in self.lines.items() if name == tenant)
+
+    def tenants(self, rank: int, tenant: str) -> int:
         """Returns the number of tenants with waiting requests in a class, ``tenant`` counted among them."""
-        return len({name for each, name in self.lines if each is priority} | {tenant})
+        return len({name for each, name in self.lines if each == rank} | {tenant})
 
-    def backlog(self, priority: Priority) -> int:
+    def backlog(self, rank: int) -> int:
         """Returns the tokens of the requests that wait in a class and in the classes above it."""
-        return sum(line.tokens for (each, _), line in self.lines.items() if each <= priority)
+        return sum(line.tokens for (each, _), line in self.lines.items() if each <= rank)
 
-    def lacks(self, priority: Priority, patience_s: float, now: float) -> bool:
+    def lacks(self, rank: int, patience_s: float, now: float) -> bool:
         """Returns whether a class gets too little: its oldest request has waited longer than ``patience_s`` seconds, or
         one was refused within them."""
-        firsts = (next(iter(line.tickets.values())) for (each, _), line in self.lines.items() if each is priority)
-        return now - min(firsts, default=now) > patience_s or now - self.refused_at[priority] < patience_s
+        firsts = (next(iter(line.tickets.values())) for (each, _), line in self.lines.items() if each == rank)
+        return now - min(firsts, default=now) > patience_s or now - self.refused_at[rank] < patience_s
 
-    def ahead(self, priority: Priority, tenant: str, tokens: int) -> int:
+    def ahead(self, rank: int, tenant: str, tokens: int) -> int:
         """Returns the tokens that the engine would serve before a new request of ``tokens`` tokens: those of higher
         classes, and those of its own that are before it."""
-        higher = sum(line.tokens for (each, _), line in self.lines.items() if each < priority)
-        return higher + self.ahead_in_class(priority, tenant, tokens)
+        higher = sum(line.tokens for (each, _), line in self.lines.items() if each < rank)
+        return higher + self.ahead_in_class(rank, tenant, tokens)
 
-    def ahead_in_class(self, priority: Priority, tenant: str, tokens: int) -> int:
+    def ahead_in_class(self, rank: int, tenant: str, tokens: int) -> int:
         """Returns the tokens of a class that are before a new request of ``tokens`` tokens. Tenants take turns, so of
         each other tenant no more counts than this one has waiting, the new request included."""
-        before = {name: line.tokens for (each, name), line in self.lines.items() if each is priority}
+        before = {name: line.tokens for (each, name), line in self.lines.items() if each == rank}
         own = before.pop(tenant, 0)
         return own + sum(min(others, own + tokens) for others in before.values())

@@ -26,6 +26,8 @@ def details(facts: RequestFacts, refused: Refuse, view: TierView) -> str:
         "waiting_tokens": str(view.waiting_tokens),
         "ceiling": f"{refused.ceiling:.2f}",
     }
+    if facts.surplus:
+        parts["surplus"] = "yes"
     return "; ".join(f"{name}={value}" for name, value in parts.items())
 
 

@@ -17,6 +17,14 @@ def narrowed(allowed: Spill, asked: Spill | None) -> Spill:
     return allowed if asked == "any" else "none"
 
 
+def allowed_spill(tenant: Spill | None, key: Spill | None, common: Spill) -> Spill:
+    """Returns the directions in which requests with a key may spill: those of the key, as far as its tenant's settings
+    allow them. None of either: it says nothing. ``common`` is what counts if neither does."""
+    if tenant is None:
+        return common if key is None else key
+    return narrowed(tenant, key)
+
+
 def spill_targets(tier: str, order: Sequence[str], spill: Spill) -> list[str]:
     """Returns the tiers that may take a request instead of ``tier``, nearest first, stronger ones before weaker.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import log
 
-from engine.api import Priority
+from engine.api import Priority, rank_of
 
 MIN_DEPTH = 8
 """Waiting requests from which on the time counts. With fewer, the tier gives first tokens as fast as requests arrive,
@@ -18,6 +18,8 @@ has all but a few requests refused, and a few are no queue from which to learn a
 
 LITTLE = 0.75
 """The part of an equal share below which a tenant has had little."""
+RANKS = range(rank_of(Priority.INTERACTIVE, surplus=False), rank_of(Priority.BATCH, surplus=True) + 1)
+"""The ranks of all classes, those of surplus requests last."""
 LEAST_SHARE = 0.005
 """The share of the started tokens below which a tenant is no longer counted."""
 
@@ -33,7 +35,7 @@ class StartRate:
         self._half_life_s = half_life_s
         self._then: float | None = None  # instant of the last observation; None if too few waited then
         self._counted_at = float("-inf")  # instant up to which time was counted
-        self._tokens = dict.fromkeys(Priority, 0.0)  # by class
+        self._tokens = dict.fromkeys(RANKS, 0.0)  # by class
         self._tenants: dict[str, float] = {}  # the same tokens by tenant, without those that have had hardly any
         self._starts = 0.0
         self._seconds = 0.0
@@ -45,7 +47,7 @@ class StartRate:
         self,
         now: float,
         waiting: int,
-        priority: Priority = Priority.STANDARD,
+        rank: int = Priority.STANDARD,
         starts: int = 0,
         tokens: int = 0,
         tenant: str = "",
@@ -62,7 +64,7 @@ class StartRate:
             decay, seconds = self._passed(now)
             for each in self._tokens:
                 self._tokens[each] *= decay
-            self._tokens[priority] += tokens
+            self._tokens[rank] += tokens
             if starts:
                 least = LEAST_SHARE * sum(self._tokens.values())
                 self._tenants = {name: decay * had for name, had in self._tenants.items() if decay * had > least}
@@ -88,11 +90,11 @@ class StartRate:
         tenants = len(self._tenants.keys() | {tenant})
         return self._tenants.get(tenant, 0.0) < LITTLE * sum(self._tenants.values()) / tenants
 
-    def share(self, priority: Priority, now: float) -> float:
+    def share(self, rank: int, now: float) -> float:
         """Returns the share of the started tokens that were those of a class and of the classes above it, 0 to 1, at
         the instant ``now``."""
         total = 0.0 if self._stale(now) else sum(self._tokens.values())
-        return sum(tokens for each, tokens in self._tokens.items() if each <= priority) / total if total else 0.0
+        return sum(tokens for each, tokens in self._tokens.items() if each <= rank) / total if total else 0.0
 
     def _passed(self, now: float) -> tuple[float, float]:
         """Returns the factor of what was observed earlier, and the seconds since then, which count less the longer ago
@@ -106,7 +108,7 @@ class StartRate:
         return self._then is None and now - self._counted_at > STALE_S
 
     def _forget(self) -> None:
-        self._tokens = dict.fromkeys(Priority, 0.0)
+        self._tokens = dict.fromkeys(RANKS, 0.0)
         self._tenants = {}
         self._starts = self._seconds = 0.0
         self._known = False

@@ -11,6 +11,7 @@ from engine.api import Priority
 from router.admission.admission_decision import RequestFacts, TierView
 from router.admission.admitted_requests import AdmittedRequests
 from router.admission.ttft_forecast import TtftForecast, forecast_ttft
+from router.admission.wait_limit import MOST
 from router.config import AdmissionConfig
 from router.ports.tier_backend import TierSnapshot
 
@@ -24,7 +25,9 @@ def view_of(
 ) -> TierView:
     """Returns the view of the tier of ``snapshot`` for a request, at the instant ``now``, in seconds of the monotonic
     clock. ``admitted`` has the tier's admitted requests."""
-    waiting, own = admitted.of(facts.priority), admitted.own(facts.priority, facts.tenant)
+    waiting, own = admitted.of(*ranks_before(facts)), admitted.own(facts.rank, facts.tenant)
+    # The queue is that of the tenant that floods, and the engine serves this one before it.
+    spared = admitted.shares.beside_flood(facts.tenant)
     expected = first_token(facts, snapshot, admitted, config, now)
     return TierView(
         snapshot.name,
@@ -32,16 +35,16 @@ def view_of(
         snapshot.context_length,
         ttft_s=None if expected is None else expected.ttft_s,
         alone_s=0.0 if expected is None else expected.alone_s,
-        wait_limit=admitted.limits[facts.priority].share,
-        started_share=admitted.rate.share(facts.priority, now),
-        has_little=admitted.rate.has_little(facts.tenant),
-        starving=starving_classes(facts.priority, snapshot.name, admitted, config, now),
-        pressure=pressure(facts.priority, snapshot.name, admitted, config, now),
+        wait_limit=MOST if spared else admitted.limits[facts.rank].share,
+        started_share=admitted.rate.share(facts.rank, now),
+        has_little=admitted.rate.has_little(facts.tenant) or spared,
+        starving=0 if facts.surplus else starving_classes(facts.priority, snapshot.name, admitted, config, now),
+        pressure=pressure(facts.rank, snapshot.name, admitted, config, now),
         waiting_requests=waiting.requests,
         waiting_tokens=waiting.tokens,
         own_requests=own.requests,
         own_tokens=own.tokens,
-        tenants=admitted.tenants(facts.priority, facts.tenant),
+        tenants=admitted.tenants(facts.rank, facts.tenant),
     )
 
 
@@ -58,33 +61,39 @@ def first_token(
     if whole is None:
         return forecast_ttft(snapshot, facts, admitted)
     tokens = max(facts.tokens, 1)
-    ahead = admitted.ahead(facts.priority, facts.tenant, tokens)
+    ahead = admitted.ahead(facts.rank, facts.tenant, tokens)
     if not whole:
         return TtftForecast(float("inf") if ahead else 0.0)
     alone_s = tokens / whole
     if not ahead:
         return TtftForecast(alone_s, alone_s)
-    rate = whole * class_share(facts.priority, admitted, floor, now)
+    rate = whole * class_share(facts.rank, admitted, floor, now)
     by_turn_s = (ahead + tokens) / rate
-    if admitted.lacks(facts.priority, patience_s, now):  # so the classes above it leave it its least share
-        in_class = admitted.ahead_in_class(facts.priority, facts.tenant, tokens)
+    if admitted.lacks(facts.rank, patience_s, now):  # so the classes above it leave it its least share
+        in_class = admitted.ahead_in_class(facts.rank, facts.tenant, tokens)
         by_turn_s = min(by_turn_s, (in_class + tokens) / (whole * floor))
-    return TtftForecast(max(by_turn_s, admitted.oldest_s(facts.priority, facts.tenant, now)), alone_s)
+    return TtftForecast(max(by_turn_s, admitted.oldest_s(facts.rank, facts.tenant, now)), alone_s)
 
 
-def class_share(priority: Priority, admitted: AdmittedRequests, floor: float, now: float) -> float:
-    """Returns the share of the tier's rate that the classes above ``priority`` leave at the instant ``now``, from
-    ``floor`` to 1."""
-    higher = admitted.rate.share(Priority(priority - 1), now) if priority > Priority.INTERACTIVE else 0.0
+def ranks_before(facts: RequestFacts) -> tuple[int, ...]:
+    """Returns the ranks whose waiting requests fill the queue of a request's class: its own, and, if it is surplus,
+    that of the class's requests that are not. So surplus never takes room from them."""
+    return (facts.priority, facts.rank) if facts.surplus else (facts.rank,)
+
+
+def class_share(rank: int, admitted: AdmittedRequests, floor: float, now: float) -> float:
+    """Returns the share of the tier's rate that the classes above the one with this ``rank`` leave at the instant
+    ``now``, from ``floor`` to 1."""
+    higher = admitted.rate.share(rank - 1, now) if rank > Priority.INTERACTIVE else 0.0
     return max(1.0 - higher, floor)
 
 
-def pressure(priority: Priority, tier: str, admitted: AdmittedRequests, config: AdmissionConfig, now: float) -> float:
-    """Returns how near the classes above ``priority`` are to their objectives at the instant ``now``, 0 to 1: the
-    predicted wait of the nearest one, divided by its objective."""
+def pressure(rank: int, tier: str, admitted: AdmittedRequests, config: AdmissionConfig, now: float) -> float:
+    """Returns how near the classes above the one with this ``rank`` are to their objectives at the instant ``now``, 0
+    to 1: the predicted wait of the nearest one, divided by its objective. Surplus is no reason."""
     whole = admitted.rate.tokens_per_s(now)
     shares = [0.0]
-    for higher in (each for each in Priority if each < priority):
+    for higher in (each for each in Priority if each < rank):
         objective = config.terms(tier, higher).ttft_s
         if objective is None or whole is None:
             continue

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from engine.api import Priority
 from router.admission.admission_decision import RequestFacts
 from router.admission.admitted_requests import AdmittedRequests
+from router.admission.start_rate import RANKS
 from router.latency_prediction import predict
 from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import TierSnapshot
@@ -47,29 +48,36 @@ def forecast_ttft(snapshot: TierSnapshot, facts: RequestFacts, admitted: Admitte
     output = facts.output_tokens / max(facts.requests, 1)
 
     def ttft_s(load: ReplicaLoad) -> float:
-        return predict(load, prompt, priority=facts.priority, output_tokens=output).ttft_s
+        return predict(load, prompt, priority=reported_as(facts), output_tokens=output).ttft_s
 
     own = own_queue(facts, admitted, len(loads))
-    seen = [as_seen(load, own, facts.priority) for load in loads]
+    seen = [as_seen(load, own, reported_as(facts)) for load in loads]
     return TtftForecast(min(map(ttft_s, seen)), min(map(ttft_s, map(without_queue, seen))))
+
+
+def reported_as(facts: RequestFacts) -> Priority:
+    """Returns the class under which replicas report the waiting tokens of a request: batch, if it is surplus."""
+    return Priority.BATCH if facts.surplus else facts.priority
 
 
 def own_queue(facts: RequestFacts, admitted: AdmittedRequests, replicas: int) -> OwnQueue:
     """Returns the part of the requests in ``admitted`` that each of ``replicas`` replicas has on average."""
-    counts = [admitted.of(priority) for priority in Priority]
-    same = admitted.of(facts.priority)
-    before = admitted.ahead(facts.priority, facts.tenant, max(facts.tokens, 1)) - sum(
-        count.tokens for priority, count in zip(Priority, counts, strict=True) if priority < facts.priority
+    own_class = reported_as(facts)
+    surplus = [rank for rank in RANKS if rank > Priority.BATCH]
+    counts = [admitted.of(each, *(surplus if each is Priority.BATCH else ())) for each in Priority]
+    same = counts[own_class - Priority.INTERACTIVE]
+    before = admitted.ahead(facts.rank, facts.tenant, max(facts.tokens, 1)) - sum(
+        count.tokens for priority, count in zip(Priority, counts, strict=True) if priority < own_class
     )
     part = before / same.tokens if same.tokens else 1.0
-    shares = [1.0 if each < facts.priority else part if each is facts.priority else 0.0 for each in Priority]
+    shares = [1.0 if each < own_class else part if each is own_class else 0.0 for each in Priority]
     pairs = list(zip(counts, shares, strict=True))
     return OwnQueue(
         tuple(count.prompt_tokens // replicas for count in counts),
         tuple(round(share * count.prompt_tokens) // replicas for count, share in pairs),
         admitted.total.requests // replicas,
         round(sum(share * count.requests for count, share in pairs)) // replicas,
-        displaceable=sum(admitted.running[each] for each in Priority if each > facts.priority) // replicas,
+        displaceable=sum(admitted.running[each] for each in RANKS if each > facts.rank) // replicas,
     )
 
 

@@ -27,7 +27,7 @@ from router.generation.retry_policy import (
     overload_with_shortest_wait,
 )
 from router.generation.sent_answer import Continuation, SentAnswer, continuations
-from router.generation.suspect_requests import SuspectRequests
+from router.generation.suspect_requests import SuspectRequests, Turn
 from router.ports.tier_backend import (
     BackendError,
     PoisonRequestError,
@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+SETTLE_S = 0.003
+"""Seconds after a failure until the next attempt, in which all requests of a lost replica have noticed it."""
 MIN_PAUSE_S = 0.25
 """Between looks for a replica that can continue an answer, if the backend does not wait for one itself."""
 
@@ -77,6 +79,7 @@ class Run:
     shared: bool = False
     failures: list[ReplicaError] = field(default_factory=list)
     fruitful: set[int] = field(default_factory=set)  # indices of failures, as in ``next_attempt``
+    alone: set[int] = field(default_factory=set)  # the same
     version: str = ""  # of the model that has sent what was sent; "": unknown, or any may continue it
     lost_at: float = 0.0
     refused_at: float = 0.0
@@ -89,15 +92,22 @@ class Run:
 
     @property
     def on_probation(self) -> bool:
-        """Whether the request may have killed the last replica."""
+        """Whether the request may have killed the last replica: it got nothing there, or few others were there."""
         last = len(self.failures) - 1
-        return last >= 0 and is_fruitless(self.failures[last], last in self.fruitful)
+        if last < 0 or not is_fruitless(self.failures[last], fruitful=False):
+            return False
+        return last not in self.fruitful or self.suspects.are_few(self.failures[last].replica_id)
 
-    def failed(self, error: ReplicaError, got_something: bool) -> None:
+    def failed(self, error: ReplicaError, got_something: bool, in_turn: bool) -> None:
         """Records ``error``, with which an attempt ended. For a lost or drained replica also records the time and the
-        version of its model. ``got_something``: the attempt had got deltas before."""
+        version of its model. ``got_something``: the attempt had got deltas before; ``in_turn``: it ended in its turn.
+        """
         if got_something:
             self.fruitful.add(len(self.failures))
+        if in_turn and time.monotonic() - self.lost_at >= self.suspects.apart_s:
+            self.alone.add(len(self.failures))
+        if is_fruitless(error, fruitful=False):
+            self.suspects.lost(error.replica_id)
         if isinstance(error, ReplicaLostError | ReplicaDrainedError):
             self.lost_at = time.monotonic()
             self.version = error.version or self.version
@@ -146,8 +156,9 @@ async def _attempts(
             attempt = replace(request, request_id=f"{request.request_id}-{tried}", attempt=tried, refused_before=())
         try:
             source = run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account)
-            if run.on_probation:
-                source = _in_turn(run.suspects, source)
+            turn = run.suspects.turn() if run.on_probation else None
+            if turn is not None:
+                source = _in_turn(turn, source)
             async with aclosing(source) as batches:
                 async for deltas in batches:
                     if paused:
@@ -177,7 +188,7 @@ async def _attempts(
                 raise overload from None
             raise
         except ReplicaError as error:
-            run.failed(error, sent.began)
+            run.failed(error, sent.began, in_turn=turn is not None and turn.broken)
         decision = _decide(run, bool(request.resume) or sent.began or run.admitted)
         if isinstance(decision, GiveUp):
             taken = meter.seen or isinstance(run.failures[-1], ReplicaLostError | ReplicaDrainedError)
@@ -192,8 +203,7 @@ async def _attempts(
         plan, paused = decision, True
         meter.supersede()
         _report(run, sent.began or bool(request.resume), plan.any_version)
-        if plan.after_s:
-            await asyncio.sleep(plan.after_s)
+        await asyncio.sleep(plan.after_s or SETTLE_S)
         if rest[0].choice is not None:
             break
         request = rest[0].request
@@ -215,7 +225,9 @@ async def _choices(
     joined = JoinedChoices(events_of, [each.choice or 0 for each in rest], ended_tokens)
     streams = [
         _attempts(
-            replace(run, failures=list(run.failures), fruitful=set(run.fruitful), shared=place > 0),
+            replace(
+                run, failures=list(run.failures), fruitful=set(run.fruitful), alone=set(run.alone), shared=place > 0
+            ),
             replace(each.request, request_id=f"{request.request_id}.{each.choice}"),
             joined.taker(each.choice or 0),
         )
@@ -226,23 +238,18 @@ async def _choices(
             yield events
 
 
-async def _in_turn(
-    suspects: SuspectRequests, source: AsyncGenerator[Sequence[Delta], None]
-) -> AsyncGenerator[Sequence[Delta], None]:
+async def _in_turn(turn: Turn, source: AsyncGenerator[Sequence[Delta], None]) -> AsyncGenerator[Sequence[Delta], None]:
     """Yields the deltas of an attempt that begins in its turn."""
-    async with aclosing(source):
-        end_turn = await suspects.turn()
-        try:
-            async for deltas in source:
-                end_turn()
-                yield deltas
-        finally:
-            end_turn()
+    async with aclosing(source), turn:
+        async for deltas in source:
+            turn.end()
+            yield deltas
 
 
 def _decide(run: Run, began: bool) -> Attempt | GiveUp:
     """Returns what to do after the failures of ``run``."""
-    return next_attempt(run.failures, began, _ready(run.backend, run.tier), run.config, run.waited_s, run.fruitful)
+    ready = _ready(run.backend, run.tier)
+    return next_attempt(run.failures, began, ready, run.config, run.waited_s, run.fruitful, run.alone)
 
 
 def _ready(backend: TierBackend, tier: str) -> frozenset[str]:

@@ -132,6 +132,7 @@ def engine_requests(
             deadline_s=request.deadline_s,
             ttft_slo_s=request.ttft_slo_s,
             refused_before=() if index else request.refused_before,
+            surplus=request.surplus,
             trace_context=trace_context,
         )
         for index, prompt in enumerate(request.prompts)

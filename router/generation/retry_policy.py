@@ -45,9 +45,11 @@ def next_attempt(
     config: FailoverConfig,
     waited_s: float = 0.0,
     fruitful: Collection[int] = (),
+    alone: Collection[int] = (),
 ) -> Attempt | GiveUp:
     """Returns the decision after ``failures``: all failures of one engine request so far, oldest first, at least one.
-    ``fruitful`` has the indices of those before which the attempt had got something from its replica.
+    ``fruitful`` has the indices of those before which the attempt had got something from its replica, ``alone`` those
+    of replicas that were lost while it was this request's turn to begin there (``SuspectRequests``).
 
     ``began``: a part of the answer was sent, so that the next attempt continues it, or the router has admitted the
     request, and must not refuse it any more. ``ready`` holds the ids of the tier's ready replicas. ``waited_s`` is the
@@ -57,11 +59,11 @@ def next_attempt(
     costs nothing. An answer that has begun waits for full ones up to ``config.wait_s``. A request is given up that has
     lost ``config.max_lost_replicas`` replicas before it got anything from them, since it may have killed them. Replicas
     that the request never reached, and planned moves, do not count for that. Nor does a replica that the request had
-    got something from: what kills replicas would have killed it before that.
+    got something from, since it may have stood there by chance; unless the next one is lost in the request's turn.
     """
     latest = failures[-1]
     if isinstance(latest, ReplicaLostError | ReplicaDrainedError):
-        return _after_loss(failures, latest, ready, config, fruitful)
+        return _after_loss(failures, latest, ready, config, fruitful, alone)
     failed = frozenset(failure.replica_id for failure in failures)
     if frozenset(ready) - failed and latest.replica_id:  # a replica without an id could not be avoided
         return Attempt(failed)
@@ -83,13 +85,15 @@ def _after_loss(
     ready: Collection[str],
     config: FailoverConfig,
     fruitful: Collection[int],
+    alone: Collection[int],
 ) -> Attempt | GiveUp:
     """Returns what to do after a replica was lost or has handed the request over."""
     broken = [failure for failure in failures if isinstance(failure, ReplicaLostError)]
     lost = [failure.replica_id for failure in broken if not isinstance(failure, ReplicaUnreachableError)]
     fruitless = sum(is_fruitless(failure, place in fruitful) for place, failure in enumerate(failures))
+    convicted = len(failures) - 1 in alone and len(lost) >= config.max_lost_replicas
     if isinstance(latest, ReplicaLostError) and (
-        fruitless >= config.max_lost_replicas or len(broken) >= config.max_attempts
+        convicted or fruitless >= config.max_lost_replicas or len(broken) >= config.max_attempts
     ):
         return GiveUp(PoisonRequestError(lost) if len(lost) > 1 else latest)
     failed = frozenset(failure.replica_id for failure in failures)

@@ -64,6 +64,20 @@ async def test_limits_are_changed_and_a_revoked_key_leaves_the_list() -> None:
         assert (await http.post(f"{path}/rotate")).status_code == 404
 
 
+async def test_where_requests_with_a_key_spill_is_set_and_taken_back() -> None:
+    service = Service()
+    made = await service.create(spill="up", limits={"requests_per_minute": 60})
+    assert made["spill"] == "up"
+    path = f"/admin/v1/keys/{made['id']}"
+    async with service.client() as http:
+        assert (await http.patch(path, json={"spill": "down"})).json()["spill"] == "down"
+        assert (await http.get(path)).json()["limits"] == {"requests_per_minute": 60}, "the rest stays"
+        assert (await http.patch(path, json={"limits": {}})).json()["spill"] == "down"
+        assert (await http.patch(path, json={"spill": None})).json()["spill"] is None
+        for wrong in ({}, {"spill": "sideways"}, {"tenant": "other"}):
+            assert (await http.patch(path, json=wrong)).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "param"),
     [

@@ -217,7 +217,7 @@ async def test_a_key_that_is_revoked_while_it_is_changed_stays_revoked(revoked_f
     clock = VirtualClock()
     registry = KeyRegistry(SlowStore(clock), clock)
     stored, key = await registry.create(OWNER)
-    changes = [registry.revoke(stored.id), registry.limit(stored.id, LimitsConfig(requests_per_minute=7))]
+    changes = [registry.revoke(stored.id), registry.change(stored.id, {"limits": LimitsConfig(requests_per_minute=7)})]
 
     await asyncio.gather(*(changes if revoked_first else changes[::-1]))
 

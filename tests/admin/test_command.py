@@ -64,6 +64,8 @@ def test_a_key_is_created_used_counted_rotated_and_revoked(service: Service) -> 
 
     rotated = document(manta(service, "keys", "rotate", made["id"], "--grace", "10m", "--json"))
     assert rotated["key"] != made["key"]
+    assert document(manta(service, "keys", "spill", made["id"], "any", "--json"))["spill"] == "any"
+    assert document(manta(service, "keys", "spill", made["id"], "tenant", "--json"))["spill"] is None
     changed = document(manta(service, "limits", "set", made["id"], "--tokens-per-day", "1000", "--json"))
     assert changed["limits"] == {"tokens_per_day": 1000}
     assert document(manta(service, "limits", "list", "--json"))["data"][0]["tokens_per_day"] == 1000

@@ -298,11 +298,11 @@ def test_the_context_of_a_trace_comes_along_where_a_release_without_traces_ignor
 
 
 def test_what_admission_adds_comes_along_where_an_older_release_ignores_it() -> None:
-    request = GenerationRequest("q", "hi", ttft_slo_s=2.5, refused_before=(3, 0, 1))
+    request = GenerationRequest("q", "hi", ttft_slo_s=2.5, refused_before=(3, 0, 1), surplus=True)
     packed = pack_request(request)
 
     assert unpack_request(sent(packed)) == request
-    assert not {"ttft_slo_s", "refused_before"} & packed["request"].keys()
+    assert not {"ttft_slo_s", "refused_before", "surplus"} & packed["request"].keys()
 
 
 def test_the_number_of_an_attempt_comes_along_where_an_older_release_ignores_it() -> None:

@@ -28,10 +28,11 @@ def sequence(
     deadline: float | None = None,
     reserve: bool = False,
     objective: float | None = None,
+    surplus: bool = False,
 ) -> Sequence:
     made = Sequence(name, list(tokens), len(tokens), SamplingParams(), salt, 0, max_tokens)
     made.tenant, made.priority, made.arrived, made.deadline, made.reserve = tenant, priority, arrived, deadline, reserve
-    made.objective = objective
+    made.objective, made.surplus = objective, surplus
     return made
 
 

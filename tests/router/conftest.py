@@ -51,7 +51,7 @@ class Served:
         idempotency: IdempotencyStore | None = None,
     ) -> None:
         self.backend = ScriptedBackend()
-        listener = socket.socket()
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # so that no small write waits
         listener.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         app = build_app(

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from engine.api import Conversation, Delta, GenerationRequest, OverloadedError, Priority, Usage
+from router.admission.spill import allowed_spill
 from router.config import (
     AdmissionConfig,
     AnswerCacheConfig,
@@ -21,6 +22,7 @@ from router.config import (
     PriceConfig,
     PricesConfig,
     RouterConfig,
+    Spill,
     TenantConfig,
     TierAdmission,
 )
@@ -268,6 +270,32 @@ def test_a_tenant_that_allows_it_gets_another_tier_and_the_header_says_so(small:
     assert ask(small, OTHER_KEY, service_tier="priority", spill="down").status_code == 429
     assert ask(small, OTHER_KEY, service_tier="priority", spill="none").status_code == 429
     assert ask(small, KEY, service_tier="priority", spill="any").status_code == 429, "the tenant does not allow it"
+
+
+def test_a_key_narrows_what_its_tenant_allows_or_says_what_counts_if_that_says_nothing() -> None:
+    directions: tuple[Spill, ...] = ("none", "up", "down", "any")
+    for key in directions:
+        assert allowed_spill(None, key, "up") == key
+        assert allowed_spill("none", key, "any") == "none"
+        assert allowed_spill("any", key, "none") == key
+    assert allowed_spill("up", "down", "any") == "none"
+    assert allowed_spill("up", "any", "any") == "up"
+    assert allowed_spill(None, None, "down") == "down"
+
+
+@pytest.mark.parametrize(
+    ("tenant", "key", "status"), [(None, "up", 200), ("any", "down", 429), ("none", "any", 429), ("up", None, 200)]
+)
+def test_requests_spill_as_their_key_says(tenant: Spill | None, key: Spill | None, status: int) -> None:
+    keys = (KeyConfig(key=KEY, tenant="acme", team="core", spill=key),)
+    config = CONFIG.model_copy(update={"keys": keys, "tenants": {"acme": TenantConfig(spill=tenant)}})
+    served, backend = Served(config), LoadedBackend()
+    backend.wait_s = 60.0
+    served.backend = backend
+    try:
+        assert ask(served, service_tier="priority").status_code == status
+    finally:
+        served.stop()
 
 
 def test_a_request_spills_to_no_tier_that_may_cost_more_than_it_allows(small: Served) -> None:

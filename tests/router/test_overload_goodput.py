@@ -10,7 +10,7 @@ from engine.api import Priority
 from load_tests.overload.server import router_config
 from load_tests.overload.simulation import Arrival, Simulation
 from load_tests.overload.traffic import CLASSES, mixed
-from load_tests.overload.trial import figures_of, percentile
+from load_tests.overload.trial import Outcome, figures_of, percentile
 
 CONFIG = router_config(admission=True).admission
 INTERACTIVE, STANDARD, _ = CLASSES
@@ -34,6 +34,7 @@ def overloaded() -> list[Arrival]:
 def test_goodput_stays_flat_with_admission_and_falls_to_nothing_without(overloaded: list[Arrival]) -> None:
     best = max(goodput(offered(times)) for times in (0.8, 1.0, 1.2, 1.5, 2.0))
 
+    assert goodput(offered(5.0)) >= 0.95 * best
     assert goodput(overloaded) >= 0.95 * best
     assert goodput(offered(10.0, admission=False)) < 0.1 * best
 
@@ -83,3 +84,22 @@ def test_a_tenant_that_sends_a_hundred_times_its_share_has_no_other_one_of_its_c
     others = [one.outcome for one in arrivals if one.offered.tenant != "noisy"]
     assert sum(one.refused_s is not None for one in others) <= 0.02 * len(others)
     assert sum(one.good for one in others) >= 0.98 * len(others)
+
+
+@pytest.mark.parametrize("seed", [3, 21])
+def test_others_hardly_notice_a_tenant_that_sends_a_hundred_times_its_share_of_all_classes(seed: int) -> None:
+    share = CAPACITY / 8
+    quiet = list(mixed(3 * share, SECONDS, seed))
+    noisy = list(mixed(100 * share, SECONDS, seed + 1, ("noisy",)))
+    alone = Simulation(CONFIG).run(quiet)
+    beside = Simulation(CONFIG).run(sorted([*quiet, *noisy], key=lambda one: one.at))
+
+    others = [one.outcome for one in beside if one.offered.tenant != "noisy"]
+    assert not [one for one in others if one.refused_s is not None]
+    assert p99([one.outcome for one in alone]) * 1.3 >= p99(others)
+    served = sum(one.outcome.good for one in beside if one.offered.tenant == "noisy") / SECONDS
+    assert served > 0.5 * CAPACITY, "the rest is for the tenant that asks for it"
+
+
+def p99(outcomes: list[Outcome]) -> float:
+    return percentile([one.ttft_s for one in outcomes if one.ttft_s is not None], 0.99) or 0.0

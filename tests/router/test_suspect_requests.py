@@ -12,7 +12,7 @@ import pytest
 from engine.api import Delta, FinishReason, GenerationRequest, SamplingParams, Usage
 from router.config import FailoverConfig
 from router.generation.attempts import run_attempts
-from router.generation.suspect_requests import SuspectRequests
+from router.generation.suspect_requests import FEW, SuspectRequests
 from router.ports.tier_backend import (
     OnUsage,
     PoisonRequestError,
@@ -29,7 +29,7 @@ TOKENS = 6
 @dataclass
 class Fleet(ReadyTiers):
     """Replicas that step together. A request with the prompt "poison" kills its replica when it is to get its first
-    token, and so all others lose it that run there."""
+    token, one with "late poison" when it is to get its fourth, and so all others lose it that run there."""
 
     alive: list[str] = field(default_factory=lambda: list("abcd"))
     killed: list[str] = field(default_factory=list)
@@ -52,7 +52,8 @@ class Fleet(ReadyTiers):
         death = self.deaths.setdefault(replica, asyncio.Event())
         for place in range(len(request.resume), TOKENS):
             await asyncio.sleep(0)  # a step
-            if request.prompt == "poison" and replica in self.alive:
+            poisonous = request.prompt == "poison" or (request.prompt == "late poison" and place == 3)
+            if poisonous and replica in self.alive:
                 self.alive.remove(replica)
                 self.killed.append(replica)
                 death.set()
@@ -86,15 +87,52 @@ async def test_a_poison_request_kills_two_replicas_and_none_of_those_that_began_
     assert results == ["012345"] * 7
 
 
+@pytest.mark.parametrize("place", [0, 3, 7])
+async def test_one_that_kills_in_the_middle_of_its_answer_kills_two_as_well_and_harms_no_other(place: int) -> None:
+    fleet, suspects = Fleet(), SuspectRequests(apart_s=0.0)
+    prompts = ["harmless"] * 7
+    prompts.insert(place, "late poison")
+    results = await asyncio.gather(
+        *(text_of(fleet, suspects, str(number), prompt) for number, prompt in enumerate(prompts)),
+        return_exceptions=True,
+    )
+    assert fleet.killed == ["a", "b"]
+    assert isinstance(results.pop(place), PoisonRequestError)
+    assert results == ["012345"] * 7
+
+
+async def test_of_many_that_were_in_the_middle_of_their_answers_none_waits_for_the_others() -> None:
+    fleet, suspects = Fleet(), SuspectRequests(turn_s=60.0, all_s=600.0, apart_s=0.0)
+    prompts = ["late poison", *["harmless"] * FEW]
+    results = await asyncio.gather(
+        *(text_of(fleet, suspects, str(number), prompt) for number, prompt in enumerate(prompts)),
+        return_exceptions=True,
+    )
+    assert fleet.killed == ["a", "b", "c"]
+    assert isinstance(results.pop(0), PoisonRequestError)
+    assert results == ["012345"] * FEW
+
+
+async def test_one_that_stood_on_two_replicas_that_died_together_is_not_put_to_blame() -> None:
+    fleet, suspects = Fleet(), SuspectRequests(apart_s=60.0)
+
+    assert isinstance(
+        (await asyncio.gather(text_of(fleet, suspects, "1", "late poison"), return_exceptions=True))[0],
+        PoisonRequestError,
+    )
+    assert fleet.killed == ["a", "b", "c"], "only the third one shows it"
+
+
 async def test_turns_come_one_after_the_other_and_end_by_themselves() -> None:
     suspects, order, loop = SuspectRequests(turn_s=0.05), [], asyncio.get_running_loop()
 
     async def take(number: int, hold: bool) -> None:
-        end = await suspects.turn()
+        turn = suspects.turn()
+        await turn.__aenter__()
         order.append((number, loop.time()))
         if not hold:
-            end()
-            end()  # no effect
+            turn.end()
+            turn.end()  # no effect
 
     began = loop.time()
     await asyncio.gather(take(0, True), take(1, False), take(2, False))
@@ -102,19 +140,35 @@ async def test_turns_come_one_after_the_other_and_end_by_themselves() -> None:
     assert order[1][1] - began >= 0.045
 
 
+async def test_a_loss_is_not_put_down_to_one_that_began_while_another_was_still_suspect() -> None:
+    suspects = SuspectRequests(turn_s=0.01)
+    slow, then = suspects.turn(), suspects.turn()
+    async with slow:
+        await asyncio.sleep(0.03)
+        with pytest.raises(ReplicaLostError):
+            async with then:
+                raise ReplicaLostError("lost", "a")
+    assert not then.broken
+    last = suspects.turn()
+    with pytest.raises(ReplicaLostError):
+        async with last:
+            raise ReplicaLostError("lost", "b")
+    assert last.broken
+
+
 async def test_many_have_shorter_turns() -> None:
     suspects, loop = SuspectRequests(turn_s=10, all_s=0.1), asyncio.get_running_loop()
     began = loop.time()
-    await asyncio.gather(*(suspects.turn() for _ in range(40)))
+    await asyncio.gather(*(suspects.turn().__aenter__() for _ in range(40)))
     assert loop.time() - began < 5
 
 
 async def test_a_request_that_is_cancelled_while_it_waits_takes_no_turn() -> None:
     suspects = SuspectRequests()
-    end = await suspects.turn()
-    waiting = asyncio.create_task(suspects.turn())
-    await asyncio.sleep(0)
-    waiting.cancel()
-    await asyncio.wait({waiting})
-    end()
-    (await suspects.turn())()
+    async with suspects.turn():
+        waiting = asyncio.create_task(suspects.turn().__aenter__())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+    async with asyncio.timeout(5), suspects.turn():
+        pass
