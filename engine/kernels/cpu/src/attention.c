@@ -259,15 +259,15 @@ static void attend_share(const Attention *a, long *next, Room *room) {
     const Span *span = &a->spans[s];
     long tiles = (span->rows + tile - 1) / tile, pieces = tiles * groups;
     for (; mine < index + pieces; mine = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) {
-      long piece = mine - index, offset = piece / groups * tile;
+      long piece = mine - index, offset = (tiles - 1 - piece % tiles) * tile, head_group = piece / tiles;
       long tokens = span->rows - offset < tile ? span->rows - offset : tile;
 #if TILES
       if (takes_tiles(a)) {
-        attend_in_tiles(a, span, piece % groups * group, offset, tokens, &room->tiles);
+        attend_in_tiles(a, span, head_group * group, offset, tokens, &room->tiles);
         continue;
       }
 #endif
-      attend(a, span, piece % groups * group, offset, tokens, room);
+      attend(a, span, head_group * group, offset, tokens, room);
     }
     index += pieces;
   }

@@ -76,18 +76,17 @@ static void add_values_in_tiles(long head, long length, long row, int blocks, Ti
   }
 }
 
-// 2 to the v for v <= 0, relative error below 5e-6, of which bfloat16 keeps 4e-3. A polynomial of degree 5 on
-// [-1/2, 1/2] (Taylor's, whose last term is below the error). Below -126 the result is 0.
+// 2 to the v for v <= 0, relative error below 3e-6, of which bfloat16 keeps 4e-3. A polynomial of degree 4 on
+// [-1/2, 1/2], fitted for the least largest relative error. Below -126 the result is 0.
 INLINE vec power_of_two(vec v) {
   ivec tiny = v < splat(-126.0f);
   vec within = vmax(splat(-126.0f), v);  // in this order what is no number stays none
   vec shifted = within + 12582912.0f;  // 1.5 * 2^23 rounds to the nearest whole number, and has it in its last bits
   vec r = within - (shifted - 12582912.0f);
-  vec p = r * 1.3333558e-3f + 9.6181291e-3f;
-  p = p * r + 5.5504109e-2f;
-  p = p * r + 2.4022651e-1f;
-  p = p * r + 6.9314718e-1f;
-  p = p * r + 1.0f;
+  vec p = r * 9.5701019e-3f + 5.5917862e-2f;
+  p = p * r + 2.4024745e-1f;
+  p = p * r + 6.9312181e-1f;
+  p = p * r + 9.9999926e-1f;
   return (vec)(((ivec)p + ((ivec)shifted << 23)) & ~tiny);
 }
 
@@ -102,38 +101,79 @@ static void scale_scores(const Attention *a, const Span *span, long kv_head, lon
     for (long t = 0; t < length; t++) scores[t] = a->softcap * tanhf(scores[t] / a->softcap);
 }
 
+// The sum of all lanes, halves onto halves.
+INLINE float folded(vec v) {
+#define PLUS(a, b) ((a) + (b))
+  FOLD(v, PLUS)
+#undef PLUS
+  return v[0];
+}
+
+// What query `i` sees of a chunk: tokens `first` to `end`, and `vectors_end` for whole vectors; 0 if it sees nothing.
+typedef struct {
+  long first, end, vectors_end;
+} Seeing;
+
+INLINE Seeing seeing_of(const Attention *a, long chunk, long length, long position) {
+  long first = a->window && position - a->window + 1 > chunk ? position - a->window + 1 - chunk : 0;
+  long end = least(length, position + 1 - chunk);
+  return (Seeing){first, end, end <= first ? 0 : (end + LANES - 1) / LANES * LANES};
+}
+
+// The largest score of query `i` in a chunk, after what it does not see has been masked.
+static float most_of_scores(const Attention *a, const Span *span, long kv_head, long chunk, long length, Seeing seen, float *scores) {
+  if (a->scales || a->softcap > 0 || a->scale <= 0) scale_scores(a, span, kv_head, chunk, length, scores);
+  for (long t = 0; t < seen.first; t++) scores[t] = -INFINITY;
+  for (long t = seen.end; t < seen.vectors_end; t++) scores[t] = -INFINITY;
+  vec most = load(scores), other = most;
+  long t = LANES;
+  for (; t + LANES < seen.vectors_end; t += 2 * LANES) most = vmax(most, load(scores + t)), other = vmax(other, load(scores + t + LANES));
+  if (t < seen.vectors_end) most = vmax(most, load(scores + t));
+  return largest(vmax(most, other));
+}
+
 // Scores of query `i` become its weights, as the registers take them: exponentiated, shifted by the largest so far; zeros
 // for what it does not see. Sums are kept up. A score that is no finite number makes the sums, and so the output, no
-// numbers. `scores` and the largest are in powers of two.
-static void weigh_in_tiles(const Attention *a, const Span *span, long kv_head, long chunk, long length, long position, long i, TileRoom *room) {
-  float *scores = room->scores[i % (2 * TILE_ROWS)];
+// numbers. Scores times `by`, and the largest, are in powers of two.
+static void weigh_in_tiles(const Attention *a, const Span *span, long kv_head, long chunk, long length, Seeing seen, float by, float now, long i, TileRoom *room) {
+  float *scores = room->scores[i % (2 * TILE_ROWS)], before = room->most[i];
   TiledRow to = row_in_tiles(room->weights, i % (2 * TILE_ROWS), TILE_CHUNK);
-  long first = a->window && position - a->window + 1 > chunk ? position - a->window + 1 - chunk : 0;
-  long end = least(length, position + 1 - chunk), vectors_end = end <= first ? 0 : (end + LANES - 1) / LANES * LANES;
-  for (long t = vectors_end; t < whole_tiles(length); t += LANES) put(&to, t, splat(0));
-  if (!vectors_end) return;
-  int is_plain = !a->scales && a->softcap <= 0 && a->scale > 0;
-  if (!is_plain) scale_scores(a, span, kv_head, chunk, length, scores);
-  float by = is_plain ? a->scale * 1.44269504f : 1.44269504f;  // log2(e)
-  for (long t = 0; t < first; t++) scores[t] = -INFINITY;
-  for (long t = end; t < vectors_end; t++) scores[t] = -INFINITY;
-  vec most = load(scores);
-  for (long t = LANES; t < vectors_end; t += LANES) most = vmax(most, load(scores + t));
-  float before = room->most[i], now = largest(most) * by;
+  for (long t = seen.vectors_end; t < whole_tiles(length); t += LANES) put(&to, t, splat(0));
+  if (!seen.vectors_end) return;
   if (now < before) now = before;
   vec total = {};
-  for (long t = 0; t < vectors_end; t += LANES) {
-    vec weight = power_of_two(load(scores + t) * by - now);
-    total += weight;
-    if (a->scales) weight *= scales_of(a, span, chunk + t, a->kv_heads + kv_head);
-    put(&to, t, weight);
+  if (a->scales) {
+    for (long t = 0; t < seen.vectors_end; t += LANES) {
+      vec weight = power_of_two(load(scores + t) * by - now);
+      total += weight;
+      put(&to, t, weight * scales_of(a, span, chunk + t, a->kv_heads + kv_head));
+    }
+  } else {
+    for (long t = 0; t < seen.vectors_end; t += LANES) {
+      vec weight = power_of_two(load(scores + t) * by - now);
+      total += weight;
+      put(&to, t, weight);
+    }
   }
   if (now > before) {
     float shrink = before == -INFINITY ? 0 : power_of_two(splat(before - now))[0];
     shrink_sums(room->output[i], &room->total[i], a->head, shrink);
     room->most[i] = now;
   }
-  room->total[i] += sum(total);
+  room->total[i] += folded(total);
+}
+
+// `weigh_in_tiles` for queries `row` to `end`. All largest scores are found before the first is needed: finding one is a
+// chain of instructions that wait for each other, but those of several queries run beside each other.
+static void weigh_queries(const Attention *a, const Span *span, long kv_head, long chunk, long length, long first_position, long group, long row, long end, TileRoom *room) {
+  int is_plain = !a->scales && a->softcap <= 0 && a->scale > 0;
+  float by = is_plain ? a->scale * 1.44269504f : 1.44269504f, most[2 * TILE_ROWS];  // log2(e)
+  Seeing seen[2 * TILE_ROWS];
+  for (long i = row; i < end; i++) {
+    seen[i - row] = seeing_of(a, chunk, length, first_position + i / group);
+    most[i - row] = seen[i - row].vectors_end ? most_of_scores(a, span, kv_head, chunk, length, seen[i - row], room->scores[i - row]) * by : 0;
+  }
+  for (long i = row; i < end; i++) weigh_in_tiles(a, span, kv_head, chunk, length, seen[i - row], by, most[i - row], i, room);
 }
 
 // As `attend`.
@@ -158,8 +198,7 @@ static void attend_in_tiles(const Attention *a, const Span *span, long first_hea
     for (long row = 0; row < queries; row += 2 * TILE_ROWS) {
       int blocks = queries - row > TILE_ROWS ? 2 : 1;
       score_in_tiles(keys, a->head, length, row, blocks, room);
-      for (long i = row; i < least(queries, row + 2 * TILE_ROWS); i++)
-        weigh_in_tiles(a, span, kv_head, chunk, length, first_position + i / group, i, room);
+      weigh_queries(a, span, kv_head, chunk, length, first_position, group, row, least(queries, row + 2 * TILE_ROWS), room);
       add_values_in_tiles(a->head, length, row, blocks, room);
     }
   }

@@ -5,7 +5,7 @@
 // other instruction, to the same bits. So a few rows may go without tiles.
 #define SLAB 16  // registers of two panels, 32 KB, that stay in the first cache while all rows pass it by
 #define MOST_ROWS 512
-#define MOST_ROWS_BYTES (3 << 19)  // of inputs that stay in the second cache while all panels go by
+#define MOST_ROWS_BYTES (2 << 19)  // of inputs that stay in the second cache while all panels go by
 #define MOST_KEPT_BYTES (1 << 19)  // of a thread's outputs: more would push inputs and weights out of the second cache
 #define LINE 64
 #define AHEAD_LINES 64  // of each panel, for few rows
@@ -142,6 +142,12 @@ static void multiply_few_rows(const Product *p, long from, long to) {
   }
 }
 
+// Lines of y that are added to soon.
+INLINE void ask_for_sums(const Product *p, long row, long rows, long index, long panels) {
+  for (long i = 0; i < rows; i++)
+    for (long panel = 0; panel < panels; panel++) __builtin_prefetch(p->y + (row + i) * p->linear->outputs + (index + panel) * PANEL, 1, 3);
+}
+
 // `rows` rows from `first_row` on with one or two panels from `index` on, or with a panel of gates and its ups. Slabs of the
 // panels go by in turn; sums [pairs of blocks][4] wait in between.
 static void multiply_blocks(const Product *p, long first_row, long rows, long index, long panels, float (*sums)[4][TILE_ROWS][PANEL], Leaving *leaving) {
@@ -161,6 +167,7 @@ static void multiply_blocks(const Product *p, long first_row, long rows, long in
       float(*sum)[TILE_ROWS][PANEL] = sums[block / 2];
       d.ahead = next_slab + block / 2 * d.steps * d.ahead_lines * LINE;
       d.x = (const char *)p->x + (row / TILE_ROWS * steps + start) * TILE_BYTES;
+      if (p->add && start + d.steps == steps) ask_for_sums(p, row, least(both * TILE_ROWS, first_row + rows - row), index, panels);
       if (start) load_sums(sum);
       else zero_sums();
       multiply_tile_blocks(&d, both, panels, leaving);
