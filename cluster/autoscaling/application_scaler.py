@@ -12,8 +12,9 @@ from typing import ClassVar
 
 from cluster.autoscaling.config import AutoscalingConfig
 from cluster.autoscaling.decision import Decisions
+from cluster.autoscaling.follower_collector import FollowerMemory, collect_follower
 from cluster.autoscaling.policy import AutoscalerState, decide
-from cluster.autoscaling.snapshot import Pin, Snapshot, WaitingRoom
+from cluster.autoscaling.snapshot import FollowerSnapshot, Pin, Snapshot, TierSnapshot, WaitingRoom
 from cluster.autoscaling.snapshot_collector import TierMemory, TierView, collect
 
 LOST_S = 5.0
@@ -52,6 +53,7 @@ class ApplicationScaler:
         self._pins = pins
         self._asked: dict[str, _Asked] = {}
         self._memories: dict[str, TierMemory] = {}
+        self._followers: dict[str, FollowerMemory] = {}
         self._state = AutoscalerState()
         self._began_s: float | None = None
 
@@ -61,8 +63,8 @@ class ApplicationScaler:
         self._config, self._gpus = config, gpus
 
     def target(self, tier: str, target: int, read: ReadView, at_s: float, unix_s: float | None = None) -> int:
-        """Returns the number of replicas that ``tier`` should have at the instant ``at_s`` of a clock that only goes
-        forward. ``unix_s`` is the time of day; None: ``at_s``.
+        """Returns the number of replicas that ``tier``, or the follower of that name, should have at the instant
+        ``at_s`` of a clock that only goes forward. ``unix_s`` is the time of day; None: ``at_s``.
 
         ``target`` is the present number. ``read`` returns the tier as Serve knows it. It is called for each decision
         within LOST_S seconds, until the next call replaces it.
@@ -72,7 +74,7 @@ class ApplicationScaler:
         if self._due(at_s):
             self._decide(at_s, unix_s)
         decisions = self._state.decisions
-        decision = None if decisions is None else decisions.tiers.get(tier)
+        decision = None if decisions is None else decisions.tiers.get(tier) or decisions.followers.get(tier)
         return target if decision is None else decision.target
 
     def _due(self, at_s: float) -> bool:
@@ -81,23 +83,31 @@ class ApplicationScaler:
         last = self._state.decisions
         if last is not None:
             return not 0 <= at_s - last.at_s < self._config.interval_s
-        complete = self._config.tiers.keys() <= self._asked.keys()
+        complete = (self._config.tiers.keys() | self._config.followers.keys()) <= self._asked.keys()
         return complete or not 0 <= at_s - (self._began_s or at_s) < LOST_S
 
     def _decide(self, at_s: float, unix_s: float | None) -> None:
         self._asked = {name: asked for name, asked in self._asked.items() if abs(at_s - asked.at_s) < LOST_S}
-        tiers, rooms = [], self._rooms()
-        for name, asked in self._asked.items():
-            if (view := asked.read()) is not None:
-                view = replace(view, room=rooms.get(name, WaitingRoom()))
-                memory = self._memories.get(name, TierMemory())
-                self._memories[name], tier = collect(memory, view, at_s, self._gpus.get(name, 0.0))
-                tiers.append(tier)
+        views = [view for asked in self._asked.values() if (view := asked.read()) is not None]
+        rooms, following = self._rooms(), self._config.followers
+        tiers = [self._tier(view, rooms, at_s) for view in views if view.name not in following]
+        followers = [self._follower(view, at_s) for view in views if view.name in following]
         before = self._state
-        seen = Snapshot(at_s, tuple(tiers), pins=self._pins(), unix_s=unix_s)
+        seen = Snapshot(at_s, tuple(tiers), tuple(followers), pins=self._pins(), unix_s=unix_s)
         self._state, decisions = decide(self._config, before, seen)
         if decisions is not before.decisions:
             self._on_decisions(decisions)
+
+    def _tier(self, view: TierView, rooms: Mapping[str, WaitingRoom], at_s: float) -> TierSnapshot:
+        view = replace(view, room=rooms.get(view.name, WaitingRoom()))
+        memory = self._memories.get(view.name, TierMemory())
+        self._memories[view.name], tier = collect(memory, view, at_s, self._gpus.get(view.name, 0.0))
+        return tier
+
+    def _follower(self, view: TierView, at_s: float) -> FollowerSnapshot:
+        memory = self._followers.get(view.name, FollowerMemory())
+        self._followers[view.name], follower = collect_follower(memory, view, at_s, self._config.fast.stale_s)
+        return follower
 
 
 class ApplicationScalers:

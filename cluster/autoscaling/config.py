@@ -113,7 +113,8 @@ class FollowerConfig(Settings):
     min: int = Field(1, ge=1)
     max: int = Field(1, ge=1)
     utilisation: float = Field(0.6, gt=0, le=1)
-    """The part of a replica's time that should be busy."""
+    """The part of a replica's time that should be busy. A replica has one CPU second in a second: a router is one event
+    loop, and each small model computes on one thread."""
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
@@ -190,6 +191,8 @@ class AutoscalingConfig(Settings):
 
     tiers: dict[str, TierScalingConfig] = Field(default_factory=dict)
     followers: dict[str, FollowerConfig] = Field(default_factory=dict)
+    """Deployments beside the tiers that are scaled by the requests that flow through them, by name: Router,
+    SafetyClassifier, Embedder, SemanticCache, or SmallModels."""
     pools: dict[str, float] = Field(default_factory=dict)
     """GPUs by pool, which the tiers of the pool share."""
     interval_s: Seconds = 1.0

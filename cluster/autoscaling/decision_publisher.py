@@ -11,6 +11,8 @@ ray_manta_autoscaling_cold_start_s      tier                   seconds from the 
 ray_manta_autoscaling_waiting_requests  tier                   requests that wait for a first replica
 ======================================  =====================  =======================================================
 
+The deployments beside the tiers (``autoscaling.followers``) have the first three, with their names as ``tier``.
+
 ``ray_manta_autoscaling_decisions_total`` counts decisions by ``tier`` and ``reason``, one per control interval. Each
 series has the label ``application``, too."""
 
@@ -63,7 +65,7 @@ class DecisionPublisher:
 
     def publish(self, decisions: Decisions) -> None:
         """Counts and logs the decisions, and has them stored soon. Never blocks."""
-        for decision in decisions.tiers.values():
+        for decision in (*decisions.tiers.values(), *decisions.followers.values()):
             self._count_one(decision)
         with self._changed:
             self._latest = decisions

@@ -133,6 +133,7 @@ class FollowerSnapshot:
     """A deployment that requests of several tiers flow through: Router, SafetyClassifier, Embedder, SemanticCache.
 
     ``requests`` counts up as in ``ClassCounters``. ``busy_s`` counts the seconds of replica time that they took.
+    ``fresh`` is the number of ready replicas that have reported lately; None: all.
     """
 
     name: str
@@ -140,6 +141,7 @@ class FollowerSnapshot:
     ready: int
     requests: int = 0
     busy_s: float = 0.0
+    fresh: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
