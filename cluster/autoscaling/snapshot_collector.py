@@ -14,6 +14,7 @@ from statistics import median
 from cluster.autoscaling.majority_speed_group import majority_speed_group
 from cluster.autoscaling.replica_report import ReplicaReport, from_numbers
 from cluster.autoscaling.snapshot import (
+    BatchWork,
     ClassCounters,
     ReplicaSnapshot,
     ReplicaState,
@@ -193,9 +194,21 @@ def _snapshot(memory: TierMemory, view: TierView, at_s: float, gpus: float) -> T
             for report in each.report.latency_reports(name, each.observed_at_s)
         ),
         WaitingRoom() if known else view.room,  # the others have found a replica, or will at once
+        _batch_work(reported.values(), at_s),
         cold_start_s=_cold_start_s(memory),
         gpus_per_replica=gpus,
     )
+
+
+def _batch_work(reported: Iterable[_Known], at_s: float) -> tuple[BatchWork, ...]:
+    """Returns the batch work that can still be done in time. Engines end what is late."""
+    work = (
+        BatchWork(each.observed_at_s + due.left_s, due.prompt_tokens, due.output_tokens)
+        for each in reported
+        if each.report is not None
+        for due in each.report.due
+    )
+    return tuple(each for each in work if each.deadline_at_s > at_s)
 
 
 def _cold_start_s(memory: TierMemory) -> float:
