@@ -117,6 +117,7 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         replica_bounds(config),
         config.telemetry,
         waiting_rooms(config),
+        has_warm_pools(config),
     )
 
 
@@ -176,13 +177,20 @@ def waiting_rooms(config: MantaConfig) -> dict[str, WaitingRoomConfig]:
     return {name: tier.waiting_room for name, tier in tiers.items() if tier.min == 0}
 
 
+def has_warm_pools(config: MantaConfig) -> bool:
+    """Returns whether some tiers have replicas that serve nothing."""
+    return config.autoscaling is not None and any(tier.warm for tier in config.autoscaling.tiers.values())
+
+
 def replicas_of(config: MantaConfig, tier: TierConfig) -> dict[str, Any]:
     """Returns the options of a tier's Serve deployment for the number of its replicas: ``num_replicas`` or
     ``autoscaling_config``."""
     scaling = config.autoscaling
     if scaling is None or tier.name not in scaling.tiers:
         return {"num_replicas": tier.replicas}
-    return scaled_between(config, scaling, scaling.tiers[tier.name].min, scaling.tiers[tier.name].max)
+    bounds = scaling.tiers[tier.name]
+    least = bounds.min + bounds.warm if bounds.min else 0
+    return scaled_between(config, scaling, least, bounds.max + bounds.warm)
 
 
 def scaled_follower(config: MantaConfig, name: str) -> dict[str, Any] | None:

@@ -394,17 +394,14 @@ def check_router_tiers(router: RouterConfig, tiers: Sequence[str]) -> None:
 
 
 def check_autoscaling(autoscaling: AutoscalingConfig | None, tiers: Sequence[TierConfig]) -> None:
-    """Raises ValueError, naming the setting, for a tier that does not exist or has a fixed number of replicas too. So
-    it does for ``warm``: the policy decides about warm replicas, but no part of the service starts them yet."""
+    """Raises ValueError, naming the setting, for a tier that does not exist or has a fixed number of replicas too."""
     if autoscaling is None:
         return
-    for name, scaling in autoscaling.tiers.items():
+    for name in autoscaling.tiers:
         key = f"autoscaling.tiers.{name}"
         check_tier(key, name, [tier.name for tier in tiers])
         if any(tier.name == name and "replicas" in tier.model_fields_set for tier in tiers):
             raise ValueError(f"{key}: the tier has replicas, a fixed number, too")
-        if scaling.warm:
-            raise ValueError(f"{key}.warm: there is no warm pool yet; raise min")
 
 
 def check_followers(autoscaling: AutoscalingConfig, deployments: Mapping[str, IngressConfig | ReplicaSettings]) -> None:

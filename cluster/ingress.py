@@ -22,6 +22,7 @@ from cluster.autoscaling.decision_store import DecisionStore
 from cluster.autoscaling.stored_tier_scaling import StoredTierScaling
 from cluster.autoscaling.waiting_room_reporter import WaitingRoomReporter
 from cluster.autoscaling.waiting_room_store import WaitingRoomStore
+from cluster.autoscaling.warm_replica_store import WarmReplicaStore, follow_warm_replicas
 from cluster.cache.deployment import SemanticCacheLink, semantic_cache_client
 from cluster.config import PlacementConfig, StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
@@ -93,6 +94,7 @@ class Router:
     inspected. ``forecaster`` chooses the tier for ``model: auto``; None: the complexity score does. ``state`` and
     ``telemetry`` None: the defaults. ``scaled_tiers`` has the bounds of the tiers whose number of replicas is not
     fixed; None: nothing is scaled. ``waiting_rooms`` has the settings of the tiers that may be at zero.
+    ``warm_pools``: some tiers have replicas that serve nothing.
     """
 
     def __init__(
@@ -110,7 +112,9 @@ class Router:
         scaled_tiers: Mapping[str, ReplicaBounds] | None = None,
         telemetry: TelemetryConfig | None = None,
         waiting_rooms: Mapping[str, WaitingRoomConfig] | None = None,
+        warm_pools: bool = False,
     ) -> None:
+        self._warm_pools = warm_pools
         self._waiting_rooms = waiting_rooms or {}
         self._telemetry = telemetry or TelemetryConfig()
         self._config = config
@@ -170,6 +174,9 @@ class Router:
             overview=OverviewSources(ServeEngineCounts(self._handles), partial(breaker_states, used), replica_name()),
         )
         spare_collector()
+        if self._warm_pools:
+            warm = WarmReplicaStore(serve.get_replica_context().app_name)
+            app = with_task(app, partial(follow_warm_replicas, warm, backend.set_warm))
         return with_task(
             with_counted_requests(without_root_path(with_logged_request(without_request_id(app))), self._busy),
             partial(publish_until_end, depends, summed, tracer, sent),

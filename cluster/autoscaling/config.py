@@ -82,7 +82,9 @@ class TierScalingConfig(Settings):
     """The pool whose GPUs the tier shares. None: it has no budget."""
     idle_s: Seconds = 600.0
     warm: int = Field(0, ge=0)
-    """Replicas that have loaded the model and serve nothing, to be ready sooner than a cold start."""
+    """Replicas beside those that serve, also beyond ``max``, which have loaded the model and serve nothing. They serve
+    within a second of a raise, or of the loss of a replica. None at zero replicas, or where the pool has no GPUs
+    left."""
     schedules: tuple[ScheduleConfig, ...] = ()
     waiting_room: WaitingRoomConfig = WaitingRoomConfig()
 

@@ -50,7 +50,8 @@ def _state(numbers: Numbers) -> str:
         return ""
     if "request_s" in numbers:
         return _follower_state(numbers)
-    words = [f"{numbers[name]:g} {name}" for name in ("ready", "starting", "stuck", "draining") if numbers.get(name)]
+    states = ("ready", "starting", "stuck", "draining", "warm")
+    words = [f"{numbers[name]:g} {name}" for name in states if numbers.get(name)]
     stale = numbers["ready"] - numbers.get("fresh", 0)
     words += [f"{stale:g} with stale metrics"] if stale else []
     load = [

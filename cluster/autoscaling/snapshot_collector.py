@@ -21,6 +21,7 @@ from cluster.autoscaling.snapshot import (
     TierSnapshot,
     WaitingRoom,
 )
+from cluster.autoscaling.warm_pool import warm_ids
 from engine.api import Priority
 
 COLD_STARTS = 5
@@ -46,13 +47,15 @@ class ReplicaView:
 
 @dataclass(frozen=True, slots=True)
 class TierView:
-    """A tier as Serve knows it: ``target`` is the number of replicas that it should have, ``replicas`` are those that
-    run. ``room`` has the requests that wait at all routers for a first replica, by the routers' reports."""
+    """A tier as Serve knows it: ``target`` is the number of replicas that should serve, ``replicas`` are those that
+    run. ``room`` has the requests that wait at all routers for a first replica, by the routers' reports. ``warm`` is
+    the number of replicas that should run beside the target, for the warm pool."""
 
     name: str
     target: int
     replicas: tuple[ReplicaView, ...] = ()
     room: WaitingRoom = field(default_factory=WaitingRoom)
+    warm: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,7 @@ def _orders(memory: TierMemory, view: TierView, new: int, at_s: float) -> tuple[
     """Returns the orders that are open, and how long those took that were carried out: the oldest are first."""
     done = memory.orders[:new]
     started = tuple(at_s - order.at_s for order in done if order.seen)
-    missing = max(0, view.target - len(view.replicas))
+    missing = max(0, view.target + view.warm - len(view.replicas))
     still = memory.orders[len(done) :][:missing]
     return (*still, *[_Order(at_s, memory.begun)] * (missing - len(still))), started
 
@@ -175,9 +178,12 @@ def _snapshot(memory: TierMemory, view: TierView, at_s: float, gpus: float) -> T
         )
         for name, each in known.items()
     ]
+    if view.warm:
+        warm = warm_ids(replicas, view.target)
+        replicas = [replace(each, state=ReplicaState.WARM) if each.replica_id in warm else each for each in replicas]
+    to_serve = memory.orders[: max(0, view.target - len(known))]  # the others are for the warm pool
     starting = [
-        ReplicaSnapshot(f"starting-{place}", ReplicaState.STARTING, order.at_s)
-        for place, order in enumerate(memory.orders)
+        ReplicaSnapshot(f"starting-{place}", ReplicaState.STARTING, order.at_s) for place, order in enumerate(to_serve)
     ]
     return TierSnapshot(
         view.name,

@@ -243,6 +243,7 @@ def numbers_of(state: TierState, evidence: SignalInputs, proposal: Proposal, flo
         "starting": load.starting,
         "stuck": load.stuck,
         "draining": load.draining,
+        "warm": load.warm,
         "need": proposal.latest,
         "peak": proposal.peak,
         "forecast_floor": floor,

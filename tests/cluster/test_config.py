@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from cluster.app import read_forecaster, replica_bounds, replicas_of, scaled_follower
+from cluster.app import has_warm_pools, read_forecaster, replica_bounds, replicas_of, scaled_follower
 from cluster.autoscaling.config import AutoscalingConfig
 from cluster.config import MantaConfig, check_aliases, check_thresholds, without_tiers
 from load_tests.overhead.graph import StubGraphConfig, stub_config
@@ -205,7 +205,6 @@ def test_an_optional_tier_that_is_missing_is_not_scaled_either() -> None:
     [
         ({"tiny": {"max": 2}}, "autoscaling.tiers.tiny: there is no such tier"),
         ({"small": {"min": 3, "max": 2}}, "max is 2"),
-        ({"small": {"max": 2, "warm": 1}}, "autoscaling.tiers.small.warm"),
         ({"small": {"max": 2, "pool": "h100"}}, "no pool 'h100'"),
     ],
 )
@@ -218,6 +217,15 @@ def test_a_scaled_tier_has_no_fixed_number_of_replicas_too() -> None:
     given = {"tiers": [{"name": "small", "engine": ENGINE, "replicas": 2}], "router": ROUTER}
     with pytest.raises(ValidationError, match="small: the tier has replicas"):
         MantaConfig.model_validate({**given, "autoscaling": {"tiers": {"small": {"max": 4}}}})
+
+
+def test_the_warm_pool_of_a_tier_is_beside_its_bounds() -> None:
+    found = scaled(small={"min": 1, "max": 2, "warm": 3}, large={"min": 0, "max": 2, "warm": 1})
+    small, large = (replicas_of(found, tier)["autoscaling_config"] for tier in found.tiers)
+    assert (small.min_replicas, small.max_replicas) == (4, 5)
+    assert (large.min_replicas, large.max_replicas) == (0, 3)  # at zero there is no warm pool
+    assert has_warm_pools(found)
+    assert not has_warm_pools(scaled(small={"max": 2}))
 
 
 def following(followers: dict[str, Any], **sections: Any) -> MantaConfig:
