@@ -27,7 +27,7 @@ from load_tests.simulation.reality.batching_stub import LOCAL
 from load_tests.simulation.simulation import Settings, Simulation
 from load_tests.simulation.slo import Slo
 from load_tests.simulation.tier import Tier
-from load_tests.simulation.trace import Trace, cut, read_trace, scaled
+from load_tests.simulation.trace import Trace, build, cut, read_trace, scaled
 
 if TYPE_CHECKING:
     from load_tests.local_graph import LocalGraph
@@ -39,7 +39,12 @@ and the same policy. Prints the median TTFT and the replica-hours of both.
 
 Two things are measured in the real run and given to the simulator, since it has no model of them: the cold start of a
 replica on this machine, and what a lone request takes beside the engine's steps (HTTP, router, lane).
+
+With --square the load is a square wave instead, for the real cluster alone: prints for each edge when the target
+changed, when the replicas were there, and how many changes there were. With --nodes each replica has a node of its own.
 """
+LOW, HIGH = 3.0, 11.0
+"""Requests/s of the square wave."""
 RATE = 9.0  # requests/s, on average
 LEAST, MOST = 2, 4
 MAX_PROMPT, MAX_OUTPUT = 900, 80
@@ -54,6 +59,8 @@ FAST = FastLoopConfig(
     drain_s=10,
     default_cold_start_s=4,
 )
+SEAT = "manta_seat"
+"""A resource of which each worker node has one."""
 KEY, ADMIN_KEY = "sk-manta-dev", "sk-manta-admin"
 
 
@@ -66,6 +73,7 @@ class Found:
     replica_hours: float
     changes: int
     peak: int
+    cut: int = 0  # answers that ended early
 
 
 def slice_of(path: Path, duration_s: float, seed: int) -> Trace:
@@ -93,6 +101,9 @@ class RealRun:
         self._graph = graph
         self._trace = trace
         self._series: list[tuple[float, int, int]] = []
+        self.targets: list[tuple[float, int]] = []  # (instant of the decision, target), at each change
+        self._began_unix_s = 0.0
+        self._cut = 0
         self.cold_start_s = 0.0
         self.lone_s = 0.0  # median TTFT of a lone request without a prompt to speak of
 
@@ -102,15 +113,28 @@ class RealRun:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=self._graph.url, headers=headers, timeout=120, limits=limits) as client:
             self.lone_s = float(np.median([await self._ask(client, 20, 3) for _ in range(PROBES)]))
-            began = time.monotonic()
+            began, self._began_unix_s = time.monotonic(), time.time()
             watching = asyncio.create_task(self._watch(client, began))
             ttfts = await asyncio.gather(*(self._send(client, n, began) for n in range(len(self._trace))))
             watching.cancel()
         p50, p99 = np.percentile(ttfts, [50, 99])
         hours = replica_hours(self._series, self._trace.duration)
         counts = [serving for at, _, serving in self._series if at <= self._trace.duration]
-        changes = sum(a != b for a, b in pairwise(counts))
-        return Found(float(p50), float(p99), hours, changes, max(counts))
+        return Found(float(p50), float(p99), hours, max(0, len(self.targets) - 1), max(counts), self._cut)
+
+    def edges(self, edges: Sequence[float]) -> list[str]:
+        """Returns a line for each edge of a square wave: when the target changed, and when the replicas were there."""
+        lines = []
+        for edge, end in pairwise([*edges, self._trace.duration]):
+            changes = [(at - edge, target) for at, target in self.targets if edge <= at < end]
+            there = [
+                f"{at - edge:.1f} s: {serving} serve"
+                for (_, _, before), (at, _, serving) in pairwise(self._series)
+                if serving != before and edge <= at < end
+            ]
+            decided = ", ".join(f"{at:.1f} s: target {target}" for at, target in changes) or "no change"
+            lines.append(f"edge at {edge:.0f} s: {decided}; {', '.join(there) or 'as many serve'}")
+        return lines
 
     async def _send(self, client: httpx.AsyncClient, number: int, began: float) -> float:
         await asyncio.sleep(max(0.0, began + float(self._trace.arrival[number]) - time.monotonic()))
@@ -122,11 +146,15 @@ class RealRun:
         body = {"model": "fast", "stream": True, "max_tokens": output, "temperature": 1}
         began, first = time.monotonic(), 0.0
         body["messages"] = [{"role": "user", "content": words}]
+        tokens, done = 0, False
         async with client.stream("POST", "/v1/chat/completions", json=body) as response:
             response.raise_for_status()
             async for line in response.aiter_lines():
-                if not first and " tok" in line:
+                tokens += line.count(" tok")
+                done = done or line == "data: [DONE]"
+                if not first and tokens:
                     first = time.monotonic() - began
+        self._cut += tokens != output or not done
         return first
 
     async def _watch(self, client: httpx.AsyncClient, began: float) -> None:
@@ -134,7 +162,10 @@ class RealRun:
         headers = {"authorization": f"Bearer {ADMIN_KEY}"}
         while True:
             rows = (await client.get("/admin/v1/scaling", headers=headers)).raise_for_status().json()["data"]
-            numbers = next((row["numbers"] for row in rows if row["tier"] == "fast"), {})
+            row = next((row for row in rows if row["tier"] == "fast"), None)
+            numbers = {} if row is None else row["numbers"]
+            if row is not None and (not self.targets or self.targets[-1][1] != row["target"]):
+                self.targets.append((row["at"] - self._began_unix_s, row["target"]))
             if numbers:
                 ready, starting = int(numbers["ready"]), int(numbers["starting"])
                 self._series.append((time.monotonic() - began if self._series else 0.0, ready + starting, ready))
@@ -157,20 +188,47 @@ def simulated(trace: Trace, cold_start_s: float, overhead_s: float, seed: int) -
     return Found(float(p50), float(p99), found.gpu_hours, found.changes, found.peak_replicas)
 
 
-def application() -> dict[str, Any]:
-    """Returns the arguments of the application with the scaled tier."""
+def square(duration_s: float, half_s: float, seed: int) -> tuple[Trace, list[float]]:
+    """Returns a square wave between LOW and HIGH, low first, and its edges in seconds."""
+    random = np.random.default_rng([seed, 9])
+    edges = list(np.arange(half_s, duration_s, half_s))
+    arrival: list[float] = []
+    for number, begin in enumerate([0.0, *edges]):
+        rate = HIGH if number % 2 else LOW
+        end = min(begin + half_s, duration_s)
+        arrival += sorted(random.uniform(begin, end, random.poisson(rate * (end - begin))).tolist())
+    prompt = random.integers(100, MAX_PROMPT, len(arrival)).tolist()
+    output = random.integers(20, MAX_OUTPUT, len(arrival)).tolist()
+    return replace(build("square", arrival, prompt, output), arrival=np.asarray(arrival), duration=duration_s), edges
+
+
+def application(own_nodes: bool) -> dict[str, Any]:
+    """Returns the arguments of the application with the scaled tier. ``own_nodes``: each replica needs a SEAT."""
     from load_tests.local_graph import dev_arguments
 
     arguments = dev_arguments()
     tier = {name: value for name, value in arguments["tiers"][0].items() if name != "replicas"}
     router = arguments["router"]
     kept = {"router": {"keys": router["keys"], "prices": router["prices"]}, "ingress": arguments["ingress"]}
+    seat = {"resources": {SEAT: 1}} if own_nodes else {}
     scaling = policy_config().model_dump(mode="json")
-    return {**kept, "tiers": [{**tier, "num_cpus": 0, "drain_timeout_s": 20}], "autoscaling": scaling}
+    return {**kept, "tiers": [{**tier, "num_cpus": 0, "drain_timeout_s": 20, **seat}], "autoscaling": scaling}
 
 
-def real(trace: Trace) -> tuple[Found, float, float]:
-    """Returns the real run, the cold start and the TTFT of a lone request, in seconds."""
+def start_nodes(count: int) -> None:
+    """Starts a Ray cluster with ``count`` worker nodes, each with a SEAT for one replica."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    node = {"include_dashboard": False, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 4})
+    ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
+    for _ in range(count):
+        cluster.add_node(num_cpus=0, resources={SEAT: 1}, **node)
+
+
+def real(trace: Trace, nodes: int) -> tuple[Found, RealRun]:
+    """Returns what the real run has measured. With ``nodes`` above 1 each replica has a node of its own."""
     with tempfile.TemporaryDirectory(prefix="manta-", dir="/tmp") as name:  # short: Ray's sockets have long names
         directory = Path(name)
         prepare_directory(directory)
@@ -179,10 +237,12 @@ def real(trace: Trace) -> tuple[Found, float, float]:
         from load_tests.local_graph import LocalGraph, run_application  # Ray reads the environment at the import
         from load_tests.simulation.reality.batching_stub import BatchingFactory
 
-        graph = LocalGraph(lambda port: run_application(application(), BatchingFactory()))
+        several = nodes > 1
+        start = (lambda: start_nodes(nodes)) if several else None
+        graph = LocalGraph(lambda port: run_application(application(several), BatchingFactory()), start)
         try:
             run = RealRun(graph, trace)
-            return asyncio.run(run.run()), run.cold_start_s, run.lone_s
+            return asyncio.run(run.run()), run
         finally:
             graph.stop()
 
@@ -194,14 +254,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--trace", type=Path, required=True, metavar="FILE", help="Azure's CSV")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--trace", type=Path, metavar="FILE", help="Azure's CSV")
+    source.add_argument("--square", type=float, metavar="S", help="a square wave, with S seconds from edge to edge")
+    parser.add_argument("--nodes", type=int, default=1, metavar="N", help=f"{MOST}: each replica has its own; 1")
     parser.add_argument("--duration", type=float, default=90.0, metavar="S", help="of the slice; 90")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
+    if options.square is not None:
+        trace, edges = square(options.duration, options.square, options.seed)
+        found, run = real(trace, options.nodes)
+        changes = f"{found.changes / len(edges):.2f} changes an edge"
+        lines = [f"{len(trace)} requests, {found.cut} cut, cold start {run.cold_start_s:.2f} s, {changes}"]
+        print("\n".join([*lines, *run.edges(edges)]))
+        return 0 if not found.cut and found.changes <= 2 * len(edges) else 1
     trace = slice_of(options.trace, options.duration, options.seed)
-    found, cold_start_s, lone_s = real(trace)
-    overhead_s = max(0.0, lone_s - LOCAL.step_s - 20 / LOCAL.prefill_tokens_s)
+    found, run = real(trace, options.nodes)
+    cold_start_s = run.cold_start_s
+    overhead_s = max(0.0, run.lone_s - LOCAL.step_s - 20 / LOCAL.prefill_tokens_s)
     expected = simulated(trace, cold_start_s, overhead_s, options.seed)
     rows = {"real": found, "simulated": expected}
     print(
