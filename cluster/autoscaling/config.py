@@ -169,19 +169,19 @@ class FastLoopConfig(Settings):
 class ForecastConfig(Settings):
     """The slow loop: Holt-Winters (level, damped trend, daily season) on the flow of requests."""
 
-    interval_s: Seconds = 60.0
-    """The length of one observation."""
+    interval_s: Seconds = 20.0
+    """The length of one observation: a fraction of a cold start, so that a rise is known while it lasts."""
     slots: int = Field(96, ge=1, le=1440)
     """Parts of the day that have a season of their own. 1: no season."""
-    alpha: float = Field(0.3, gt=0, le=1)
+    alpha: float = Field(0.5, gt=0, le=1)
     """Weight of an observation in the level."""
-    beta: float = Field(0.1, ge=0, le=1)
+    beta: float = Field(0.3, ge=0, le=1)
     """Weight of an observation in the trend."""
     gamma: float = Field(0.3, ge=0, le=1)
     """Weight of an observation in the season."""
     damping: float = Field(0.9, gt=0, le=1)
     """The trend's factor for each interval ahead."""
-    caution: float = Field(2.0, ge=0, allow_inf_nan=False)
+    caution: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Mean errors of the forecast by which it is lowered before it sets a floor."""
     min_observations: int = Field(5, ge=2)
     """The number of observations from which on a forecast sets a floor."""

@@ -81,7 +81,8 @@ def decide_tier(
         proposal = Proposal(0, Reason.IDLE, why, why)
     else:
         proposal = proposed(evidence, seen.target, need, history, state.raised_at_s, state.changed_at_s)
-    return _bounded(learnt, evidence, seen, bounds, proposal, needs, whole(floor))
+    # The dead band holds for the forecast too, which says little more than the flow while the load is steady.
+    return _bounded(learnt, evidence, seen, bounds, proposal, needs, whole(floor / (1 + config.fast.band)))
 
 
 def _observed(

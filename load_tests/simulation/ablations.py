@@ -17,7 +17,9 @@ from tqdm import tqdm
 from cluster.autoscaling import arrival_rate, reactive_scaling, signal_agreement, tier_policy
 from cluster.autoscaling.config import AutoscalingConfig, ForecastConfig
 from cluster.autoscaling.signal_inputs import SignalInputs
+from cluster.autoscaling.snapshot import ReplicaSample, Snapshot
 from load_tests.simulation.measures import measure
+from load_tests.simulation.observation import Observation
 from load_tests.simulation.policies.manta import MantaPolicy
 from load_tests.simulation.profile import PROFILES
 from load_tests.simulation.simulation import Settings, Simulation
@@ -86,15 +88,55 @@ ABLATIONS = (
     Ablation("chance of arrivals", patches=((arrival_rate, "CERTAINTY", 0.0),)),
 )
 
-CASES: tuple[tuple[Case, Mapping[str, float]], ...] = (
-    (Case("azure", 5.0, 600.0), {}),
-    (Case("mooncake", 2.0, 900.0), {}),
-    (Case("square", 12.0, 1800.0), {}),
-    (Case("flash", 12.0, 900.0), {}),
-    (Case("regime", 12.0, 900.0), {}),
-    (Case("steady", 12.0, 600.0), {"failures_per_hour": 6.0, "stuck_share": 0.2}),
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """The faults in a run. Replicas report ``speed`` times their speed; ``counted``: routers' counters are known."""
+
+    failures_per_hour: float = 0.0
+    stuck_share: float = 0.0
+    speed: float = 1.0
+    counted: bool = True
+
+
+class MisledPolicy(MantaPolicy):
+    """The policy, with reports that are wrong as ``faults`` says."""
+
+    def __init__(self, tier: Tier, config: AutoscalingConfig, faults: Faults) -> None:
+        super().__init__(tier, config)
+        self._faults = faults
+
+    def snapshot(self, seen: Observation) -> Snapshot:
+        """Returns the snapshot with the faults in it."""
+        found = super().snapshot(seen)
+        (tier,) = found.tiers
+        replicas = tuple(replace(each, sample=self._wrong(each.sample)) for each in tier.replicas)
+        counters = tier.counters if self._faults.counted else {}
+        return replace(found, tiers=(replace(tier, replicas=replicas, counters=counters),))
+
+    def _wrong(self, sample: ReplicaSample | None) -> ReplicaSample | None:
+        if sample is None or self._faults.speed == 1.0:
+            return sample
+        speed = self._faults.speed
+        return replace(
+            sample,
+            prefill_tokens_per_s=speed * sample.prefill_tokens_per_s,
+            decode_step_s=sample.decode_step_s / speed,
+        )
+
+
+CASES: tuple[tuple[str, Case, Faults], ...] = (
+    ("azure", Case("azure", 5.0, 600.0), Faults()),
+    ("mooncake", Case("mooncake", 2.0, 900.0), Faults()),
+    ("square", Case("square", 12.0, 1800.0), Faults()),
+    ("flash", Case("flash", 12.0, 900.0), Faults()),
+    ("regime", Case("regime", 12.0, 900.0), Faults()),
+    ("steady", Case("steady", 12.0, 600.0), Faults(failures_per_hour=6.0, stuck_share=0.2)),
+    ("wrong speed", Case("ramp", 12.0, 900.0), Faults(speed=1.5)),
+    ("no counters", Case("ramp", 12.0, 900.0), Faults(counted=False)),
 )
-"""The traces, each with the faults of its replicas."""
+"""The traces by the names of their columns, with the faults: crashes and stuck starts, replicas that report one and a
+half times their speed, and routers whose counters are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,25 +146,33 @@ class Prepared:
     trace: Trace
     settings: Settings
     tier: Tier
+    faults: Faults
 
     @classmethod
-    def of(cls, case: Case, faults: Mapping[str, float], directory: Path, seed: int) -> Prepared:
+    def of(cls, case: Case, faults: Faults, directory: Path, seed: int) -> Prepared:
         """Returns the case with its tier measured. Raises as ``Case.trace`` does."""
         trace = case.trace(directory, seed)
         sound = Settings(PROFILES[PROFILE], cold_start_s=COLD_START_S, seed=seed)
         tier = Tier.of(trace, sound)
-        return cls(trace, replace(sound, replicas_start=tier.start_replicas(trace), **faults), tier)  # type: ignore[arg-type]
+        settings = replace(
+            sound,
+            replicas_start=tier.start_replicas(trace),
+            failures_per_hour=faults.failures_per_hour,
+            stuck_share=faults.stuck_share,
+        )
+        return cls(trace, settings, tier, faults)
 
     def run(self, ablation: Ablation) -> dict[str, float]:
         """Returns attainment, GPU-hours and changes of one run."""
         with ablation.off():
-            found = measure(Simulation(self.trace, MantaPolicy(self.tier, ablation.config()), self.settings).run())
+            policy = MisledPolicy(self.tier, ablation.config(), self.faults)
+            found = measure(Simulation(self.trace, policy, self.settings).run())
         return {"attainment": found.attainment, "gpu_hours": found.gpu_hours, "changes": found.changes}
 
 
 def rows(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """Returns the table: per cent not in time, GPU-hours and changes of the target, by ablation and trace."""
-    names = [case.name for case, _ in CASES]
+    names = [name for name, _, _ in CASES]
     lines = ["| off | " + " | ".join(names) + " |", "| --- " * (1 + len(names)) + "|"]
     for off, found in results.items():
         cells = [
@@ -145,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     kept: dict[str, dict[str, Any]] = json.loads(options.results.read_text()) if options.results.exists() else {}
     chosen = [each for each in ABLATIONS if options.only is None or each.name in options.only]
-    cases = {case.name: Prepared.of(case, faults, options.traces, options.seed) for case, faults in CASES}
+    cases = {name: Prepared.of(case, faults, options.traces, options.seed) for name, case, faults in CASES}
     for ablation, name in tqdm([(each, name) for each in chosen for name in cases]):
         found = kept.setdefault(ablation.name, {})
         if name not in found:

@@ -12,7 +12,7 @@ from cluster.autoscaling import tier_policy
 from cluster.autoscaling.signals.backlog import backlog
 from engine.api import Delta, FinishReason, GenerationRequest, SamplingParams
 from load_tests.simulation import ablations
-from load_tests.simulation.ablations import ABLATIONS, Prepared, without_signal
+from load_tests.simulation.ablations import ABLATIONS, Faults, Prepared, without_signal
 from load_tests.simulation.profile import ReplicaProfile
 from load_tests.simulation.reality.__main__ import application, slice_of, square
 from load_tests.simulation.reality.batching_stub import BatchingStub
@@ -40,7 +40,7 @@ def test_an_ablation_is_off_only_while_it_is_entered() -> None:
 
 
 def test_each_ablation_runs_and_leaves_the_policy_as_it_was() -> None:
-    prepared = Prepared.of(TINY, {}, Path("unused"), 0)
+    prepared = Prepared.of(TINY, Faults(speed=1.5), Path("unused"), 0)
     whole = prepared.run(ABLATIONS[0])
     for ablation in ABLATIONS[1:]:
         assert 0 <= prepared.run(ablation)["attainment"] <= 1

@@ -23,7 +23,7 @@ from cluster.local.environment import local_environment, prepare_directory
 from load_tests.access.processes import ROOT
 from load_tests.simulation.measures import measure, replica_hours
 from load_tests.simulation.policies.manta import MantaPolicy
-from load_tests.simulation.reality.batching_stub import LOCAL
+from load_tests.simulation.reality.local_profile import LOCAL
 from load_tests.simulation.simulation import Settings, Simulation
 from load_tests.simulation.slo import Slo
 from load_tests.simulation.tier import Tier

@@ -10,9 +10,7 @@ from cluster.replica.tier_replica import OnStep, ReplicaEngine
 from engine.api import ClassLoad, Delta, EngineLoad, EngineStats, GenerationRequest, Priority
 from load_tests.overhead.stub import StubEngine
 from load_tests.simulation.profile import ReplicaProfile
-
-LOCAL = ReplicaProfile("stub", "batching_stub.py", 1, 4_000, 0.02, 0.0005, 0.0, 1024, 16_000, 16)
-"""A replica that answers some three requests/s of 500 and 50 tokens: few enough for an HTTP service on two cores."""
+from load_tests.simulation.reality.local_profile import LOCAL
 
 
 class BatchingStub(StubEngine):
