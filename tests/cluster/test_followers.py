@@ -95,9 +95,9 @@ def test_the_embedder_follows_its_requests_and_the_decision_says_so(
             eventually(lambda: running() == 2, "two embedders run")
             two_s = time.monotonic() - began
         eventually(lambda: running() == 1, "one embedder runs again")
-        router = decisions()["Router"]
     finally:
         serve.delete(APP)
+    router = raised["Router"]
     with capsys.disabled():
         lines = (f"target raised after {raised_s:.1f} s, two run after {two_s:.1f} s", raised["Embedder"]["text"])
         sys.stdout.write("\n".join(["", *lines, router["text"], f"{len(statuses)} requests", ""]))
