@@ -220,7 +220,11 @@ def start_nodes(count: int) -> None:
     import ray
     from ray.cluster_utils import Cluster
 
-    node = {"include_dashboard": False, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
+    node: dict[str, Any] = {
+        "include_dashboard": False,
+        "node_ip_address": "127.0.0.1",
+        "object_store_memory": 80 * 2**20,
+    }
     cluster = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 4})
     ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
     for _ in range(count):
