@@ -110,7 +110,7 @@ class RealRun:
     async def run(self) -> Found:
         """Returns what was measured. Raises httpx.HTTPError if a request fails."""
         headers = {"authorization": f"Bearer {KEY}"}
-        limits = httpx.Limits(max_connections=None)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)  # a reused one may be closed just then
         async with httpx.AsyncClient(base_url=self._graph.url, headers=headers, timeout=120, limits=limits) as client:
             self.lone_s = float(np.median([await self._ask(client, 20, 3) for _ in range(PROBES)]))
             began, self._began_unix_s = time.monotonic(), time.time()
