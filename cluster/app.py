@@ -14,8 +14,10 @@ from ray.serve.config import AutoscalingPolicy, RequestRouterConfig
 from ray.serve.deployment import Application
 
 from cluster.autoscaling.config import AutoscalingConfig, WaitingRoomConfig
+from cluster.cache.deployment import NAME as SEMANTIC_CACHE
 from cluster.cache.deployment import bind_semantic_cache
-from cluster.config import MantaConfig, TierConfig, without_tiers
+from cluster.config import ROUTER, MantaConfig, TierConfig, without_tiers
+from cluster.embedder.deployment import NAME as EMBEDDER
 from cluster.embedder.deployment import bind_embedder
 from cluster.ingress import Router
 from cluster.lanes.pinned_request_router import PinnedRequestRouter
@@ -23,7 +25,9 @@ from cluster.model_version import model_version
 from cluster.replica.rank_launcher import bundles
 from cluster.replica.tier_engine import make_engine
 from cluster.replica.tier_replica import EngineFactory, TierReplica
+from cluster.safety.deployment import NAME as SAFETY_CLASSIFIER
 from cluster.safety.deployment import bind_classifier
+from cluster.small_models.deployment import NAME as SMALL_MODELS
 from cluster.small_models.deployment import SmallModelLinks, bind_small_models
 from cluster.telemetry.config import LogsConfig
 from cluster.telemetry.logs import serve_logging
@@ -88,8 +92,8 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         for tier in config.tiers
     )
     router = serve.deployment(
-        name="Router",
-        num_replicas=config.ingress.replicas,
+        name=ROUTER,
+        **(scaled_follower(config, ROUTER) or {"num_replicas": config.ingress.replicas}),
         ray_actor_options={"num_cpus": config.ingress.num_cpus},
         max_replicas_per_node=config.ingress.max_replicas_per_node,  # type: ignore[arg-type]  # None: no limit
         max_ongoing_requests=config.ingress.max_ongoing_requests,
@@ -113,6 +117,7 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         replica_bounds(config),
         config.telemetry,
         waiting_rooms(config),
+        has_warm_pools(config),
     )
 
 
@@ -120,11 +125,17 @@ def small_models(config: MantaConfig) -> SmallModelLinks:
     """Binds the deployments of the safety classifier, the embedder and the semantic cache, or the one that runs all of
     them. Returns the routers' links to them. Raises ValueError as ``build_with`` does."""
     if config.small_models is not None:
-        return bind_small_models(config.small_models, config)
+        return bind_small_models(config.small_models, config, scaled_follower(config, SMALL_MODELS))
     logs = config.telemetry.logs
-    classifier = None if config.safety.classifier is None else bind_classifier(config.safety.classifier, logs=logs)
-    embedder = None if config.embedder is None else bind_embedder(config.embedder, logs=logs)
-    cache = None if config.cache is None else bind_semantic_cache(config.cache, config.state, embedder, logs=logs)
+    classifier = embedder = cache = None
+    if config.safety.classifier is not None:
+        scaled = scaled_follower(config, SAFETY_CLASSIFIER)
+        classifier = bind_classifier(config.safety.classifier, logs=logs, scaled=scaled)
+    if config.embedder is not None:
+        embedder = bind_embedder(config.embedder, logs=logs, scaled=scaled_follower(config, EMBEDDER))
+    if config.cache is not None:
+        scaled = scaled_follower(config, SEMANTIC_CACHE)
+        cache = bind_semantic_cache(config.cache, config.state, embedder, logs=logs, scaled=scaled)
     return SmallModelLinks(classifier, embedder, cache)
 
 
@@ -152,10 +163,12 @@ def read_forecaster(config: MantaConfig) -> Forecaster | None:
     return forecaster.narrowed(tiers)
 
 
-def replica_bounds(config: MantaConfig) -> dict[str, ReplicaBounds]:
-    """Returns the bounds of each tier whose number of replicas is not fixed."""
-    tiers = {} if config.autoscaling is None else config.autoscaling.tiers
-    return {name: ReplicaBounds(tier.min, tier.max) for name, tier in tiers.items()}
+def replica_bounds(config: MantaConfig) -> dict[str, ReplicaBounds] | None:
+    """Returns the bounds of each tier whose number of replicas is not fixed; None if nothing is scaled."""
+    scaling = config.autoscaling
+    if scaling is None or not (scaling.tiers or scaling.followers):
+        return None
+    return {name: ReplicaBounds(tier.min, tier.max) for name, tier in scaling.tiers.items()}
 
 
 def waiting_rooms(config: MantaConfig) -> dict[str, WaitingRoomConfig]:
@@ -164,22 +177,41 @@ def waiting_rooms(config: MantaConfig) -> dict[str, WaitingRoomConfig]:
     return {name: tier.waiting_room for name, tier in tiers.items() if tier.min == 0}
 
 
+def has_warm_pools(config: MantaConfig) -> bool:
+    """Returns whether some tiers have replicas that serve nothing."""
+    return config.autoscaling is not None and any(tier.warm for tier in config.autoscaling.tiers.values())
+
+
 def replicas_of(config: MantaConfig, tier: TierConfig) -> dict[str, Any]:
     """Returns the options of a tier's Serve deployment for the number of its replicas: ``num_replicas`` or
     ``autoscaling_config``."""
     scaling = config.autoscaling
     if scaling is None or tier.name not in scaling.tiers:
         return {"num_replicas": tier.replicas}
-    gpus = {each.name: each.num_gpus * each.engine.tensor_parallel for each in config.tiers}
     bounds = scaling.tiers[tier.name]
-    return {"autoscaling_config": serve_autoscaling(scaling, gpus, bounds.min, bounds.max, config.telemetry.logs)}
+    least = bounds.min + bounds.warm if bounds.min else 0
+    return scaled_between(config, scaling, least, bounds.max + bounds.warm)
+
+
+def scaled_follower(config: MantaConfig, name: str) -> dict[str, Any] | None:
+    """Returns the option ``autoscaling_config`` of the deployment ``name``; None if its number of replicas is fixed."""
+    scaling = config.autoscaling
+    if scaling is None or name not in scaling.followers:
+        return None
+    return scaled_between(config, scaling, scaling.followers[name].min, scaling.followers[name].max)
+
+
+def scaled_between(config: MantaConfig, scaling: AutoscalingConfig, least: int, most: int) -> dict[str, Any]:
+    """Returns the option ``autoscaling_config`` of a deployment with ``least`` to ``most`` replicas."""
+    gpus = {tier.name: tier.num_gpus * tier.engine.tensor_parallel for tier in config.tiers}
+    return {"autoscaling_config": serve_autoscaling(scaling, gpus, least, most, config.telemetry.logs)}
 
 
 def serve_autoscaling(
     scaling: AutoscalingConfig, gpus: dict[str, float], least: int, most: int, logs: LogsConfig
 ) -> ServeAutoscalingConfig:
-    """Returns Serve's autoscaling of a tier between ``least`` and ``most`` replicas, by our policy. ``gpus`` are those
-    of a replica, by tier.
+    """Returns Serve's autoscaling of a tier or follower between ``least`` and ``most`` replicas, by our policy.
+    ``gpus`` are those of a replica, by tier.
 
     The policy has its own rules against flapping, so Serve's delays are zero. Reports come twice per control interval:
     if they came once, a decision would see the arrivals of none or of two, which looks like requests that come in

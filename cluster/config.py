@@ -29,7 +29,10 @@ from router.tiers.choose_tier import AUTO
 TIER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """Pattern of a tier's name, which is used in URLs, headers and the names of Ray actors."""
 
-RESERVED_NAMES = frozenset({AUTO, EMBEDDINGS, "Router", "SafetyClassifier", "Embedder", "SemanticCache", "SmallModels"})
+ROUTER = "Router"
+"""The deployment of the routers."""
+
+RESERVED_NAMES = frozenset({AUTO, EMBEDDINGS, ROUTER, "SafetyClassifier", "Embedder", "SemanticCache", "SmallModels"})
 """Names that no tier may have: the model ``auto``, the ledger's name for embeddings, and the deployments beside the
 tiers."""
 
@@ -252,7 +255,18 @@ class MantaConfig(Settings):
     @model_validator(mode="after")
     def _check_autoscaling(self) -> Self:
         check_autoscaling(self.autoscaling, self.tiers)
+        if self.autoscaling is not None:
+            check_followers(self.autoscaling, self._replica_settings())
         return self
+
+    def _replica_settings(self) -> Mapping[str, IngressConfig | ReplicaSettings]:
+        """Returns the settings of the replicas of each deployment beside the tiers, by its name."""
+        services: dict[str, ReplicaSettings | None]
+        services = {"SafetyClassifier": self.safety.classifier, "Embedder": self.embedder, "SemanticCache": self.cache}
+        if self.small_models is not None:
+            services = {"SmallModels": self.small_models}
+        used = {name: settings for name, settings in services.items() if settings is not None}
+        return {ROUTER: self.ingress, **used}
 
     @model_validator(mode="after")
     def _check_small_models(self) -> Self:
@@ -269,9 +283,13 @@ class MantaConfig(Settings):
 
     @model_validator(mode="after")
     def _check_shared_state(self) -> Self:
-        if self.ingress.replicas > 1 and not self.state.shared:
+        scaled = {} if self.autoscaling is None else self.autoscaling.followers
+        key, routers = "ingress.replicas", self.ingress.replicas
+        if ROUTER in scaled:
+            key, routers = f"autoscaling.followers.{ROUTER}.max", scaled[ROUTER].max
+        if routers > 1 and not self.state.shared:
             raise ValueError(
-                f"ingress.replicas: {self.ingress.replicas} routers need state.url or state.url_file: without Redis, "
+                f"{key}: {routers} routers need state.url or state.url_file: without Redis, "
                 "each has keys, limits and a ledger of its own"
             )
         return self
@@ -376,20 +394,25 @@ def check_router_tiers(router: RouterConfig, tiers: Sequence[str]) -> None:
 
 
 def check_autoscaling(autoscaling: AutoscalingConfig | None, tiers: Sequence[TierConfig]) -> None:
-    """Raises ValueError, naming the setting, for a tier that does not exist or has a fixed number of replicas too. So
-    it does for ``warm`` and ``followers``: the policy decides about warm replicas and followers, but no part of the
-    service starts or scales them yet."""
+    """Raises ValueError, naming the setting, for a tier that does not exist or has a fixed number of replicas too."""
     if autoscaling is None:
         return
-    for name, scaling in autoscaling.tiers.items():
+    for name in autoscaling.tiers:
         key = f"autoscaling.tiers.{name}"
         check_tier(key, name, [tier.name for tier in tiers])
         if any(tier.name == name and "replicas" in tier.model_fields_set for tier in tiers):
             raise ValueError(f"{key}: the tier has replicas, a fixed number, too")
-        if scaling.warm:
-            raise ValueError(f"{key}.warm: there is no warm pool yet; raise min")
-    if autoscaling.followers:
-        raise ValueError("autoscaling.followers: only tiers are scaled yet; these have replicas")
+
+
+def check_followers(autoscaling: AutoscalingConfig, deployments: Mapping[str, IngressConfig | ReplicaSettings]) -> None:
+    """Raises ValueError, naming the setting, for a follower that is none of the ``deployments`` of this service, or has
+    a fixed number of replicas too."""
+    for name in autoscaling.followers:
+        key = f"autoscaling.followers.{name}"
+        if name not in deployments:
+            raise ValueError(f"{key}: there is no such deployment; there are {', '.join(deployments)}")
+        if "replicas" in deployments[name].model_fields_set:
+            raise ValueError(f"{key}: the deployment has replicas, a fixed number, too")
 
 
 def check_small_models(small_models: ReplicaSettings | None, services: Mapping[str, ReplicaSettings]) -> None:

@@ -16,11 +16,13 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.access.jwks_sources import jwks_source
+from cluster.autoscaling.busy_counter import BusyCounter
 from cluster.autoscaling.config import WaitingRoomConfig
 from cluster.autoscaling.decision_store import DecisionStore
 from cluster.autoscaling.stored_tier_scaling import StoredTierScaling
 from cluster.autoscaling.waiting_room_reporter import WaitingRoomReporter
 from cluster.autoscaling.waiting_room_store import WaitingRoomStore
+from cluster.autoscaling.warm_replica_store import WarmReplicaStore, follow_warm_replicas
 from cluster.cache.deployment import SemanticCacheLink, semantic_cache_client
 from cluster.config import PlacementConfig, StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
@@ -91,7 +93,8 @@ class Router:
     ``SemanticCache``; None: there is no such deployment. ``policies`` are the safety policies; None: nothing is
     inspected. ``forecaster`` chooses the tier for ``model: auto``; None: the complexity score does. ``state`` and
     ``telemetry`` None: the defaults. ``scaled_tiers`` has the bounds of the tiers whose number of replicas is not
-    fixed, and ``waiting_rooms`` the settings of those that may be at zero.
+    fixed; None: nothing is scaled. ``waiting_rooms`` has the settings of the tiers that may be at zero.
+    ``warm_pools``: some tiers have replicas that serve nothing.
     """
 
     def __init__(
@@ -109,7 +112,9 @@ class Router:
         scaled_tiers: Mapping[str, ReplicaBounds] | None = None,
         telemetry: TelemetryConfig | None = None,
         waiting_rooms: Mapping[str, WaitingRoomConfig] | None = None,
+        warm_pools: bool = False,
     ) -> None:
+        self._warm_pools = warm_pools
         self._waiting_rooms = waiting_rooms or {}
         self._telemetry = telemetry or TelemetryConfig()
         self._config = config
@@ -122,7 +127,8 @@ class Router:
         self._policies = policies
         self._embedder = embedder
         self._cache = cache
-        self._scaled_tiers = scaled_tiers or {}
+        self._scaled_tiers = scaled_tiers
+        self._busy = BusyCounter()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
@@ -168,10 +174,17 @@ class Router:
             overview=OverviewSources(ServeEngineCounts(self._handles), partial(breaker_states, used), replica_name()),
         )
         spare_collector()
+        if self._warm_pools:
+            warm = WarmReplicaStore(serve.get_replica_context().app_name)
+            app = with_task(app, partial(follow_warm_replicas, warm, backend.set_warm))
         return with_task(
-            without_root_path(with_logged_request(without_request_id(app))),
+            with_counted_requests(without_root_path(with_logged_request(without_request_id(app))), self._busy),
             partial(publish_until_end, depends, summed, tracer, sent),
         )
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Returns the numbers by which the routers are scaled, if they are (``busy_report``)."""
+        return self._busy.numbers()
 
 
 def breaker_states(services: Mapping[str, Guarded]) -> dict[str, str]:
@@ -198,10 +211,10 @@ async def publish_until_end(
                 await asyncio.to_thread(exporter.close)
 
 
-def tier_scaling(tiers: Mapping[str, ReplicaBounds]) -> TierScaling | None:
-    """Returns the access to the autoscaler of this application, which scales ``tiers``, by name; None if that is
-    empty."""
-    return StoredTierScaling(DecisionStore(serve.get_replica_context().app_name), tiers) if tiers else None
+def tier_scaling(tiers: Mapping[str, ReplicaBounds] | None) -> TierScaling | None:
+    """Returns the access to the autoscaler of this application, which scales ``tiers``, by name, and maybe followers;
+    None if ``tiers`` is None."""
+    return None if tiers is None else StoredTierScaling(DecisionStore(serve.get_replica_context().app_name), tiers)
 
 
 def cold_start_rooms(
@@ -319,6 +332,17 @@ def with_task(app: ASGIApp, work: Callable[[], Awaitable[None]]) -> ASGIApp:
         finally:
             task.cancel()
             await asyncio.wait({task})
+
+    return wrapped
+
+
+def with_counted_requests(app: ASGIApp, busy: BusyCounter) -> ASGIApp:
+    """Returns ``app`` with each of its requests counted in ``busy``."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            busy.count()
+        await app(scope, receive, send)
 
     return wrapped
 

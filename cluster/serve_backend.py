@@ -73,6 +73,11 @@ class ServeBackend:
             ReplicaDirectory.unsubscribe(name, pool.replicas_changed)
         await asyncio.gather(*(pool.close() for pool in pools.values()))
 
+    def set_warm(self, warm: Mapping[str, frozenset[str]]) -> None:
+        """Takes over the ids of the replicas of the warm pools, by tier. A tier that is not in ``warm`` has none."""
+        for name, pool in self._pools.items():
+            pool.set_warm(warm.get(name, frozenset()))
+
     def tiers(self) -> Sequence[TierDescription]:
         return self._tiers
 

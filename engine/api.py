@@ -397,6 +397,15 @@ class ClassLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class DueWork:
+    """The work of the class BATCH whose first tokens are due ``left_s`` seconds from now, or somewhat later."""
+
+    left_s: float
+    prompt_tokens: float = 0.0  # not yet computed
+    output_tokens: float = 0.0  # expected
+
+
+@dataclass(frozen=True, slots=True)
 class EngineLoad:
     """The work and the speed of one engine, for autoscaling. Fields that begin with ``batch`` are those of the class
     BATCH, which is in the totals too. Rates and durations are recent means, 0 until measured."""
@@ -414,6 +423,7 @@ class EngineLoad:
     batch_prompt_tokens: float = 0.0  # of queued_prompt_tokens
     batch_sequences: int = 0  # of running and waiting
     batch_kv_tokens: float = 0.0  # of kv_demand_tokens
+    batch_due: tuple[DueWork, ...] = ()  # of BATCH, with a deadline that is still to be kept; earliest first
     step_s: float = 0.0  # of a step, before its tokens: least squares fit, as the next two
     prompt_token_s: float = 0.0  # that a prompt token adds to a step
     sequence_s: float = 0.0  # that a decoding sequence adds to a step

@@ -41,7 +41,7 @@ from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.pool import KVIntegrityError
 from engine.kv.shape import context_of, shapes_of
-from engine.load import StepTimes, demand
+from engine.load import StepTimes, demand, due_work
 from engine.log_failure import log_failure
 from engine.memory import freeze_gc, gc_paused
 from engine.metrics import EngineMetrics, Phase, Recorder
@@ -316,6 +316,7 @@ class Engine:
             batch_prompt_tokens=needs.batch_prompt_tokens,
             batch_sequences=needs.batch_sequences,
             batch_kv_tokens=needs.batch_kv_tokens,
+            batch_due=due_work(running, waiting, self.uncached, self.recorder.mean_output, self._clock()),
             step_s=cost.step_s,
             prompt_token_s=cost.prompt_token_s,
             sequence_s=cost.sequence_s,

@@ -5,11 +5,12 @@ The engine's thread calls ``StepTimes.observe`` for each step, and ``demand`` a 
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from engine.api import Priority
+from engine.api import DueWork, Priority
 from engine.scheduler.step_plan import Load
 from engine.sequence import Sequence
 
@@ -24,6 +25,11 @@ MIN_SHARE = 0.1
 
 UNKNOWN_OUTPUT = 256.0
 """Tokens that an answer is expected to have, at most, until a first one has ended."""
+
+
+DUE_BOUNDS_S = (60.0, 300.0, 900.0, 3600.0, 4 * 3600.0)
+"""Batch work is summed by the time that is left for it, within these bounds. The earliest deadline of each sum counts
+for all of it."""
 
 
 class Demand(NamedTuple):
@@ -54,6 +60,27 @@ def demand(
             if sequence.priority is Priority.BATCH:
                 batch, batch_queued, batch_kv = batch + 1, batch_queued + prompt, batch_kv + end
     return Demand(queued, kv, batch_queued, batch, batch_kv)
+
+
+def due_work(
+    running: Iterable[Sequence], waiting: Iterable[Sequence], uncached: float, output: float | None, now: float
+) -> tuple[DueWork, ...]:
+    """Returns the work of the class BATCH that has no first token yet and a deadline for it, earliest first. ``now`` is
+    the instant by the clock of ``Sequence.deadline``; the other arguments are as in ``demand``."""
+    sums: dict[int, DueWork] = {}
+    for sequences, share in ((running, 1.0), (waiting, uncached)):
+        for sequence in sequences:
+            if sequence.priority is not Priority.BATCH or sequence.deadline is None or sequence.generated:
+                continue
+            left_s = max(0.0, sequence.deadline - now)
+            place = bisect(DUE_BOUNDS_S, left_s)
+            before = sums.get(place, DueWork(left_s))
+            sums[place] = DueWork(
+                min(left_s, before.left_s),
+                before.prompt_tokens + share * max(0, sequence.prompt_length - sequence.computed),
+                before.output_tokens + _expected_output(sequence, output),
+            )
+    return tuple(sums[place] for place in sorted(sums))
 
 
 def _expected_output(sequence: Sequence, output: float | None) -> float:

@@ -136,7 +136,11 @@ def _before(long: int, own: int, load: ReplicaLoad) -> int:
 
 def _ahead(queued: tuple[int, ...], priority: Priority) -> int:
     """Returns the tokens of the classes that are not below ``priority``."""
-    return sum(max(0, each) for each in queued[: priority - Priority.INTERACTIVE + 1])
+    tokens = 0
+    for each in queued[: priority - Priority.INTERACTIVE + 1]:  # a loop, as this runs for each replica and request
+        if each > 0:
+            tokens += each
+    return tokens
 
 
 def _place_s(load: ReplicaLoad, prompt: int, busy_s: float) -> float:

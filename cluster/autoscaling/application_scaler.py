@@ -12,9 +12,11 @@ from typing import ClassVar
 
 from cluster.autoscaling.config import AutoscalingConfig
 from cluster.autoscaling.decision import Decisions
+from cluster.autoscaling.follower_collector import FollowerMemory, collect_follower
 from cluster.autoscaling.policy import AutoscalerState, decide
-from cluster.autoscaling.snapshot import Pin, Snapshot, WaitingRoom
+from cluster.autoscaling.snapshot import FollowerSnapshot, Pin, Snapshot, TierSnapshot, WaitingRoom
 from cluster.autoscaling.snapshot_collector import TierMemory, TierView, collect
+from cluster.autoscaling.warm_pool import serving_target, warm_replicas
 
 LOST_S = 5.0
 """Seconds after which a tier is left out that Serve does not ask for any more, and for which others are awaited at the
@@ -34,7 +36,8 @@ class ApplicationScaler:
     """The autoscaler of one application. ``gpus`` are those of a replica, by tier. Not thread-safe.
 
     ``on_decisions`` is called with each new decision, and must neither block nor raise. ``pins`` returns the operators'
-    pins, and ``rooms`` the waiting rooms of the tiers without replicas, by tier.
+    pins, and ``rooms`` the waiting rooms of the tiers without replicas, by tier. ``on_warm`` is called with the ids of
+    the warm replicas, by tier, at each new decision, and is like ``on_decisions``.
     """
 
     def __init__(
@@ -44,7 +47,9 @@ class ApplicationScaler:
         on_decisions: Callable[[Decisions], None] = lambda decisions: None,
         pins: Callable[[], tuple[Pin, ...]] = tuple,
         rooms: Callable[[], Mapping[str, WaitingRoom]] = dict,
+        on_warm: Callable[[Mapping[str, frozenset[str]]], None] = lambda warm: None,
     ) -> None:
+        self._on_warm = on_warm
         self._rooms = rooms
         self._config = config
         self._gpus = gpus
@@ -52,6 +57,7 @@ class ApplicationScaler:
         self._pins = pins
         self._asked: dict[str, _Asked] = {}
         self._memories: dict[str, TierMemory] = {}
+        self._followers: dict[str, FollowerMemory] = {}
         self._state = AutoscalerState()
         self._began_s: float | None = None
 
@@ -61,19 +67,19 @@ class ApplicationScaler:
         self._config, self._gpus = config, gpus
 
     def target(self, tier: str, target: int, read: ReadView, at_s: float, unix_s: float | None = None) -> int:
-        """Returns the number of replicas that ``tier`` should have at the instant ``at_s`` of a clock that only goes
-        forward. ``unix_s`` is the time of day; None: ``at_s``.
+        """Returns the number of replicas that ``tier``, or the follower of that name, should have at the instant
+        ``at_s`` of a clock that only goes forward. ``unix_s`` is the time of day; None: ``at_s``.
 
-        ``target`` is the present number. ``read`` returns the tier as Serve knows it. It is called for each decision
-        within LOST_S seconds, until the next call replaces it.
+        ``target`` is the present number. Both include the warm pool. ``read`` returns the tier as Serve knows it. It is
+        called for each decision within LOST_S seconds, until the next call replaces it.
         """
         self._asked[tier] = _Asked(at_s, read)
         self._began_s = at_s if self._began_s is None else self._began_s
         if self._due(at_s):
             self._decide(at_s, unix_s)
         decisions = self._state.decisions
-        decision = None if decisions is None else decisions.tiers.get(tier)
-        return target if decision is None else decision.target
+        decision = None if decisions is None else decisions.tiers.get(tier) or decisions.followers.get(tier)
+        return target if decision is None else decision.target + decision.warm
 
     def _due(self, at_s: float) -> bool:
         """Returns whether it is time for a decision. The first one waits until all tiers are known, since they share
@@ -81,23 +87,43 @@ class ApplicationScaler:
         last = self._state.decisions
         if last is not None:
             return not 0 <= at_s - last.at_s < self._config.interval_s
-        complete = self._config.tiers.keys() <= self._asked.keys()
+        complete = (self._config.tiers.keys() | self._config.followers.keys()) <= self._asked.keys()
         return complete or not 0 <= at_s - (self._began_s or at_s) < LOST_S
 
     def _decide(self, at_s: float, unix_s: float | None) -> None:
         self._asked = {name: asked for name, asked in self._asked.items() if abs(at_s - asked.at_s) < LOST_S}
-        tiers, rooms = [], self._rooms()
-        for name, asked in self._asked.items():
-            if (view := asked.read()) is not None:
-                view = replace(view, room=rooms.get(name, WaitingRoom()))
-                memory = self._memories.get(name, TierMemory())
-                self._memories[name], tier = collect(memory, view, at_s, self._gpus.get(name, 0.0))
-                tiers.append(tier)
+        views = [view for asked in self._asked.values() if (view := asked.read()) is not None]
+        rooms, following = self._rooms(), self._config.followers
+        tiers = [self._tier(view, rooms, at_s) for view in views if view.name not in following]
+        followers = [self._follower(view, at_s) for view in views if view.name in following]
         before = self._state
-        seen = Snapshot(at_s, tuple(tiers), pins=self._pins(), unix_s=unix_s)
+        seen = Snapshot(at_s, tuple(tiers), tuple(followers), pins=self._pins(), unix_s=unix_s)
         self._state, decisions = decide(self._config, before, seen)
         if decisions is not before.decisions:
             self._on_decisions(decisions)
+            self._on_warm(warm_replicas(decisions, tiers))
+
+    def _tier(self, view: TierView, rooms: Mapping[str, WaitingRoom], at_s: float) -> TierSnapshot:
+        warm = self._warm(view)
+        target = serving_target(view.target, warm)
+        view = replace(view, target=target, warm=warm, room=rooms.get(view.name, WaitingRoom()))
+        memory = self._memories.get(view.name, TierMemory())
+        self._memories[view.name], tier = collect(memory, view, at_s, self._gpus.get(view.name, 0.0))
+        return tier
+
+    def _warm(self, view: TierView) -> int:
+        """Returns the replicas of the warm pool that ``view.target`` includes: those of the last decision, and without
+        one, after a restart of the controller, those of the settings."""
+        decision = None if self._state.decisions is None else self._state.decisions.tiers.get(view.name)
+        if decision is not None:
+            return decision.warm
+        settings = self._config.tiers.get(view.name)
+        return settings.warm if settings is not None and view.target else 0
+
+    def _follower(self, view: TierView, at_s: float) -> FollowerSnapshot:
+        memory = self._followers.get(view.name, FollowerMemory())
+        self._followers[view.name], follower = collect_follower(memory, view, at_s, self._config.fast.stale_s)
+        return follower
 
 
 class ApplicationScalers:

@@ -82,7 +82,9 @@ class TierScalingConfig(Settings):
     """The pool whose GPUs the tier shares. None: it has no budget."""
     idle_s: Seconds = 600.0
     warm: int = Field(0, ge=0)
-    """Replicas that have loaded the model and serve nothing, to be ready sooner than a cold start."""
+    """Replicas beside those that serve, also beyond ``max``, which have loaded the model and serve nothing. They serve
+    within a second of a raise, or of the loss of a replica. None at zero replicas, or where the pool has no GPUs
+    left."""
     schedules: tuple[ScheduleConfig, ...] = ()
     waiting_room: WaitingRoomConfig = WaitingRoomConfig()
 
@@ -113,7 +115,8 @@ class FollowerConfig(Settings):
     min: int = Field(1, ge=1)
     max: int = Field(1, ge=1)
     utilisation: float = Field(0.6, gt=0, le=1)
-    """The part of a replica's time that should be busy."""
+    """The part of a replica's time that should be busy. A replica has one CPU second in a second: a router is one event
+    loop, and each small model computes on one thread."""
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
@@ -166,19 +169,19 @@ class FastLoopConfig(Settings):
 class ForecastConfig(Settings):
     """The slow loop: Holt-Winters (level, damped trend, daily season) on the flow of requests."""
 
-    interval_s: Seconds = 60.0
-    """The length of one observation."""
+    interval_s: Seconds = 20.0
+    """The length of one observation: a fraction of a cold start, so that a rise is known while it lasts."""
     slots: int = Field(96, ge=1, le=1440)
     """Parts of the day that have a season of their own. 1: no season."""
-    alpha: float = Field(0.3, gt=0, le=1)
+    alpha: float = Field(0.5, gt=0, le=1)
     """Weight of an observation in the level."""
-    beta: float = Field(0.1, ge=0, le=1)
+    beta: float = Field(0.3, ge=0, le=1)
     """Weight of an observation in the trend."""
     gamma: float = Field(0.3, ge=0, le=1)
     """Weight of an observation in the season."""
     damping: float = Field(0.9, gt=0, le=1)
     """The trend's factor for each interval ahead."""
-    caution: float = Field(2.0, ge=0, allow_inf_nan=False)
+    caution: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Mean errors of the forecast by which it is lowered before it sets a floor."""
     min_observations: int = Field(5, ge=2)
     """The number of observations from which on a forecast sets a floor."""
@@ -190,6 +193,8 @@ class AutoscalingConfig(Settings):
 
     tiers: dict[str, TierScalingConfig] = Field(default_factory=dict)
     followers: dict[str, FollowerConfig] = Field(default_factory=dict)
+    """Deployments beside the tiers that are scaled by the requests that flow through them, by name: Router,
+    SafetyClassifier, Embedder, SemanticCache, or SmallModels."""
     pools: dict[str, float] = Field(default_factory=dict)
     """GPUs by pool, which the tiers of the pool share."""
     interval_s: Seconds = 1.0

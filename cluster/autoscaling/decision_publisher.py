@@ -11,6 +11,8 @@ ray_manta_autoscaling_cold_start_s      tier                   seconds from the 
 ray_manta_autoscaling_waiting_requests  tier                   requests that wait for a first replica
 ======================================  =====================  =======================================================
 
+The deployments beside the tiers (``autoscaling.followers``) have the first three, with their names as ``tier``.
+
 ``ray_manta_autoscaling_decisions_total`` counts decisions by ``tier`` and ``reason``, one per control interval. Each
 series has the label ``application``, too."""
 
@@ -26,6 +28,7 @@ from cluster.autoscaling.decision_store import DecisionStore
 from cluster.autoscaling.explain import explain
 from cluster.autoscaling.snapshot import Pin, WaitingRoom
 from cluster.autoscaling.waiting_room_store import SeenRooms, WaitingRoomStore
+from cluster.autoscaling.warm_replica_store import WarmReplicas, WarmReplicaStore
 from cluster.telemetry.instruments import RayInstruments
 
 logger = logging.getLogger("ray.serve")  # the log of Serve's controller, where this runs
@@ -42,6 +45,7 @@ class DecisionPublisher:
     def __init__(
         self, application: str, store: DecisionStore | None = None, waiting: WaitingRoomStore | None = None
     ) -> None:
+        self._warm_store = WarmReplicaStore(application)
         self._store, made = store or DecisionStore(application), RayInstruments(application)
         self._waiting_rooms, self._seen = waiting or WaitingRoomStore(application), SeenRooms()
         self._rooms: Mapping[str, WaitingRoom] = {}
@@ -57,16 +61,26 @@ class DecisionPublisher:
         self._count = made.counter("manta_autoscaling_decisions", "Decisions by reason.", ("tier", "reason"))
         self._changed = threading.Condition()
         self._latest: Decisions | None = None  # not stored yet
+        self._latest_warm: WarmReplicas | None = None  # not stored yet
+        self._stored_warm: WarmReplicas | None = None
         self._pins: tuple[Pin, ...] = ()
         self._failed = False
         threading.Thread(target=self._run, name="manta-decisions", daemon=True).start()
 
     def publish(self, decisions: Decisions) -> None:
         """Counts and logs the decisions, and has them stored soon. Never blocks."""
-        for decision in decisions.tiers.values():
+        for decision in (*decisions.tiers.values(), *decisions.followers.values()):
             self._count_one(decision)
         with self._changed:
             self._latest = decisions
+            self._changed.notify()
+
+    def warm(self, warm: WarmReplicas) -> None:
+        """Has the ids of the warm replicas, by tier, stored soon if they have changed. Never blocks."""
+        if warm == self._stored_warm:
+            return
+        with self._changed:
+            self._latest_warm = warm
             self._changed.notify()
 
     def pins(self) -> tuple[Pin, ...]:
@@ -93,19 +107,27 @@ class DecisionPublisher:
         asleep = False  # whether a tier is at zero
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._latest is not None, LOOK_S if asleep else None)
+                self._changed.wait_for(self._is_behind, LOOK_S if asleep else None)
                 latest, self._latest = self._latest, None
+                warm, self._latest_warm = self._latest_warm, None
             asleep = asleep if latest is None else any(each.target == 0 for each in latest.tiers.values())
-            self._exchange(latest)
+            self._exchange(latest, warm)
 
-    def _exchange(self, decisions: Decisions | None) -> None:
-        """Reads what waits and, with decisions, the pins, and stores the decisions. If the store does not answer, all
-        stay as they are."""
+    def _is_behind(self) -> bool:
+        """Returns whether something is not stored yet."""
+        return self._latest is not None or self._latest_warm is not None
+
+    def _exchange(self, decisions: Decisions | None, warm: WarmReplicas | None) -> None:
+        """Reads what waits and, with decisions, the pins, and stores the decisions, and the warm replicas if they are
+        given. If the store does not answer, all stay as they are."""
         try:
             self._rooms = self._read_rooms(time.monotonic())
             if decisions is not None:
                 self._pins = self._store.pins()
                 self._store.write(decisions)
+            if warm is not None:
+                self._warm_store.write(warm)
+                self._stored_warm = warm
             self._failed = False
         except Exception as error:  # noqa: BLE001 - whatever Ray raises, the next decision tries again
             if not self._failed:

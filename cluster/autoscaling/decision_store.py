@@ -32,13 +32,13 @@ class DecisionStore:
         self._pins = f"autoscaling/{application}/pins/"
 
     def write(self, decisions: Decisions) -> None:
-        """Stores the decisions for each tier."""
+        """Stores the decisions for each tier and follower."""
         _internal_kv_put(self._decisions, json.dumps(records_of(decisions)), overwrite=True, namespace=NAMESPACE)
 
     def read(self) -> list[dict[str, Any]]:
-        """Returns the last decision for each tier: ``tier``, ``at`` (Unix seconds), ``target`` and ``previous`` in
-        replicas, ``reason``, ``needs`` (what each signal asks for), ``numbers``, and ``text``, which explains it.
-        Returns [] before the first decision."""
+        """Returns the last decision for each tier and follower: ``tier`` (its name), ``at`` (Unix seconds), ``target``
+        and ``previous`` in replicas, ``reason``, ``needs`` (what each signal asks for), ``numbers``, and ``text``,
+        which explains it. Returns [] before the first decision."""
         stored = _internal_kv_get(self._decisions, namespace=NAMESPACE)
         found: list[dict[str, Any]] = json.loads(stored) if stored else []
         return found
@@ -71,7 +71,8 @@ def read_pin(stored: bytes) -> Pin | None:
 
 def records_of(decisions: Decisions) -> list[dict[str, Any]]:
     """Returns the decisions as JSON, each as ``read`` has them."""
-    return [_record(decision, decisions.time_s) for decision in decisions.tiers.values()]
+    every = (*decisions.tiers.values(), *decisions.followers.values())
+    return [_record(decision, decisions.time_s) for decision in every]
 
 
 def _record(decision: TierDecision, unix_s: float) -> dict[str, Any]:

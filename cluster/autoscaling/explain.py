@@ -45,10 +45,13 @@ def _because(decision: TierDecision) -> str:
 
 
 def _state(numbers: Numbers) -> str:
-    """Returns the state of replicas and requests as a sentence; nothing for followers and held tiers."""
+    """Returns the state of replicas and requests as a sentence; nothing if the target was held without a look."""
     if "ready" not in numbers:
         return ""
-    words = [f"{numbers[name]:g} {name}" for name in ("ready", "starting", "stuck", "draining") if numbers.get(name)]
+    if "request_s" in numbers:
+        return _follower_state(numbers)
+    states = ("ready", "starting", "stuck", "draining", "warm")
+    words = [f"{numbers[name]:g} {name}" for name in states if numbers.get(name)]
     stale = numbers["ready"] - numbers.get("fresh", 0)
     words += [f"{stale:g} with stale metrics"] if stale else []
     load = [
@@ -61,6 +64,15 @@ def _state(numbers: Numbers) -> str:
     if "predicted_itl_s" in numbers:
         load.append(f"ITL {numbers['predicted_itl_s']:.3f} s predicted, {numbers['slo_itl_s']:g} s allowed")
     return f"Replicas: {', '.join(words) or 'none'}. Load: {'; '.join(load)}."
+
+
+def _follower_state(numbers: Numbers) -> str:
+    starting = f", {numbers['starting']:g} starting" if numbers["starting"] else ""
+    return (
+        f"Replicas: {numbers['ready']:g} ready{starting}. Load: {numbers['requests_per_s']:.2f} requests/s, each takes "
+        f"{1000 * numbers['request_s']:.1f} ms of a replica, which may be busy for {numbers['utilisation']:.0%} of its "
+        "time."
+    )
 
 
 def _need(need: Need) -> str:

@@ -15,6 +15,10 @@ DAY_S = 86_400.0
 MAX_JUMP, MIN_JUMP = 2.0, 1.0
 """An observation counts at most as MAX_JUMP times what was forecast for it, plus MIN_JUMP."""
 
+SURPRISE, MIN_ERROR = 5.0, 0.07
+"""An error of SURPRISE mean errors, each of which is at least the part MIN_ERROR of the forecast, is a step of the load
+and no trend: the forecast starts anew from there. Otherwise it would carry the step on as a rise."""
+
 MAX_STEPS = 60
 """Intervals that a forecast looks ahead, at most."""
 
@@ -48,7 +52,10 @@ class Forecast:
         value = min(value, MAX_JUMP * expected + MIN_JUMP)
         error = self.error + config.alpha * (abs(value - expected) - self.error)
         known = self._with_season if self.season else self._without_season
-        return replace(known(value, slot, config), error=error)
+        after = known(value, slot, config)
+        if abs(value - expected) > SURPRISE * max(self.error, MIN_ERROR * expected):
+            return replace(after, level=value / after._factor(slot), trend=0.0, error=self.error)
+        return replace(after, error=error)
 
     def ahead(self, at_s: float, horizon_s: float, config: ForecastConfig) -> float | None:
         """Returns the highest value forecast for the intervals from ``at_s``, in seconds of local time, to

@@ -118,6 +118,21 @@ def _within_budgets(
         for name, granted in share(claims, available).items():
             if granted < outcomes[name].decision.target:
                 result[name] = _cut(outcomes[name], granted, available)
+        result |= _with_warm_pools({name: result[name] for name in members}, gpus, available)
+    return result
+
+
+def _with_warm_pools(
+    outcomes: Mapping[str, TierOutcome], gpus: Mapping[str, float], available: float
+) -> dict[str, TierOutcome]:
+    """Returns the outcomes of a pool's tiers with the warm replicas for which their targets leave GPUs."""
+    left = available - sum(outcome.decision.target * _number(gpus[name], 0.0) for name, outcome in outcomes.items())
+    result = {}
+    for name, outcome in outcomes.items():
+        each = _number(gpus[name], 0.0)
+        warm = min(outcome.decision.warm, max(0, int((left + 1e-9) / each))) if each else outcome.decision.warm
+        left -= warm * each
+        result[name] = replace(outcome, decision=replace(outcome.decision, warm=warm))
     return result
 
 

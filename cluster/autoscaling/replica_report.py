@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import count, takewhile
 from math import isfinite
 from typing import Any
 from zlib import crc32
 
 from cluster.autoscaling.histogram import LatencyHistogram
 from cluster.autoscaling.snapshot import ClassCounters, LatencyReport, ReplicaSample
-from engine.api import LATENCY_BOUNDS_S, ClassLoad, EngineLoad, Priority
+from engine.api import LATENCY_BOUNDS_S, ClassLoad, DueWork, EngineLoad, Priority
 
 WINDOW_S = 30.0
 """The window of latencies: long enough for a P99, and short enough to be of now."""
@@ -44,6 +45,7 @@ SAMPLE = {
 WHOLE = ("running_requests", "waiting_requests", "batch_requests")
 """The fields of ``ReplicaSample`` that count."""
 
+DUE = tuple(each.name for each in fields(DueWork))
 COUNTERS = tuple(each.name for each in fields(ClassCounters))
 BUCKETS = len(LATENCY_BOUNDS_S) + 1
 BOUNDS = float(crc32(repr(LATENCY_BOUNDS_S).encode()))
@@ -66,13 +68,14 @@ class WindowedLatencies:
 class ReplicaReport:
     """The report of one replica. The instant of ``sample`` is 0; the receiver sets it to the time of receipt.
     ``start_s`` is the number of seconds in which the replica loaded its model; 0: unknown. ``age_s`` is the age of all
-    other numbers when they were sent, in seconds."""
+    other numbers when they were sent, in seconds. ``due`` is batch work with a deadline."""
 
     sample: ReplicaSample
     counters: Mapping[Priority, ClassCounters]
     latencies: WindowedLatencies
     start_s: float = 0.0
     age_s: float = 0.0
+    due: tuple[DueWork, ...] = ()
 
     def latency_reports(self, source: str, observed_at_s: float) -> tuple[LatencyReport, ...]:
         """Returns the latencies of each class of WAITED_FOR, as those of the replica ``source`` up to the instant
@@ -109,6 +112,8 @@ def to_numbers(load: EngineLoad, latencies: WindowedLatencies, start_s: float, m
     for priority in WAITED_FOR:
         numbers.update(_bucket_numbers(f"{priority.name.lower()}.ttft", latencies.ttft.get(priority, nothing)))
     numbers.update(_bucket_numbers("itl", latencies.itl))
+    for place, work in enumerate(load.batch_due):
+        numbers.update({f"due.{place}.{name}": float(getattr(work, name)) for name in DUE})
     return numbers
 
 
@@ -132,6 +137,7 @@ def from_numbers(numbers: Mapping[str, float]) -> ReplicaReport | None:
             ),
             numbers["start_s"],
             max(0.0, numbers.get("age_s", 0.0)),
+            _due(numbers),
         )
     except (KeyError, TypeError):
         return None
@@ -142,6 +148,11 @@ def _counters(numbers: Mapping[str, float], priority: Priority) -> ClassCounters
         numbers.get(f"{priority.name.lower()}.{each}", 0.0) for each in COUNTERS
     )
     return ClassCounters(int(arrivals), int(refusals), prompt, int(finished), output)
+
+
+def _due(numbers: Mapping[str, float]) -> tuple[DueWork, ...]:
+    places = takewhile(lambda place: f"due.{place}.{DUE[0]}" in numbers, count())
+    return tuple(DueWork(*(numbers[f"due.{place}.{name}"] for name in DUE)) for place in places)
 
 
 def _bucket_numbers(name: str, counts: Buckets) -> dict[str, float]:

@@ -80,7 +80,9 @@ class TierAutoscaler:
 
         def make() -> ApplicationScaler:
             publisher = DecisionPublisher(application)
-            return ApplicationScaler(config, self._gpus, publisher.publish, publisher.pins, publisher.rooms)
+            return ApplicationScaler(
+                config, self._gpus, publisher.publish, publisher.pins, publisher.rooms, publisher.warm
+            )
 
         self._scaler = ApplicationScalers.of(application, make)
         self._scaler.configure(config, self._gpus)

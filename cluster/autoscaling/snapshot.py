@@ -1,8 +1,8 @@
 """``Snapshot``: all inputs of one decision of the autoscaler. The collector builds it, in Serve or in the simulator.
 
 Instants are seconds of the collector's clock, which only goes forward: where it says ``observed_at_s``, the instant at
-which the collector received the value, so that clocks of other machines do not count. Deadlines and pins have the time
-of day, in Unix seconds, for which ``Snapshot.unix_s`` says what it is now. Durations are seconds, lengths are tokens.
+which the collector received the value, so that clocks of other machines do not count. Pins have the time of day, in
+Unix seconds, for which ``Snapshot.unix_s`` says what it is now. Durations are seconds, lengths are tokens.
 
 Counters (``ClassCounters``) count up from any start. The policy takes differences, so that a snapshot that is seen
 twice, or never, loses nothing.
@@ -105,7 +105,7 @@ class WaitingRoom:
 
 @dataclass(frozen=True, slots=True)
 class BatchWork:
-    """Batch work that must be finished by ``deadline_at_s`` (Unix seconds): queued and running requests together."""
+    """Batch work that must be finished by ``deadline_at_s``: queued and running requests together."""
 
     deadline_at_s: float
     prompt_tokens: float = 0.0  # not yet prefilled
@@ -133,6 +133,7 @@ class FollowerSnapshot:
     """A deployment that requests of several tiers flow through: Router, SafetyClassifier, Embedder, SemanticCache.
 
     ``requests`` counts up as in ``ClassCounters``. ``busy_s`` counts the seconds of replica time that they took.
+    ``fresh`` is the number of ready replicas that have reported lately; None: all.
     """
 
     name: str
@@ -140,6 +141,7 @@ class FollowerSnapshot:
     ready: int
     requests: int = 0
     busy_s: float = 0.0
+    fresh: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,14 @@ from statistics import median
 from cluster.autoscaling.majority_speed_group import majority_speed_group
 from cluster.autoscaling.replica_report import ReplicaReport, from_numbers
 from cluster.autoscaling.snapshot import (
+    BatchWork,
     ClassCounters,
     ReplicaSnapshot,
     ReplicaState,
     TierSnapshot,
     WaitingRoom,
 )
+from cluster.autoscaling.warm_pool import warm_ids
 from engine.api import Priority
 
 COLD_STARTS = 5
@@ -45,13 +47,15 @@ class ReplicaView:
 
 @dataclass(frozen=True, slots=True)
 class TierView:
-    """A tier as Serve knows it: ``target`` is the number of replicas that it should have, ``replicas`` are those that
-    run. ``room`` has the requests that wait at all routers for a first replica, by the routers' reports."""
+    """A tier as Serve knows it: ``target`` is the number of replicas that should serve, ``replicas`` are those that
+    run. ``room`` has the requests that wait at all routers for a first replica, by the routers' reports. ``warm`` is
+    the number of replicas that should run beside the target, for the warm pool."""
 
     name: str
     target: int
     replicas: tuple[ReplicaView, ...] = ()
     room: WaitingRoom = field(default_factory=WaitingRoom)
+    warm: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,7 @@ def _orders(memory: TierMemory, view: TierView, new: int, at_s: float) -> tuple[
     """Returns the orders that are open, and how long those took that were carried out: the oldest are first."""
     done = memory.orders[:new]
     started = tuple(at_s - order.at_s for order in done if order.seen)
-    missing = max(0, view.target - len(view.replicas))
+    missing = max(0, view.target + view.warm - len(view.replicas))
     still = memory.orders[len(done) :][:missing]
     return (*still, *[_Order(at_s, memory.begun)] * (missing - len(still))), started
 
@@ -174,9 +178,12 @@ def _snapshot(memory: TierMemory, view: TierView, at_s: float, gpus: float) -> T
         )
         for name, each in known.items()
     ]
+    if view.warm:
+        warm = warm_ids(replicas, view.target)
+        replicas = [replace(each, state=ReplicaState.WARM) if each.replica_id in warm else each for each in replicas]
+    to_serve = memory.orders[: max(0, view.target - len(known))]  # the others are for the warm pool
     starting = [
-        ReplicaSnapshot(f"starting-{place}", ReplicaState.STARTING, order.at_s)
-        for place, order in enumerate(memory.orders)
+        ReplicaSnapshot(f"starting-{place}", ReplicaState.STARTING, order.at_s) for place, order in enumerate(to_serve)
     ]
     return TierSnapshot(
         view.name,
@@ -193,9 +200,21 @@ def _snapshot(memory: TierMemory, view: TierView, at_s: float, gpus: float) -> T
             for report in each.report.latency_reports(name, each.observed_at_s)
         ),
         WaitingRoom() if known else view.room,  # the others have found a replica, or will at once
+        _batch_work(reported.values(), at_s),
         cold_start_s=_cold_start_s(memory),
         gpus_per_replica=gpus,
     )
+
+
+def _batch_work(reported: Iterable[_Known], at_s: float) -> tuple[BatchWork, ...]:
+    """Returns the batch work that can still be done in time. Engines end what is late."""
+    work = (
+        BatchWork(each.observed_at_s + due.left_s, due.prompt_tokens, due.output_tokens)
+        for each in reported
+        if each.report is not None
+        for due in each.report.due
+    )
+    return tuple(each for each in work if each.deadline_at_s > at_s)
 
 
 def _cold_start_s(memory: TierMemory) -> float:

@@ -22,7 +22,7 @@ from cluster.autoscaling.signals.predicted_itl import predicted_itl, step_s
 from cluster.autoscaling.signals.predicted_ttft import predicted_ttft, ttft_s
 from cluster.autoscaling.signals.refusals import refusals
 from cluster.autoscaling.signals.request_flow import request_flow
-from cluster.autoscaling.snapshot import BatchWork, Snapshot, TierSnapshot
+from cluster.autoscaling.snapshot import Snapshot, TierSnapshot
 from cluster.autoscaling.staffing import whole
 from cluster.autoscaling.tier_load import TierLoad, load_of
 from cluster.autoscaling.tier_state import NeedPoint, TierState, with_need
@@ -81,7 +81,8 @@ def decide_tier(
         proposal = Proposal(0, Reason.IDLE, why, why)
     else:
         proposal = proposed(evidence, seen.target, need, history, state.raised_at_s, state.changed_at_s)
-    return _bounded(learnt, evidence, seen, bounds, proposal, needs, whole(floor))
+    # The dead band holds for the forecast too, which says little more than the flow while the load is steady.
+    return _bounded(learnt, evidence, seen, bounds, proposal, needs, whole(floor / (1 + config.fast.band)))
 
 
 def _observed(
@@ -122,15 +123,9 @@ def _observed(
         cold_start_s=cold_start_s,
         waiting_room=seen.waiting_room,
         latencies=seen.latencies,
-        batch_work=_by_clock(seen.batch_work, snapshot),
+        batch_work=seen.batch_work,
     )
     return learnt, evidence
-
-
-def _by_clock(work: Sequence[BatchWork], snapshot: Snapshot) -> Sequence[BatchWork]:
-    """Returns the batch work with its deadlines by the snapshot's clock."""
-    ahead_s = snapshot.time_s - snapshot.at_s
-    return [replace(each, deadline_at_s=each.deadline_at_s - ahead_s) for each in work] if ahead_s else work
 
 
 def _sequences(load: TierLoad, learnt: TierState, margin: float) -> float:
@@ -249,6 +244,7 @@ def numbers_of(state: TierState, evidence: SignalInputs, proposal: Proposal, flo
         "starting": load.starting,
         "stuck": load.stuck,
         "draining": load.draining,
+        "warm": load.warm,
         "need": proposal.latest,
         "peak": proposal.peak,
         "forecast_floor": floor,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -45,8 +45,10 @@ def bind_semantic_cache(
     embedder: EmbedderLink | None,
     make_pair_stage: MakePairStage = read_pair_stage,
     logs: LogsConfig | None = None,
+    scaled: Mapping[str, Any] | None = None,
 ) -> SemanticCacheLink | None:
-    """Binds the deployment and returns the routers' link to it. ``logs`` None: the defaults.
+    """Binds the deployment and returns the routers' link to it. ``logs`` None: the defaults. ``scaled`` has Serve's
+    options for the number of replicas; None: it is ``config.replicas``.
 
     Returns None if ``can_run`` says that the semantic cache cannot run, and raises ValueError as it does.
     """
@@ -55,7 +57,7 @@ def bind_semantic_cache(
     logs = logs or LogsConfig()
     deployment: Any = serve.deployment(
         name=NAME,
-        num_replicas=config.replicas,
+        **({"num_replicas": config.replicas} if scaled is None else scaled),
         ray_actor_options={"num_cpus": config.num_cpus},
         max_ongoing_requests=MAX_CALLS_PER_REPLICA,
         health_check_period_s=config.health_check_period_s,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from cluster.autoscaling.busy_counter import BusyCounter
 from cluster.cache.cache_reply import CacheReply
 from cluster.cache.config import SemanticCacheConfig
 from cluster.cache.index_follower import IndexFollower
@@ -54,11 +55,13 @@ class SemanticCacheReplica:
         replica_logs(logs or LogsConfig())
         self._config = config
         self._parts = make_parts(embedder)
+        self._busy = BusyCounter()
         self._following = asyncio.get_running_loop().create_task(self._follow())
 
     async def lookup(self, question: SemanticQuestion) -> CacheReply:
         """Returns the best candidate, or why the replica could not look. Faults of Redis and of the embedder are in the
         reply, not raised."""
+        self._busy.count()
         try:
             return CacheReply(await self._parts.index.lookup(question))
         except SemanticUnavailableError as error:
@@ -78,6 +81,10 @@ class SemanticCacheReplica:
         follower = self._parts.follower
         size = None if follower.index is None else follower.index.size._asdict()
         return {"pid": os.getpid(), "state": follower.state.value, "index": size, **asdict(follower.counts)}
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Returns the numbers by which the deployment is scaled, if it is (``busy_report``)."""
+        return self._busy.numbers()
 
     def check_health(self) -> None:
         """Raises FollowerStoppedError if changes are no longer followed. Serve calls it every

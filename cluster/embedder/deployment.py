@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ray.serve.handle import DeploymentHandle
@@ -32,10 +32,13 @@ class EmbedderLink(NamedTuple):
 
 
 def bind_embedder(
-    config: EmbedderConfig, make_embedder: MakeEmbedder | None = None, logs: LogsConfig | None = None
+    config: EmbedderConfig,
+    make_embedder: MakeEmbedder | None = None,
+    logs: LogsConfig | None = None,
+    scaled: Mapping[str, Any] | None = None,
 ) -> EmbedderLink | None:
     """Binds the deployment and returns the routers' link to it. ``make_embedder`` None: the model of ``config`` is
-    loaded. ``logs`` None: the defaults.
+    loaded. ``logs`` None: the defaults. ``scaled`` is as in ``model_deployment``.
 
     Returns None and raises ValueError as ``described_embedder`` does.
     """
@@ -43,7 +46,7 @@ def bind_embedder(
     if description is None:
         return None
     logs = logs or LogsConfig()
-    deployment = model_deployment(NAME, EmbedderReplica, config, logs)
+    deployment = model_deployment(NAME, EmbedderReplica, config, logs, scaled)
     return EmbedderLink(config, description, deployment.bind(config, make_embedder, logs))
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from cluster.autoscaling.busy_counter import BusyCounter
 from cluster.embedder.config import EmbedderConfig
 from cluster.embedder.embedder_reply import EmbedderReply
 from cluster.model_service.model_health import check_not_stuck
@@ -38,9 +39,11 @@ class EmbedderReplica:
         replica_logs(logs or LogsConfig())
         self._embedder = (make_embedder or load_embedder)(config)
         return_free_memory()
+        self._busy = BusyCounter()
 
     async def embed(self, texts: Sequence[str]) -> EmbedderReply:
         """Returns the embeddings of ``texts``. If the call is cancelled, its texts that still wait are dropped."""
+        self._busy.count()
         model = self._embedder.model
         try:
             return EmbedderReply(model, await self._embedder.embed(texts))
@@ -52,6 +55,10 @@ class EmbedderReplica:
     async def pid(self) -> int:
         """Returns the process id, for operators and tests."""
         return os.getpid()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Returns the numbers by which the deployment is scaled, if it is (``busy_report``)."""
+        return self._busy.numbers()
 
     def check_health(self) -> None:
         """Raises ModelStuckError if the present batch takes too long. Serve calls it every

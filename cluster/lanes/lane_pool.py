@@ -67,6 +67,7 @@ class LanePool:
         self._draining: set[Lane] = set()
         self._prefixes: dict[str, PrefixMemory] = {}  # by replica id, for the same replicas as the lanes
         self._listed: frozenset[str] = frozenset()  # ids of the running replicas, as Serve last reported them
+        self._warm: frozenset[str] = frozenset()  # ids of the replicas of the warm pool
         self._delays: dict[str, float] = {}  # by replica id: seconds before the next try, for lost lanes
         self._changed = asyncio.Event()
         self._closed = False
@@ -79,12 +80,18 @@ class LanePool:
         """
         self._loop.call_soon_threadsafe(self._sync, frozenset(replica_ids))
 
+    def set_warm(self, replica_ids: frozenset[str]) -> None:
+        """Takes over the ids of the replicas of the warm pool, which get no request while another one can take it."""
+        if replica_ids != self._warm:
+            self._warm = replica_ids
+            self._changed.set()
+
     def snapshot(self) -> TierSnapshot:
-        """Returns the load of the tier over its ready replicas, each as of the last item of its lane.
+        """Returns the load of the tier over its replicas that serve, each as of the last item of its lane.
 
         Once reported, the context length stays known while no replica is ready.
         """
-        ready = self._ready()
+        ready = self._serving(self._ready())
         by_id = {replica_id: lane.outlook for replica_id, lane in ready.items()}
         loads = [lane.load for lane in ready.values()]
         return TierSnapshot(
@@ -132,6 +139,10 @@ class LanePool:
     def _ready(self) -> dict[str, Lane]:
         return {replica_id: lane for replica_id, lane in self._lanes.items() if lane.state is LaneState.READY}
 
+    def _serving(self, lanes: dict[str, Lane]) -> dict[str, Lane]:
+        """Returns those of ``lanes`` that are not of the warm pool; all of them if they all are."""
+        return {replica_id: lane for replica_id, lane in lanes.items() if replica_id not in self._warm} or lanes
+
     async def _awaited(
         self, request: GenerationRequest, chain: tuple[int, ...], avoid: Collection[str], wait_s: float
     ) -> Lane | None:
@@ -155,7 +166,7 @@ class LanePool:
             Candidate(
                 replica_id, lane.outlook, lane.outstanding, round(compared * self._prefixes[replica_id].matched(chain))
             )
-            for replica_id, lane in (heard or ready).items()
+            for replica_id, lane in self._serving(heard or ready).items()
             if replica_id not in avoid
         ]
         chosen = place(candidates, request.request_id, tokens, request.priority, self._config.affinity_weight)

@@ -68,6 +68,11 @@ class PlacedRequests:
         self._queues: _Queues | None = None  # None: they have changed since they were computed
         self._outlook: tuple[ReplicaLoad, float, ReplicaLoad] | None = None  # the last one, of a load and an instant
 
+    @property
+    def learnt(self) -> TtftCorrection:
+        """The correction of predictions that is learnt from measured TTFTs."""
+        return self._correction
+
     def place(
         self, request_id: str, priority: Priority, uncached: int, load: ReplicaLoad, ttft_s: float, now: float
     ) -> None:

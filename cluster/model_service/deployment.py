@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import Any
 
@@ -23,11 +23,15 @@ MAX_CALLS_PER_REPLICA = 1_000_000
 """Calls gather in the replica, which batches them. Callers have deadlines, so Serve must never queue calls itself."""
 
 
-def model_deployment(name: str, replica: type, config: ReplicaSettings, logs: LogsConfig) -> Any:
-    """Returns the deployment ``name`` of the actor class ``replica``. The caller binds it to the actor's arguments."""
+def model_deployment(
+    name: str, replica: type, config: ReplicaSettings, logs: LogsConfig, scaled: Mapping[str, Any] | None = None
+) -> Any:
+    """Returns the deployment ``name`` of the actor class ``replica``. The caller binds it to the actor's arguments.
+
+    ``scaled`` has Serve's options for the number of replicas; None: it is ``config.replicas``."""
     return serve.deployment(
         name=name,
-        num_replicas=config.replicas,
+        **({"num_replicas": config.replicas} if scaled is None else scaled),
         ray_actor_options={"num_cpus": config.num_cpus},
         max_ongoing_requests=MAX_CALLS_PER_REPLICA,
         health_check_period_s=config.health_check_period_s,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from cluster.autoscaling.busy_counter import BusyCounter
 from cluster.model_service.model_health import check_not_stuck
 from cluster.process_memory import return_free_memory
 from cluster.safety.classifier_reply import ClassifierReply
@@ -41,10 +42,12 @@ class ClassifierReplica:
         replica_logs(logs or LogsConfig())
         self._classifier = (make_classifier or load_classifier)(config)
         return_free_memory()
+        self._busy = BusyCounter()
 
     async def classify(self, texts: Sequence[str], tenant: str = "") -> ClassifierReply:
         """Returns the scores of each text of a tenant. If the call is cancelled, its texts that still wait are
         dropped."""
+        self._busy.count()
         version = self._classifier.version
         try:
             return ClassifierReply(version, tuple(await self._classifier.classify(texts, tenant)))
@@ -54,6 +57,10 @@ class ClassifierReplica:
     async def pid(self) -> int:
         """Returns the process id, for operators and tests."""
         return os.getpid()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Returns the numbers by which the deployment is scaled, if it is (``busy_report``)."""
+        return self._busy.numbers()
 
     def check_health(self) -> None:
         """Raises ModelStuckError if the present batch takes too long. Serve calls it every

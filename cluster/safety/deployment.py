@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ray.serve.handle import DeploymentHandle
@@ -28,16 +28,19 @@ class ClassifierLink(NamedTuple):
 
 
 def bind_classifier(
-    config: ClassifierConfig, make_classifier: MakeClassifier | None = None, logs: LogsConfig | None = None
+    config: ClassifierConfig,
+    make_classifier: MakeClassifier | None = None,
+    logs: LogsConfig | None = None,
+    scaled: Mapping[str, Any] | None = None,
 ) -> ClassifierLink:
     """Binds the deployment and returns the routers' link to it. ``make_classifier`` None: the model of ``config`` is
-    loaded. ``logs`` None: the defaults.
+    loaded. ``logs`` None: the defaults. ``scaled`` is as in ``model_deployment``.
 
     Raises ValueError as ``classifier_version`` does.
     """
     version = classifier_version(config)
     logs = logs or LogsConfig()
-    deployment = model_deployment(NAME, ClassifierReplica, config, logs)
+    deployment = model_deployment(NAME, ClassifierReplica, config, logs, scaled)
     return ClassifierLink(config, version, deployment.bind(config, make_classifier, logs))
 
 

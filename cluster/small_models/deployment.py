@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from cluster.cache.deployment import SemanticCacheLink, can_run
 from cluster.config import MantaConfig
@@ -23,8 +24,11 @@ class SmallModelLinks(NamedTuple):
     cache: SemanticCacheLink | None
 
 
-def bind_small_models(settings: ReplicaSettings, config: MantaConfig) -> SmallModelLinks:
-    """Binds the deployment, with replicas as ``settings`` says, and returns the routers' links to it.
+def bind_small_models(
+    settings: ReplicaSettings, config: MantaConfig, scaled: Mapping[str, Any] | None = None
+) -> SmallModelLinks:
+    """Binds the deployment, with replicas as ``settings`` says, and returns the routers' links to it. ``scaled`` is as
+    in ``model_deployment``.
 
     Raises ValueError, naming the setting, as ``bind_classifier``, ``bind_embedder`` and ``bind_semantic_cache`` do.
     """
@@ -37,7 +41,7 @@ def bind_small_models(settings: ReplicaSettings, config: MantaConfig) -> SmallMo
         return SmallModelLinks(None, None, None)
     hosted = HostedModels(classifier, None if description is None else embedder, cache, config.state)
     logs = config.telemetry.logs
-    handle = model_deployment(NAME, SmallModelsReplica, settings, logs).bind(hosted, logs)
+    handle = model_deployment(NAME, SmallModelsReplica, settings, logs, scaled).bind(hosted, logs)
     return SmallModelLinks(
         None if classifier is None or version is None else ClassifierLink(classifier, version, handle),
         None if embedder is None or description is None else EmbedderLink(embedder, description, handle),

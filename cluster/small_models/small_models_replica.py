@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from cluster.autoscaling.busy_counter import BusyCounter
 from cluster.cache.cache_reply import CacheReply
 from cluster.cache.config import SemanticCacheConfig
 from cluster.cache.deployment import redis_parts
@@ -44,6 +45,7 @@ class SmallModelsReplica:
         self._classifier = None if hosted.classifier is None else ClassifierReplica(hosted.classifier, logs=logs)
         self._embedder: EmbedderReplica | None = None
         self._cache: SemanticCacheReplica | None = None
+        self._busy = BusyCounter()
         if hosted.embedder is None:
             return
         embedder = load_embedder(hosted.embedder)
@@ -55,16 +57,19 @@ class SmallModelsReplica:
     async def classify(self, texts: Sequence[str], tenant: str = "") -> ClassifierReply:
         """As ``ClassifierReplica.classify``."""
         assert self._classifier is not None, "routers have a link to the classifier only if it is hosted"
+        self._busy.count()
         return await self._classifier.classify(texts, tenant)
 
     async def embed(self, texts: Sequence[str]) -> EmbedderReply:
         """As ``EmbedderReplica.embed``."""
         assert self._embedder is not None, "routers have a link to the embedder only if it is hosted"
+        self._busy.count()
         return await self._embedder.embed(texts)
 
     async def lookup(self, question: SemanticQuestion) -> CacheReply:
         """As ``SemanticCacheReplica.lookup``."""
         assert self._cache is not None, "routers have a link to the cache only if it is hosted"
+        self._busy.count()
         return await self._cache.lookup(question)
 
     async def feedback(self, feedback: HitFeedback) -> CacheReply:
@@ -80,6 +85,10 @@ class SmallModelsReplica:
     async def pid(self) -> int:
         """Returns the process id, for operators and tests."""
         return os.getpid()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Returns the numbers by which the deployment is scaled, if it is (``busy_report``)."""
+        return self._busy.numbers()
 
     def check_health(self) -> None:
         """Raises ModelStuckError if a batch takes too long, and FollowerStoppedError if the cache no longer follows

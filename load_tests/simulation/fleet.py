@@ -6,6 +6,7 @@ from heapq import heappop, heappush
 from math import inf
 
 import numpy as np
+from numpy.typing import NDArray
 
 from load_tests.simulation.observation import Starting
 from load_tests.simulation.prefix_cache import PrefixCaches
@@ -29,6 +30,12 @@ class Fleet:
         self.draining: set[int] = set()
         self.prefixes = PrefixCaches()
         self._free = list(range(slots))  # a heap
+        self._used = 0  # slots that have ever been in use: the lowest are used first
+
+    @property
+    def used_load(self) -> NDArray[np.float64]:
+        """``load`` without the slots at the end that were never in use."""
+        return self.load[: self._used]
 
     @property
     def active(self) -> int:
@@ -45,6 +52,7 @@ class Fleet:
         if not self._free:
             return None
         slot = heappop(self._free)
+        self._used = max(self._used, slot + 1)
         self.starting[slot] = Starting(slot, now)
         return slot
 

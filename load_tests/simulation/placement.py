@@ -26,7 +26,7 @@ from router.ports.replica_load import ReplicaLoad
 FEW = 16
 """Up to this number of ready replicas all are looked at for a request. Of more, those that have the prefix, and
 SHORTLIST with the least prefill work."""
-SHORTLIST = 4
+SHORTLIST = 2
 
 
 class Asked(NamedTuple):
@@ -112,6 +112,7 @@ class WeighedSequences:
 class _View:
     """What one router knows of a replica."""
 
+    name: str
     since: float  # when the replica got ready: a slot is used again
     reported_at: float = -1e9
     load: ReplicaLoad = field(default_factory=ReplicaLoad)
@@ -139,8 +140,9 @@ class PredictedTtft:
         for slot in self._looked_at(fleet, asked):
             view = self._view(views, fleet, slot, asked.now)
             matched = min(fleet.prefixes.matched(slot, asked.chain) * BLOCK_TOKENS, asked.prompt - 1)
-            outlook = view.placed.outlook(view.load, asked.now)
-            candidates.append(Candidate(str(slot), outlook, fleet.replica(slot).outstanding, matched))
+            # A report of this instant has every request and the learnt correction: nothing is left to add to it.
+            load = view.load if view.reported_at == asked.now else view.placed.outlook(view.load, asked.now)
+            candidates.append(Candidate(view.name, load, fleet.replica(slot).outstanding, matched))
         request_id = str(asked.number)
         chosen = place(candidates, request_id, asked.prompt, Priority.STANDARD, self._affinity_weight)
         if chosen is None:
@@ -160,24 +162,29 @@ class PredictedTtft:
     def _looked_at(self, fleet: Fleet, asked: Asked) -> Iterable[int]:
         if len(fleet.ready) <= FEW:
             return sorted(fleet.ready)
-        least = np.argpartition(fleet.load, SHORTLIST)[:SHORTLIST].tolist()
+        least = np.argpartition(fleet.used_load, SHORTLIST)[:SHORTLIST].tolist()
         return dict.fromkeys((*sorted(least), *fleet.prefixes.holders(asked.chain)))
 
     def _view(self, views: dict[int, _View], fleet: Fleet, slot: int, now: float) -> _View:
         view = views.get(slot)
         if view is None or view.since != fleet.ready[slot]:
             placed = PlacedRequests(lambda predicted, measured: self.errors.append((predicted, measured)))
-            view = views[slot] = _View(fleet.ready[slot], placed=placed)
+            view = views[slot] = _View(str(slot), fleet.ready[slot], placed=placed)
         if now - view.reported_at >= self._report_s:
             replica = fleet.replica(slot)
             replica.advance(now)
-            view.load, view.reported_at = load_of(replica, self._output_tokens, len(self._views)), now
+            learnt = view.placed.learnt
+            view.load = load_of(replica, self._output_tokens, len(self._views), learnt.factor, learnt.overhead_s)
+            view.reported_at = now
             view.placed.reported(now)
         return view
 
 
-def load_of(replica: Replica, output_tokens: float, routers: int = 1) -> ReplicaLoad:
-    """Returns what a replica would report, with answers of ``output_tokens`` on average."""
+def load_of(
+    replica: Replica, output_tokens: float, routers: int = 1, correction: float = 1.0, overhead_s: float = 0.0
+) -> ReplicaLoad:
+    """Returns what a replica would report, with answers of ``output_tokens`` on average, and with the ``correction``
+    and ``overhead_s`` that a router has learnt of it."""
     profile = replica.profile
     chunk, decoding = profile.chunk_tokens, replica.decoding
     running = decoding + replica.prefilling
@@ -204,6 +211,8 @@ def load_of(replica: Replica, output_tokens: float, routers: int = 1) -> Replica
         long_prompts=replica.long_prompts,
         long_at_once=MAX_PARTIAL_PREFILLS,
         lanes=routers,
+        correction=correction,
+        overhead_s=overhead_s,
     )
 
 

@@ -45,9 +45,18 @@ def test_a_constant_is_forecast_as_it_is() -> None:
     assert after([50.0] * 300).ahead(300 * 900.0, 3600, CONFIG) == pytest.approx(50.0, rel=1e-6)
 
 
-def test_a_sudden_fall_does_not_keep_the_old_level() -> None:
-    forecast = after([100.0] * 20 + [5.0] * 2)
-    assert (forecast.ahead(22 * 900.0, 900, CONFIG) or 0.0) < 30
+def test_a_sudden_fall_does_not_keep_the_old_level_for_a_minute() -> None:
+    usual = ForecastConfig()
+    forecast = after([100.0] * 20 + [5.0] * 3, usual)
+    assert 23 * usual.interval_s - 20 * usual.interval_s == 60
+    assert (forecast.ahead(23 * usual.interval_s, 60, usual) or 0.0) < 20
+
+
+def test_a_rise_is_forecast_for_the_end_of_a_cold_start() -> None:
+    usual = ForecastConfig()
+    rising = [10.0 + 0.5 * n for n in range(12)]  # for four minutes
+    ahead = after(rising, usual).ahead(12 * usual.interval_s, 60, usual) or 0.0
+    assert ahead == pytest.approx(10.0 + 0.5 * 14, rel=0.05)
 
 
 def test_a_jump_counts_as_twice_what_was_forecast() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cluster.autoscaling.replica_report import WindowedLatencies, to_numbers
-from cluster.autoscaling.snapshot import ReplicaState, TierSnapshot, WaitingRoom
+from cluster.autoscaling.snapshot import BatchWork, ReplicaState, TierSnapshot, WaitingRoom
 from cluster.autoscaling.snapshot_collector import ReplicaView, TierMemory, TierView, collect
 from cluster.autoscaling.tier_load import load_of
-from engine.api import ClassLoad, EngineLoad, Priority
+from engine.api import ClassLoad, DueWork, EngineLoad, Priority
 
 T = 1_767_600_000.0
 
@@ -37,6 +37,17 @@ class Serve:
         seen = TierView("fast", self.target, tuple(self.replicas.values()), self.room)
         self.memory, snapshot = collect(self.memory, seen, self.at_s, gpus=2.0)
         return snapshot
+
+
+def test_batch_work_of_all_replicas_has_deadlines_by_the_collectors_clock_and_passed_ones_are_left_out() -> None:
+    due = (DueWork(30.0, 100.0, 10.0), DueWork(500.0, 2000.0, 40.0))
+    numbers = to_numbers(EngineLoad(batch_due=due, age_s=5.0), WindowedLatencies(), 0.0)
+    serve = Serve(2, ReplicaView("a", 1.0, numbers), ReplicaView("b", 1.0, numbers))
+    seen = serve.tick()
+    received_s = serve.at_s - 5.0
+    soon, late = BatchWork(received_s + 30.0, 100.0, 10.0), BatchWork(received_s + 500.0, 2000.0, 40.0)
+    assert seen.batch_work == (soon, late, soon, late)
+    assert serve.tick(26.0).batch_work == (late, late)
 
 
 def states(snapshot: TierSnapshot) -> list[ReplicaState]:

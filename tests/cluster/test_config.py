@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from cluster.app import read_forecaster, replicas_of
+from cluster.app import has_warm_pools, read_forecaster, replica_bounds, replicas_of, scaled_follower
 from cluster.autoscaling.config import AutoscalingConfig
 from cluster.config import MantaConfig, check_aliases, check_thresholds, without_tiers
 from load_tests.overhead.graph import StubGraphConfig, stub_config
@@ -205,7 +205,6 @@ def test_an_optional_tier_that_is_missing_is_not_scaled_either() -> None:
     [
         ({"tiny": {"max": 2}}, "autoscaling.tiers.tiny: there is no such tier"),
         ({"small": {"min": 3, "max": 2}}, "max is 2"),
-        ({"small": {"max": 2, "warm": 1}}, "autoscaling.tiers.small.warm"),
         ({"small": {"max": 2, "pool": "h100"}}, "no pool 'h100'"),
     ],
 )
@@ -218,6 +217,52 @@ def test_a_scaled_tier_has_no_fixed_number_of_replicas_too() -> None:
     given = {"tiers": [{"name": "small", "engine": ENGINE, "replicas": 2}], "router": ROUTER}
     with pytest.raises(ValidationError, match="small: the tier has replicas"):
         MantaConfig.model_validate({**given, "autoscaling": {"tiers": {"small": {"max": 4}}}})
+
+
+def test_the_warm_pool_of_a_tier_is_beside_its_bounds() -> None:
+    found = scaled(small={"min": 1, "max": 2, "warm": 3}, large={"min": 0, "max": 2, "warm": 1})
+    small, large = (replicas_of(found, tier)["autoscaling_config"] for tier in found.tiers)
+    assert (small.min_replicas, small.max_replicas) == (4, 5)
+    assert (large.min_replicas, large.max_replicas) == (0, 3)  # at zero there is no warm pool
+    assert has_warm_pools(found)
+    assert not has_warm_pools(scaled(small={"max": 2}))
+
+
+def following(followers: dict[str, Any], **sections: Any) -> MantaConfig:
+    given = {"tiers": tiers("small"), "router": ROUTER, "autoscaling": {"followers": followers}}
+    return MantaConfig.model_validate({**given, **sections})
+
+
+def test_a_deployment_beside_the_tiers_is_scaled_between_its_bounds() -> None:
+    found = following({"Router": {"min": 2, "max": 6}}, state={"url": "redis://127.0.0.1:1"})
+    options = scaled_follower(found, "Router")
+    assert options is not None
+    assert (options["autoscaling_config"].min_replicas, options["autoscaling_config"].max_replicas) == (2, 6)
+    assert scaled_follower(found, "Embedder") is None
+    assert replica_bounds(found) == {}  # no tier can be pinned, but the decisions can be seen
+    assert replica_bounds(config(tiers("small"))) is None
+
+
+@pytest.mark.parametrize(
+    ("followers", "sections", "complaint"),
+    [
+        ({"Embedder": {}}, {}, "followers.Embedder: there is no such deployment; there are Router"),
+        ({"Embeder": {}}, {"embedder": {"model": "m"}}, "there are Router, Embedder"),
+        (
+            {"Embedder": {}},
+            {"embedder": {"model": "m", "replicas": 2}},
+            "followers.Embedder: the deployment has replicas",
+        ),
+        ({"Embedder": {}}, {"embedder": {"model": "m"}, "small_models": {}}, "there are Router, SmallModels"),
+        ({"Router": {"max": 2}}, {}, "followers.Router.max: 2 routers need state.url"),
+        ({"Router": {}}, {"ingress": {"replicas": 1}}, "followers.Router: the deployment has replicas"),
+    ],
+)
+def test_a_follower_that_cannot_be_scaled_is_refused_by_name(
+    followers: dict[str, Any], sections: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        following(followers, **sections)
 
 
 def test_dev_yaml_scales_nothing() -> None:

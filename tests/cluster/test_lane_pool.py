@@ -51,6 +51,20 @@ async def test_a_snapshot_adds_up_the_ready_replicas() -> None:
     await pool.close()
 
 
+async def test_a_warm_replica_gets_a_request_only_if_no_other_can_take_it() -> None:
+    pool, _ = await make_pool("a", "b")
+    pool.set_warm(frozenset("b"))
+    for number in range(8):
+        assert (await pool.acquire(request(f"r{number}"))).replica_id == "a"
+    assert pool.snapshot().replicas == frozenset("a")
+    assert (await pool.acquire(request("again"), avoid={"a"})).replica_id == "b"
+    pool.replicas_changed(["b"])
+    await settle()
+    assert (await pool.acquire(request("late"))).replica_id == "b"
+    assert pool.snapshot().replicas == frozenset("b")
+    await pool.close()
+
+
 async def test_the_context_length_is_the_shortest_and_outlives_its_replica() -> None:
     pool, _ = await make_pool("a", "b", context_lengths={"b": 64})
     assert pool.snapshot().context_length == 64

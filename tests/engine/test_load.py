@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from engine import GenerationRequest, SamplingParams
-from engine.api import LATENCY_BOUNDS_S, OverloadedError, Priority
-from engine.load import StepTimes, demand
+from engine.api import LATENCY_BOUNDS_S, DueWork, OverloadedError, Priority
+from engine.load import StepTimes, demand, due_work
 from engine.scheduler.step_plan import Load
 from tests.engine.conftest import MakeEngine
 from tests.engine.sequences import sequence
@@ -51,6 +51,27 @@ def test_demand_counts_what_is_not_computed_and_expects_the_usual_answers() -> N
     assert found.kv_demand_tokens == 160 + 3 * 20
     assert (found.batch_prompt_tokens, found.batch_sequences, found.batch_kv_tokens) == (5, 1, 30)
     assert demand([running], [], 1.0).kv_demand_tokens == 100 + 30  # no answer is known: the most that may come
+
+
+def test_batch_work_that_is_due_is_summed_by_the_time_that_is_left() -> None:
+    soon, sooner, later, begun, free, user = (sequence(str(name), [7] * 100, 30) for name in range(6))
+    for each, deadline in ((soon, 1050.0), (sooner, 1020.0), (later, 9000.0), (begun, 1050.0), (user, 1050.0)):
+        each.deadline = deadline
+    for each in (soon, sooner, later, begun, free):
+        each.priority = Priority.BATCH
+    soon.computed = 60
+    begun.tokens.append(7)
+    found = due_work([soon, begun], [sooner, later, free, user], uncached=0.5, output=20.0, now=1000.0)
+    assert found == (DueWork(20.0, 40 + 0.5 * 100, 2 * 20.0), DueWork(8000.0, 50.0, 20.0))
+
+
+def test_a_deadline_of_batch_work_is_in_the_load_of_an_engine(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    request = GenerationRequest("a", (1, 2, 3), PARAMS, priority=Priority.BATCH, deadline_s=600.0)
+    engine.add(request)
+    (due,) = engine.load().batch_due
+    assert 590.0 < due.left_s <= 600.0
+    assert (due.prompt_tokens, due.output_tokens) == (3.0, 5.0)
 
 
 def test_an_engine_counts_arrivals_refusals_and_answers_by_class(make_engine: MakeEngine) -> None:

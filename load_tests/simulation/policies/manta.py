@@ -107,4 +107,5 @@ class MantaPolicy:
             prefill_tokens_per_s=profile.prefill_tokens_s,
             decode_step_s=profile.decode_step_s(decoding, replica.kv_resident) if decoding else 0.0,
             decode_batch=decoding,
+            chunk_tokens=profile.chunk_tokens,
         )
