@@ -15,7 +15,8 @@ class DeltaStream:
 
     ``push`` and ``fail`` never block, so that a slow reader does not delay the other requests of its lane. ``finished``
     is True once the last delta was pushed or the stream has failed; the replica then has nothing left to do for it.
-    ``usage`` has the token counts in the last delta, also if that arrives after the stream has failed.
+    ``usage`` has the token counts in the last delta, also if that arrives after the stream has failed. ``began`` is
+    True once a delta was pushed.
     """
 
     def __init__(self, limit: int, wakeups: ReaderWakeups | None = None) -> None:
@@ -25,24 +26,28 @@ class DeltaStream:
         self._fault: BackendError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._begun: asyncio.Future[None] | None = None
+        self._waking = False  # a reader waits, and will be woken
+        self.began = False
         self.finished = False
         self.usage: Usage | None = None
 
     def push(self, delta: Delta) -> bool:
         """Adds a delta to the buffer. Returns True, unless the buffer overflows.
 
-        If it overflows, returns False. The stream then fails with SlowReaderError, and the caller should abort the
-        request. Deltas after the end are ignored, except for the token counts in the last one, which follows the abort.
+        If it overflows, returns False; what arrives while the reader waits to be woken does not count. The stream then
+        fails with SlowReaderError, and the caller should abort the request. Deltas after the end are ignored, except
+        for the token counts in the last one, which follows the abort.
         """
         if self.finished:
             self.usage = self.usage or delta.usage
             return True
         self._buffer.append(delta)
+        self.began = True
         self.finished = delta.last
         self.usage = delta.usage
         self._begin()
         self._wake()
-        if len(self._buffer) > self._limit and not self.finished:
+        if len(self._buffer) > self._limit and not (self.finished or self._waking):
             self.fail(SlowReaderError(f"The client did not read for {self._limit} tokens; the request was ended."))
             return False
         return True
@@ -76,6 +81,7 @@ class DeltaStream:
                 await self._waiter
             finally:
                 self._waiter = None
+                self._waking = False
         taken, self._buffer = self._buffer, []
         return taken
 
@@ -87,5 +93,5 @@ class DeltaStream:
 
     def _wake(self) -> None:
         if self._waiter is not None:
-            self._wakeups.wake(self._waiter)
-            self._waiter = None
+            waiter, self._waiter, self._waking = self._waiter, None, True
+            self._wakeups.wake(waiter)

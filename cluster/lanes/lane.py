@@ -94,6 +94,12 @@ def _detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return asyncio.get_running_loop().create_task(work, context=Context())
 
 
+def _retrieve(submission: asyncio.Task[Record | None]) -> None:
+    """Retrieves the error of a submission whose answer has come without its reply, so that asyncio does not log it."""
+    if not submission.cancelled():
+        submission.exception()
+
+
 def router_error(refusal: EngineError | VersionMismatchError, replica_id: str) -> Exception:
     """Returns (does not raise) the error that the router raises for a replica's refusal.
 
@@ -246,15 +252,13 @@ class Lane:
         and ``on_usage`` is then called as in ``TierBackend.generate``, which explains ``account`` too. Raises
         RequestError, a ReplicaError with this replica's id and the version of its model, or SlowReaderError.
         """
-        packed = pack_request(request, account)
+        packed, at_once = pack_request(request, account), validated_at_once(request)
         limit = self._buffer_limit * request.sampling.choices
         stream = self._streams[request.request_id] = DeltaStream(limit, self._wakeups)
         if self.state is LaneState.CLOSED:
             words = "The replica closed its lane before the request was sent."
             stream.fail(ReplicaUnreachableError(words, self.replica_id, self._version))
-        submission = _detached(
-            self._client.submit(self.replica_id, self.lane_id, packed, validated_at_once=validated_at_once(request))
-        )
+        submission = _detached(self._client.submit(self.replica_id, self.lane_id, packed, validated_at_once=at_once))
         refused = False
         try:
             # Cancelling this wait does not cancel the submission, which only an abort can undo once it was sent. A
@@ -262,7 +266,7 @@ class Lane:
             # the stream fails with it.
             ends: set[asyncio.Future[Any]] = {submission, stream.begun()}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            refusal = submission.result() if submission.done() else None
+            refusal = submission.result() if submission.done() and not stream.began else None
             if refusal is not None:
                 stream.finished = refused = True
                 raise router_error(unpack_refusal(refusal), self.replica_id)
@@ -285,12 +289,15 @@ class Lane:
             self.placed.end(request.request_id)
             if on_usage is not None and not refused:
                 self._settle(request.request_id, stream, on_usage)
-            if not stream.finished:
+            if stream.began and not stream.finished:  # the replica has the request, whatever becomes of its reply
+                submission.add_done_callback(_retrieve)
+                self._abort(request.request_id)
+            elif not stream.finished:
                 self._spawn(self._abort_after(submission, request.request_id))
             elif not submission.done():
                 submission.cancel()
-            elif not submission.cancelled():
-                submission.exception()  # retrieved, so that asyncio does not log it: the answer has come without it
+            else:
+                _retrieve(submission)
             self._close_if_drained()
 
     def _settle(self, request_id: str, stream: DeltaStream, on_usage: OnUsage) -> None:

@@ -69,6 +69,7 @@ class ServeReplicaClient:
     ) -> Sequence[Record | None]:
         """Submits requests in one call, which costs as much as one for a single request."""
         replica_id, lane_id = replica_and_lane
+        self._check_running(replica_id)  # again, since this is another turn
         if len(requests) == 1:
             return [await self._submit(replica_id, lane_id, requests[0])]
         try:

@@ -169,6 +169,7 @@ class TierReplica:
                 replies.append(await self.submit(lane_id, each, replica_id=replica_id))
             except Exception as error:  # noqa: BLE001 whatever it is, the caller raises it for this request
                 replies.append(pack_fault(error))
+            await asyncio.sleep(0)  # lets the lanes send what the engine has made meanwhile
         return replies
 
     async def abort(self, lane_id: str, request_ids: Sequence[str], *, replica_id: str) -> None:

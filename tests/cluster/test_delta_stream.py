@@ -57,3 +57,13 @@ async def test_the_counts_of_a_reader_given_up_come_with_its_last_delta() -> Non
     for each in (delta("x"), delta("x"), delta("", last=True)):
         stream.push(each)
     assert stream.usage == Usage(1, 1, 0)
+
+
+async def test_what_arrives_while_the_reader_waits_to_be_woken_is_no_overflow() -> None:
+    stream = DeltaStream(1)
+    reader = asyncio.ensure_future(stream.take())
+    await asyncio.sleep(0)
+    assert all(stream.push(Delta("q", (1,), text)) for text in "abc")
+    assert [delta.text for delta in await reader] == ["a", "b", "c"]
+    assert stream.push(Delta("q", (1,), "d"))
+    assert not stream.push(Delta("q", (1,), "e")), "now it reads too slowly"

@@ -439,6 +439,35 @@ async def test_an_answer_that_comes_before_the_reply_to_its_submission_is_read_a
     await lane.close()
 
 
+async def test_a_reader_that_leaves_a_begun_answer_has_it_aborted_before_the_reply_to_its_submission() -> None:
+    class LateReply(LocalClient):
+        async def submit(
+            self, replica_id: str, lane_id: str, request: Record, *, validated_at_once: bool = False
+        ) -> Record | None:
+            await super().submit(replica_id, lane_id, request)
+            await asyncio.Event().wait()
+            return None
+
+    replica = LocalReplica()
+    client = LateReply({"r1": replica})
+    lane = Lane(client, "r1", buffer_limit=10, on_change=lambda: None, on_orphans=lambda _: None)
+    lane.start()
+    await settle()
+    counts: list[Usage | None] = []
+    answer = lane.generate(request("q"), counts.append)
+    reader = asyncio.ensure_future(first(answer))
+    await settle()
+    replica.engine.step()
+    await asyncio.wait_for(reader, timeout=5)
+    await answer.aclose()
+    await settle()
+    assert client.aborts == [["q"]]
+    replica.engine.step()
+    await settle()
+    assert counts == [Usage(1, 1, 0)]
+    await lane.close()
+
+
 async def test_a_submission_that_breaks_leaves_no_claim() -> None:
     replica = LocalReplica()
     lane, _ = await open_lane(replica)

@@ -12,7 +12,10 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.lanes.replica_directory import ReplicaDirectory
 from cluster.lanes.serve_replica_client import ServeReplicaClient
+from cluster.lanes.submission_batches import MAX_BATCH
 from router.ports.tier_backend import ReplicaLostError
+
+NAMES: Any = ["a", "b"]
 
 
 class Handle:
@@ -148,4 +151,40 @@ async def test_a_caller_that_leaves_takes_no_other_request_of_its_batch_along() 
     calls[0].cancel()
     assert await calls[1] is None
     assert replica.seen == [("submit_all", ["a", "b"])], "a request that was sent can only be aborted"
+    await items.aclose()
+
+
+async def test_a_call_that_nobody_waits_for_any_more_is_cancelled() -> None:
+    replica, client, items = await connected(["submit_all"])
+    held = asyncio.Event()
+    begun: list[str] = []
+    ended: list[str] = []
+
+    async def hold(method: str, sent: Any) -> None:
+        begun.append(sent)
+        try:
+            await held.wait()
+        finally:
+            ended.append(sent)
+
+    replica._answer = hold  # type: ignore[method-assign]
+    for turns in range(4):
+        calls = [asyncio.ensure_future(client.submit("r", "lane", each, validated_at_once=True)) for each in NAMES]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        for _ in range(3):
+            await asyncio.sleep(0)
+    assert begun
+    assert ended == begun
+    assert client._batches._collecting == {}
+    await items.aclose()
+
+
+async def test_a_batch_has_a_largest_size() -> None:
+    replica, client, items = await connected(["submit_all"])
+    await submit(client, *(f"{number}" for number in range(2 * MAX_BATCH + 1)))
+    assert [len(sent) if method == "submit_all" else 1 for method, sent in replica.seen] == [MAX_BATCH, MAX_BATCH, 1]
     await items.aclose()
