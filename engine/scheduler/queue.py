@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count, takewhile
 
@@ -100,6 +100,10 @@ class WaitingQueue:
     def requests(self) -> int:
         """Number of waiting requests, preempted ones included. Further choices and beams of a request do not count."""
         return self._length - self._branches.total()
+
+    def has_others(self, tenants: Collection[str]) -> bool:
+        """Returns whether a sequence of a tenant waits that is not one of ``tenants``."""
+        return any(tenant not in tenants for _, tenant, _ in self._lines)
 
     def by_line(self) -> dict[Line, int]:
         """Returns the number of waiting requests by priority class and tenant, without zeros."""

@@ -31,13 +31,14 @@ from engine.scheduler.queue_limit import QueueState
 from engine.scheduler.step_plan import Chunk, Load, Plan
 from engine.sequence import Sequence, Status
 
-FLOOD_TOKENS, FLOOD_SEQUENCES = 12, 8
-"""The part of a step's tokens that prompts of tenants with surplus sequences may have, and the part of the running
-sequences that they leave free, as divisors: another tenant's request finds a place, and waits for a short step."""
+FLOOD_TOKENS, FLOOD_SEQUENCES = 4, 8
+"""The part of a step's tokens that prompts of tenants with surplus may have, and the part of the running sequences that
+they leave free, as divisors: another tenant's request finds a place, and waits for a short step. The steps are not so
+short that their fixed time takes most of the prefill rate: a queue that grew for that would be surplus for ever."""
 BESIDE = 8
 """By how much that part of the tokens is smaller in a step that has prompts of other tenants, as a divisor."""
 SHARED_S = 10.0
-"""Seconds after the last sequence of another tenant for which the limits on tenants with surplus apply."""
+"""Seconds after the last sequence of another tenant for which the limits on surplus sequences apply."""
 MAX_SCORED_TOKENS = 64  # most tokens of a prompt in one step if log probabilities of the prompt are wanted
 
 
@@ -47,20 +48,22 @@ class _StepBudget:
 
     tokens: int
     long: int  # tokens left for prompts that take more than one step
-    flood: int  # most tokens for prompts of tenants that have surplus sequences
+    flood: int  # most tokens for prompts of tenants with surplus
+    others_wait: bool = False  # for the first chunk of their prompts
     chunks: list[Chunk] = field(default_factory=list)  # planned so far
     load: list[int] = field(default_factory=lambda: [0, 0])  # tokens planned for short, and for long prompts
-    flooded: int = 0  # tokens planned for prompts of tenants that have surplus sequences
+    flooded: int = 0  # tokens planned for prompts of tenants with surplus
 
     @property
     def for_floods(self) -> int:
-        """The number of tokens that prompts of tenants with surplus sequences may still have. They have few in a step
-        that has a prompt of another tenant, which would wait for them."""
-        most = self.flood if sum(self.load) == self.flooded else max(1, self.flood // BESIDE)
+        """The number of tokens that prompts of tenants with surplus may still have. They have few in a step that has
+        another prompt, or may get one, which would wait for them."""
+        alone = sum(self.load) == self.flooded and not self.others_wait
+        most = self.flood if alone else max(1, self.flood // BESIDE)
         return most - self.flooded
 
     def take(self, sequence: Sequence, most: int, floods: bool) -> bool:
-        """Plans a chunk of up to ``most`` pending tokens of the sequence. ``floods``: its tenant has surplus sequences.
+        """Plans a chunk of up to ``most`` pending tokens of the sequence. ``floods``: the limits on surplus apply.
         Returns False if the budget has no token left for it."""
         length = min(sequence.pending, most, self.tokens, self.long if sequence.chunked else self.tokens)
         if floods:
@@ -94,7 +97,7 @@ class Scheduler:
         self.relegations = 0
         self._surplus: Counter[str] = Counter()  # live surplus sequences, by tenant
         self._others_at = float("-inf")  # instant at which a tenant without surplus had a sequence last
-        self._limits_floods = False  # whether prompts of tenants with surplus are limited in the present step
+        self._limits_floods = False  # whether surplus sequences are limited in the present step
         self._prefilling: list[Sequence] = []  # running sequences that were not decoding in the last plan
         self._copies: list[BlockCopy] = []  # block copies of forks, which the next step makes first
         self._admission_rate = AdmissionRate()
@@ -185,12 +188,13 @@ class Scheduler:
             tokens,
             tokens if not watched else min(tokens, self._long_tokens(len(decodes))),
             max(1, self.limits.batch_tokens // FLOOD_TOKENS),
+            self._limits_floods and self.waiting.has_others(self._surplus),
         )
         self._prefilling = []
         prompts = [one for one in self.running if _in_prefill(one)] if len(decodes) < len(self.running) else []
-        self._prefill(budget, [one for one in prompts if not self._floods(one)])
+        self._prefill(budget, [one for one in prompts if not self._running_flood(one)])
+        self._prefill(budget, [one for one in prompts if self._running_flood(one)])
         started, failed = ([], []) if preempted else self._start(now, budget)
-        self._prefill(budget, [one for one in prompts if self._floods(one)])
         self._charge(decodes, budget.chunks)
         chunks = (*decodes, *budget.chunks)
         short, long = budget.load
@@ -263,7 +267,9 @@ class Scheduler:
         """Preempts running sequences so that the first waiting one can be admitted, if it may. Returns them."""
         if not self.running or not self.waiting:
             return []
-        candidate = next(self.waiting.candidates(now))
+        candidate = next((one for one in self.waiting.candidates(now) if self._has_place(one, now)), None)
+        if candidate is None:
+            return []
         victims = displace(
             candidate,
             now,
@@ -346,7 +352,7 @@ class Scheduler:
             # Neither None, since its blocks are allocated, nor copies, since only forks share a block that is not full.
             if self.cache.prepare(sequence) != []:
                 raise KVIntegrityError(f"{sequence.request_id}: blocks that were allocated for a prompt are missing")
-            budget.take(sequence, self._most(sequence), self._floods(sequence))
+            budget.take(sequence, self._most(sequence), self._running_flood(sequence))
 
     def _start(self, now: float, budget: _StepBudget) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
         """Admits waiting sequences. Returns those admitted for the first time, and those that raised an error, with the
@@ -358,7 +364,8 @@ class Scheduler:
         for sequence in self.waiting.candidates(now) if self.waiting else ():
             if budget.tokens < 1 or len(self.running) >= self.limits.sequences:
                 break
-            if self._floods(sequence) and not self._flood_fits(budget):
+            floods = self._floods(sequence, now)
+            if floods and not (self._has_place(sequence, now) and self._has_tokens(budget)):
                 continue
             try:
                 if self._too_many_long(sequence, budget) or self._overdrawn(sequence, passed):
@@ -376,7 +383,7 @@ class Scheduler:
             if sequence.cached_tokens is None:
                 first.append(sequence)
             self._run(sequence, now)
-            budget.take(sequence, self._most(sequence), self._floods(sequence))
+            budget.take(sequence, self._most(sequence), floods)
             starts += 1
             for other in passed:
                 other.overtaken += 1
@@ -392,17 +399,33 @@ class Scheduler:
             min(self.limits.prefill_chunk, MAX_SCORED_TOKENS) if sequence.scores_prompt else self.limits.prefill_chunk
         )
 
-    def _floods(self, sequence: Sequence) -> bool:
-        """Returns whether the tenant of a sequence has surplus sequences, this one or others, and has to leave room for
-        other tenants."""
-        return self._limits_floods and sequence.tenant in self._surplus
+    def _floods(self, sequence: Sequence, now: float) -> bool:
+        """Returns whether the tenant of a waiting sequence has surplus, and the sequence has to leave room for other
+        tenants. One that has waited for long has not: it has risen by a class, or from surplus to a usual one."""
+        return self._limits_floods and self._in_flood(sequence, level(sequence, now, self.limits.ageing_s))
 
-    def _flood_fits(self, budget: _StepBudget) -> bool:
-        """Returns whether a sequence of a tenant that has surplus may be admitted: places for others stay free, and
-        prompts of such tenants that are in prefill leave it a part of the step."""
-        most = self.limits.sequences - self.limits.sequences // FLOOD_SEQUENCES
-        owed = sum(one.pending for one in self.running if _in_prefill(one) and self._floods(one))
-        return len(self.running) < most and budget.for_floods > owed - budget.flooded
+    def _running_flood(self, sequence: Sequence) -> bool:
+        """Returns as ``_floods`` for a running sequence, whose level is that of its admission."""
+        return self._limits_floods and self._in_flood(sequence, sequence.level)
+
+    def _in_flood(self, sequence: Sequence, reached: int) -> bool:
+        if sequence.surplus:
+            return reached > Priority.BATCH
+        return sequence.tenant in self._surplus and reached >= sequence.rank
+
+    def _has_place(self, sequence: Sequence, now: float) -> bool:
+        """Returns whether a waiting sequence may be admitted, as far as places go. Surplus ones leave a part free, and
+        where others have taken the rest may have as many themselves."""
+        if not self._floods(sequence, now):
+            return True
+        part = self.limits.sequences // FLOOD_SEQUENCES
+        free = self.limits.sequences - len(self.running)
+        return free > part or sum(map(self._running_flood, self.running)) < part
+
+    def _has_tokens(self, budget: _StepBudget) -> bool:
+        """Returns whether surplus prompts that are in prefill leave tokens of the step for another one."""
+        owed = sum(one.pending for one in self.running if _in_prefill(one) and self._running_flood(one))
+        return budget.for_floods > owed - budget.flooded
 
     def _too_many_long(self, sequence: Sequence, budget: _StepBudget | None = None) -> bool:
         """Returns whether a prompt takes several steps and has to wait for others that do."""
@@ -411,9 +434,11 @@ class Scheduler:
         missing = len(sequence.tokens) * (1.0 - self.cache.cached_share(sequence))
         if missing <= self.limits.prefill_chunk:
             return False
-        floods = self._floods(sequence)
         busy = sum(
-            one.chunked and not one.decoding and not one.held and (floods or not self._floods(one))
+            one.chunked
+            and not one.decoding
+            and not one.held
+            and (sequence.tenant in self._surplus or not self._running_flood(one))
             for one in self.running
         )
         return busy >= self.limits.partial_prefills or (budget is not None and budget.long < 1)

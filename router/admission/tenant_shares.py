@@ -18,6 +18,8 @@ FLOOD = 2.0
 """How many times its share a tenant asks for, at least, before any of its requests is surplus."""
 DISCOUNT_S = 0.25
 """Seconds between two times at which what was recorded is discounted, since that takes time for each tenant."""
+REFUSED = 0.05
+"""The part of what a tenant asks for that is refused, from which on the tier has too little for it."""
 CROWD = 8
 """Waiting requests of a tenant from which on it is in the way of others, even if none of its requests was refused."""
 
@@ -69,7 +71,11 @@ class TenantShares:
         """Returns whether a tenant asks for several times its share, while another one asks for less than its own.
         ``waiting`` of its requests wait for their first token."""
         own = self._tenants.get(tenant)
-        if own is None or own.asked < FLOOD * self._share or not (own.refused or waiting >= CROWD):
+        if (
+            own is None
+            or own.asked < FLOOD * self._share
+            or not (own.refused > REFUSED * own.asked or waiting >= CROWD)
+        ):
             return False
         return any(other.asked <= self._share for other in self._tenants.values() if other is not own)
 

@@ -56,13 +56,15 @@ def test_its_prompts_leave_steps_short_while_other_tenants_are_about() -> None:
     subject.add(sequence("within", [8] * 40, tenant="noisy"))
     plan = subject.schedule(1.0)
     finish_step(subject, plan)
-    assert sum(chunk.length for chunk in plan.chunks if chunk.sequence.tenant == "noisy") == 10
+    lengths = {chunk.sequence.request_id: chunk.length for chunk in plan.chunks}
+    assert sum(chunk.length for chunk in plan.chunks if chunk.sequence.tenant == "noisy") == 30
+    assert "within" in lengths
 
     subject.add(sequence("more", [5] * 50, tenant="other"))
     plan = subject.schedule(2.0)
     lengths = {chunk.sequence.request_id: chunk.length for chunk in plan.chunks}
     assert lengths["more"] == 50, "all of it at once"
-    assert sum(chunk.length for chunk in plan.chunks if chunk.sequence.tenant == "noisy") == 1
+    assert sum(chunk.length for chunk in plan.chunks if chunk.sequence.tenant == "noisy") == 3
 
 
 def test_it_has_whole_steps_when_no_one_else_was_there_for_a_while() -> None:
@@ -72,7 +74,7 @@ def test_it_has_whole_steps_when_no_one_else_was_there_for_a_while() -> None:
     for number in range(4):
         subject.add(surplus(f"surplus {number}", 40))
 
-    assert subject.schedule(1.0).tokens == 10
+    assert subject.schedule(1.0).tokens == 30
     assert subject.schedule(SHARED_S + 1.0).tokens > 100
 
 
@@ -116,3 +118,26 @@ def test_a_higher_class_waits_a_part_of_its_time_before_it_displaces(
     names = step(subject, now)
 
     assert (held.status is Status.WAITING) == displaced == ("new" in names)
+
+
+@pytest.mark.parametrize("surplus_too", [False, True])
+def test_requests_of_a_tenant_with_surplus_start_while_others_keep_all_places_taken(surplus_too: bool) -> None:
+    """Those within its share in their turn, and surplus when it has aged into the usual classes."""
+    subject = scheduler(blocks=2000, batch_tokens=256, sequences=16, ageing_s=10.0)
+    for number in range(3):
+        subject.add(surplus(f"surplus {number}", 8, max_tokens=8))
+    subject.add(sequence("within", [9] * 8, max_tokens=8, tenant="noisy", priority=HIGH))
+    started: dict[str, float] = {}
+    live: dict[int, Sequence] = {}
+    for now in range(80):
+        for place in range(20):
+            if place not in live or live[place].status is Status.ENDED:
+                name = f"other {place} {now}"
+                live[place] = sequence(name, [place + 1] * 8, max_tokens=8, tenant=f"t{place}", arrived=float(now))
+                subject.add(live[place])
+        for name in step(subject, float(now)):
+            started.setdefault(name, now)
+
+    assert started["within"] < 10
+    assert not surplus_too or all(started[f"surplus {number}"] <= 60 for number in range(3))
+    assert not subject.preemptions

@@ -84,3 +84,13 @@ def test_a_flood_that_has_ended_is_forgotten() -> None:
         tier.second(second, {"quiet": 1, "noisy": 1})
 
     assert not any(tier.marked["noisy"][-5:])
+
+
+def test_a_single_refusal_is_no_reason_for_ever() -> None:
+    tier = Tier()
+    tier.shares.asked("busy", 1000, 0.0)
+    tier.shares.decided("busy", 1000, admitted=False, surplus=False)
+    for second in range(1, 200):
+        tier.second(second, {"busy": 3, **{f"other {number}": 1 for number in range(6)}})
+
+    assert not any(tier.marked["busy"][-100:])
