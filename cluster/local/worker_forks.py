@@ -63,6 +63,39 @@ def import_all(names: Sequence[str]) -> None:
             print(f"worker_forks: {name} is left to workers: {type(error).__name__}: {error}", flush=True)
 
 
+def keep_random_ids_apart() -> None:
+    """Has classes of actors take their ids from the kernel. Ray's own generator of ids is seeded at its first use,
+    which would be the import of such a class: all forks would then draw the same ids for objects, tasks and actors."""
+    from ray import actor
+
+    class KernelRandom(actor.ActorClassID):
+        @classmethod
+        def from_random(cls) -> Any:
+            return actor.ActorClassID(os.urandom(actor.ActorClassID.size()))
+
+    actor.ActorClassID = KernelRandom  # type: ignore[misc]
+
+
+def forks_draw_different_ids() -> bool:
+    """Returns whether Ray's generator of ids has no seed yet, so that each fork gets one of its own."""
+    return _id_of_a_fork() != _id_of_a_fork()
+
+
+def _id_of_a_fork() -> bytes:
+    from ray import ObjectRef
+
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, ObjectRef.from_random().binary())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        drawn = pipe.read()
+    os.waitpid(child, 0)
+    return drawn
+
+
 def listen(path: Path) -> socket.socket:
     """Returns a socket that listens at ``path``; others see the file when it does. Raises OSError."""
     server = socket.socket(socket.AF_UNIX)
@@ -166,10 +199,14 @@ def become(order: Order) -> None:
 def main(path: Path) -> None:
     """Imports, listens at ``path`` and forks workers. Returns when the raylet has ended; in a worker, when it ends.
 
-    Raises OSError if the raylet has ended before, or nothing can listen at ``path``."""
+    Raises OSError if the raylet has ended before, or nothing can listen at ``path``, and RuntimeError if forks would
+    draw the same random ids."""
     watch = os.pidfd_open(int(os.environ["RAY_RAYLET_PID"]))  # before workers find the socket
     os.environ.pop("LD_PRELOAD", None)  # is loaded into this process, and so into its forks; not into what they start
+    keep_random_ids_apart()
     import_all(MODULES)
+    if not forks_draw_different_ids():
+        raise RuntimeError("a module draws random ids of Ray when it is imported")
     gc.collect()
     gc.freeze()  # else the first collection of each worker writes to every object, and shares nothing after it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for the workers

@@ -34,6 +34,9 @@ told = {
     "parent": os.getppid(), "torch": "torch" in sys.modules, "preload": os.environ.get("LD_PRELOAD"),
     "own_group": os.getpgid(0) == os.getpid(),
 }
+if told["torch"]:
+    import ray
+    told["drawn"] = ray.ObjectRef.from_random().hex()
 print(json.dumps(told), flush=True)
 """
 
@@ -152,6 +155,12 @@ def test_workers_are_forks_of_one_process_that_has_imported_what_they_need(servi
     server = psutil.Process(one["parent"])
     assert server.num_threads() == 1
     assert "slow_timers.so" in Path(f"/proc/{server.pid}/maps").read_text()
+
+
+def test_no_two_workers_draw_the_same_ids_for_their_objects(service: Service) -> None:
+    drawn = [service.start_worker(mark)["drawn"] for mark in ("l", "m", "n")]
+
+    assert len(set(drawn)) == 3
 
 
 def test_when_the_process_has_died_the_next_worker_starts_another(service: Service) -> None:
