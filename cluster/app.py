@@ -184,13 +184,16 @@ def has_warm_pools(config: MantaConfig) -> bool:
 
 def replicas_of(config: MantaConfig, tier: TierConfig) -> dict[str, Any]:
     """Returns the options of a tier's Serve deployment for the number of its replicas: ``num_replicas`` or
-    ``autoscaling_config``."""
+    ``autoscaling_config``.
+
+    The warm pool is not in Serve's minimum: where the GPUs do not suffice for it, the policy asks for fewer, and Serve
+    would raise that to its minimum again.
+    """
     scaling = config.autoscaling
     if scaling is None or tier.name not in scaling.tiers:
         return {"num_replicas": tier.replicas}
     bounds = scaling.tiers[tier.name]
-    least = bounds.min + bounds.warm if bounds.min else 0
-    return scaled_between(config, scaling, least, bounds.max + bounds.warm)
+    return scaled_between(config, scaling, bounds.min, bounds.max + bounds.warm)
 
 
 def scaled_follower(config: MantaConfig, name: str) -> dict[str, Any] | None:

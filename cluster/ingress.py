@@ -128,7 +128,7 @@ class Router:
         self._embedder = embedder
         self._cache = cache
         self._scaled_tiers = scaled_tiers
-        self._busy = BusyCounter()
+        self._busy = BusyCounter()  # replaced once the application is built, which is no work of a request
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
@@ -177,6 +177,7 @@ class Router:
         if self._warm_pools:
             warm = WarmReplicaStore(serve.get_replica_context().app_name)
             app = with_task(app, partial(follow_warm_replicas, warm, backend.set_warm))
+        self._busy = BusyCounter()
         return with_task(
             with_counted_requests(without_root_path(with_logged_request(without_request_id(app))), self._busy),
             partial(publish_until_end, depends, summed, tracer, sent),

@@ -398,11 +398,13 @@ class ClassLoad:
 
 @dataclass(frozen=True, slots=True)
 class DueWork:
-    """The work of the class BATCH whose first tokens are due ``left_s`` seconds from now, or somewhat later."""
+    """The work of the class BATCH whose first tokens are due ``left_s`` seconds from now, or somewhat later: the last
+    ones ``latest_left_s`` seconds from now."""
 
     left_s: float
     prompt_tokens: float = 0.0  # not yet computed
     output_tokens: float = 0.0  # expected
+    latest_left_s: float = 0.0  # 0: unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,20 +65,24 @@ def demand(
 def due_work(
     running: Iterable[Sequence], waiting: Iterable[Sequence], uncached: float, output: float | None, now: float
 ) -> tuple[DueWork, ...]:
-    """Returns the work of the class BATCH that has no first token yet and a deadline for it, earliest first. ``now`` is
-    the instant by the clock of ``Sequence.deadline``; the other arguments are as in ``demand``."""
+    """Returns the work of the class BATCH that has no first token yet and a deadline for it that has not passed,
+    earliest first. ``now`` is the instant by the clock of ``Sequence.deadline``; the other arguments are as in
+    ``demand``."""
     sums: dict[int, DueWork] = {}
     for sequences, share in ((running, 1.0), (waiting, uncached)):
         for sequence in sequences:
             if sequence.priority is not Priority.BATCH or sequence.deadline is None or sequence.generated:
                 continue
-            left_s = max(0.0, sequence.deadline - now)
+            left_s = sequence.deadline - now
+            if left_s <= 0:
+                continue  # the engine ends what is late
             place = bisect(DUE_BOUNDS_S, left_s)
             before = sums.get(place, DueWork(left_s))
             sums[place] = DueWork(
                 min(left_s, before.left_s),
                 before.prompt_tokens + share * max(0, sequence.prompt_length - sequence.computed),
                 before.output_tokens + _expected_output(sequence, output),
+                max(left_s, before.latest_left_s),
             )
     return tuple(sums[place] for place in sorted(sums))
 

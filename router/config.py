@@ -180,7 +180,8 @@ class JwtConfig(Settings):
     """The claim with the role. A token without it has the role ``user``."""
     rights_claim: str = Field("manta_rights", min_length=1)
     """The claim with an object of ``tiers``, ``models``, ``tools`` and ``endpoints``, lists of what the token allows,
-    and ``spill``. A token without it allows all."""
+    and ``spill``, which narrows what the settings of the tenant allow, or ``router.admission.spill``. A token without
+    it allows all."""
     admins: bool = False
     """Whether a token may have the role ``admin``. Off by default: the issuer's claims are then no way into /admin."""
 

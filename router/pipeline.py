@@ -18,7 +18,7 @@ from router.answer_source import AnswerSource
 from router.cache.answer_cache import AnswerCache, CacheStatus, Found
 from router.cache.cache_control import controlled
 from router.cache.cache_key import CacheScope
-from router.config import RouterConfig
+from router.config import RouterConfig, Spill
 from router.embedding_request import EMBEDDINGS, EmbeddingAccepted, EmbeddingRequest, EmbeddingResult
 from router.embeddings.embedding import check_embedding, embedded, embedding, embedding_models, priced_request
 from router.endpoint_protocol import Endpoint
@@ -303,8 +303,7 @@ class Pipeline:
         """
         tenant, tier = principal.tenant, route.tier
         expected = self._limiter.expected(tenant, tier, request, _context_length(loads, tier))
-        own = self._config.tenants.get(tenant)
-        allowed = allowed_spill(None if own is None else own.spill, principal.spill, self._config.admission.spill)
+        allowed = self._allowed_spill(principal)
         facts = RequestFacts(
             tenant,
             request.priority,
@@ -320,6 +319,16 @@ class Pipeline:
         if facts.spill != "none":
             order = [each for each in order if each == tier or self._affordable(request, each)]
         return self._admission.enter(facts, tier, order, loads, call.request_id, cacheable=cacheable)
+
+    def _allowed_spill(self, principal: Principal) -> Spill:
+        """Returns the directions in which the requests of ``principal`` may spill."""
+        own = self._config.tenants.get(principal.tenant)
+        return allowed_spill(
+            None if own is None else own.spill,
+            principal.spill,
+            self._config.admission.spill,
+            only_narrows=principal.narrows_spill,
+        )
 
     def _placed(self, request: InferenceRequest, route: Route, place: Place) -> tuple[InferenceRequest, Route]:
         """Returns the request as the tier of its place gets it."""

@@ -15,7 +15,8 @@ class Principal:
     ``key_id`` identifies the key without revealing it; for a JWT it is ``jwt:`` and the subject. ``tiers``, ``models``,
     ``tools`` and ``endpoints`` are those that it may use; None: all. ``chooses_feature``: a request may name its
     feature itself. ``spill`` is where its requests may go that their tier would refuse; None: as its tenant's settings
-    say.
+    say. ``narrows_spill``: where those say nothing, ``spill`` only narrows ``router.admission.spill``, as that of a
+    token does.
     """
 
     tenant: str
@@ -30,4 +31,5 @@ class Principal:
     endpoints: frozenset[str] | None = None
     chooses_feature: bool = False
     spill: Spill | None = None
+    narrows_spill: bool = False
     limits: LimitsConfig = field(default_factory=LimitsConfig)  # of the key; those of the tenant are in the config

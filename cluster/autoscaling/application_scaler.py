@@ -112,13 +112,14 @@ class ApplicationScaler:
         return tier
 
     def _warm(self, view: TierView) -> int:
-        """Returns the replicas of the warm pool that ``view.target`` includes: those of the last decision, and without
-        one, after a restart of the controller, those of the settings."""
+        """Returns the replicas of the warm pool that ``view.target`` includes: those of the last decision. Without one,
+        after a restart of the controller, those of the settings, as far as they are beyond the minimum, which is what
+        Serve starts with."""
         decision = None if self._state.decisions is None else self._state.decisions.tiers.get(view.name)
         if decision is not None:
             return decision.warm
         settings = self._config.tiers.get(view.name)
-        return settings.warm if settings is not None and view.target else 0
+        return 0 if settings is None else min(settings.warm, max(0, view.target - settings.min))
 
     def _follower(self, view: TierView, at_s: float) -> FollowerSnapshot:
         memory = self._followers.get(view.name, FollowerMemory())

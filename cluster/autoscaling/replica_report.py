@@ -152,7 +152,7 @@ def _counters(numbers: Mapping[str, float], priority: Priority) -> ClassCounters
 
 def _due(numbers: Mapping[str, float]) -> tuple[DueWork, ...]:
     places = takewhile(lambda place: f"due.{place}.{DUE[0]}" in numbers, count())
-    return tuple(DueWork(*(numbers[f"due.{place}.{name}"] for name in DUE)) for place in places)
+    return tuple(DueWork(*(numbers.get(f"due.{place}.{name}", 0.0) for name in DUE)) for place in places)
 
 
 def _bucket_numbers(name: str, counts: Buckets) -> dict[str, float]:

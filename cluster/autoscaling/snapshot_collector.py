@@ -22,7 +22,7 @@ from cluster.autoscaling.snapshot import (
     WaitingRoom,
 )
 from cluster.autoscaling.warm_pool import warm_ids
-from engine.api import Priority
+from engine.api import DueWork, Priority
 
 COLD_STARTS = 5
 """Cold starts that are remembered. Their median counts."""
@@ -207,14 +207,25 @@ def _snapshot(memory: TierMemory, view: TierView, at_s: float, gpus: float) -> T
 
 
 def _batch_work(reported: Iterable[_Known], at_s: float) -> tuple[BatchWork, ...]:
-    """Returns the batch work that can still be done in time. Engines end what is late."""
+    """Returns the batch work that can still be done in time. Engines end what is late.
+
+    Of work that was summed up, the earliest deadline counts. Once that has passed, and until the next report tells what
+    is left, all of it is due by the latest.
+    """
     work = (
-        BatchWork(each.observed_at_s + due.left_s, due.prompt_tokens, due.output_tokens)
+        BatchWork(deadline_at_s, due.prompt_tokens, due.output_tokens)
         for each in reported
         if each.report is not None
         for due in each.report.due
+        if (deadline_at_s := _next_deadline_s(due, each.observed_at_s, at_s)) is not None
     )
-    return tuple(each for each in work if each.deadline_at_s > at_s)
+    return tuple(work)
+
+
+def _next_deadline_s(due: DueWork, observed_at_s: float, at_s: float) -> float | None:
+    """Returns the earliest deadline of ``due``, or the latest if that has passed; None if both have."""
+    deadlines = (observed_at_s + due.left_s, observed_at_s + due.latest_left_s)
+    return next((each for each in deadlines if each > at_s), None)
 
 
 def _cold_start_s(memory: TierMemory) -> float:

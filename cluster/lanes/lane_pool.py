@@ -14,7 +14,7 @@ from cluster.lanes.prompt_size import PromptSize
 from cluster.lanes.reader_wakeups import ReaderWakeups
 from cluster.lanes.replica_choice import Candidate, place
 from cluster.lanes.sent_prefixes import PrefixMemory, compared_share, fingerprint
-from engine.api import GenerationRequest
+from engine.api import GenerationRequest, Priority
 from router.latency_prediction import predict
 from router.ports.tier_backend import OnOrphans, TierSnapshot, TierUnavailableError
 
@@ -91,7 +91,8 @@ class LanePool:
 
         Once reported, the context length stays known while no replica is ready.
         """
-        ready = self._serving(self._ready())
+        all_ready = self._ready()
+        ready = self._serving(all_ready)
         by_id = {replica_id: lane.outlook for replica_id, lane in ready.items()}
         loads = [lane.load for lane in ready.values()]
         return TierSnapshot(
@@ -104,6 +105,7 @@ class LanePool:
             kv_used=sum(load.blocks_used for load in loads) / max(sum(load.blocks_total for load in loads), 1),
             loads=by_id,
             scales_to_zero=self._room is not None,
+            warm=frozenset(all_ready.keys() - ready.keys()),
         )
 
     async def acquire(self, request: GenerationRequest, avoid: Collection[str] = ()) -> Lane:
@@ -169,16 +171,17 @@ class LanePool:
             for replica_id, lane in self._serving(heard or ready).items()
             if replica_id not in avoid
         ]
-        chosen = place(candidates, request.request_id, tokens, request.priority, self._config.affinity_weight)
+        priority = _queued_as(request)
+        chosen = place(candidates, request.request_id, tokens, priority, self._config.affinity_weight)
         if chosen is None:
             return None
         lane = self._lanes[chosen.replica_id]
         ttft_s = 0.0
-        if _streams_at_once(request):
-            ttft_s = predict(chosen.load, tokens, chosen.matched_tokens, request.priority).ttft_s
+        if _is_predicted(request):
+            ttft_s = predict(chosen.load, tokens, chosen.matched_tokens, priority).ttft_s
         uncached = max(1, tokens - chosen.matched_tokens)
         lane.placed.place(
-            request.request_id, request.priority, uncached, chosen.load, ttft_s, asyncio.get_running_loop().time()
+            request.request_id, priority, uncached, chosen.load, ttft_s, asyncio.get_running_loop().time()
         )
         return lane
 
@@ -249,6 +252,18 @@ class LanePool:
         self._delays[replica_id] = min(2 * delay, MAX_REOPEN_DELAY_S)
         logger.warning("The lane to replica %s was lost; opening another in %g s", replica_id, delay)
         self._loop.call_later(delay, self._open, replica_id)
+
+
+def _queued_as(request: GenerationRequest) -> Priority:
+    """Returns the class whose place a request has in a replica's queues. Surplus requests come after all others: the
+    class BATCH is the nearest one that replicas report."""
+    return Priority.BATCH if request.surplus else request.priority
+
+
+def _is_predicted(request: GenerationRequest) -> bool:
+    """Returns whether a prediction is for the first row of a request, so that its measured TTFT teaches something. How
+    long surplus requests wait depends on what other tenants send meanwhile."""
+    return _streams_at_once(request) and not request.surplus
 
 
 def _streams_at_once(request: GenerationRequest) -> bool:

@@ -52,6 +52,7 @@ _INHERITED = (
 _HAPROXY = Path(__file__).resolve().parents[2] / "deployments" / "haproxy"  # clusters use the same script
 
 _TIMERS = Path(__file__).with_name("slow_timers.c")
+COMPILER_S = 10.0  # longest wait for the compiler, which takes 60 ms
 
 _WRAPPER = r"""#!/bin/sh
 for argument; do
@@ -218,7 +219,6 @@ def _pollers() -> dict[str, str]:
         "RAY_gcs_pull_resource_loads_period_milliseconds": "5000",
         "RAY_raylet_report_resources_period_milliseconds": "1000",
         "RAY_report_worker_backlog_interval_ms": "5000",
-        "RAY_core_worker_internal_heartbeat_ms": "5000",
         # The raylet looks whether memory or disk run out (default: 4 and 10 times a second), whether garbage should be
         # collected or an idle worker ended (10 and 5 times), and after objects that other nodes send.
         "RAY_memory_monitor_refresh_ms": "1000",
@@ -290,11 +290,18 @@ def prepare_directory(directory: Path) -> None:
 
 
 def _build_timers(library: Path) -> None:
-    """Compiles ``slow_timers.c``, which takes 60 ms. Without a compiler workers wake up more often."""
+    """Compiles ``slow_timers.c``, which takes 60 ms. Without a compiler that does it workers wake up more often."""
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if compiler is not None:
-        command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(_TIMERS), "-ldl"]
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    if compiler is None:
+        return
+    scratch = library.with_suffix(".new")  # a compiler that is ended may leave a part of it
+    command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(scratch), str(_TIMERS), "-ldl"]
+    quiet = subprocess.DEVNULL
+    try:
+        subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, check=True, timeout=COMPILER_S)
+        scratch.rename(library)
+    except (OSError, subprocess.SubprocessError):
+        scratch.unlink(missing_ok=True)
 
 
 def _link_kernels(home: Path) -> None:

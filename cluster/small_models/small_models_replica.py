@@ -45,14 +45,13 @@ class SmallModelsReplica:
         self._classifier = None if hosted.classifier is None else ClassifierReplica(hosted.classifier, logs=logs)
         self._embedder: EmbedderReplica | None = None
         self._cache: SemanticCacheReplica | None = None
+        if hosted.embedder is not None:
+            embedder = load_embedder(hosted.embedder)
+            self._embedder = EmbedderReplica(hosted.embedder, lambda _: embedder, logs)
+            if hosted.cache is not None:
+                make_parts = partial(redis_parts, hosted.cache, hosted.state, read_pair_stage)
+                self._cache = SemanticCacheReplica(hosted.cache, make_parts, embedder, logs)
         self._busy = BusyCounter()
-        if hosted.embedder is None:
-            return
-        embedder = load_embedder(hosted.embedder)
-        self._embedder = EmbedderReplica(hosted.embedder, lambda _: embedder, logs)
-        if hosted.cache is not None:
-            make_parts = partial(redis_parts, hosted.cache, hosted.state, read_pair_stage)
-            self._cache = SemanticCacheReplica(hosted.cache, make_parts, embedder, logs)
 
     async def classify(self, texts: Sequence[str], tenant: str = "") -> ClassifierReply:
         """As ``ClassifierReplica.classify``."""

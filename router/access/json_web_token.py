@@ -115,4 +115,5 @@ def _verified(claims: Mapping[str, Any], config: JwtConfig, now: float) -> Verif
     principal = principal_of(
         rights, tenant, "" if team is None else _NAME.validate_python(team), f"jwt:{user[:MAX_USER_CHARS]}"
     )
-    return Verified(replace(principal, user=user[:MAX_USER_CHARS]), now, float(claims["exp"]) + config.leeway_s)
+    principal = replace(principal, user=user[:MAX_USER_CHARS], narrows_spill=True)
+    return Verified(principal, now, float(claims["exp"]) + config.leeway_s)

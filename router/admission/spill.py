@@ -17,12 +17,13 @@ def narrowed(allowed: Spill, asked: Spill | None) -> Spill:
     return allowed if asked == "any" else "none"
 
 
-def allowed_spill(tenant: Spill | None, key: Spill | None, common: Spill) -> Spill:
-    """Returns the directions in which requests with a key may spill: those of the key, as far as its tenant's settings
-    allow them. None of either: it says nothing. ``common`` is what counts if neither does."""
-    if tenant is None:
+def allowed_spill(tenant: Spill | None, key: Spill | None, common: Spill, *, only_narrows: bool = False) -> Spill:
+    """Returns the directions in which requests with a key or token may spill: those of the ``key``, as far as its
+    tenant's settings allow them. None of either: it says nothing. ``common`` is what counts if neither does.
+    ``only_narrows``: a token, which narrows ``common`` too."""
+    if tenant is None and not only_narrows:
         return common if key is None else key
-    return narrowed(tenant, key)
+    return narrowed(common if tenant is None else tenant, key)
 
 
 def spill_targets(tier: str, order: Sequence[str], spill: Spill) -> list[str]:

@@ -253,8 +253,9 @@ def _decide(run: Run, began: bool) -> Attempt | GiveUp:
 
 
 def _ready(backend: TierBackend, tier: str) -> frozenset[str]:
-    """Returns the ids of the tier's ready replicas."""
-    return next((snapshot.replicas for snapshot in backend.snapshot() if snapshot.name == tier), frozenset())
+    """Returns the ids of the tier's ready replicas, with the warm ones, which take what the others refuse."""
+    found = (snapshot.replicas | snapshot.warm for snapshot in backend.snapshot() if snapshot.name == tier)
+    return next(found, frozenset())
 
 
 def _report(run: Run, began: bool, other_version: bool) -> None:

@@ -137,10 +137,10 @@ class TierDescription:
 
 @dataclass(frozen=True, slots=True)
 class TierSnapshot:
-    """The load of a tier at one instant, over all of its ready replicas."""
+    """The load of a tier at one instant, over all of its ready replicas but the warm ones."""
 
     name: str
-    replicas: frozenset[str] = frozenset()  # ids of the replicas that are ready
+    replicas: frozenset[str] = frozenset()  # ids of the replicas that are ready, without ``warm``
     context_length: int | None = None  # tokens, prompt and answer together; None until a replica has reported it
     running: int = 0  # running sequences, of all replicas together
     waiting: int = 0  # sequences in the waiting queues, of all replicas together
@@ -148,6 +148,7 @@ class TierSnapshot:
     kv_used: float = 0.0  # KV cache usage: the share of KV blocks in use, 0 to 1
     loads: Mapping[str, ReplicaLoad] = field(default_factory=dict, compare=False)  # of the ready replicas, by id
     scales_to_zero: bool = False  # whether it may have no replica; the first request starts one then
+    warm: frozenset[str] = frozenset()  # ids of ready replicas beside those, which get what no other one can take
 
     @property
     def ready(self) -> bool:

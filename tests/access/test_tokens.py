@@ -19,6 +19,7 @@ from router.access.token_verifier import TokenVerifier
 from router.config import AccessConfig, JwtConfig
 from router.errors import AuthenticationError
 from tests.access.service import Service, config
+from tests.router.test_admission import LoadedBackend
 from tests.state.clock import VirtualClock
 
 JWT = JwtConfig(issuer="https://issuer", audience="manta", algorithms=("RS256", "ES256"), jwks_file="jwks.json")
@@ -145,6 +146,22 @@ async def test_rights_of_a_token_hold(service: Service, clock: VirtualClock) -> 
     assert (await service.ask(bearer)).status_code == 200
     refused = await service.ask(bearer, model="frontier")
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "tier_not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("common", "claim", "status"), [("none", "up", 429), ("any", "none", 429), ("up", "any", 200), ("up", None, 200)]
+)
+async def test_a_token_narrows_where_requests_spill_and_never_widens_it(
+    clock: VirtualClock, common: str, claim: str | None, status: int
+) -> None:
+    settings = config(access=AccessConfig(jwt=JWT), admission={"spill": common})
+    backend = LoadedBackend()
+    backend.wait_s = 60.0
+    made = Service(settings, backend, clock, Published(SIGNING))
+    async with made.running():
+        bearer = token(clock.now(), manta_rights={"spill": claim})
+        talk = {"prompt": None, "messages": [{"role": "user", "content": "Hi"}], "service_tier": "priority"}
+        assert (await made.ask(bearer, "/v1/chat/completions", **talk)).status_code == status
 
 
 async def test_a_new_key_of_the_issuer_is_read_after_the_first_token_that_names_it(

@@ -50,6 +50,23 @@ def test_batch_work_of_all_replicas_has_deadlines_by_the_collectors_clock_and_pa
     assert serve.tick(26.0).batch_work == (late, late)
 
 
+def test_summed_batch_work_is_due_by_its_latest_deadline_once_the_earliest_has_passed() -> None:
+    due = (DueWork(10.0, 100.0, 10.0, latest_left_s=50.0),)
+    serve = Serve(1, ReplicaView("a", 1.0, to_numbers(EngineLoad(batch_due=due), WindowedLatencies(), 0.0)))
+    (first,) = serve.tick().batch_work
+    assert first == BatchWork(serve.at_s + 10.0, 100.0, 10.0)
+    assert serve.tick(11.0).batch_work == (replace(first, deadline_at_s=first.deadline_at_s + 40.0),)
+    assert serve.tick(40.0).batch_work == ()
+
+
+def test_batch_work_of_a_replica_of_another_release_has_its_earliest_deadline_alone() -> None:
+    numbers = to_numbers(EngineLoad(batch_due=(DueWork(10.0, 100.0),)), WindowedLatencies(), 0.0)
+    del numbers["due.0.latest_left_s"]
+    serve = Serve(1, ReplicaView("a", 1.0, numbers))
+    assert serve.tick().batch_work == (BatchWork(serve.at_s + 10.0, 100.0),)
+    assert serve.tick(11.0).batch_work == ()
+
+
 def states(snapshot: TierSnapshot) -> list[ReplicaState]:
     return [each.state for each in snapshot.replicas]
 

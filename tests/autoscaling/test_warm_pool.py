@@ -126,6 +126,17 @@ def test_a_restarted_controller_keeps_the_replicas_that_serve() -> None:
     assert serve.decision() == before
 
 
+def test_a_tier_that_starts_with_its_minimum_has_all_of_it_serve_and_starts_the_warm_pool_beside_it() -> None:
+    serve = Serve(config_of(fast=TierScalingConfig(min=2, max=4, warm=2)))
+    serve.totals["fast"], serve.born["fast"] = 2, [T - 100.0] * 2  # as Serve begins: its minimum has no warm replicas
+    serve.run(1)
+    assert serve.decisions[0].tiers["fast"].numbers["ready"] == 2
+    serve.run(9)
+    assert serve.decision() == (2, 2)
+    assert serve.totals == {"fast": 4}
+    assert serve.warm == {"fast": frozenset({"fast2", "fast3"})}
+
+
 def test_a_tier_at_zero_has_no_warm_pool() -> None:
     serve = Serve(config_of(fast=TierScalingConfig(min=0, max=2, warm=1, idle_s=10.0)))
     serve.run(120)

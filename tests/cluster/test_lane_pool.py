@@ -8,7 +8,7 @@ import pytest
 
 from cluster.config import PlacementConfig
 from cluster.lanes.lane_pool import LanePool
-from engine.api import BeamSearch, GenerationRequest, SamplingParams
+from engine.api import BeamSearch, GenerationRequest, Priority, SamplingParams
 from router.ports.tier_backend import ReplicaDrainedError, TierSnapshot, TierUnavailableError
 from tests.cluster.engines import LocalClient, LocalReplica
 from tests.cluster.test_lanes import settle
@@ -56,12 +56,12 @@ async def test_a_warm_replica_gets_a_request_only_if_no_other_can_take_it() -> N
     pool.set_warm(frozenset("b"))
     for number in range(8):
         assert (await pool.acquire(request(f"r{number}"))).replica_id == "a"
-    assert pool.snapshot().replicas == frozenset("a")
+    assert (pool.snapshot().replicas, pool.snapshot().warm) == (frozenset("a"), frozenset("b"))
     assert (await pool.acquire(request("again"), avoid={"a"})).replica_id == "b"
     pool.replicas_changed(["b"])
     await settle()
     assert (await pool.acquire(request("late"))).replica_id == "b"
-    assert pool.snapshot().replicas == frozenset("b")
+    assert (pool.snapshot().replicas, pool.snapshot().warm) == (frozenset("b"), frozenset())
     await pool.close()
 
 
@@ -266,6 +266,25 @@ async def test_what_is_sent_at_its_end_teaches_nothing_of_first_tokens(sampling:
         client.replicas["a"].engine.step()
         await reader
     assert not seen
+    await pool.close()
+
+
+async def test_a_surplus_request_is_placed_as_batch_work_and_its_wait_teaches_nothing() -> None:
+    pool, client, seen = await measured_pool("a")
+    surplus = GenerationRequest(
+        "q", "x" * 400, SamplingParams(max_tokens=3), priority=Priority.INTERACTIVE, surplus=True
+    )
+    lane = await pool.acquire(surplus)
+    high, _, batch = pool.snapshot().loads["a"].queued_short
+    assert (high, batch > 0) == (0, True)
+    async with aclosing(lane.generate(surplus)) as batches:
+        reader = asyncio.ensure_future(anext(batches))
+        await settle()
+        client.replicas["a"].engine.step()
+        await reader
+        await settle()
+    assert not seen
+    assert pool.snapshot().loads["a"].correction == 1.0
     await pool.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from ray.serve.deployment import Application
 from cluster.app import build, small_models
 from cluster.cache.semantic_cache_replica import FollowerStoppedError
 from cluster.config import MantaConfig, StateConfig, without_tiers
-from cluster.embedder.embedder_replica import load_embedder
+from cluster.embedder.config import EmbedderConfig
+from cluster.embedder.embedder_replica import LocalEmbedder, load_embedder
 from cluster.safety.classifier_replica import load_classifier
+from cluster.small_models import small_models_replica
 from cluster.small_models.small_models_replica import HostedModels, SmallModelsReplica
 from tests.cluster.graph import ROOT, Graph, dev_config
 from tests.embedder.models import embedder_config, write_model
@@ -107,6 +110,20 @@ async def test_a_replica_answers_as_three_would(tmp_path: Path) -> None:
     assert found is not None
     np.testing.assert_allclose(found.vectors, expected.vectors, atol=1e-6)
     assert (await replica.status()).keys() == {"pid"}
+
+
+async def test_loading_the_models_is_no_work_of_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_slowly(config: EmbedderConfig) -> LocalEmbedder:
+        loaded = load_embedder(config)
+        until = time.process_time() + 0.5
+        while time.process_time() < until:
+            pass
+        return loaded
+
+    monkeypatch.setattr(small_models_replica, "load_embedder", load_slowly)
+    embedder = settings(tmp_path).embedder
+    replica = SmallModelsReplica(HostedModels(None, embedder, None, StateConfig()))
+    assert (await replica.record_autoscaling_stats())["busy_s"] < 0.3
 
 
 async def test_a_replica_is_not_healthy_if_one_of_the_three_is_not(tmp_path: Path) -> None:

@@ -62,7 +62,14 @@ def test_batch_work_that_is_due_is_summed_by_the_time_that_is_left() -> None:
     soon.computed = 60
     begun.tokens.append(7)
     found = due_work([soon, begun], [sooner, later, free, user], uncached=0.5, output=20.0, now=1000.0)
-    assert found == (DueWork(20.0, 40 + 0.5 * 100, 2 * 20.0), DueWork(8000.0, 50.0, 20.0))
+    assert found == (DueWork(20.0, 40 + 0.5 * 100, 2 * 20.0, 50.0), DueWork(8000.0, 50.0, 20.0, 8000.0))
+
+
+def test_batch_work_that_is_late_does_not_make_the_rest_late() -> None:
+    late, in_time = (sequence(name, [7] * 100, 30) for name in ("late", "in time"))
+    for each, deadline in ((late, 999.0), (in_time, 1030.0)):
+        each.priority, each.deadline = Priority.BATCH, deadline
+    assert due_work([], [late, in_time], uncached=1.0, output=20.0, now=1000.0) == (DueWork(30.0, 100.0, 20.0, 30.0),)
 
 
 def test_a_deadline_of_batch_work_is_in_the_load_of_an_engine(make_engine: MakeEngine) -> None:

@@ -283,6 +283,14 @@ def test_a_key_narrows_what_its_tenant_allows_or_says_what_counts_if_that_says_n
     assert allowed_spill(None, None, "down") == "down"
 
 
+def test_a_token_narrows_the_common_setting_where_its_tenant_says_nothing() -> None:
+    for claim in (None, "none", "up", "down", "any"):
+        assert allowed_spill(None, claim, "none", only_narrows=True) == "none"
+        assert allowed_spill(None, claim, "any", only_narrows=True) == (claim or "any")
+        assert allowed_spill("up", claim, "none", only_narrows=True) == allowed_spill("up", claim, "none")
+    assert allowed_spill(None, "any", "up", only_narrows=True) == "up"
+
+
 @pytest.mark.parametrize(
     ("tenant", "key", "status"), [(None, "up", 200), ("any", "down", 429), ("none", "any", 429), ("up", None, 200)]
 )

@@ -104,11 +104,12 @@ class Replicas(ReadyTiers):
     requests: list[GenerationRequest] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=lambda: dict.fromkeys(REPLICAS, "1"))
     full: int = 0  # attempts that are refused after the first one
+    warm: frozenset[str] = frozenset()
     used: list[str] = field(default_factory=list)
     _deltas: dict[str, list[Delta]] = field(default_factory=lambda: defaultdict(list))
 
     def snapshot(self) -> Sequence[TierSnapshot]:
-        return [TierSnapshot("fast", frozenset(REPLICAS))]
+        return [TierSnapshot("fast", frozenset(REPLICAS) - self.warm, warm=self.warm)]
 
     async def generate(
         self,
@@ -279,6 +280,12 @@ def test_another_version_of_the_model_continues_only_where_it_may(policy: str) -
     result = run(WILD, [2], failover=failover, versions=versions)
     assert result.meter.other_version
     assert result.meter.failovers == 1
+
+
+def test_what_every_serving_replica_refuses_is_tried_on_warm_ones() -> None:
+    result = run(WILD, [0, 0], fault=ReplicaOverloadedError, warm=frozenset("c"))
+    result.same(run(WILD))
+    assert result.backend.used == ["a", "b", "c"]
 
 
 def test_a_replica_with_the_same_version_is_found_among_others() -> None:
