@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FIRST, LEAST, MOST = 0.3, 0.2, 0.9
+FIRST, LEAST, MOST = 0.4, 0.2, 0.9
 CUT, STEP = 0.8, 0.0005
 """A miss multiplies the limit by CUT, once per objective; each first token in time adds STEP."""
 
