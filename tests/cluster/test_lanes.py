@@ -419,15 +419,18 @@ async def test_a_request_whose_submission_hangs_fails_with_its_lane() -> None:
         await asyncio.wait_for(reader, timeout=5)
 
 
-async def test_an_answer_that_comes_before_the_reply_to_its_submission_is_read_at_once() -> None:
-    class LateReply(LocalClient):
-        async def submit(
-            self, replica_id: str, lane_id: str, request: Record, *, validated_at_once: bool = False
-        ) -> Record | None:
-            await super().submit(replica_id, lane_id, request)
-            await asyncio.Event().wait()
-            return None
+class LateReply(LocalClient):
+    """A client whose submissions arrive, but whose replies never come."""
 
+    async def submit(
+        self, replica_id: str, lane_id: str, request: Record, *, validated_at_once: bool = False
+    ) -> Record | None:
+        await super().submit(replica_id, lane_id, request)
+        await asyncio.Event().wait()
+        return None
+
+
+async def test_an_answer_that_comes_before_the_reply_to_its_submission_is_read_at_once() -> None:
     replica = LocalReplica()
     lane = Lane(LateReply({"r1": replica}), "r1", buffer_limit=10, on_change=lambda: None, on_orphans=lambda _: None)
     lane.start()
@@ -440,14 +443,6 @@ async def test_an_answer_that_comes_before_the_reply_to_its_submission_is_read_a
 
 
 async def test_a_reader_that_leaves_a_begun_answer_has_it_aborted_before_the_reply_to_its_submission() -> None:
-    class LateReply(LocalClient):
-        async def submit(
-            self, replica_id: str, lane_id: str, request: Record, *, validated_at_once: bool = False
-        ) -> Record | None:
-            await super().submit(replica_id, lane_id, request)
-            await asyncio.Event().wait()
-            return None
-
     replica = LocalReplica()
     client = LateReply({"r1": replica})
     lane = Lane(client, "r1", buffer_limit=10, on_change=lambda: None, on_orphans=lambda _: None)

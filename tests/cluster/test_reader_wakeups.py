@@ -64,7 +64,7 @@ async def test_what_arrives_in_the_pause_after_a_long_turn_is_written_together()
     for text in "bcd":
         readers.step(text)
         await turns(3)
-    assert readers.writes == [["a"]] * 8, "nobody is woken in the pause"
+    assert readers.writes == [["a"]] * 8, "no reader is woken during the pause"
     await asyncio.sleep(8 * MIN_TURN_S + 0.02)
     assert readers.writes == [["a", "bcd"]] * 8
     await cancelled(readers)
