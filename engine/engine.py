@@ -98,19 +98,9 @@ class Engine:
         self._new_scheduler()
         runner = make_runner(model, config, self._shapes, context)
         self._runner: StepRunner = runner if crew is None else ParallelRunner(runner, crew)
-        self._counters = Counters()
-        self._step_times = StepTimes()
-        self._step_cost = StepCostFit()
-        self.recorder = Recorder(config.tenant_weights)
-        most_forced = min(config.prefill_chunk - 1, MAX_FORCED_TOKENS)
-        self._output_processor = OutputProcessor(
-            self._admission, self._scheduler, self._counters, self.recorder, clock, most_forced
-        )
         self._drafter = Drafter.of(config, model.spec, self._shapes, context)
-        max_drafts = min(config.speculative_tokens, config.prefill_chunk - 1)
-        self._speculator = Speculator(max_drafts, config.speculative_rows, self._drafter is not None)
-        self.recorder.kernels = self._runner.kernels
-        self._forward = Forward(self._runner, self.recorder, clock, self._computed, self._output_processor.score_prompt)
+        self.reset_speed()
+        self._new_counts()
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **config: Any) -> Self:
@@ -164,6 +154,11 @@ class Engine:
             crew.close()
             raise
         return engine
+
+    @property
+    def cache_tokens(self) -> int:
+        """The tokens that the smallest group of the KV cache holds."""
+        return self._cache.tightest.total * self._cache.block_size
 
     @property
     def has_work(self) -> bool:
@@ -399,6 +394,33 @@ class Engine:
                 deltas[delta.request_id].append(delta)
         asked_for = zip(deltas.values(), settings, strict=True)
         return [one for parts, each in asked_for for one in completions(parts, each)]
+
+    def reset_counts(self) -> None:
+        """Forgets counts, metrics and cached prefixes, as if nothing had been computed. Raises EngineError if requests
+        are in progress."""
+        if self.has_work:
+            raise EngineError("counts are not reset while requests are under way")
+        self._new_scheduler()
+        self._new_counts()
+
+    def reset_speed(self) -> None:
+        """Forgets how long steps took."""
+        self._step_times, self._step_cost = StepTimes(), StepCostFit()
+
+    def _new_counts(self) -> None:
+        """Creates counters, metrics and the processor of outputs, as those of an engine that has computed nothing."""
+        config = self.config
+        self._counters = Counters()
+        self.recorder = Recorder(config.tenant_weights)
+        self.recorder.kernels = self._runner.kernels
+        most_forced = min(config.prefill_chunk - 1, MAX_FORCED_TOKENS)
+        self._output_processor = OutputProcessor(
+            self._admission, self._scheduler, self._counters, self.recorder, self._clock, most_forced
+        )
+        max_drafts = min(config.speculative_tokens, config.prefill_chunk - 1)
+        self._speculator = Speculator(max_drafts, config.speculative_rows, self._drafter is not None)
+        score_prompt = self._output_processor.score_prompt
+        self._forward = Forward(self._runner, self.recorder, self._clock, self._computed, score_prompt)
 
     def _new_scheduler(self) -> None:
         """Creates an empty KV cache and a scheduler for it."""

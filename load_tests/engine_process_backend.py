@@ -38,7 +38,9 @@ Report = tuple[Sequence[Delta], ReplicaLoad]
 def run_engine(pipe: Connection, model: str, settings: Mapping[str, Any]) -> None:
     """Runs the engine of ``model`` in this process, with the ``settings`` of ``Engine.from_pretrained``, until None
     comes from ``pipe`` or it is closed: takes requests and ids to abort from it, and sends reports."""
-    from engine import AsyncEngine, Engine  # in this process alone, since the other one needs no torch
+    # Imported in this process alone: the other one needs no torch.
+    from engine import AsyncEngine, Engine
+    from engine.warm_up import warm_up
 
     sending = threading.Lock()
 
@@ -46,9 +48,11 @@ def run_engine(pipe: Connection, model: str, settings: Mapping[str, Any]) -> Non
         with sending:
             pipe.send((deltas, ReplicaLoad.of(engine.stats(), engine.load())))
 
-    engine = AsyncEngine(Engine.from_pretrained(model, **settings), send)
+    loaded = Engine.from_pretrained(model, **settings)
+    warm_up(loaded)
+    engine = AsyncEngine(loaded, send)
     engine.start()
-    pipe.send(engine.model_info)
+    pipe.send((engine.model_info, ReplicaLoad.of(engine.stats(), engine.load())))
     try:
         while True:
             match pipe.recv():
@@ -78,7 +82,6 @@ class EngineProcessBackend:
 
     def __init__(self, model: str, **settings: Any) -> None:
         self._answers: dict[str, asyncio.Queue[Sequence[Delta] | Exception]] = {}
-        self._load: ReplicaLoad | None = None
         self._outbox: queue.SimpleQueue[GenerationRequest | str | None] = queue.SimpleQueue()
         self._pipe, other = Pipe()
         # A process of ``multiprocessing`` would leave its resource tracker behind.
@@ -86,7 +89,9 @@ class EngineProcessBackend:
         self._process = subprocess.Popen(command, pass_fds=[other.fileno()], cwd=ROOT)
         other.close()
         self._pipe.send((model, settings))
-        self._model: ModelInfo = self._pipe.recv()  # raises EOFError if the engine does not start
+        self._model: ModelInfo
+        self._load: ReplicaLoad
+        self._model, self._load = self._pipe.recv()  # raises EOFError if the engine does not start
 
     async def start(self, on_orphans: OnOrphans) -> None:
         loop = asyncio.get_running_loop()
@@ -107,16 +112,14 @@ class EngineProcessBackend:
 
     def snapshot(self) -> Sequence[TierSnapshot]:
         load = self._load
-        snapshot = TierSnapshot(TIER, frozenset({REPLICA}), self._model.context_length)
-        if load is None:
-            return [snapshot]
         return [
             TierSnapshot(
                 TIER,
-                snapshot.replicas,
-                snapshot.context_length,
+                frozenset({REPLICA}),
+                self._model.context_length,
                 running=load.running,
                 waiting=load.waiting,
+                wait_s=load.wait_s,
                 loads={REPLICA: load},
             )
         ]

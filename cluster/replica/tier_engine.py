@@ -12,13 +12,21 @@ from cluster.replica.tier_replica import OnStep, ReplicaEngine
 
 
 def make_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
-    """Loads the model of a tier and returns its engine, which is not started yet. Called in the replica's process.
+    """Loads the model of a tier, warms its engine up and returns it, not started yet. Called in the replica's process.
 
-    The engine calls ``on_step`` on its own thread, with the deltas of each step. Raises as ``Engine.from_config`` does.
+    The engine calls ``on_step`` on its own thread, with the deltas of each step. Raises as ``Engine.from_config`` and
+    ``warm_up`` do.
     """
     # Imported in the replicas alone: torch takes 3 s, and building the application needs none of it.
     from engine.async_engine import AsyncEngine
     from engine.engine import Engine
+    from engine.warm_up import warm_up
 
     launcher = PlacedRanks(tier) if tier.engine.tensor_parallel > 1 else None
-    return AsyncEngine(Engine.from_config(tier.engine, launcher), on_step)
+    engine = Engine.from_config(tier.engine, launcher)
+    try:
+        warm_up(engine)
+    except BaseException:
+        engine.close()
+        raise
+    return AsyncEngine(engine, on_step)

@@ -9,13 +9,12 @@ Sarathi-Serve). To plan a step, the scheduler
    admitted with fewer would be preempted before it answers. None are admitted in a step that ran out of blocks.
 
 The order of the waiting is in ``queue``, the choice of victims in ``preemption``, the fairness among tenants in
-``fairness``.
+``fairness``, and what a tenant that floods the engine may have in ``surplus_limits``.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from collections import defaultdict
 
 from engine.api import Priority
 from engine.kv.cache import KVCache
@@ -28,56 +27,12 @@ from engine.scheduler.preemption import Blocks, displace, strength, weakest
 from engine.scheduler.prefill_budget import PrefillBudget
 from engine.scheduler.queue import WaitingQueue, level, reported_class
 from engine.scheduler.queue_limit import QueueState
+from engine.scheduler.step_budget import StepBudget
 from engine.scheduler.step_plan import Chunk, Load, Plan
+from engine.scheduler.surplus_limits import SurplusLimits
 from engine.sequence import Sequence, Status
 
-FLOOD_TOKENS, FLOOD_SEQUENCES = 4, 8
-"""The part of a step's tokens that prompts of tenants with surplus may have, and the part of the running sequences that
-they leave free, as divisors: another tenant's request finds a place, and waits for a short step. The steps are not so
-short that their fixed time takes most of the prefill rate: a queue that grew for that would be surplus for ever."""
-BESIDE = 8
-"""By how much that part of the tokens is smaller in a step that has prompts of other tenants, as a divisor."""
-SHARED_S = 10.0
-"""Seconds after the last sequence of another tenant for which the limits on surplus sequences apply."""
 MAX_SCORED_TOKENS = 64  # most tokens of a prompt in one step if log probabilities of the prompt are wanted
-
-
-@dataclass(slots=True)
-class _StepBudget:
-    """The number of prompt tokens that may still be added to the step that is being planned."""
-
-    tokens: int
-    long: int  # tokens left for prompts that take more than one step
-    flood: int  # most tokens for prompts of tenants with surplus
-    others_wait: bool = False  # for the first chunk of their prompts
-    chunks: list[Chunk] = field(default_factory=list)  # planned so far
-    load: list[int] = field(default_factory=lambda: [0, 0])  # tokens planned for short, and for long prompts
-    flooded: int = 0  # tokens planned for prompts of tenants with surplus
-
-    @property
-    def for_floods(self) -> int:
-        """The number of tokens that prompts of tenants with surplus may still have. They have few in a step that has
-        another prompt, or may get one, which would wait for them."""
-        alone = sum(self.load) == self.flooded and not self.others_wait
-        most = self.flood if alone else max(1, self.flood // BESIDE)
-        return most - self.flooded
-
-    def take(self, sequence: Sequence, most: int, floods: bool) -> bool:
-        """Plans a chunk of up to ``most`` pending tokens of the sequence. ``floods``: the limits on surplus apply.
-        Returns False if the budget has no token left for it."""
-        length = min(sequence.pending, most, self.tokens, self.long if sequence.chunked else self.tokens)
-        if floods:
-            length = min(length, self.for_floods)
-        if length < 1:
-            return False
-        self.chunks.append(Chunk(sequence, sequence.computed, length))
-        self.tokens -= length
-        if sequence.chunked:
-            self.long -= length
-        if floods:
-            self.flooded += length
-        self.load[sequence.chunked] += length
-        return True
 
 
 class Scheduler:
@@ -95,9 +50,7 @@ class Scheduler:
         self.cached_tokens = 0  # prompt tokens found in the prefix cache at first admissions, in all
         self.preemptions = 0
         self.relegations = 0
-        self._surplus: Counter[str] = Counter()  # live surplus sequences, by tenant
-        self._others_at = float("-inf")  # instant at which a tenant without surplus had a sequence last
-        self._limits_floods = False  # whether surplus sequences are limited in the present step
+        self._surplus = SurplusLimits(limits)
         self._prefilling: list[Sequence] = []  # running sequences that were not decoding in the last plan
         self._copies: list[BlockCopy] = []  # block copies of forks, which the next step makes first
         self._admission_rate = AdmissionRate()
@@ -130,10 +83,7 @@ class Scheduler:
             self.waiting.remove(sequence)
         sequence.move(Status.ENDED)
         self.counters.leave(sequence.tenant)
-        if sequence.surplus:
-            self._surplus[sequence.tenant] -= 1
-            if not self._surplus[sequence.tenant]:
-                del self._surplus[sequence.tenant]
+        self._surplus.leave(sequence)
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
         """Starts ``child`` on shared blocks of ``parent``; it has the computed tokens of ``parent`` and one more, which
@@ -177,23 +127,21 @@ class Scheduler:
         for sequence in expired:
             self.remove(sequence)
         self.relegations += self.waiting.relegate(now)
-        if self.counters.active > len(self._surplus):
-            self._others_at = now
-        self._limits_floods = bool(self._surplus) and now - self._others_at < SHARED_S
+        self._surplus.begin_step(self.counters.active, now)
         displaced = self._displace(now)
         decodes, preempted, copies = self._decode(now)
         watched = sum(chunk.sequence.priority < Priority.BATCH for chunk in decodes)
         tokens = self.limits.batch_tokens - sum(chunk.length for chunk in decodes)
-        budget = _StepBudget(
+        budget = StepBudget(
             tokens,
             tokens if not watched else min(tokens, self._long_tokens(len(decodes))),
-            max(1, self.limits.batch_tokens // FLOOD_TOKENS),
-            self._limits_floods and self.waiting.has_others(self._surplus),
+            self._surplus.step_tokens,
+            self._surplus.apply and self.waiting.has_others(self._surplus.tenants),
         )
         self._prefilling = []
         prompts = [one for one in self.running if _in_prefill(one)] if len(decodes) < len(self.running) else []
-        self._prefill(budget, [one for one in prompts if not self._running_flood(one)])
-        self._prefill(budget, [one for one in prompts if self._running_flood(one)])
+        self._prefill(budget, [one for one in prompts if not self._surplus.limits_running(one)])
+        self._prefill(budget, [one for one in prompts if self._surplus.limits_running(one)])
         started, failed = ([], []) if preempted else self._start(now, budget)
         self._charge(decodes, budget.chunks)
         chunks = (*decodes, *budget.chunks)
@@ -260,14 +208,15 @@ class Scheduler:
     def _arrive(self, sequence: Sequence) -> None:
         """Counts a sequence that is in the engine from now on."""
         self.counters.arrive(sequence.tenant)
-        if sequence.surplus:
-            self._surplus[sequence.tenant] += 1
+        self._surplus.arrive(sequence)
 
     def _displace(self, now: float) -> list[Sequence]:
         """Preempts running sequences so that the first waiting one can be admitted, if it may. Returns them."""
         if not self.running or not self.waiting:
             return []
-        candidate = next((one for one in self.waiting.candidates(now) if self._has_place(one, now)), None)
+        candidate = next(
+            (one for one in self.waiting.candidates(now) if self._surplus.has_place(one, self.running, now)), None
+        )
         if candidate is None:
             return []
         victims = displace(
@@ -345,16 +294,16 @@ class Scheduler:
         for tenant, count in tokens.items():
             self.counters.charge(tenant, OUTPUT_COST * count)
 
-    def _prefill(self, budget: _StepBudget, prompts: list[Sequence]) -> None:
+    def _prefill(self, budget: StepBudget, prompts: list[Sequence]) -> None:
         """Plans a chunk for each running sequence of ``prompts``, which are in prefill, higher classes first."""
         self._prefilling += prompts
         for sequence in sorted(prompts, key=lambda sequence: sequence.level):
             # Neither None, since its blocks are allocated, nor copies, since only forks share a block that is not full.
             if self.cache.prepare(sequence) != []:
                 raise KVIntegrityError(f"{sequence.request_id}: blocks that were allocated for a prompt are missing")
-            budget.take(sequence, self._most(sequence), self._running_flood(sequence))
+            budget.take(sequence, self._most(sequence), limited=self._surplus.limits_running(sequence))
 
-    def _start(self, now: float, budget: _StepBudget) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
+    def _start(self, now: float, budget: StepBudget) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
         """Admits waiting sequences. Returns those admitted for the first time, and those that raised an error, with the
         error."""
         first: list[Sequence] = []
@@ -364,8 +313,8 @@ class Scheduler:
         for sequence in self.waiting.candidates(now) if self.waiting else ():
             if budget.tokens < 1 or len(self.running) >= self.limits.sequences:
                 break
-            floods = self._floods(sequence, now)
-            if floods and not (self._has_place(sequence, now) and self._has_tokens(budget)):
+            limited = self._surplus.limits_waiting(sequence, now)
+            if limited and not (self._surplus.has_place(sequence, self.running, now) and self._has_tokens(budget)):
                 continue
             try:
                 if self._too_many_long(sequence, budget) or self._overdrawn(sequence, passed):
@@ -383,7 +332,7 @@ class Scheduler:
             if sequence.cached_tokens is None:
                 first.append(sequence)
             self._run(sequence, now)
-            budget.take(sequence, self._most(sequence), floods)
+            budget.take(sequence, self._most(sequence), limited=limited)
             starts += 1
             for other in passed:
                 other.overtaken += 1
@@ -399,35 +348,12 @@ class Scheduler:
             min(self.limits.prefill_chunk, MAX_SCORED_TOKENS) if sequence.scores_prompt else self.limits.prefill_chunk
         )
 
-    def _floods(self, sequence: Sequence, now: float) -> bool:
-        """Returns whether the tenant of a waiting sequence has surplus, and the sequence has to leave room for other
-        tenants. One that has waited for long has not: it has risen by a class, or from surplus to a usual one."""
-        return self._limits_floods and self._in_flood(sequence, level(sequence, now, self.limits.ageing_s))
-
-    def _running_flood(self, sequence: Sequence) -> bool:
-        """Returns as ``_floods`` for a running sequence, whose level is that of its admission."""
-        return self._limits_floods and self._in_flood(sequence, sequence.level)
-
-    def _in_flood(self, sequence: Sequence, reached: int) -> bool:
-        if sequence.surplus:
-            return reached > Priority.BATCH
-        return sequence.tenant in self._surplus and reached >= sequence.rank
-
-    def _has_place(self, sequence: Sequence, now: float) -> bool:
-        """Returns whether a waiting sequence may be admitted, as far as places go. Surplus ones leave a part free, and
-        where others have taken the rest may have as many themselves."""
-        if not self._floods(sequence, now):
-            return True
-        part = self.limits.sequences // FLOOD_SEQUENCES
-        free = self.limits.sequences - len(self.running)
-        return free > part or sum(map(self._running_flood, self.running)) < part
-
-    def _has_tokens(self, budget: _StepBudget) -> bool:
+    def _has_tokens(self, budget: StepBudget) -> bool:
         """Returns whether surplus prompts that are in prefill leave tokens of the step for another one."""
-        owed = sum(one.pending for one in self.running if _in_prefill(one) and self._running_flood(one))
-        return budget.for_floods > owed - budget.flooded
+        owed = sum(one.pending for one in self.running if _in_prefill(one) and self._surplus.limits_running(one))
+        return budget.for_surplus > owed - budget.surplus_taken
 
-    def _too_many_long(self, sequence: Sequence, budget: _StepBudget | None = None) -> bool:
+    def _too_many_long(self, sequence: Sequence, budget: StepBudget | None = None) -> bool:
         """Returns whether a prompt takes several steps and has to wait for others that do."""
         if len(sequence.tokens) <= self.limits.prefill_chunk:
             return False
@@ -438,7 +364,7 @@ class Scheduler:
             one.chunked
             and not one.decoding
             and not one.held
-            and (sequence.tenant in self._surplus or not self._running_flood(one))
+            and (sequence.tenant in self._surplus.tenants or not self._surplus.limits_running(one))
             for one in self.running
         )
         return busy >= self.limits.partial_prefills or (budget is not None and budget.long < 1)

@@ -54,9 +54,10 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 
 @pytest.fixture(scope="session")
-def lesser_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ctypes.CDLL]:
+def lesser_library() -> Callable[[str], ctypes.CDLL]:
     """The compiled kernels for a processor that lacks something, by the flag that says so to a compiler. Skips where
-    this processor is another kind."""
+    this processor is another kind. They take up to a minute to compile, so they are in the user's cache folder, where
+    other processes of the run find them."""
 
     @cache
     def library(flag: str) -> ctypes.CDLL:
@@ -64,7 +65,7 @@ def lesser_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
             pytest.skip(f"this processor cannot run what {flag} makes")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(compiler, "FLAGS", (*compiler.FLAGS, flag))
-            return loaded(compiler.built(tmp_path_factory.mktemp("kernels"), Tiles.NONE))
+            return loaded(compiler.built(registers=Tiles.NONE))
 
     return library
 

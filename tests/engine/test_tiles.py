@@ -49,14 +49,14 @@ UseTiles = Callable[[Tiles], None]
 
 
 @pytest.fixture(scope="session")
-def library_of(tmp_path_factory: pytest.TempPathFactory) -> LibraryOf:
+def library_of() -> LibraryOf:
     """The kernels for those registers; skips where the processor or the system has none."""
 
     @cache
     def library(registers: Tiles) -> ctypes.CDLL:
         if registers is Tiles.HARDWARE and (reason := module._missing()) is not None:
             pytest.skip(f"no tile registers: {reason}")
-        return loaded(built(tmp_path_factory.mktemp("kernels"), registers))
+        return loaded(built(registers=registers))
 
     return library
 

@@ -1,0 +1,131 @@
+"""An engine that was warmed up is as one that has computed nothing, but knows how fast it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine import Engine
+from engine.api import EngineDeadError, EngineError, GenerationRequest, SamplingParams
+from engine.config import EngineConfig
+from engine.kernels.reference import ReferenceKernels
+from engine.model.decoder import Decoder
+from engine.model.source import open_model
+from engine.tokenizer import Tokenizer
+from engine.warm_up import TOGETHER, warm_up, warm_up_prompts
+from tests.engine.conftest import MakeEngine
+
+PROMPTS = ["The quick brown fox", "a", "one two three four five six seven eight nine ten"]
+ENGINES: list[tuple[str, dict[str, Any]]] = [
+    ("llama-tied", {}),
+    ("llama-tied", {"max_sequences": 1, "kv_cache_tokens": 64}),
+    ("llama-tied", {"prefill_chunk": 16, "max_batch_tokens": 32, "max_sequences": 8}),
+    ("llama-tied", {"speculative_tokens": 4}),
+    ("llama-tied", {"prefix_caching": False, "weight_dtype": "int8", "kv_dtype": "int8"}),
+    ("qwen3", {"reserve_answers": True}),
+]
+
+
+def answers(engine: Engine) -> list[tuple[int, ...]]:
+    settings = [SamplingParams(max_tokens=12, temperature=0.0), SamplingParams(max_tokens=12, seed=5)]
+    return [one.token_ids for each in settings for one in engine.generate(PROMPTS, each)]
+
+
+@pytest.mark.parametrize(("name", "config"), ENGINES)
+def test_a_warm_engine_answers_as_a_cold_one(make_engine: MakeEngine, name: str, config: dict[str, Any]) -> None:
+    cold, warm = make_engine(name, **config), make_engine(name, **config)
+
+    warm_up(warm)
+
+    assert answers(warm) == answers(cold)
+
+
+@pytest.mark.parametrize(("name", "config"), ENGINES)
+def test_nothing_of_it_is_counted_or_kept(make_engine: MakeEngine, name: str, config: dict[str, Any]) -> None:
+    cold, warm = make_engine(name, **config), make_engine(name, **config)
+
+    warm_up(warm)
+
+    assert replace(warm.metrics(), kernels={}) == replace(cold.metrics(), kernels={})
+    assert warm.stats() == cold.stats()
+    assert warm.stats().blocks_used == warm.stats().blocks_cached == 0
+    assert warm.load().classes == cold.load().classes
+    warm.check_integrity()
+
+
+@pytest.mark.parametrize(("name", "config"), ENGINES)
+def test_the_speed_of_steps_is_known_before_the_first_request(
+    make_engine: MakeEngine, name: str, config: dict[str, Any]
+) -> None:
+    engine = make_engine(name, **config)
+    assert engine.load().prefill_tokens_per_s == 0
+
+    warm_up(engine)
+
+    load = engine.load()
+    assert load.prefill_tokens_per_s > 0
+    assert load.decode_step_s > 0
+    assert load.step_s + load.prompt_token_s > 0
+
+
+def test_what_compilers_took_is_not_in_the_speed(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    engine = make_engine()
+    engine._clock = lambda: now[0]
+    step, compiled = Engine.step, set[int]()
+
+    def timed(self: Engine) -> Any:
+        now[0] += 0.01 if len(compiled) > 4 else 30.0
+        compiled.add(len(compiled))
+        return step(self)
+
+    monkeypatch.setattr(Engine, "step", timed)
+    warm_up(engine)
+
+    assert engine.load().decode_step_s < 1
+
+
+def with_nan(path: Path, tokens: slice) -> Engine:
+    """An engine over the model in ``path``, whose embeddings of ``tokens`` are no numbers."""
+    model = Decoder.load(open_model(path), torch.float32, torch.device("cpu"), ReferenceKernels())
+    model.weights.embedding[tokens] = torch.nan
+    config = EngineConfig(model=str(path), kernels="torch", kv_cache_tokens=1024)
+    return Engine(config, model, Tokenizer.from_directory(path))
+
+
+def test_a_model_that_cannot_compute_does_not_become_ready(model_path: Callable[[str], Path]) -> None:
+    with pytest.raises(EngineDeadError, match=r"cannot compute: .*FloatingPointError"):
+        warm_up(with_nan(model_path("llama-untied"), slice(None)))
+
+
+def test_a_model_with_one_broken_token_becomes_ready(model_path: Callable[[str], Path]) -> None:
+    engine = with_nan(model_path("llama-untied"), slice(8, 9))
+
+    warm_up(engine)
+
+    assert [len(answer) for answer in answers(engine)] == [12] * 6
+    assert engine.stats().failed == 0
+
+
+@pytest.mark.parametrize(("context", "cache"), [(8_192, 100_000), (64, 512), (16, 64), (9, 16), (4, 1_000), (2, 4)])
+def test_the_prompts_fit_the_context_and_half_the_cache(make_engine: MakeEngine, context: int, cache: int) -> None:
+    config = make_engine().config
+
+    for group in warm_up_prompts(config, context, 100, cache, output_tokens=2):
+        assert sum(len(prompt) + 2 for prompt in group) <= cache // 2
+        assert max(map(len, group)) + 2 <= context
+        assert len(group) <= min(TOGETHER, config.max_sequences)
+        assert all(0 <= token < 100 for prompt in group for token in prompt)
+
+
+def test_an_engine_at_work_is_not_reset(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    engine.add(GenerationRequest("r", (1, 2), SamplingParams()))
+
+    with pytest.raises(EngineError, match="under way"):
+        engine.reset_counts()
