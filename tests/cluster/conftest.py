@@ -31,10 +31,10 @@ def serve_port(handle_loop: asyncio.AbstractEventLoop) -> Iterator[int]:
     import ray
     from ray import serve
 
-    from load_tests.local_graph import start_ray
     from tests.cluster.graph import free_port
+    from tests.cluster.workers import start_ray_with_forks
 
-    start_ray()
+    start_ray_with_forks()
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     yield port
