@@ -12,6 +12,9 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Else every process that the tests start compiles all modules that it imports, for a second or more.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install serve test lint format bench quality train k8s
 
 help:
@@ -49,8 +52,8 @@ serve: $(STAMP)
 ifeq ($(strip $(ARGS)),)
 # Two at a time, but for those that share one Ray cluster, which needs both cores to keep its times.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/cluster
-	$(BIN)/python -m pytest tests/cluster
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not ray_cluster'
+	$(BIN)/python -m pytest tests/cluster -m ray_cluster
 else
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)

@@ -14,7 +14,7 @@ from cluster.local.ray_start import WORKER_START
 from load_tests.local_graph import start_ray
 from tests.ray_settings import DIRECTORY
 
-FORKS = str(DIRECTORY / "workers.sock")
+FORKS = str(DIRECTORY / "ray" / "workers.sock")  # beside Ray's own directory, which is called ray too
 """The last argument of the process from which workers are forked."""
 
 
