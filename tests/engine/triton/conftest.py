@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -39,24 +39,12 @@ def row_independent_products() -> Iterator[None]:
 
 
 @pytest.fixture(scope="package", autouse=True)
-def functions_replaced_once() -> Iterator[None]:
-    """Lets the interpreter replace the functions of ``triton.language`` by its own once for a launch.
-
-    By itself it looks for those to replace at every call of a function of ours within a kernel, where it finds none:
-    a launch has replaced them and puts them back at its end. The search is half of the time of most tests here."""
+def quicker_interpreter() -> Iterator[None]:
+    """The interpreter does not search at every call for what it has found already."""
     if torch.cuda.is_available():
         yield
         return
-    import triton.language as tl
-    from triton.runtime import interpreter
+    from load_tests.gpu.interpreter import functions_replaced_once  # of no use on a card
 
-    own: Callable[[Any], Any] = interpreter._patch_lang
-
-    def patch_lang(function: Any) -> Any:
-        modules = [each for each in (tl, tl.core) if any(each is known for known in function.__globals__.values())]
-        replaced = (tl.tensor.to, *(module.load for module in modules))
-        return interpreter._LangPatchScope() if not any(map(tl.core.is_builtin, replaced)) else own(function)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpreter, "_patch_lang", patch_lang)
+    with functions_replaced_once():
         yield
