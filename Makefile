@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 # Else every process that the tests start compiles all modules that it imports, for a second or more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install serve test lint format bench quality train k8s
+.PHONY: help install serve test test-cluster lint format bench quality train k8s
 
 help:
 	@echo 'make install                 .venv with everything that constraints.txt pins, tests included'
@@ -52,20 +52,25 @@ serve: $(STAMP)
 	@exec $(BIN)/python -m cluster.local.launch --config '$(CONFIG)' $(if $(PORT),--port '$(PORT)')
 
 ifeq ($(strip $(ARGS)),)
-# Two at a time, but for those that share one Ray cluster, which needs both cores to keep its times.
-test: lint
+# The tests that share a Ray cluster run beside no others, since they measure times. They wait more than they compute, so the
+# checks run beside them, with what they leave of the cores. All other tests run two at a time.
+test:
+	@$(MAKE) --no-print-directory --jobs 2 PATIENTLY='nice -n 19' lint test-cluster
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not ray_cluster'
-	$(BIN)/python -m pytest tests/cluster -m ray_cluster
 else
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
+test-cluster: $(STAMP)
+	$(BIN)/python -m pytest tests/cluster -m ray_cluster
+
+PATIENTLY :=
 lint: $(STAMP)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(PATIENTLY) $(BIN)/ruff check .
+	$(PATIENTLY) $(BIN)/ruff format --check .
+	$(PATIENTLY) $(BIN)/mypy
+	$(PATIENTLY) $(BIN)/lint-imports
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

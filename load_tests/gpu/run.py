@@ -102,10 +102,10 @@ def _section(options: argparse.Namespace) -> int:
     bench = Bench(device, options.dry, limits)
     with ExitStack() as stack:
         if options.dry:
-            from load_tests.gpu.interpreter import functions_replaced_once
+            from load_tests.gpu.interpreter import quick_interpreter
 
             torch.set_num_threads(1)
-            stack.enter_context(functions_replaced_once())
+            stack.enter_context(quick_interpreter())
         return work_through(options.only, options.out / f"{options.only}.jsonl", bench, options.deadline)
 
 

@@ -44,7 +44,7 @@ def quicker_interpreter() -> Iterator[None]:
     if torch.cuda.is_available():
         yield
         return
-    from load_tests.gpu.interpreter import functions_replaced_once  # of no use on a card
+    from load_tests.gpu.interpreter import quick_interpreter  # of no use on a card
 
-    with functions_replaced_once():
+    with quick_interpreter():
         yield
