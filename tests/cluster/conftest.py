@@ -11,6 +11,13 @@ import pytest
 import tests.ray_settings  # noqa: F401 - before Ray is imported
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that share the Ray cluster, which run apart from all others."""
+    for item in items:
+        if "serve_port" in getattr(item, "fixturenames", ()):
+            item.add_marker("ray_cluster")
+
+
 @pytest.fixture(scope="session")
 def handle_loop() -> Iterator[asyncio.AbstractEventLoop]:
     """The event loop that Serve handles belong to for as long as they live; tests come and go."""
@@ -31,10 +38,10 @@ def serve_port(handle_loop: asyncio.AbstractEventLoop) -> Iterator[int]:
     import ray
     from ray import serve
 
-    from load_tests.local_graph import start_ray
     from tests.cluster.graph import free_port
+    from tests.cluster.workers import start_ray_with_forks
 
-    start_ray()
+    start_ray_with_forks()
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     yield port

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import httpx
 import openai
-import psutil
 import yaml
 from ray import serve
 from ray.exceptions import RayError
@@ -90,11 +89,6 @@ class Graph:
                     raise
                 time.sleep(0.05)
 
-    def actor_pids(self, name: str) -> list[int]:
-        """The processes of the Serve actors whose name starts with ``name``, among this process's own children."""
-        children = psutil.Process().children(recursive=True)
-        return [child.pid for child in children if _title(child).startswith(f"ray::{name}")]
-
     def stop(self) -> None:
         """Stop the application, and with it every process of the graph."""
         serve.delete(APP)
@@ -106,11 +100,3 @@ class Graph:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What ``work`` gives, on the loop that Serve handles live on."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=60)
-
-
-def _title(process: psutil.Process) -> str:
-    """What it calls itself; nothing if it has ended since it was listed."""
-    try:
-        return next(iter(process.cmdline()), "")
-    except psutil.NoSuchProcess:
-        return ""

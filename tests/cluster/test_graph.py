@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.cluster.graph import KEY, Graph, eventually
+from tests.cluster.workers import actor_pids
 
 pytestmark = pytest.mark.slow
 
@@ -224,7 +225,7 @@ def test_a_whole_answer_says_that_another_replica_went_on_with_it(graph: Graph) 
 def test_a_router_that_dies_takes_its_requests_with_it_and_is_replaced(graph: Graph) -> None:
     body = {"model": "frontier", "messages": QUESTION, "stream": True, "max_tokens": 900, "ignore_eos": True}
     before = graph.describe("frontier")[0].stats
-    (router,) = graph.actor_pids("ServeReplica:manta:Router")
+    (router,) = actor_pids("ServeReplica:manta:Router")
     headers = {"authorization": f"Bearer {KEY}"}
     with httpx.stream("POST", f"{graph.url}/v1/chat/completions", json=body, headers=headers, timeout=60) as response:
         lines = response.iter_lines()

@@ -47,6 +47,8 @@ def test_prometheus_reads_the_engines_metrics_of_every_tier(graph: Graph) -> Non
         return {name for name in expected if not any('tier="fast"' in series for series, _ in samples(text, name))}
 
     eventually(lambda: not missing(), "every metric is exported", 90)
+    ours = ("ray_manta_breaker_open", "ray_manta_journal_bytes")  # the router's, which exports them in its own time
+    eventually(lambda: all(samples(scrape(), name) for name in ours), "the router's are exported too", 30)
     text = scrape()
     count = sum(value for series, value in samples(text, "ray_manta_ttft_seconds_count_total") if "fast" in series)
     highest = sum(

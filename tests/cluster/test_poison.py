@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ from load_tests.chaos.mix import KINDS, mix
 from load_tests.chaos.transcript import difference
 from load_tests.chaos.trial import disturbed
 from tests.cluster.graph import KEY, eventually
+from tests.cluster.workers import actor_pids
 
 pytestmark = pytest.mark.slow
 
@@ -89,10 +89,5 @@ def test_a_poison_request_kills_few_replicas_and_the_streams_beside_it_are_undis
 
 
 def replica_pids() -> list[int]:
-    """The processes of the tier's replicas, which are descendants of this process."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "".join(child.cmdline()[:1]).startswith("ray::ServeReplica:poison:fast"):
-                found.append(child.pid)
-    return found
+    """The processes of the tier's replicas."""
+    return actor_pids("ServeReplica:poison:fast")

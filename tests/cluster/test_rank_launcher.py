@@ -25,6 +25,7 @@ from engine.api import Conversation, GenerationRequest, Message, SamplingParams
 from router.ports.tier_backend import BackendError, TierDescription
 from tests.cluster.graph import APP, Graph, eventually
 from tests.cluster.smallapp import Front
+from tests.cluster.workers import actor_pids
 
 ENGINE = {"model": "deployments/models/fast", "dtype": "float32", "threads": 1, "tensor_parallel": 2}
 QUESTION = Conversation((Message("user", "What does KV cache mean?"),))
@@ -87,11 +88,11 @@ class Asker:
 
     def ranks(self) -> list[int]:
         """The processes of the split model beside the first."""
-        return self.graph.actor_pids("Rank")
+        return actor_pids("Rank")
 
     def replica(self) -> int:
         """The process of the first."""
-        (pid,) = self.graph.actor_pids("ServeReplica:split:split")
+        (pid,) = actor_pids("ServeReplica:split:split")
         return pid
 
     def answer(self, tier: str) -> list[int]:

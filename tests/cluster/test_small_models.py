@@ -21,6 +21,7 @@ from cluster.safety.classifier_replica import load_classifier
 from cluster.small_models import small_models_replica
 from cluster.small_models.small_models_replica import HostedModels, SmallModelsReplica
 from tests.cluster.graph import ROOT, Graph, dev_config
+from tests.cluster.workers import actor_pids
 from tests.embedder.models import embedder_config, write_model
 from tests.safety.artefacts import write_classifier
 
@@ -141,9 +142,9 @@ async def test_a_replica_is_not_healthy_if_one_of_the_three_is_not(tmp_path: Pat
 @pytest.mark.slow
 def test_the_service_of_dev_yaml_has_one_process_for_them(graph: Graph) -> None:
     assert (ROOT / "deployments" / "models" / "safety").is_dir()
-    assert len(graph.actor_pids("ServeReplica:manta:SmallModels")) == 1
+    assert len(actor_pids("ServeReplica:manta:SmallModels")) == 1
     for name in ("SafetyClassifier", "Embedder", "SemanticCache"):
-        assert graph.actor_pids(f"ServeReplica:manta:{name}") == []
+        assert actor_pids(f"ServeReplica:manta:{name}") == []
     answer = graph.post("/v1/moderations", {"input": "I will kill you."})
     assert answer.status_code == 200
     assert answer.json()["results"][0]["flagged"]

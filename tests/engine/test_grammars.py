@@ -270,7 +270,8 @@ def test_an_engine_that_sees_no_grammar_runs_without_the_library() -> None:
 )
 def test_asking_after_drawing_changes_nothing(engine: Engine, grammar: Grammar, temperature: float) -> None:
     """Log probabilities of what is allowed need the grammar before anything is drawn."""
-    late = answers(engine, grammar, temperature=temperature, min_tokens=2, n=2)
-    early = answers(engine, grammar, temperature=temperature, min_tokens=2, n=2, logprobs=0, logprobs_mode="processed")
+    settings: dict[str, Any] = {"count": 8, "temperature": temperature, "min_tokens": 2, "n": 2}
+    late = answers(engine, grammar, **settings)
+    early = answers(engine, grammar, **settings, logprobs=0, logprobs_mode="processed")
 
     assert [answer.token_ids for answer in late] == [answer.token_ids for answer in early]

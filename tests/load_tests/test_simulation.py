@@ -33,10 +33,11 @@ def poisson(rate: float, count: int, prompt: int, output: int, seed: int = 0) ->
     return build("poisson", times.tolist(), [prompt] * count, [output] * count)
 
 
-@pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
-def test_waits_of_equal_prompts_are_those_of_an_m_d_1_queue(load: float) -> None:
+# The lower the load, the fewer requests it takes until the mean is known: busy periods are shorter.
+@pytest.mark.parametrize(("load", "count"), [(0.3, 8_000), (0.6, 16_000), (0.8, 40_000)])
+def test_waits_of_equal_prompts_are_those_of_an_m_d_1_queue(load: float, count: int) -> None:
     service = 500 / PROFILE.prefill_tokens_s
-    trace = poisson(load / service, 40_000, prompt=500, output=1)
+    trace = poisson(load / service, count, prompt=500, output=1)
 
     outcome = run(trace, max_outstanding=10**6)
 
@@ -302,7 +303,7 @@ def test_littles_law_holds() -> None:
 @pytest.mark.parametrize("shape", ["steady", "square"])
 def test_the_fluid_has_the_latencies_and_loads_of_many_replicas(shape: str) -> None:
     profile = PROFILES["70b-h100x2"]
-    trace = synthetic(shape, rate=60, duration=240, seed=2)
+    trace = synthetic(shape, rate=60, duration=120, seed=2)
     settings = Settings(profile)
     count = Tier.of(trace, settings).start_replicas(trace, 1.1)
     settings = replace(settings, replicas_start=count)

@@ -1,4 +1,4 @@
-"""Products of Triton's interpreter whose bits do not depend on the processor."""
+"""Triton's interpreter, with products whose bits do not depend on the processor, and in two thirds of its time."""
 
 from __future__ import annotations
 
@@ -35,4 +35,16 @@ def row_independent_products() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(InterpreterBuilder, "create_dot", create_dot)
+        yield
+
+
+@pytest.fixture(scope="package", autouse=True)
+def quicker_interpreter() -> Iterator[None]:
+    """The interpreter does not search at every call for what it has found already."""
+    if torch.cuda.is_available():
+        yield
+        return
+    from load_tests.gpu.interpreter import quick_interpreter  # of no use on a card
+
+    with quick_interpreter():
         yield
