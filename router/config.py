@@ -214,7 +214,7 @@ class AutoConfig(Settings):
     """Path of a forecaster's file, which ``python -m deployments.models.training.routing`` writes. None: the complexity
     score decides. The forecaster must be fitted to all configured tiers. A relative path starts at the working
     directory. The file is read once, in the process that builds the application."""
-    tolerance: float = Field(0.05, ge=0, le=1)
+    tolerance: float = Field(0.02, ge=0, le=1)
     """With a forecaster: the cheapest tier is chosen whose forecast chance of a right answer is at most this much below
     the best tier's. 0 always chooses the best tier, 1 always the cheapest."""
     thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
