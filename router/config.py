@@ -214,7 +214,7 @@ class AutoConfig(Settings):
     """Path of a forecaster's file, which ``python -m deployments.models.training.routing`` writes. None: the complexity
     score decides. The forecaster must be fitted to all configured tiers. A relative path starts at the working
     directory. The file is read once, in the process that builds the application."""
-    tolerance: float = Field(0.02, ge=0, le=1)
+    tolerance: float = Field(0.05, ge=0, le=1)
     """With a forecaster: the cheapest tier is chosen whose forecast chance of a right answer is at most this much below
     the best tier's. 0 always chooses the best tier, 1 always the cheapest."""
     thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
@@ -399,7 +399,7 @@ class AnswerCacheConfig(Settings):
     max_false_hit_rate: float = Field(0.01, gt=0, le=0.5)
     """The share of different questions that may be taken for the same. The semantic index keeps it, at 95 % confidence.
     A lower one gives fewer hits."""
-    shadow_share: float = Field(0.01, ge=0, le=1)
+    shadow_share: float = Field(0.05, ge=0, le=1)
     """The share of semantic hits whose answer is generated all the same, sent, and compared with the stored one."""
     near_miss_share: float = Field(0.1, ge=0, le=1)
     """The share of misses with a candidate that scored too low whose new answer is compared with that of the candidate.

@@ -198,7 +198,7 @@ class _Network:
         """Returns the network of ``forecaster``."""
         tiers, units = len(forecaster.tiers), len(forecaster.hidden.bias)
         rows: dict[int | str, tuple[float, ...]] = dict(forecaster.signs.items())
-        rows.update(forecaster.words)
+        rows.update(forecaster.words.items())
         return cls(
             {key: place for place, key in enumerate(rows)},
             np.array(list(rows.values()), dtype=np.float64).reshape(len(rows), units + tiers),

@@ -93,7 +93,7 @@ class TestTheFit:
             by_chance = sorted((chances[tier], row[tier]) for chances, row in zip(expected, right, strict=True))
             for start in range(0, 2000, 500):
                 part = by_chance[start : start + 500]
-                assert sum(c for c, _ in part) / 500 == pytest.approx(sum(r for _, r in part) / 500, abs=0.08)
+                assert sum(c for c, _ in part) / 500 == pytest.approx(sum(r for _, r in part) / 500, abs=0.12)
 
     def test_it_foretells_new_tasks_better_than_the_base_rate(self, fitted: Forecaster) -> None:
         seen, right = planted(500, seed=3)
@@ -257,7 +257,7 @@ class TestOtherNames:
 
         assert other.answer in JUDGED_VALUES[words.CITIES]
         assert f"is {other.answer}." in other.turns[0].content
-        assert not re.search("ada|rome", other.turns[0].content, re.IGNORECASE)
+        assert not re.search(r"\bada\b|rome", other.turns[0].content, re.IGNORECASE)
 
     @pytest.mark.parametrize(
         ("family", "text"),

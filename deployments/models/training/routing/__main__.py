@@ -42,8 +42,7 @@ more tasks asks only the new ones; new weights are asked anew.
 
 To a quarter of the tasks, and to a third of the others, nothing is fitted. On these the margin is chosen: the least by
 which the chances of cheaper tiers must be lowered so that `auto`, at --tolerance, has as many right answers as the best
-tier alone, but for at most --loss of the tasks (the lower bound of one standard error). --tolerance is above the one
-that is configured, since people's wordings are farther from the curriculum than those judged by. How well each tier is
+tier alone, but for at most --loss of the tasks (the lower bound of one standard error). How well each tier is
 foretold, and what tolerances come to, is printed. Where the held-out set stands,
 `python -m load_tests.quality.curve` tells.
 """
@@ -246,7 +245,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--open", default="general", metavar="TIER", help="answers open requests, and is dearest (default: %(default)s)"
     )
     add("--data", type=Path, default=DATA, help="directory of questions and instructions (default: %(default)s)")
-    add("--tolerance", type=float, default=0.05, help="that the margin is chosen for (default: %(default)s)")
+    add(
+        "--tolerance",
+        type=float,
+        default=0.05,
+        help="that the margin is chosen for, and that is configured (default: %(default)s)",
+    )
     add("--loss", type=float, default=0.001, help="of right answers at most, as a share (default: %(default)s)")
     add(
         "--out",

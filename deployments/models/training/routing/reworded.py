@@ -112,7 +112,7 @@ JUDGED = Wordings(
         "Quick one. ",
         "My request: ",
         "I wonder: ",
-        "Be exact. ",
+        "Be quick. ",
         "Here is something to do. ",
         "Let us see if you know this. ",
         "Up next. ",
