@@ -399,7 +399,7 @@ class AnswerCacheConfig(Settings):
     max_false_hit_rate: float = Field(0.01, gt=0, le=0.5)
     """The share of different questions that may be taken for the same. The semantic index keeps it, at 95 % confidence.
     A lower one gives fewer hits."""
-    shadow_share: float = Field(0.05, ge=0, le=1)
+    shadow_share: float = Field(0.01, ge=0, le=1)
     """The share of semantic hits whose answer is generated all the same, sent, and compared with the stored one."""
     near_miss_share: float = Field(0.1, ge=0, le=1)
     """The share of misses with a candidate that scored too low whose new answer is compared with that of the candidate.
