@@ -94,7 +94,6 @@ train: $(STAMP)
 	$(BIN)/python -m deployments.models.training $(ARGS)
 ifeq ($(NO_FOLLOW_UP),)
 	$(BIN)/python -m deployments.models.training.routing
-	$(BIN)/python -m deployments.models.training.routing.refit
 	$(BIN)/python -m load_tests.quality --engine --write-baseline --json $(RUN) --plot docs/plots/quality.png
 	$(BIN)/python -m load_tests.quality.curve $(RUN) --tolerance 0.05 --plot docs/plots/auto.png
 endif

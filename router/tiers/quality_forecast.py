@@ -1,10 +1,13 @@
 """``Forecaster``: predicts for each tier the chance that it answers a request correctly. Pure.
 
-It is one logistic regression per tier. The inputs are the words of the request, hashed to buckets (Weinberger et al.
-2009), and signs of its shape, such as the number of digits. ``cheapest_within`` then chooses the cheapest tier whose
-chance is close enough to the best one. To choose before anything is generated, and to trade quality for cost by one
-number, is the idea of Hybrid LLM (Ding et al. 2024) and RouteLLM (Ong et al. 2024). Their predictors are transformers
-or need embeddings. A linear model takes a fraction of a millisecond, and its weights can be inspected.
+The inputs are the words of the request, hashed to buckets (Weinberger et al. 2009), and signs of its shape, such as the
+number of digits. Each has a row of weights: some add up to the hidden units of a small network, the others directly to
+the tiers' log-odds. Without hidden units it is one logistic regression per tier. ``cheapest_within`` then chooses the
+cheapest tier whose chance is close enough to the best one.
+
+To choose before anything is generated, and to trade quality for cost by one number, is the idea of Hybrid LLM (Ding et
+al. 2024) and RouteLLM (Ong et al. 2024). Their predictors are transformers or need embeddings. A sum of rows takes a
+tenth of a millisecond.
 
 ``deployments.models.training.routing`` fits the weights to answers of the tiers and measures the result. A forecaster
 is valid only for the tiers and the kinds of requests that it was fitted to.
@@ -16,11 +19,13 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.api import Conversation
@@ -54,15 +59,27 @@ class Features:
 
 
 @dataclass(frozen=True, slots=True)
-class Forecaster:
-    """The fitted logistic regressions of ``tiers``, weakest first. A row of weights has one number per tier.
+class HiddenUnits:
+    """The hidden units of the network, which are 0 where their sum is below 0 (ReLU). ``bias`` has a number per unit,
+    ``weights`` a row per unit with one number per tier, in log-odds."""
 
-    Weights are in log-odds. ``signs`` and ``words`` map a sign and a bucket to its row. The weights of words are
-    divided by the square root of the number of the request's words, so that long requests do not get extreme chances.
+    bias: tuple[float, ...] = ()
+    weights: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Forecaster:
+    """The fitted weights for ``tiers``, cheapest first.
+
+    ``bias`` has a number per tier, in log-odds. ``signs`` and ``words`` map a sign and a bucket to its row, which has
+    one number per hidden unit and then one per tier. The weights of words are divided by the square root of the number
+    of the request's words, so that long requests do not get extreme chances.
 
     ``known`` has the words, and the pairs of words, of the tasks that small tiers were trained for. The share of a
     request's words and pairs that are not in ``known`` is a sign too: a small tier cannot answer a question about words
     that it was not trained on.
+
+    The fit lowers the chances of the cheaper tiers, so that none is chosen by mistake.
     """
 
     tiers: tuple[str, ...]
@@ -72,36 +89,46 @@ class Forecaster:
     about: Mapping[str, Any] = field(default_factory=dict)
     """How the forecaster was fitted, for people who read the file."""
     known: frozenset[int] = frozenset()
+    hidden: HiddenUnits = HiddenUnits()
+    _network: _Network = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_network", _Network.of(self))
 
     def expect(self, seen: Features) -> tuple[float, ...]:
         """Returns the chance that each tier answers correctly, 0 to 1, in the order of ``tiers``."""
-        odds = list(self.bias)
         signs = (*seen.signs, *unknown_signs(seen, self.known))
-        _add(odds, (self.signs[sign] for sign in signs if sign in self.signs), 1.0)
-        share = 1 / math.sqrt(len(seen.words) or 1)
-        _add(odds, (self.words[word] for word in seen.words if word in self.words), share)
-        return tuple(map(_chance, odds))
+        return tuple(map(_chance, self._network.odds(signs, seen.words)))
 
     def narrowed(self, tiers: Sequence[str]) -> Self:
         """Returns a forecaster for ``tiers`` only, in their order. Raises ValueError for a tier that this forecaster
         does not have."""
-        places = [self.tiers.index(tier) for tier in tiers]
+        units = len(self.hidden.bias)
+        tier_places = [self.tiers.index(tier) for tier in tiers]
+        row_places = [*range(units), *(units + place for place in tier_places)]
 
-        def chosen(row: Sequence[float]) -> tuple[float, ...]:
+        def chosen(row: Sequence[float], places: Sequence[int]) -> tuple[float, ...]:
             return tuple(row[place] for place in places)
 
-        signs = {name: chosen(row) for name, row in self.signs.items()}
-        words = {word: chosen(row) for word, row in self.words.items()}
-        return type(self)(tuple(tiers), chosen(self.bias), signs, words, self.about, self.known)
+        return replace(
+            self,
+            tiers=tuple(tiers),
+            bias=chosen(self.bias, tier_places),
+            signs={name: chosen(row, row_places) for name, row in self.signs.items()},
+            words={word: chosen(row, row_places) for word, row in self.words.items()},
+            hidden=replace(self.hidden, weights=tuple(chosen(row, tier_places) for row in self.hidden.weights)),
+        )
 
     def to_json(self) -> str:
         """Returns the forecaster as JSON. Weights are rounded to 3 decimals; rows that are then all 0 are left out."""
         fields = [
-            '"format": 1',
+            '"format": 2',
             f'"about": {json.dumps(dict(self.about), indent=2)}',
             f'"tiers": {json.dumps(self.tiers)}',
             f'"buckets": {BUCKETS}',
             f'"bias": {json.dumps(_rounded(self.bias))}',
+            f'"hidden bias": {json.dumps(_rounded(self.hidden.bias))}',
+            f'"hidden weights": {json.dumps([_rounded(row) for row in self.hidden.weights])}',
             f'"signs": {_lines(self.signs)}',
             f'"words": {_lines({str(word): row for word, row in sorted(self.words.items())})}',
             f'"known": {json.dumps(sorted(self.known))}',
@@ -120,11 +147,20 @@ class Forecaster:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"]))
             raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
-        width = len(file.tiers)
-        for name, rows in (("bias", {"": file.bias}), ("signs", file.signs), ("words", file.words)):
-            if any(len(row) != width for row in rows.values()):
-                raise ValueError(f"{name}: every row needs one number for each of the {width} tiers")
-        return cls(file.tiers, file.bias, file.signs, file.words, file.about, file.known)
+        hidden = HiddenUnits(file.hidden_bias, file.hidden_weights)
+        tiers, units = len(file.tiers), len(hidden.bias)
+        if len(hidden.weights) != units:
+            raise ValueError(f"hidden weights: there must be a row for each of the {units} hidden units")
+        widths: list[tuple[str, Iterable[Row], int]] = [
+            ("bias", [file.bias], tiers),
+            ("hidden weights", hidden.weights, tiers),
+            ("signs", file.signs.values(), units + tiers),
+            ("words", file.words.values(), units + tiers),
+        ]
+        for name, rows, width in widths:
+            if any(len(row) != width for row in rows):
+                raise ValueError(f"{name}: every row needs {width} numbers, for {tiers} tiers and {units} hidden units")
+        return cls(file.tiers, file.bias, file.signs, file.words, file.about, file.known, hidden)
 
 
 Row = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
@@ -135,14 +171,54 @@ class _File(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1]
+    format: Literal[1, 2]  # 1 has no hidden units
     about: dict[str, Any]
     tiers: tuple[str, ...] = Field(min_length=1)
     buckets: Literal[4096]  # must be BUCKETS, since the weights are meaningless with another hash
     bias: Row
+    hidden_bias: Row = Field((), alias="hidden bias")
+    hidden_weights: tuple[Row, ...] = Field((), alias="hidden weights")
     signs: dict[str, Row]
     words: dict[Annotated[int, Field(ge=0, lt=BUCKETS)], Row]
     known: frozenset[Annotated[int, Field(ge=0, lt=VOCABULARY)]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """The weights of a forecaster as it computes with them. ``places`` maps a sign or a bucket to its row of ``table``;
+    ``bias`` has the hidden units in front of the tiers, as rows have."""
+
+    places: Mapping[int | str, int]
+    table: npt.NDArray[np.float64]
+    bias: npt.NDArray[np.float64]
+    hidden: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, forecaster: Forecaster) -> Self:
+        """Returns the network of ``forecaster``."""
+        tiers, units = len(forecaster.tiers), len(forecaster.hidden.bias)
+        rows: dict[int | str, tuple[float, ...]] = dict(forecaster.signs.items())
+        rows.update(forecaster.words.items())
+        return cls(
+            {key: place for place, key in enumerate(rows)},
+            np.array(list(rows.values()), dtype=np.float64).reshape(len(rows), units + tiers),
+            np.array([*forecaster.hidden.bias, *forecaster.bias], dtype=np.float64),
+            np.array(forecaster.hidden.weights, dtype=np.float64).reshape(units, tiers),
+        )
+
+    def odds(self, signs: Iterable[str], words: frozenset[int]) -> list[float]:
+        """Returns the log-odds of each tier."""
+        share = 1 / math.sqrt(len(words) or 1)
+        sums = self.bias + self._sum(signs) + share * self._sum(words)
+        units = len(self.hidden)
+        odds: list[float] = (sums[units:] + np.maximum(sums[:units], 0.0) @ self.hidden).tolist()
+        return odds
+
+    def _sum(self, keys: Iterable[int | str]) -> npt.NDArray[np.float64]:
+        """Returns the sum of the rows of ``keys``; those without a row count as 0."""
+        places = [place for key in keys if (place := self.places.get(key)) is not None]
+        sums: npt.NDArray[np.float64] = self.table[places].sum(axis=0)
+        return sums
 
 
 def cheapest_within(expected: Sequence[float], tolerance: float) -> int:
@@ -258,13 +334,6 @@ def _hash(word: str) -> int:
 def _size(count: int) -> int:
     """Returns the size class of a count, by powers of two: 0, 1, 2-3, 4-7 … become 0, 1, 2, 3 …, up to 16."""
     return min(count.bit_length(), 16)
-
-
-def _add(odds: list[float], rows: Iterator[tuple[float, ...]], share: float) -> None:
-    """Adds the rows, multiplied by ``share``, to ``odds`` in place."""
-    for row in rows:
-        for place, weight in enumerate(row):
-            odds[place] += weight * share
 
 
 def _chance(odds: float) -> float:

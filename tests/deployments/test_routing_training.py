@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
 import random
 import re
@@ -13,17 +15,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.models.training.curriculum.task import Task, Turn
+from deployments.models.training.curriculum import draw_tasks, words
+from deployments.models.training.curriculum.task import FAMILIES, Task, Turn
 from deployments.models.training.curriculum.task import ask as question
 from deployments.models.training.routing.answers import MAX_TOKENS, Answer, ask, key
 from deployments.models.training.routing.everyday_questions import NOUNS, everyday_questions
-from deployments.models.training.routing.heads import Fit, area_under_curve, fit, refit
+from deployments.models.training.routing.head_report import area_under_curve, head_report
+from deployments.models.training.routing.margin import MARGINS, difference, least_margin, lowered, with_margin
+from deployments.models.training.routing.network import fit
 from deployments.models.training.routing.open_prompts import OPEN
+from deployments.models.training.routing.openness import with_open_tier
+from deployments.models.training.routing.other_values import FITTED_VALUES, JUDGED_VALUES, with_other_values
+from deployments.models.training.routing.requests import (
+    INSTRUCTIONS,
+    QUESTIONS,
+    REQUEST_COUNT,
+    REQUESTS_BY_INTENT,
+    draw_requests,
+)
+from deployments.models.training.routing.reworded import FITTED, JUDGED, Wordings, reworded
 from deployments.models.training.routing.sweep import Item, best, oracle, outcome, sweep
 from engine.api import Conversation, FinishReason, SamplingParams, Usage
 from engine.completion import Completion
+from load_tests.quality.item import read_held_out
 from load_tests.quality.open_questions.question import read_open_questions
-from load_tests.quality.options import OPEN_QUESTIONS
+from load_tests.quality.options import HELD_OUT, OPEN_QUESTIONS
 from router.tiers.quality_forecast import Features, Forecaster, features
 
 MODELS = Path(__file__).parents[2] / "deployments" / "models"
@@ -49,77 +65,252 @@ def chance(tier: int, kind: int, digits: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def fitted() -> Fit:
+def fitted() -> Forecaster:
     return fit(*planted(1500, seed=1), TIERS)
 
 
-class TestTheHeads:
-    def test_they_find_the_planted_rule(self, fitted: Fit) -> None:
+class TestTheFit:
+    def test_it_finds_the_planted_rule(self, fitted: Forecaster) -> None:
         for kind in range(2):
             for digits in range(1, 5):
-                seen = features(KINDS[kind].format("7" * digits, "9" * digits))
-                expected = fitted.forecaster.expect(seen)
-                assert expected == pytest.approx([chance(tier, kind, digits) for tier in range(3)], abs=0.12)
+                expected = fitted.expect(features(KINDS[kind].format("7" * digits, "9" * digits)))
+                assert expected == pytest.approx([chance(tier, kind, digits) for tier in range(3)], abs=0.15)
 
-    def test_their_chances_come_true(self, fitted: Fit) -> None:
+    def test_it_finds_a_rule_that_no_sum_of_words_and_signs_can_express(self) -> None:
+        draw = random.Random(8)
+        asked = [(draw.randrange(2), draw.randint(1, 2)) for _ in range(1500)]
+        seen = [features(KINDS[kind].format("7" * digits, "9" * digits)) for kind, digits in asked]
+
+        found = fit(seen, [[kind == digits - 1] for kind, digits in asked], TIERS[:1])
+
+        for (kind, digits), each in list(zip(asked, seen, strict=True))[:50]:
+            assert found.expect(each)[0] == pytest.approx(float(kind == digits - 1), abs=0.1)
+
+    def test_its_chances_come_true(self, fitted: Forecaster) -> None:
         seen, right = planted(2000, seed=2)
-        expected = [fitted.forecaster.expect(each) for each in seen]
+        expected = [fitted.expect(each) for each in seen]
         for tier in range(3):
             by_chance = sorted((chances[tier], row[tier]) for chances, row in zip(expected, right, strict=True))
             for start in range(0, 2000, 500):
-                part = by_chance[start : start + 1000]
-                assert sum(c for c, _ in part) / 500 == pytest.approx(sum(r for _, r in part) / 500, abs=0.08)
+                part = by_chance[start : start + 500]
+                assert sum(c for c, _ in part) / 500 == pytest.approx(sum(r for _, r in part) / 500, abs=0.12)
 
-    def test_the_report_is_of_tasks_not_fitted_to_and_better_than_the_base_rate(self, fitted: Fit) -> None:
-        assert len(set(fitted.reported)) == 300
-        for report in fitted.reports:
+    def test_it_foretells_new_tasks_better_than_the_base_rate(self, fitted: Forecaster) -> None:
+        seen, right = planted(500, seed=3)
+        expected = [fitted.expect(each) for each in seen]
+        for place, tier in enumerate(TIERS):
+            report = head_report(tier, [each[place] for each in expected], [row[place] for row in right])
             assert report.log_loss < report.base_loss
             assert report.auc > 0.7
             assert report.expected == pytest.approx(report.right, abs=0.06)
 
-    def test_a_tier_that_is_asked_less_is_fitted_to_what_it_was_asked(self, fitted: Fit) -> None:
+    def test_a_tier_that_is_asked_less_is_fitted_to_what_it_was_asked(self) -> None:
         seen, right = planted(1500, seed=1)
         partly: list[list[bool | None]] = [[*row[:2], row[2] if n < 600 else None] for n, row in enumerate(right)]
 
-        heads = fit(seen, partly, TIERS)
+        found = fit(seen, partly, TIERS)
 
-        assert [report.right for report in heads.reports[:2]] == [report.right for report in fitted.reports[:2]]
-        for asked_less, asked_all in zip(
-            heads.forecaster.words.values(), fitted.forecaster.words.values(), strict=True
-        ):
-            assert asked_less[:2] == pytest.approx(asked_all[:2], abs=0.01)
         for digits in range(1, 5):
-            chances = heads.forecaster.expect(features(KINDS[0].format("7" * digits, "9" * digits)))
-            assert chances[2] == pytest.approx(chance(2, 0, digits), abs=0.15)
+            chances = found.expect(features(KINDS[0].format("7" * digits, "9" * digits)))
+            assert chances == pytest.approx([chance(tier, 0, digits) for tier in range(3)], abs=0.2)
 
-    def test_the_file_forecasts_as_the_fit_does(self, fitted: Fit) -> None:
-        text = fitted.forecaster.to_json()
+    def test_the_file_forecasts_as_the_fit_does(self, fitted: Forecaster) -> None:
+        text = fitted.to_json()
         read = Forecaster.from_json(text)
         for seen in planted(50, seed=3)[0]:
-            assert read.expect(seen) == pytest.approx(fitted.forecaster.expect(seen), abs=0.005)
+            assert read.expect(seen) == pytest.approx(fitted.expect(seen), abs=0.005)
         assert len(text) < 500_000
 
     def test_the_same_data_gives_the_same_file(self) -> None:
-        one, other = (fit(*planted(200, seed=4), TIERS).forecaster.to_json() for _ in range(2))
+        one, other = (fit(*planted(200, seed=4), TIERS).to_json() for _ in range(2))
         assert one == other
 
     def test_a_tier_that_is_always_right_is_nearly_certain_and_one_that_never_is_hopeless(self) -> None:
         seen, _ = planted(300, seed=5)
-        heads = fit(seen, [[True, False, True] for _ in seen], TIERS)
-        always, never, _ = heads.forecaster.expect(seen[0])
+        always, never, _ = fit(seen, [[True, False, True] for _ in seen], TIERS).expect(seen[0])
         assert 0.97 < always < 1
         assert 0 < never < 0.03
-        assert all(math.isnan(report.auc) for report in heads.reports)
-
-    def test_what_cannot_be_foretold_is_forecast_by_its_mean(self) -> None:
-        draw = random.Random(6)
-        seen, _ = planted(600, seed=6)
-        heads = fit(seen, [[draw.random() < 0.3] for _ in seen], TIERS[:1])
-        assert all(heads.forecaster.expect(each)[0] == pytest.approx(0.3, abs=0.1) for each in seen[:50])
 
     def test_too_few_tasks_are_refused(self) -> None:
         with pytest.raises(ValueError, match="too few"):
             fit(*planted(20, seed=7), TIERS)
+
+
+class TestTheMargin:
+    ITEMS = tuple(Item((n % 10 > 0, True), (1, 1)) for n in range(1000))
+    """The cheaper tier is wrong once in ten; its chance is too high."""
+    FLATTERED = ((0.99, 0.985),) * 1000
+
+    def test_the_difference_comes_with_its_error_and_the_share_of_other_tiers(self) -> None:
+        found = difference(self.ITEMS, self.FLATTERED, best=1, tolerance=0.0, margin=0.0)
+
+        assert found.mean == pytest.approx(-0.1)
+        assert found.error == pytest.approx(math.sqrt(0.09 / 1000))
+        assert found.elsewhere == 1
+        assert found.low == pytest.approx(found.mean - found.error)
+
+    def test_a_tier_that_is_forecast_too_good_is_left_out_by_a_margin(self) -> None:
+        margin = least_margin(self.ITEMS, [(0.985, 0.99)] * 1000, best=1, tolerance=0.02, loss=0.001)
+
+        assert margin > 0
+        assert difference(self.ITEMS, [(0.985, 0.99)] * 1000, 1, 0.02, margin).mean == 0
+
+    def test_none_is_needed_where_the_cheaper_tier_is_as_good(self) -> None:
+        items = [Item((True, True), (1, 1))] * 100
+
+        assert least_margin(items, [(0.9, 0.95)] * 100, best=1, tolerance=0.05, loss=0.0) == 0
+
+    @given(st.lists(st.floats(0.001, 0.999), min_size=3, max_size=3), st.floats(0, 4))
+    def test_it_lowers_the_chances_of_the_cheaper_tiers_alone(self, expected: list[float], margin: float) -> None:
+        one, other, best = lowered(expected, 2, margin)
+
+        assert (one, other, best) <= (expected[0] + 1e-9, expected[1] + 1e-9, expected[2])
+        assert best == expected[2]
+
+    def test_the_forecaster_expects_the_lowered_chances(self, fitted: Forecaster) -> None:
+        seen = planted(1, seed=9)[0][0]
+
+        told = with_margin(fitted, 2, 1.5).expect(seen)
+
+        assert told == pytest.approx(lowered(fitted.expect(seen), 2, 1.5))
+
+    def test_the_largest_is_taken_where_none_is_enough(self) -> None:
+        assert least_margin(self.ITEMS, self.FLATTERED, best=1, tolerance=1.0, loss=0.0) == MARGINS[-1]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many questions, instructions and requests as are drawn, in files like the public ones."""
+    folder = tmp_path_factory.mktemp("data")
+    files = {
+        **{
+            name: [{"text_a": f"Why is the sea number {n} blue?"} for n in range(count)]
+            for name, count in QUESTIONS.items()
+        },
+        **{
+            name: [{"instruction": f"Write about {n} ships"} for n in range(count)]
+            for name, count in INSTRUCTIONS.items()
+        },
+        REQUESTS_BY_INTENT: [
+            *({"intent": "recipe", "text": f"what can i cook with {n} eggs"} for n in range(REQUEST_COUNT)),
+            {"intent": "goodbye", "text": "see you around"},
+            {"intent": "calculator", "text": "what is two plus two"},
+        ],
+    }
+    for name, rows in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        with gzip.open(folder / name, "wt", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(row) + "\n" for row in rows)
+    return folder
+
+
+class TestTheRequests:
+    def test_what_is_judged_by_is_not_fitted_to(self, data: Path) -> None:
+        requests = draw_requests(400, 90, 200, data, seed=3)
+
+        fitted = {key(task) for task in requests.fitted}
+        assert len(fitted) > 300
+        for judged in requests.judged.values():
+            assert len(judged) > 5
+            assert not fitted & {key(task) for task in judged}
+            assert {task.family for task in judged} <= set(FAMILIES)
+
+    def test_small_talk_is_not_open(self, data: Path) -> None:
+        requests = draw_requests(10, 10, 10, data, seed=3)
+
+        assert [task.turns[-1].content.lower().rstrip("!.") for task in requests.small_talk] == ["see you around"]
+        assert not [task for task in requests.opened if "two plus two" in task.turns[-1].content.lower()]
+        assert len(requests.opened) > 10_000
+
+    def test_they_are_the_same_for_a_seed(self, data: Path) -> None:
+        one, other, third = (draw_requests(50, 30, 30, data, seed) for seed in (1, 1, 2))
+        assert one == other != third
+
+    def test_no_single_question_is_in_the_held_out_set(self, data: Path) -> None:
+        held_out = {item.messages[0].content for item in read_held_out(HELD_OUT).items if len(item.messages) == 1}
+        requests = draw_requests(2000, 900, 2000, data, 0)
+
+        asked = [*requests.fitted, *(task for part in requests.judged.values() for task in part)]
+        assert not [task for task in asked if len(task.turns) == 1 and task.turns[0].content in held_out]
+
+
+class TestOpenRequests:
+    def test_they_go_to_their_tier_and_tasks_keep_theirs(self, fitted: Forecaster) -> None:
+        tasks = planted(600, seed=7)[0]
+        opened = [features(f"Why do people like the colour of the {noun}?") for noun in ["sea", "sky", "sun"] * 40]
+
+        whole = with_open_tier(fitted, "general", [*tasks, *opened], [False] * len(tasks) + [True] * len(opened))
+
+        assert whole.tiers == (*TIERS, "general")
+        for each in tasks[:50]:
+            assert whole.expect(each)[:3] == pytest.approx(fitted.expect(each))
+            assert whole.expect(each)[3] < 0.05
+        assert whole.expect(features("Why do people like the taste of the soup?"))[3] > 0.9
+
+
+class TestOtherNames:
+    def test_names_change_in_the_question_and_in_the_answer(self) -> None:
+        text = "The home of Ada is Rome. Ada can be reached at ada.adams@home.org. In which city does Ada live?"
+        task = Task("extraction", 1, question(text), "Rome")
+
+        (other,) = with_other_values([task], JUDGED_VALUES, 0)
+
+        assert other.answer in JUDGED_VALUES[words.CITIES]
+        assert f"is {other.answer}." in other.turns[0].content
+        assert not re.search(r"\bada\b|rome", other.turns[0].content, re.IGNORECASE)
+
+    @pytest.mark.parametrize(
+        ("family", "text"),
+        [
+            ("extraction", "Sort by letter: Ada, Bruno"),
+            ("transformation", "Reverse: Ada"),
+            ("extraction", "Which one?"),
+        ],
+    )
+    def test_what_depends_on_spelling_and_what_has_no_names_is_left_out(self, family: str, text: str) -> None:
+        assert with_other_values([Task(family, 1, question(text), "7")], FITTED_VALUES, 0) == []
+
+    def test_no_name_is_fitted_to_and_judged_by_or_in_the_curriculum(self) -> None:
+        fitted, judged = (
+            {word for new in values.values() for word in new} for values in (FITTED_VALUES, JUDGED_VALUES)
+        )
+        taught = {word for old in FITTED_VALUES for word in old}
+        assert not fitted & judged
+        assert not (fitted | judged) & taught
+
+
+class TestOtherWords:
+    @pytest.mark.parametrize("wordings", [FITTED, JUDGED])
+    def test_the_question_changes_and_the_right_answer_does_not(self, wordings: Wordings) -> None:
+        tasks = [task for task in draw_tasks(300, "words") if task.family in FAMILIES]
+
+        others = reworded(tasks, wordings, 0)
+
+        for task, other in zip(tasks, others, strict=True):
+            assert other.turns[:-1] == task.turns[:-1]
+            assert other.turns[-1].content != task.turns[-1].content
+            assert (other.answer, other.family) == (task.answer, task.family)
+        assert reworded(tasks, wordings, 0) == others != reworded(tasks, wordings, 1)
+
+    def test_drills_are_left_out(self) -> None:
+        tasks = list(draw_tasks(300, "words"))
+
+        assert {task.family for task in reworded(tasks, FITTED, 0)} == set(FAMILIES)
+
+    def test_no_wording_is_fitted_to_and_judged_by(self) -> None:
+        assert not phrases(FITTED) & phrases(JUDGED)
+
+    @pytest.mark.parametrize("wordings", [FITTED, JUDGED])
+    def test_no_wording_is_in_the_held_out_set(self, wordings: Wordings) -> None:
+        asked = "\n".join(item.messages[-1].content.lower() for item in read_held_out(HELD_OUT).items)
+
+        assert not [phrase for phrase in phrases(wordings) if re.search(rf"\b{re.escape(phrase)}\b", asked)]
+
+
+def phrases(wordings: Wordings) -> set[str]:
+    instead = [phrase for others in wordings.instead.values() for phrase in others]
+    every = [*wordings.before, *wordings.behind, *wordings.behind_greeting, *instead]
+    return {phrase.strip(" .,:!?").lower() for phrase in every}
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=30))
@@ -228,21 +419,6 @@ class TestTheSweep:
         assert chosen is not None
         assert chosen.point == outcome(tasks, [0, 2], SIZES)
         assert best(settings, 1.01) is None
-
-
-class TestTheRefit:
-    def test_open_requests_get_new_chances_and_tasks_keep_theirs(self, fitted: Fit) -> None:
-        tasks = planted(600, seed=7)[0]
-        opened = [features(f"Why do people like the colour of the {noun}?") for noun in ["sea", "sky", "sun"] * 40]
-        kept = [fitted.forecaster.expect(each) for each in tasks]
-        sure = (0.0, 0.0, 1.0)
-
-        new = refit(fitted.forecaster, [*tasks, *opened], [*kept, *[sure] * len(opened)])
-
-        for each, before in zip(tasks, kept, strict=True):
-            assert new.expect(each) == pytest.approx(before, abs=0.05)
-        assert new.expect(features("Why do people like the taste of the soup?")) == pytest.approx(sure, abs=0.1)
-        assert (new.tiers, new.known) == (fitted.forecaster.tiers, fitted.forecaster.known)
 
 
 class TestEverydayQuestions:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import pickle
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -20,6 +23,7 @@ from router.tiers.quality_forecast import (
     READ_CHARS,
     Features,
     Forecaster,
+    HiddenUnits,
     cheapest_within,
     features,
     unknown_signs,
@@ -70,6 +74,41 @@ class TestTheRule:
     @given(chances, st.floats(0, 1))
     def test_what_is_given_up_is_within_the_tolerance(self, expected: list[float], tolerance: float) -> None:
         assert expected[cheapest_within(expected, tolerance)] >= max(expected) - tolerance
+
+
+class TestHiddenUnits:
+    def test_they_say_what_a_word_means_with_a_sign(self) -> None:
+        either = Forecaster(
+            ("small",),
+            (4.0,),
+            {"digits=4": (1.0, 0.0)},
+            {},
+            hidden=HiddenUnits((-1.5,), ((-20.0,),)),
+        )
+        word = min(features("add 1234").words & features("add 12").words - features("take 1234").words)
+        both = replace(either, words={word: (math.sqrt(len(features("add 1234").words)), 0.0)})
+
+        assert both.expect(features("add 1234"))[0] < 0.01
+        assert both.expect(features("add 12"))[0] > 0.9
+        assert both.expect(features("take 1234"))[0] > 0.9
+
+    def test_the_tiers_that_are_left_are_forecast_as_before(self) -> None:
+        rows = {"digits=4": (1.0, -2.0, 0.5, 1.0, 0.25)}
+        whole = Forecaster(
+            TIERS,
+            (0.5, 0.25, 0.0),
+            rows,
+            {},
+            hidden=HiddenUnits((0.1, 0.2), ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))),
+        )
+        part = whole.narrowed(["fast", "frontier"])
+
+        assert part.expect(features(HARD)) == pytest.approx(whole.expect(features(HARD))[::2])
+
+    def test_a_forecaster_can_be_sent_to_another_process(self) -> None:
+        sent = pickle.loads(pickle.dumps(planted()))
+        assert sent == planted()
+        assert sent.expect(features(HARD)) == planted().expect(features(HARD))
 
 
 class TestTheChoice:
@@ -181,9 +220,20 @@ class TestUnknownWords:
 class TestFiles:
     def test_what_is_written_is_read(self) -> None:
         written = Forecaster(
-            TIERS, (0.5, 0.25, 0.0), {"digits=4": (1.0, 0.0, 0.125)}, {7: (0.0, 0.0, -2.0)}, {"n": 1}, frozenset({3})
+            TIERS,
+            (0.5, 0.25, 0.0),
+            {"digits=4": (1.0, 0.0, 0.125, 3.0)},
+            {7: (0.0, 0.0, -2.0, 0.5)},
+            {"n": 1},
+            frozenset({3}),
+            HiddenUnits((0.5,), ((1.0, 2.0, 3.0),)),
         )
         assert Forecaster.from_json(written.to_json()) == written
+
+    def test_a_file_without_hidden_units_is_read(self) -> None:
+        document = json.loads(planted().to_json())
+        old = {name: value for name, value in document.items() if not name.startswith("hidden")}
+        assert Forecaster.from_json(json.dumps(old | {"format": 1})) == planted()
 
     def test_rows_without_effect_are_not_written(self) -> None:
         written = Forecaster(TIERS, (0.0, 0.0, 0.0), {"digits=4": (0.0, 0.0001, 0.0)}, {7: (0.0, 0.0, 0.0)})
@@ -198,7 +248,10 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("change", "named"),
         [
-            ({"format": 2}, "format"),
+            ({"format": 3}, "format"),
+            ({"hidden bias": [0.0]}, "hidden weights"),
+            ({"hidden bias": [0.0], "hidden weights": [[0.0]]}, "hidden weights"),
+            ({"hidden bias": [0.0], "hidden weights": [[0.0, 0.0, 0.0]]}, "signs"),
             ({"buckets": 1024}, "buckets"),
             ({"tiers": []}, "tiers"),
             ({"bias": [0.0]}, "bias"),

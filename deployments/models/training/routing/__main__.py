@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from deployments.models.training.curriculum import draw_tasks
 from deployments.models.training.curriculum.task import Task
-from deployments.models.training.routing.answers import Answer, ask, conversation, fingerprint, key
-from deployments.models.training.routing.heads import Fit, HeadReport, fit, vocabulary_of
-from deployments.models.training.routing.open_prompts import read_instructions, read_open_prompts
-from deployments.models.training.routing.sweep import Item, Setting, best, outcome, sweep
+from deployments.models.training.routing.answers import Answer, ask, conversation, fingerprint
+from deployments.models.training.routing.head_report import HeadReport, head_report
+from deployments.models.training.routing.margin import difference, least_margin, with_margin
+from deployments.models.training.routing.network import fit, vocabulary_of
+from deployments.models.training.routing.openness import with_open_tier
+from deployments.models.training.routing.requests import Requests, draw_requests
+from deployments.models.training.routing.sweep import Item
 from engine.config import DeviceName
 from engine.engine import Engine
 from engine.model.location import locate
@@ -24,83 +28,95 @@ from router.tiers.quality_forecast import Forecaster, features
 MODELS = Path(__file__).resolve().parents[2]
 ROOT = MODELS.parents[1]
 DATA = ROOT.parent / "shared" / "data"
-OPEN_PROMPTS = DATA / "cache" / "qqp_pairs.jsonl.gz"
-INSTRUCTIONS = [DATA / "corpus" / name for name in ("gpteacher.jsonl.gz", "self_instruct_human.jsonl.gz")]
 KNOWN_TASKS = 40_000  # drawn for their words alone; no tier answers them
-SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # tolerances in the table
+SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)  # tolerances in the table
 
 DESCRIPTION = """\
 Fit the forecaster that `auto` routes by: for every tier the chance that it answers a request right.
 
-Draws tasks of the training side of the curriculum, questions of --open and instructions of --instructions, lets every
-tier answer them (greedily, in this process), fits one logistic head per tier to what was right, and writes them to
---out. The tiers' answers are kept in --work, so that a run that was interrupted goes on where it was, and one with more
-tasks asks only the new ones; new weights are asked anew.
+Draws tasks of the training side of the curriculum, as they are, in other words and about other names, lets every tier
+but --open answer them (greedily, in this process), and fits a small network to what was right. Who answers questions
+and instructions that people have written is known without asking: --open, and no other tier; and small talk is for the
+last of --tiers. The tiers' answers are kept in --work, so that an interrupted run goes on where it was, and one with
+more tasks asks only the new ones; new weights are asked anew.
 
-Prints, on tasks that were not fitted to, how well each head foretells its tier and what each tolerance comes to.
-Where the held-out set stands, `python -m load_tests.quality.curve` tells.
+To a quarter of the tasks, and to a third of the others, nothing is fitted. On these the margin is chosen: the least by
+which the chances of cheaper tiers must be lowered so that `auto`, at --tolerance, has as many right answers as the best
+tier alone, but for at most --loss of the tasks (the lower bound of one standard error). How well each tier is
+foretold, and what tolerances come to, is printed. Where the held-out set stands,
+`python -m load_tests.quality.curve` tells.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Requests that nothing was fitted to, with all answers, and what the forecaster expects of the tiers asked."""
+
+    items: list[Item]
+    expected: list[tuple[float, ...]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         models = [model_path(tier, options) for tier in options.tiers]
-        opened = []
-        if options.instruction_prompts:
-            opened += read_instructions(options.instructions, options.instruction_prompts, options.seed)
-        if options.open_prompts:
-            opened += read_open_prompts(options.open, options.open_prompts, options.seed)
+        requests = draw_requests(options.tasks, options.reworded, options.renamed, options.data, options.seed)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    drawn = draw_tasks(options.tasks, f"routing {options.seed}")
-    closed = list({key(task): task for task in drawn}.values())  # a task twice could be fitted to and reported on
-    tasks = closed + opened
-    answers = [
-        answers_of(tier, model, closed, opened, options) for tier, model in zip(options.tiers, models, strict=True)
-    ]
-    sizes = [parameters(model) for model in models]
+    answers = {
+        tier: answers_of(tier, model, requests, options) for tier, model in zip(options.tiers, models, strict=True)
+    }
 
-    seen = [features(conversation(task)) for task in tasks]
-    rows = list(zip(*answers, strict=True))
-    right = [[None if answer is None else answer.right for answer in row] for row in rows]
+    known = vocabulary_of(features(conversation(task)) for task in draw_tasks(KNOWN_TASKS, "routing vocabulary"))
+    every = [*requests.fitted, *requests.opened, *requests.small_talk]
+    seen = [features(conversation(task)) for task in every]
+    right: list[list[bool | None]] = [[answers[tier][task].right for tier in options.tiers] for task in requests.fitted]
+    right += [[False] * len(options.tiers) for _ in requests.opened]
+    right += [[None] * (len(options.tiers) - 1) + [True] for _ in requests.small_talk]
     try:
-        known = vocabulary_of(features(conversation(task)) for task in draw_tasks(KNOWN_TASKS, "routing vocabulary"))
-        fitted = fit(seen, right, options.tiers, options.seed, known)
+        forecaster = fit(seen, right, options.tiers, options.seed, known)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    compared = [place for place in fitted.reported if all(answer is not None for answer in rows[place])]
-    expected = [fitted.forecaster.expect(seen[place]) for place in compared]
-    items = [item([answer for answer in rows[place] if answer is not None]) for place in compared]
-    print(f"\nheads on {len(fitted.reported):,} of {len(tasks):,} tasks, which nothing was fitted to; choices on the")
-    print(f"{len(items):,} of them that all tiers were asked\n")
-    print(heads_table(fitted.reports))
-    print()
-    print(settings_table(sweep(items, expected, sizes), outcome_of_last(items, sizes), options.keep))
-    write(options.out, fitted, about(options, closed, opened, models, sizes, fitted.reports))
+
+    judged = {kind: judge(tasks, answers, forecaster) for kind, tasks in requests.judged.items()}
+    best = best_tier([item for part in judged.values() for item in part.items])
+    margin = least_margin(
+        [item for part in judged.values() for item in part.items],
+        [chances for part in judged.values() for chances in part.expected],
+        best,
+        options.tolerance,
+        options.loss,
+    )
+    for kind, part in judged.items():
+        print(f"\n{len(part.items):,} tasks {kind}, to which nothing was fitted\n")
+        print(heads_table([report(tier, place, part) for place, tier in enumerate(options.tiers)]))
+    print(f"\nmargin {margin:.2f}; `auto` less {options.tiers[best]} alone, right answers of a thousand:\n")
+    print(settings_table(judged, best, margin))
+    told = about(options, requests, models, judged, best, margin)
+    places = range(len(every))
+    opened = [len(requests.fitted) <= place < len(requests.fitted) + len(requests.opened) for place in places]
+    whole = with_open_tier(with_margin(forecaster, best, margin), options.open, seen, opened)
+    write(options.out, replace(whole, about=told))
     return 0
 
 
-def asked(tier: str, tasks: Sequence[Task], options: argparse.Namespace) -> Sequence[Task]:
-    """Returns the first of ``tasks`` for a tier that ``--sample`` names, else all of them."""
-    samples = dict(options.sample)
-    return tasks[: samples[tier]] if tier in samples else tasks
-
-
-def answers_of(
-    tier: str, model: Path, closed: Sequence[Task], opened: Sequence[Task], options: argparse.Namespace
-) -> list[Answer | None]:
-    """What a model answers to all tasks, None for those that it is not asked; it is loaded even if all its answers are
-    known, to be sure it can be."""
+def answers_of(tier: str, model: Path, requests: Requests, options: argparse.Namespace) -> dict[Task, Answer]:
+    """What a model answers to all tasks; it is loaded even if all its answers are known, to be sure it can be."""
+    tasks = [*requests.fitted, *(task for part in requests.judged.values() for task in part)]
     engine = Engine.from_pretrained(model, device=options.device, threads=options.threads)
-    parts = [asked(tier, closed, options), asked(tier, opened, options)]
-    answers = ask(engine, [*parts[0], *parts[1]], options.work / f"{tier}-{fingerprint(model)}.jsonl", tier)
+    answers = ask(engine, tasks, options.work / f"{tier}-{fingerprint(model)}.jsonl", tier)
     engine.close()
-    split = len(parts[0])
-    unasked = [[None] * (len(whole) - len(part)) for whole, part in zip((closed, opened), parts, strict=True)]
-    return [*answers[:split], *unasked[0], *answers[split:], *unasked[1]]
+    return dict(zip(tasks, answers, strict=True))
+
+
+def judge(tasks: Sequence[Task], answers: dict[str, dict[Task, Answer]], forecaster: Forecaster) -> Judged:
+    """The answers to ``tasks`` of the tiers of ``forecaster``, and what it expects."""
+    return Judged(
+        [item([answers[tier][task] for tier in forecaster.tiers]) for task in tasks],
+        [forecaster.expect(features(conversation(task))) for task in tasks],
+    )
 
 
 def item(answers: Sequence[Answer]) -> Item:
@@ -108,44 +124,59 @@ def item(answers: Sequence[Answer]) -> Item:
     return Item(tuple(answer.right for answer in answers), tuple(answer.tokens for answer in answers))
 
 
-def outcome_of_last(items: Sequence[Item], sizes: Sequence[int]) -> float:
-    """The accuracy of the dearest tier alone."""
-    return outcome(items, [len(sizes) - 1] * len(items), sizes).accuracy
+def best_tier(items: Sequence[Item]) -> int:
+    """The place of the tier with the most right answers, the cheapest of equals."""
+    right = [sum(marks) for marks in zip(*(item.right for item in items), strict=True)]
+    return right.index(max(right))
+
+
+def report(tier: str, place: int, judged: Judged) -> HeadReport:
+    """How well the tier at ``place`` is foretold."""
+    return head_report(tier, [each[place] for each in judged.expected], [each.right[place] for each in judged.items])
 
 
 def about(
     options: argparse.Namespace,
-    closed: Sequence[Task],
-    opened: Sequence[Task],
+    requests: Requests,
     models: Sequence[Path],
-    sizes: Sequence[int],
-    reports: Sequence[HeadReport],
+    judged: dict[str, Judged],
+    best: int,
+    margin: float,
 ) -> dict[str, Any]:
     """What the file says of itself."""
     return {
         "fitted by": "python -m deployments.models.training.routing",
-        "tasks": len(closed),
-        "open questions and instructions": len(opened),
         "seed": options.seed,
+        "fitted to": {
+            "tasks": len(requests.fitted),
+            "open requests": len(requests.opened),
+            "small talk": len(requests.small_talk),
+        },
+        "that only this tier answers": options.open,
+        "chances of cheaper tiers lowered by": margin,
+        "for tolerance": options.tolerance,
+        "judged by tasks": {kind: judged_by(part, best, options.tolerance, margin) for kind, part in judged.items()},
         "tiers": {
-            report.tier: {
-                "parameters": size,
-                "tasks": len(asked(report.tier, closed, options)),
-                "model": fingerprint(model),
-                "right": round(report.right, 3),
-                "log loss": round(report.log_loss, 3),
-                "brier": round(report.brier, 3),
-                "auc": round(report.auc, 3),
-            }
-            for model, size, report in zip(models, sizes, reports, strict=True)
+            tier: {"parameters": parameters(model), "model": fingerprint(model)}
+            for tier, model in zip(options.tiers, models, strict=True)
         },
     }
 
 
-def write(path: Path, fitted: Fit, told: dict[str, Any]) -> None:
+def judged_by(part: Judged, best: int, tolerance: float, margin: float) -> dict[str, float]:
+    """What the choices come to beside the best tier alone, in right answers as a share of the tasks."""
+    found = difference(part.items, part.expected, best, tolerance, margin)
+    return {
+        "tasks": len(part.items),
+        "more right than the best tier alone": round(found.mean, 5),
+        "standard error": round(found.error, 5),
+        "to other tiers": round(found.elsewhere, 3),
+    }
+
+
+def write(path: Path, forecaster: Forecaster) -> None:
     """Writes the forecaster's file, read back to be sure."""
-    heads = fitted.forecaster
-    text = Forecaster(heads.tiers, heads.bias, heads.signs, heads.words, told, heads.known).to_json()
+    text = forecaster.to_json()
     Forecaster.from_json(text)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -153,35 +184,26 @@ def write(path: Path, fitted: Fit, told: dict[str, Any]) -> None:
 
 
 def heads_table(reports: Sequence[HeadReport]) -> str:
-    """How well each head foretells its tier."""
-    lines = [f"{'':12}{'right':>9}{'expected':>10}{'log loss':>10}{'(base)':>9}{'Brier':>8}{'AUC':>7}{'L2':>10}"]
+    """How well each tier is foretold."""
+    lines = [f"{'':12}{'right':>9}{'expected':>10}{'log loss':>10}{'(base)':>9}{'Brier':>8}{'AUC':>7}"]
     lines += [
         f"{r.tier:12}{r.right:>9.1%}{r.expected:>10.1%}{r.log_loss:>10.3f}{f'({r.base_loss:.3f})':>9}{r.brier:>8.3f}"
-        f"{r.auc:>7.3f}{r.penalty:>10.0e}"
+        f"{r.auc:>7.3f}"
         for r in reports
     ]
     return "\n".join(lines)
 
 
-def settings_table(settings: Sequence[Setting], last: float, keep: float) -> str:
-    """What tolerances come to, and the one of least compute that keeps ``keep`` of the ``last`` tier's accuracy."""
-    lines = [f"{'tolerance':>9}{'accuracy':>10}{'of dearest':>12}{'compute':>9}  share of each tier"]
-    chosen = best(settings, keep * last)
-    shown = [s for s in settings if any(abs(s.tolerance - t) < 1e-9 for t in SHOWN)]
-    for setting in [*shown, *([chosen] if chosen else [])]:
-        if setting is chosen:
-            lines.append(f"least compute with {keep:.0%} of the dearest tier's accuracy:")
-        point = setting.point
-        shares = ", ".join(f"{share:.0%}" for share in point.shares)
-        kept = point.accuracy / last if last else 1.0
-        lines.append(f"{setting.tolerance:>9.3f}{point.accuracy:>10.1%}{kept:>12.1%}{point.compute:>9.1%}  {shares}")
+def settings_table(judged: dict[str, Judged], best: int, margin: float) -> str:
+    """What tolerances come to beside tier ``best`` alone, with the standard errors, and the shares of other tiers."""
+    lines = ["tolerance" + "".join(f"{name:>24}{'elsewhere':>11}" for name in judged)]
+    for tolerance in SHOWN:
+        line = f"{tolerance:>9.2f}"
+        for part in judged.values():
+            found = difference(part.items, part.expected, best, tolerance, margin)
+            line += f"{f'{1000 * found.mean:+.1f} ± {1000 * found.error:.1f}':>24}{found.elsewhere:>11.0%}"
+        lines.append(line)
     return "\n".join(lines)
-
-
-def sample(text: str) -> tuple[str, int]:
-    """TIER=TASKS. Raises ValueError."""
-    tier, _, count = text.partition("=")
-    return tier, int(count)
 
 
 def model_path(tier: str, options: argparse.Namespace) -> Path:
@@ -201,35 +223,35 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--tasks", type=int, default=6000, help="to draw (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of the draw and of its division (default: %(default)s)")
+    add("--tasks", type=int, default=22_000, help="to draw; a quarter is judged by (default: %(default)s)")
+    add("--reworded", type=int, default=12_000, help="more in other words; a third is judged by (default: %(default)s)")
+    add(
+        "--renamed",
+        type=int,
+        default=24_000,
+        help="more to ask about other names, where that can be done (one in four); a third is judged by "
+        "(default: %(default)s)",
+    )
+    add("--seed", type=int, default=0, help="of the draws and of the fit (default: %(default)s)")
     add("--models", type=Path, default=MODELS, help="a model directory per tier (default: deployments/models)")
     add(
         "--tiers",
         nargs="+",
-        default=["fast", "balanced", "frontier", "general"],
+        default=["fast", "balanced", "frontier"],
         metavar="TIER",
-        help="cheapest first, as configured (default: fast balanced frontier general)",
+        help="that answer tasks, cheapest first, as configured (default: fast balanced frontier)",
     )
     add(
-        "--sample",
-        nargs="+",
-        type=sample,
-        default=[("general", 1200)],
-        metavar="TIER=TASKS",
-        help="tasks, and as many open prompts, that a tier answers, fewer than the others (default: general=1200: "
-        "it is slow)",
+        "--open", default="general", metavar="TIER", help="answers open requests, and is dearest (default: %(default)s)"
     )
-    add("--open", type=Path, default=OPEN_PROMPTS, help="open questions (default: Quora Question Pairs in ../shared)")
-    add("--open-prompts", type=int, default=5000, help="how many of them; 0: none (default: %(default)s)")
+    add("--data", type=Path, default=DATA, help="directory of questions and instructions (default: %(default)s)")
     add(
-        "--instructions",
-        type=Path,
-        nargs="+",
-        default=INSTRUCTIONS,
-        help="instructions (default: GPTeacher's and Self-Instruct's in ../shared)",
+        "--tolerance",
+        type=float,
+        default=0.05,
+        help="that the margin is chosen for, and that is configured (default: %(default)s)",
     )
-    add("--instruction-prompts", type=int, default=800, help="how many of them, evenly; 0: none (default: %(default)s)")
+    add("--loss", type=float, default=0.001, help="of right answers at most, as a share (default: %(default)s)")
     add(
         "--out",
         type=Path,
@@ -237,7 +259,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="the file to write (default: deployments/models/auto.json)",
     )
     add("--work", type=Path, default=ROOT / ".manta" / "routing", help="keeps the answers (default: .manta/routing)")
-    add("--keep", type=float, default=0.95, help="accuracy to keep, of the dearest tier's (default: %(default)s)")
     add("--device", choices=get_args(DeviceName), default="cpu", help="where the models run (default: %(default)s)")
     add("--threads", type=int, help="of the engine, inside one operation (default: torch's choice)")
     return parser
