@@ -95,5 +95,5 @@ train: $(STAMP)
 ifeq ($(NO_FOLLOW_UP),)
 	$(BIN)/python -m deployments.models.training.routing
 	$(BIN)/python -m load_tests.quality --engine --write-baseline --json $(RUN) --plot docs/plots/quality.png
-	$(BIN)/python -m load_tests.quality.curve $(RUN) --tolerance 0.05 --plot docs/plots/auto.png
+	$(BIN)/python -m load_tests.quality.curve $(RUN) --tolerance 0.05 --keep 0.99 --spend 1.1 --plot docs/plots/auto.png
 endif
