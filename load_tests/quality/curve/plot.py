@@ -76,8 +76,9 @@ def _plane(axes: Axes, curve: Curve, marked: Setting | None, keep: float, spend:
             f"tolerance {marked.tolerance:.3f}: {100 * kept(marked.point, curve.reference):.1f} % of {last}'s\n"
             f"for {100 * marked.point.compute:.0f} % of its compute",
             (100 * marked.point.compute, 100 * marked.point.accuracy),
-            xytext=(14, -30),
+            xytext=(14, -34) if marked.point.compute < 0.6 else (-2, -64),
             textcoords="offset points",
+            ha="left" if marked.point.compute < 0.6 else "right",
             fontsize=9,
             color=ACCENT,
             fontweight="bold",
