@@ -22,7 +22,8 @@ from tests.cluster.queueing_engine import QueueingFactory
 pytestmark = pytest.mark.slow
 
 APP = "followed"
-TEXTS = ["a replica that has more work than it can do"] * 8
+TEXTS = ["a replica that has more work than it can do"] * 24
+"""Of a request: so many that the embedder computes for longer than the router, which has no second replica."""
 
 
 def followed_config() -> MantaConfig:
