@@ -157,8 +157,9 @@ class Engine:
 
     @property
     def cache_tokens(self) -> int:
-        """The tokens that the smallest group of the KV cache holds."""
-        return self._cache.tightest.total * self._cache.block_size
+        """The tokens that the largest group of the KV cache holds. Groups of layers with windows hold fewer, but as
+        many sequences as may run."""
+        return self._cache.largest.total * self._cache.block_size
 
     @property
     def has_work(self) -> bool:
@@ -406,6 +407,12 @@ class Engine:
     def reset_speed(self) -> None:
         """Forgets how long steps took."""
         self._step_times, self._step_cost = StepTimes(), StepCostFit()
+
+    def discount_speed(self) -> None:
+        """Forgets the means of step times, by which tiers are scaled, and keeps the fit, by which requests are placed,
+        until there are steps of requests."""
+        self._step_times = StepTimes()
+        self._step_cost.discount()
 
     def _new_counts(self) -> None:
         """Creates counters, metrics and the processor of outputs, as those of an engine that has computed nothing."""

@@ -99,11 +99,19 @@ class StepCostFit:
         self.cost = best
         return best
 
+    def discount(self) -> None:
+        """Lets the steps up to now count as little as after a long idle time, so that the next ones decide."""
+        self.solve()
+        if self._steps > MIN_STEPS:
+            self._scale(MIN_STEPS / self._steps)
+
     def _decay(self, now: float) -> None:
         then, self._then = self._then, now
         if then is None or now <= then or not self._steps:
             return
-        factor = max(0.5 ** ((now - then) / HALF_LIFE_S), min(1.0, MIN_STEPS / self._steps))
+        self._scale(max(0.5 ** ((now - then) / HALF_LIFE_S), min(1.0, MIN_STEPS / self._steps)))
+
+    def _scale(self, factor: float) -> None:
         self._steps *= factor
         self._times = [factor * each for each in self._times]
         self._products = [[factor * each for each in row] for row in self._products]

@@ -51,14 +51,21 @@ def place(
     """
     if not candidates:
         return None
-    measured = [candidate.load for candidate in candidates if candidate.load.measured]
+    # Replicas that start side by side slow each other's warm-up down. One that seemed slow beside others that have
+    # answered requests would never get those that show how fast it is.
+    answered = any(candidate.load.measured and candidate.load.output_tokens > 0 for candidate in candidates)
+
+    def is_known(load: ReplicaLoad) -> bool:
+        return load.measured and (load.output_tokens > 0 or not answered)
+
+    known = [candidate.load for candidate in candidates if is_known(candidate.load)]
     prompt_tokens = max(1, prompt_tokens)
 
     def cost(candidate: Candidate) -> float:
-        if not measured:
+        if not known:
             uncached = 1.0 - min(1.0, candidate.matched_tokens / prompt_tokens)
             return candidate.outstanding * (1.0 + candidate.load.kv_used) + affinity_weight * uncached
-        load = candidate.load if candidate.load.measured else _as_fast_as(measured, candidate.load, prompt_tokens)
+        load = candidate.load if is_known(candidate.load) else _as_fast_as(known, candidate.load, prompt_tokens)
         own_s = max(0, prompt_tokens - candidate.matched_tokens) * load.prompt_token_s
         ttft_s = predict(load, prompt_tokens, candidate.matched_tokens, priority).ttft_s
         # An engine whose KV cache is nearly full preempts.
@@ -71,8 +78,8 @@ def place(
 
 
 def _as_fast_as(peers: Sequence[ReplicaLoad], load: ReplicaLoad, prompt_tokens: int) -> ReplicaLoad:
-    """Returns the load of a replica that has measured nothing, with the mean speed of its peers: with its own, which is
-    0, it would get every request, or none.
+    """Returns the load of a replica that has measured nothing of requests, with the mean speed of its peers: with its
+    own, which is 0 or that of its warm-up, it would get every request, or none.
 
     If its release does not report queued tokens, its waiting sequences count as prompts of ``prompt_tokens``.
     """

@@ -69,7 +69,8 @@ def test_models_are_the_tiers_auto_and_the_embedder(graph: Graph) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "tier"), [("What does KV cache mean?", "fast"), ("What is (34 + 57) - 26?", "frontier")]
+    ("prompt", "tier"),
+    [('Which language is this? "Das Haus ist sehr klein und alt."', "fast"), ("What is (34 + 57) - 26?", "frontier")],
 )
 def test_auto_names_its_tier_and_its_reason(graph: Graph, prompt: str, tier: str) -> None:
     response = graph.post(

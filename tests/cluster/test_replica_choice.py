@@ -59,7 +59,8 @@ def test_the_choice_is_a_candidate_and_the_same_each_time(
 def test_without_weight_the_least_predicted_ttft_is_taken(
     reported: list[ReplicaLoad], prompt: int, request_id: object
 ) -> None:
-    loads_by_id = {str(number): replace(load, blocks_used=0) for number, load in enumerate(reported)}
+    answered = (replace(load, blocks_used=0, output_tokens=1 + load.output_tokens) for load in reported)
+    loads_by_id = {str(number): load for number, load in enumerate(answered)}
     snapshot = [Candidate(name, load, 0) for name, load in loads_by_id.items()]
     chosen = chosen_of(snapshot, str(request_id), prompt, weight=0.0)
     ttfts = {name: predict(load, prompt).ttft_s for name, load in loads_by_id.items()}
@@ -93,6 +94,24 @@ def test_replicas_that_have_measured_nothing_are_compared_by_their_sequences() -
 
 
 # Faults that others' users have reported of such placements.
+
+
+@pytest.mark.parametrize("slower", [4.0, 0.25])
+def test_what_a_warm_up_has_measured_does_not_count_beside_replicas_that_have_answered(slower: float) -> None:
+    answered = replace(IDLE, output_tokens=20.0)
+    new = replace(IDLE, output_tokens=0.0, step_s=slower * IDLE.step_s, prompt_token_s=slower * IDLE.prompt_token_s)
+    snapshot = [Candidate("old", answered, 0), Candidate("new", new, 0)]
+
+    shares = Counter(chosen_of(snapshot, f"r{i}") for i in range(200))
+
+    assert min(shares["old"], shares["new"]) > 60
+
+
+def test_replicas_that_have_warmed_up_are_compared_by_it_until_one_has_answered() -> None:
+    fast = replace(IDLE, output_tokens=0.0)
+    slow = replace(fast, step_s=4 * IDLE.step_s, prompt_token_s=4 * IDLE.prompt_token_s)
+
+    assert chosen_of([Candidate("slow", slow, 0), Candidate("fast", fast, 0)]) == "fast"
 
 
 def test_a_new_replica_that_has_measured_nothing_gets_neither_all_requests_nor_none() -> None:

@@ -36,6 +36,21 @@ def test_prompts_of_one_length_alone_give_the_cost_of_their_tokens() -> None:
     assert cost.step_s + 100 * cost.prompt_token_s == pytest.approx(0.1)
 
 
+def test_a_fit_that_is_discounted_stays_until_the_next_steps() -> None:
+    fit = StepCostFit()
+    for at in range(50):
+        fit.observe(Load(short=100 + at), 0.4, 0.01 * at)
+    before = fit.solve()
+
+    fit.discount()
+
+    assert fit.solve() == pytest.approx(before)
+    for at in range(4):
+        fit.observe(Load(short=100 + at), 0.1, 1 + 0.01 * at)
+    cost = fit.solve()
+    assert cost.step_s + 100 * cost.prompt_token_s < 0.15
+
+
 def test_one_step_that_waited_for_a_compiler_counts_little() -> None:
     fit = StepCostFit()
     for at in range(50):

@@ -1,4 +1,4 @@
-"""An engine that was warmed up is as one that has computed nothing, but knows how fast it is."""
+"""An engine that was warmed up is as one that has computed nothing, but knows what a step costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.kernels.reference import ReferenceKernels
 from engine.model.decoder import Decoder
 from engine.model.source import open_model
 from engine.tokenizer import Tokenizer
-from engine.warm_up import TOGETHER, warm_up, warm_up_prompts
+from engine.warm_up import OUTPUT_TOKENS, TOGETHER, warm_up, warm_up_prompts
 from tests.engine.conftest import MakeEngine
 
 PROMPTS = ["The quick brown fox", "a", "one two three four five six seven eight nine ten"]
@@ -59,35 +59,73 @@ def test_nothing_of_it_is_counted_or_kept(make_engine: MakeEngine, name: str, co
 
 
 @pytest.mark.parametrize(("name", "config"), ENGINES)
-def test_the_speed_of_steps_is_known_before_the_first_request(
+def test_what_a_step_costs_is_known_before_the_first_request(
     make_engine: MakeEngine, name: str, config: dict[str, Any]
 ) -> None:
     engine = make_engine(name, **config)
-    assert engine.load().prefill_tokens_per_s == 0
+    assert engine.load().step_s == engine.load().prompt_token_s == 0
 
     warm_up(engine)
 
-    load = engine.load()
-    assert load.prefill_tokens_per_s > 0
-    assert load.decode_step_s > 0
-    assert load.step_s + load.prompt_token_s > 0
+    assert engine.load().step_s + engine.load().prompt_token_s > 0
 
 
-def test_what_compilers_took_is_not_in_the_speed(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
+def test_the_autoscaler_learns_of_requests_alone(make_engine: MakeEngine) -> None:
     engine = make_engine()
-    engine._clock = lambda: now[0]
-    step, compiled = Engine.step, set[int]()
 
-    def timed(self: Engine) -> Any:
-        now[0] += 0.01 if len(compiled) > 4 else 30.0
-        compiled.add(len(compiled))
-        return step(self)
-
-    monkeypatch.setattr(Engine, "step", timed)
     warm_up(engine)
 
-    assert engine.load().decode_step_s < 1
+    assert engine.load().prefill_tokens_per_s == engine.load().decode_step_s == 0
+
+
+class StepClock:
+    """A clock that a model's steps advance: the first ones, with which compilers run, by 30 s, all others by 0.01."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.now_s, self.steps, self.step_s = 0.0, 0, 0.01
+        self._run = engine._runner.run
+        engine._clock = lambda: self.now_s
+        engine.reset_counts()  # so that everything reads this clock
+        engine._runner.run = self.run  # type: ignore[method-assign]
+
+    def run(self, *given: Any, **named: Any) -> Any:
+        self.steps += 1
+        self.now_s += 30.0 if self.steps < 5 else self.step_s
+        return self._run(*given, **named)
+
+
+def test_what_compilers_took_is_not_in_the_costs(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    clock = StepClock(engine)
+
+    warm_up(engine)
+
+    assert clock.steps > 5
+    assert engine.load().step_s == pytest.approx(0.01, rel=0.01)
+
+
+def test_the_first_requests_correct_what_a_busy_machine_has_taught(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    clock = StepClock(engine)
+    clock.step_s = 0.1
+    warm_up(engine)
+    clock.step_s = 0.01
+
+    engine.generate(PROMPTS, SamplingParams(max_tokens=8, ignore_eos=True))
+
+    assert engine.load().step_s < 0.03
+
+
+def test_a_rank_that_died_is_the_error(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine()
+
+    def died() -> None:
+        raise EngineDeadError("rank 1 has died")
+
+    monkeypatch.setattr(engine, "check_health", died)
+
+    with pytest.raises(EngineDeadError, match="rank 1 has died"):
+        warm_up(engine)
 
 
 def with_nan(path: Path, tokens: slice) -> Engine:
@@ -112,15 +150,23 @@ def test_a_model_with_one_broken_token_becomes_ready(model_path: Callable[[str],
     assert engine.stats().failed == 0
 
 
-@pytest.mark.parametrize(("context", "cache"), [(8_192, 100_000), (64, 512), (16, 64), (9, 16), (4, 1_000), (2, 4)])
+@pytest.mark.parametrize(("context", "cache"), [(8_192, 100_000), (64, 512), (16, 64), (10, 32)])
 def test_the_prompts_fit_the_context_and_half_the_cache(make_engine: MakeEngine, context: int, cache: int) -> None:
     config = make_engine().config
 
-    for group in warm_up_prompts(config, context, 100, cache, output_tokens=2):
-        assert sum(len(prompt) + 2 for prompt in group) <= cache // 2
-        assert max(map(len, group)) + 2 <= context
+    groups = warm_up_prompts(config, context, 100, cache)
+
+    assert groups
+    for group in groups:
+        assert sum(len(prompt) + OUTPUT_TOKENS for prompt in group) <= cache // 2
+        assert max(map(len, group)) + OUTPUT_TOKENS <= context
         assert len(group) <= min(TOGETHER, config.max_sequences)
         assert all(0 <= token < 100 for prompt in group for token in prompt)
+
+
+@pytest.mark.parametrize(("context", "cache"), [(8, 1_000), (100, 16), (1, 1)])
+def test_where_no_prompt_fits_there_is_none(make_engine: MakeEngine, context: int, cache: int) -> None:
+    assert not warm_up_prompts(make_engine().config, context, 100, cache)
 
 
 def test_an_engine_at_work_is_not_reset(make_engine: MakeEngine) -> None:
