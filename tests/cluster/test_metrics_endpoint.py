@@ -48,8 +48,14 @@ def test_prometheus_reads_the_engines_metrics_of_every_tier(graph: Graph) -> Non
 
     eventually(lambda: not missing(), "every metric is exported", 90)
     ours = ("ray_manta_breaker_open", "ray_manta_journal_bytes")  # the router's, which exports them in its own time
-    eventually(lambda: all(samples(scrape(), name) for name in ours), "the router's are exported too", 30)
-    text = scrape()
+    text = ""
+
+    def exported() -> bool:
+        nonlocal text
+        text = scrape()  # Ray shows a gauge once for each report, so the next one may lack it
+        return all(samples(text, name) for name in ours)
+
+    eventually(exported, "the router's are exported too", 30)
     count = sum(value for series, value in samples(text, "ray_manta_ttft_seconds_count_total") if "fast" in series)
     highest = sum(
         value
@@ -60,6 +66,10 @@ def test_prometheus_reads_the_engines_metrics_of_every_tier(graph: Graph) -> Non
     assert {value for _, value in samples(text, "ray_manta_breaker_open")} == {0}
     assert {value for series, value in samples(text, "ray_manta_journal_bytes") if 'log="audit"' in series} == {0}
     # Replicas of earlier tests may still be exported.
-    infos = [series for series, _ in samples(text, "ray_manta_build_info") if 'tier="fast"' in series]
-    assert any('kernels="compiled' in info for info in infos), infos
+
+    def built() -> bool:
+        infos = [series for series, _ in samples(scrape(), "ray_manta_build_info") if 'tier="fast"' in series]
+        return any('kernels="compiled' in info for info in infos)
+
+    eventually(built, "the build of the tier is exported", 30)
     assert len([line for line in text.splitlines() if line.startswith("ray_manta_")]) < 2000
