@@ -26,10 +26,10 @@ TOGETHER = 32
 """Most short prompts of a group."""
 
 SHORT_TOKENS = 8
-"""Of a short prompt."""
+"""Tokens of a short prompt."""
 
 OUTPUT_TOKENS = 8
-"""Of each answer: enough for a draft model to propose some."""
+"""Tokens of each answer. A draft model proposes some of them only if the answer has more than a few."""
 
 ROUNDS = 2
 """In the first one compilers run and memory is touched for the first time, so that its times say nothing of later

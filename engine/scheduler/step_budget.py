@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence
 
-BESIDE = 8
-"""By how much the tokens of tenants with surplus are fewer in a step that has prompts of other tenants, as a
-divisor."""
+SHARED_STEP_DIVISOR = 8
+"""In a step that has prompts of other tenants, the limit on tokens of tenants with surplus is divided by this."""
 
 
 @dataclass(slots=True)
@@ -29,7 +28,7 @@ class StepBudget:
         """The number of tokens that prompts of tenants with surplus may still have. They have few in a step that has
         another prompt, or may get one, which would wait for them."""
         alone = sum(self.load) == self.surplus_taken and not self.others_wait
-        most = self.surplus if alone else max(1, self.surplus // BESIDE)
+        most = self.surplus if alone else max(1, self.surplus // SHARED_STEP_DIVISOR)
         return most - self.surplus_taken
 
     def take(self, sequence: Sequence, most: int, *, limited: bool) -> bool:

@@ -15,9 +15,11 @@ from engine.scheduler.limits import Limits
 from engine.scheduler.queue import level
 from engine.sequence import Sequence
 
-TOKENS, PLACES = 4, 8
-"""The part of a step's tokens that prompts of tenants with surplus may have, and the part of the running sequences that
-they leave free, as divisors."""
+STEP_TOKENS_DIVISOR = 4
+"""Prompts of tenants with surplus get at most the step's tokens divided by this."""
+
+FREE_PLACES_DIVISOR = 8
+"""Tenants with surplus leave free the engine's places, ``Limits.sequences``, divided by this."""
 
 SHARED_S = 10.0
 """Seconds after the last sequence of another tenant for which the limits apply."""
@@ -41,7 +43,7 @@ class SurplusLimits:
     @property
     def step_tokens(self) -> int:
         """Most tokens of a step for prompts of tenants with surplus."""
-        return max(1, self._limits.batch_tokens // TOKENS)
+        return max(1, self._limits.batch_tokens // STEP_TOKENS_DIVISOR)
 
     def arrive(self, sequence: Sequence) -> None:
         """Counts a sequence that is in the engine from now on."""
@@ -76,7 +78,7 @@ class SurplusLimits:
         leave a part free, and where others have taken the rest may have as many themselves."""
         if not self.limits_waiting(sequence, now):
             return True
-        part = self._limits.sequences // PLACES
+        part = self._limits.sequences // FREE_PLACES_DIVISOR
         free = self._limits.sequences - len(running)
         return free > part or self._count(running) < part
 

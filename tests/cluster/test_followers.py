@@ -23,7 +23,8 @@ pytestmark = pytest.mark.slow
 
 APP = "followed"
 TEXTS = ["a replica that has more work than it can do"] * 24
-"""Of a request: so many that the embedder computes for longer than the router, which has no second replica."""
+"""The texts of one request. The embedder spends far more time on them than the router, whose only replica must not fall
+behind."""
 
 
 def followed_config() -> MantaConfig:

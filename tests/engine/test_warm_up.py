@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from engine import Engine
 from engine.api import EngineDeadError, EngineError, GenerationRequest, SamplingParams
@@ -19,6 +20,8 @@ from engine.model.source import open_model
 from engine.tokenizer import Tokenizer
 from engine.warm_up import OUTPUT_TOKENS, TOGETHER, warm_up, warm_up_prompts
 from tests.engine.conftest import MakeEngine
+from tests.engine.families import CONFIGS
+from tests.engine.models import write
 
 PROMPTS = ["The quick brown fox", "a", "one two three four five six seven eight nine ten"]
 ENGINES: list[tuple[str, dict[str, Any]]] = [
@@ -76,6 +79,31 @@ def test_the_autoscaler_learns_of_requests_alone(make_engine: MakeEngine) -> Non
     warm_up(engine)
 
     assert engine.load().prefill_tokens_per_s == engine.load().decode_step_s == 0
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2", "gemma3"])
+@pytest.mark.parametrize("config", [{}, {"max_sequences": 1, "kv_cache_tokens": 256}])
+def test_models_with_windows_are_warmed_up_too(tmp_path: Path, name: str, config: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    write(AutoModelForCausalLM.from_config(CONFIGS[name]), tmp_path)
+    cold, warm = (Engine.from_pretrained(tmp_path, **{"kv_cache_tokens": 4096, **config}) for _ in range(2))
+
+    warm_up(warm)
+
+    assert warm.stats() == cold.stats()
+    assert warm.load().step_s + warm.load().prompt_token_s > 0
+    assert answers(warm) == answers(cold)
+    warm.check_integrity()
+
+
+def test_a_draft_model_is_warmed_up_too(make_engine: MakeEngine, model_path: Callable[[str], Path]) -> None:
+    config = {"speculative_tokens": 4, "speculative_rows": 64, "draft_model": str(model_path("llama-wide"))}
+    cold, warm = make_engine("llama-tied", **config), make_engine("llama-tied", **config)
+
+    warm_up(warm)
+
+    assert warm.stats() == cold.stats()
+    assert answers(warm) == answers(cold)
 
 
 class StepClock:
