@@ -55,7 +55,7 @@ from cluster.telemetry.summed_instruments import SummedInstruments
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.admin.overview_api import OverviewSources
-from router.app import CacheParts, MakeGuard, build_app
+from router.app_factory import CacheParts, MakeGuard, build_app
 from router.config import ReviewConfig, RouterConfig
 from router.memory_entry_store import MemoryEntryStore
 from router.memory_safety_store import MemorySafetyStore

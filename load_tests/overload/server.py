@@ -19,7 +19,7 @@ import uvicorn
 
 from load_tests.engine_process_backend import EngineProcessBackend
 from load_tests.overload.traffic import CLASSES, TENANTS, key_of
-from router.app import build_app
+from router.app_factory import build_app
 from router.config import AdmissionConfig, ClassAdmission, KeyConfig, RouterConfig
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,7 +18,7 @@ from load_tests.safety.measured_guard import HoldBack, MeasuredGuard
 from load_tests.safety.planted import PHRASES, PlantedText, Planter
 from load_tests.safety.quantiles import quantiles
 from load_tests.safety.scripted_backend import Received, Script, ScriptedBackend, post, running
-from router.app import MakeGuard, build_app
+from router.app_factory import MakeGuard, build_app
 from router.config import KeyConfig, RouterConfig
 from safety.api import Scores
 

@@ -11,7 +11,7 @@ import httpx
 from starlette.types import Message
 
 from router.admin.overview_api import OverviewSources
-from router.app import build_app
+from router.app_factory import build_app
 from router.config import KeyConfig, Role, RouterConfig
 from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore

@@ -21,7 +21,7 @@ from cluster.local.redis_server import RedisServer
 from cluster.pair_scorer.pair_scorer import MODEL
 from cluster.state.redis_entry_store import RedisEntryStore
 from load_tests.retrieval.direct_embedder import DirectEmbedder, packaged_model
-from router.app import CacheParts, build_app
+from router.app_factory import CacheParts, build_app
 from router.config import KeyConfig, RouterConfig
 from tests.router.backend import ScriptedBackend
 

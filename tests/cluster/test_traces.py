@@ -35,7 +35,7 @@ from cluster.telemetry.replica_tracer import ReplicaTracer
 from cluster.telemetry.trace_record import caller_of
 from engine.api import Delta, FinishReason, GenerationRequest, RequestError, Usage
 from engine.config import EngineConfig
-from router.app import build_app
+from router.app_factory import build_app
 from router.config import KeyConfig, RouterConfig
 from router.ports.tier_backend import TierDescription
 from router.ports.trace_names import Attribute, SpanName

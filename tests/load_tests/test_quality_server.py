@@ -22,7 +22,7 @@ from load_tests.quality.options import QualityOptions
 from load_tests.quality.outcome import Outcome
 from load_tests.quality.question import stratified
 from load_tests.quality.server import UnreachableError, ask_server
-from router.app import build_app
+from router.app_factory import build_app
 from router.config import KeyConfig, RouterConfig
 from router.ports.tier_backend import OnUsage
 from tests.router.backend import ReadyTiers

@@ -11,7 +11,8 @@ import pytest
 from load_tests.safety.__main__ import main
 from load_tests.safety.probe import texts_of
 from load_tests.safety.shapes import SHAPES, was_flagged
-from router.app import ENDPOINTS, MODERATIONS
+from router.app_factory import ENDPOINTS
+from router.routes.moderations import MODERATIONS
 from tests.router.conftest import KEY
 from tests.router.guarded import Guarded
 

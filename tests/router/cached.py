@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from router.app import CacheParts, build_app
+from router.app_factory import CacheParts, build_app
 from router.config import KeyConfig, Role, RouterConfig
 from router.memory_entry_store import MemoryEntryStore
 from router.memory_safety_store import MemorySafetyStore

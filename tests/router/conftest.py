@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from engine.api import Delta, GenerationRequest
-from router.app import build_app
+from router.app_factory import build_app
 from router.config import FailoverConfig, KeyConfig, RouterConfig
 from router.ports.collection_store import CollectionStore
 from router.ports.embedder import Embedder

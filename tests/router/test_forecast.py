@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.api import Conversation, Message
-from router.app import build_app
+from router.app_factory import build_app
 from router.config import AutoConfig
 from router.tiers.choose_tier import TierChoice, choose_tier
 from router.tiers.quality_forecast import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from router.app import ENDPOINTS
+from router.app_factory import ENDPOINTS
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
 from safety.compiled_policy import Parts

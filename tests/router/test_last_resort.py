@@ -12,7 +12,7 @@ import pytest
 from starlette.types import Message, Scope
 
 from engine.api import Delta, GenerationRequest
-from router.app import build_app
+from router.app_factory import build_app
 from router.ports.tier_backend import OnUsage, TierSnapshot
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, KEY, Served

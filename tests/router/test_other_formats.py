@@ -17,7 +17,7 @@ from router.access.authenticator import Authenticator
 from router.access.config_api_keys import ConfigKeys
 from router.access.key_registry import KeyRegistry
 from router.answer_events import AnswerEvent, Ended, Routed, Stamp, Text, ToolCallStart
-from router.app import build_app, make_retriever
+from router.app_factory import build_app, make_retriever
 from router.complete_answer import Answer
 from router.config import AutoConfig
 from router.endpoint_protocol import Endpoint

@@ -10,7 +10,7 @@ from starlette.types import Message
 
 from engine.api import Conversation
 from engine.api import Message as Turn
-from router.app import build_app
+from router.app_factory import build_app
 from router.config import AutoConfig, KeyConfig, RouterConfig
 from router.errors import NotFoundError
 from router.ports.clock import Clock

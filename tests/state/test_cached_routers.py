@@ -20,7 +20,7 @@ from cluster.local.redis_server import RedisServer
 from cluster.state import redis_names
 from cluster.state.redis_entry_store import RedisEntryStore
 from engine.api import Delta, GenerationRequest
-from router.app import CacheParts, build_app
+from router.app_factory import CacheParts, build_app
 from router.config import KeyConfig, RouterConfig
 from router.ports.answer_cache import AWAITED_MS
 from router.ports.tier_backend import OnUsage

@@ -19,7 +19,7 @@ from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
 from cluster.state.redis_idempotency_store import RedisIdempotencyStore
 from engine.api import Delta, GenerationRequest, Usage
-from router.app import build_app
+from router.app_factory import build_app
 from router.config import FailoverConfig, IdempotencyConfig, KeyConfig, RouterConfig
 from router.idempotency.idempotent_requests import IdempotentRequests
 from router.ledger.orphaned_entries import part_of

@@ -1,0 +1,1 @@
+"""The paths of the service: each module reads the requests of some of them, and answers."""

@@ -1,0 +1,35 @@
+"""``CollectionRoute``: answers /v1/collections, where tenants keep documents."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from router.collection_api import COLLECTIONS, CollectionApi, CollectionCall
+from router.errors import RefusalError
+from router.inference_request import Call
+from router.openai.errors import error_body
+from router.routes.error_bodies import ErrorBodies
+from router.transport.http_exchange import HttpExchange
+
+
+class CollectionRoute:
+    """Passes requests on to ``CollectionApi``."""
+
+    def __init__(self, api: CollectionApi, timeout_s: float) -> None:
+        self._api = api
+        self._timeout_s = timeout_s
+
+    def methods(self, path: str) -> Sequence[str] | None:
+        return self._api.methods(path)
+
+    def error_body(self, refusal: RefusalError) -> str:
+        return error_body(refusal)
+
+    async def answer(self, exchange: HttpExchange, path: str, errors: ErrorBodies) -> None:
+        """Raises what ``CollectionApi.answer`` raises, and TimeoutError."""
+        feature = exchange.header("x-manta-feature")
+        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, COLLECTIONS, feature)
+        asked = CollectionCall(exchange.method, path, exchange.parameters(), call)
+        async with asyncio.timeout(self._timeout_s):
+            await exchange.answer(200, await self._api.answer(asked))

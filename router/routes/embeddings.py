@@ -1,0 +1,57 @@
+"""``EmbeddingRoute``: answers /v1/embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from functools import partial
+
+from router.embedding_request import EmbeddingAccepted, EmbeddingResult
+from router.errors import RefusalError
+from router.inference_request import Call
+from router.openai.embeddings import embedding_request, embeddings_body
+from router.openai.errors import error_body
+from router.openai.rate_limit_headers import rate_limit_headers
+from router.pipeline import Pipeline
+from router.ports.tracer import Tracer
+from router.routes.error_bodies import ErrorBodies
+from router.routes.traced_work import traced
+from router.transport.http_exchange import HttpExchange
+
+EMBEDDINGS = "/v1/embeddings"
+
+
+class EmbeddingRoute:
+    """Answers with the vectors of the request's texts. ``warn_at`` is the share of a limit from which headers warn."""
+
+    def __init__(self, pipeline: Pipeline, tracer: Tracer, timeout_s: float, warn_at: float) -> None:
+        self._pipeline = pipeline
+        self._tracer = tracer
+        self._timeout_s = timeout_s
+        self._warn_at = warn_at
+
+    def methods(self, path: str) -> Sequence[str] | None:
+        return ("POST",) if path == EMBEDDINGS else None
+
+    def error_body(self, refusal: RefusalError) -> str:
+        return error_body(refusal)
+
+    async def answer(self, exchange: HttpExchange, path: str, errors: ErrorBodies) -> None:
+        """Raises what ``Pipeline.embed`` raises, TimeoutError and ClientLeftError."""
+        async with asyncio.timeout(self._timeout_s):
+            await self._embed(exchange, path)
+
+    async def _embed(self, exchange: HttpExchange, path: str) -> None:
+        feature = exchange.header("x-manta-feature")
+        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature)
+        embed, parent = partial(self._pipeline.embed, parse=embedding_request), exchange.header("traceparent")
+        async with aclosing(traced(self._tracer, call, embed, parent)) as steps:
+            accepted = await anext(steps)
+            assert isinstance(accepted, EmbeddingAccepted), "the first step is EmbeddingAccepted"
+            if accepted.limits is not None:
+                exchange.headers += rate_limit_headers(accepted.limits, self._warn_at)
+            result = await exchange.while_connected(anext(steps))
+            assert isinstance(result, EmbeddingResult), "the second step is the result"
+            await anext(steps, None)  # its end, which is that of its trace
+        await exchange.answer_text(200, await asyncio.to_thread(embeddings_body, result))

@@ -1,0 +1,46 @@
+"""``ModerationRoute``: answers /v1/moderations."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+from router.errors import RefusalError
+from router.inference_request import Call
+from router.openai.errors import error_body
+from router.openai.moderations import moderation_body, moderation_texts
+from router.pipeline import Pipeline
+from router.ports.tracer import Tracer
+from router.routes.error_bodies import ErrorBodies
+from router.transport.http_exchange import HttpExchange
+
+MODERATIONS = "/v1/moderations"
+
+
+class ModerationRoute:
+    """Answers with the scores of the request's texts, and whether they are flagged."""
+
+    def __init__(self, pipeline: Pipeline, tracer: Tracer, timeout_s: float) -> None:
+        self._pipeline = pipeline
+        self._tracer = tracer
+        self._timeout_s = timeout_s
+
+    def methods(self, path: str) -> Sequence[str] | None:
+        return ("POST",) if path == MODERATIONS else None
+
+    def error_body(self, refusal: RefusalError) -> str:
+        return error_body(refusal)
+
+    async def answer(self, exchange: HttpExchange, path: str, errors: ErrorBodies) -> None:
+        """Raises what ``Pipeline.moderate`` raises, TimeoutError and ClientLeftError."""
+        async with asyncio.timeout(self._timeout_s):
+            await exchange.while_connected(self._moderate(exchange, path))
+
+    async def _moderate(self, exchange: HttpExchange, path: str) -> None:
+        feature = exchange.header("x-manta-feature")
+        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature)
+        with self._tracer.request(exchange.header("traceparent")) as trace:
+            model, results = await self._pipeline.moderate(replace(call, trace=trace), moderation_texts)
+        await exchange.answer_text(200, moderation_body(uuid.uuid4().hex, model, results))
