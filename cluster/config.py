@@ -22,7 +22,8 @@ from cluster.model_service.config import ReplicaSettings
 from cluster.safety.config import SafetySettings
 from cluster.telemetry.config import TelemetryConfig
 from engine.config import EngineConfig
-from router.config import ProfileConfig, RouterConfig
+from router.config.profiles import ProfileConfig
+from router.config.router import RouterConfig
 from router.embedding_request import EMBEDDINGS
 from router.tiers.choose_tier import AUTO
 

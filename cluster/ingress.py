@@ -56,7 +56,8 @@ from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.admin.overview_api import OverviewSources
 from router.app_factory import CacheParts, MakeGuard, build_app
-from router.config import ReviewConfig, RouterConfig
+from router.config.review import ReviewConfig
+from router.config.router import RouterConfig
 from router.memory_entry_store import MemoryEntryStore
 from router.memory_safety_store import MemorySafetyStore
 from router.ports.answer_cache import EntryStore

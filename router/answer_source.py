@@ -13,7 +13,7 @@ from router.admission.admission import Admission
 from router.answer_events import AnswerEvent
 from router.cache.answer_cache import Found
 from router.cache.replay import replay
-from router.config import RouterConfig
+from router.config.router import RouterConfig
 from router.errors import PromptTooLongError
 from router.generation.finish_on_failure import finish_on_failure
 from router.generation.generate import generate

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from starlette.types import Receive, Scope, Send
 
-from router.config import RouterConfig
+from router.config.router import RouterConfig
 from router.errors import (
     DeadlineExceededError,
     LimitExceededError,

@@ -25,7 +25,8 @@ from router.app import App
 from router.cache.answer_cache import AnswerCache
 from router.cache.cache_operations import CacheOperations
 from router.collection_api import CollectionApi
-from router.config import AnswerCacheConfig, RouterConfig
+from router.config.answer_cache import AnswerCacheConfig
+from router.config.router import RouterConfig
 from router.endpoint_protocol import Endpoint
 from router.idempotency.idempotent_requests import IdempotentRequests
 from router.ledger.ledger import Ledger

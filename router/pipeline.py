@@ -18,7 +18,8 @@ from router.answer_source import AnswerSource
 from router.cache.answer_cache import AnswerCache, CacheStatus, Found
 from router.cache.cache_control import controlled
 from router.cache.cache_key import CacheScope
-from router.config import RouterConfig, Spill
+from router.config.router import RouterConfig
+from router.config.tenants import Spill
 from router.embedding_request import EMBEDDINGS, EmbeddingAccepted, EmbeddingRequest, EmbeddingResult
 from router.embeddings.embedding import check_embedding, embedded, embedding, embedding_models, priced_request
 from router.endpoint_protocol import Endpoint

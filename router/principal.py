@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from router.config import LimitsConfig, Role, Spill
+from router.config.keys import Role
+from router.config.limits import LimitsConfig
+from router.config.tenants import Spill
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from router.config import ProfileConfig
+from router.config.profiles import ProfileConfig
 from router.errors import InvalidRequestError
 from router.inference_request import InferenceRequest
 

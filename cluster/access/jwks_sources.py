@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from router.config import JwtConfig
+from router.config.access import JwtConfig
 from router.ports.jwks_source import JwksSource
 
 MAX_JWKS_BYTES = 1024 * 1024

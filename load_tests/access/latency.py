@@ -23,7 +23,8 @@ from router.access.authenticator import Authenticator
 from router.access.config_api_keys import ConfigKeys
 from router.access.key_registry import KeyRegistry
 from router.access.stored_key import KeyOwner
-from router.config import LimitsConfig, RouterConfig
+from router.config.limits import LimitsConfig
+from router.config.router import RouterConfig
 from router.inference_request import InferenceRequest
 from router.limits.limiter import Limiter
 from router.memory_store import MemoryStore

@@ -13,7 +13,7 @@ from cluster.state.redis_store import RedisStore
 from engine.api import FinishReason
 from load_tests.access.backend import SteadyBackend
 from router.app_factory import CacheParts, build_app
-from router.config import RouterConfig
+from router.config.router import RouterConfig
 from router.ports.tier_backend import TierBackend
 
 

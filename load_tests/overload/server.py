@@ -20,7 +20,9 @@ import uvicorn
 from load_tests.engine_process_backend import EngineProcessBackend
 from load_tests.overload.traffic import CLASSES, TENANTS, key_of
 from router.app_factory import build_app
-from router.config import AdmissionConfig, ClassAdmission, KeyConfig, RouterConfig
+from router.config.admission import AdmissionConfig, ClassAdmission
+from router.config.keys import KeyConfig
+from router.config.router import RouterConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "deployments" / "models" / "fast"

@@ -19,7 +19,7 @@ from load_tests.overload.traffic import Offered
 from load_tests.overload.trial import Outcome
 from router.admission.admission import Admission, Place
 from router.admission.admission_decision import RequestFacts
-from router.config import AdmissionConfig
+from router.config.admission import AdmissionConfig
 from router.errors import AdmissionRefusedError
 from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import TierSnapshot

@@ -23,7 +23,7 @@ from load_tests.retrieval.direct_embedder import DirectEmbedder, packaged_model
 from load_tests.retrieval.metrics import ndcg, recall
 from load_tests.retrieval.planted import planted_case
 from load_tests.retrieval.sets import SETS, Question, RetrievalSet, is_train, rows
-from router.config import RetrievalConfig
+from router.config.retrieval import RetrievalConfig
 from router.documents import Document
 from router.inference_request import InferenceRequest
 from router.memory_collection_store import MemoryCollectionStore

@@ -19,7 +19,8 @@ from load_tests.safety.planted import PHRASES, PlantedText, Planter
 from load_tests.safety.quantiles import quantiles
 from load_tests.safety.scripted_backend import Received, Script, ScriptedBackend, post, running
 from router.app_factory import MakeGuard, build_app
-from router.config import KeyConfig, RouterConfig
+from router.config.keys import KeyConfig
+from router.config.router import RouterConfig
 from safety.api import Scores
 
 DESCRIPTION = """\

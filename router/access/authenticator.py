@@ -12,7 +12,7 @@ from router.access.key_registry import KeyRegistry
 from router.access.principal_cache import PrincipalCache, Verified
 from router.access.token_verifier import TokenVerifier
 from router.access.usage_feature import feature_of
-from router.config import AccessConfig
+from router.config.access import AccessConfig
 from router.errors import UnavailableError
 from router.ports.clock import Clock
 from router.ports.state_store import StateUnavailableError

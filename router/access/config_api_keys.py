@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 
 from router.access.stored_key import principal_of
-from router.config import HASHED, KeyConfig
+from router.config.keys import HASHED, KeyConfig
 from router.errors import AuthenticationError
 from router.principal import Principal
 

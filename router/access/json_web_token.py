@@ -21,7 +21,9 @@ from pydantic import TypeAdapter, ValidationError
 from router.access.config_api_keys import unknown_key
 from router.access.principal_cache import Verified
 from router.access.stored_key import principal_of
-from router.config import JwtConfig, KeyRights, Name, Role
+from router.config.access import JwtConfig
+from router.config.keys import KeyRights, Role
+from router.config.settings import Name
 from router.errors import AuthenticationError
 
 MAX_TOKEN_CHARS = 16_384

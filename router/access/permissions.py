@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from router.config import Role
+from router.config.keys import Role
 from router.errors import PermissionDeniedError
 from router.principal import Principal
 

@@ -8,7 +8,8 @@ from typing import Self
 from pydantic import ConfigDict
 
 from router.access.key_format import PREFIX, ApiKey, SecretHash, new_id, new_secret
-from router.config import KeyRights, Name
+from router.config.keys import KeyRights
+from router.config.settings import Name
 from router.ports.key_store import KeyRecord
 from router.principal import Principal
 

@@ -11,7 +11,7 @@ from joserfc.jwk import KeySet
 from router.access.config_api_keys import unknown_key
 from router.access.json_web_token import UnknownSigningKeyError, key_set_of, principal_in
 from router.access.principal_cache import Verified
-from router.config import JwtConfig
+from router.config.access import JwtConfig
 from router.errors import UnavailableError
 from router.ports.clock import Clock
 from router.ports.jwks_source import JwksSource

@@ -46,7 +46,7 @@ from router.admin.policy_api import PolicyApi
 from router.admin.prompt_api import PromptApi
 from router.admin.review_api import ReviewApi
 from router.admin.scaling_api import ScalingApi
-from router.config import LimitsConfig
+from router.config.limits import LimitsConfig
 from router.errors import InvalidRequestError, UnavailableError
 from router.ledger.usage_report import csv_of, question_of, rows_of
 from router.limits.limit_scopes import scopes_of

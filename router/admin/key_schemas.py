@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from router.access.key_format import ApiKey
 from router.access.stored_key import KeyOwner, StoredKey
-from router.config import LimitsConfig, Spill
+from router.config.limits import LimitsConfig
+from router.config.tenants import Spill
 from router.errors import InvalidRequestError
 from router.ports.limit_store import MONEY_UNITS, LimitName, LimitUse
 

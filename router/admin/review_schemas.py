@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.config import Name
+from router.config.settings import Name
 from router.errors import InvalidRequestError
 from router.ports.review_store import ReviewException, ReviewState
 from router.review.audit_reader import DayReport

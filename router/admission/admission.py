@@ -25,7 +25,7 @@ from router.admission.admitted_requests import AdmittedRequests, Ticket
 from router.admission.refusal import refusal_error
 from router.admission.retry_schedule import RetrySchedule
 from router.admission.tier_views import view_of
-from router.config import AdmissionConfig
+from router.config.admission import AdmissionConfig
 from router.errors import AdmissionRefusedError
 from router.ports.clock import Clock
 from router.ports.tier_backend import TierSnapshot

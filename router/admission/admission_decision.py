@@ -20,7 +20,8 @@ from enum import StrEnum
 
 from engine.api import Priority, rank_of
 from router.admission.spill import spill_targets
-from router.config import AdmissionConfig, ClassAdmission, Spill
+from router.config.admission import AdmissionConfig, ClassAdmission
+from router.config.tenants import Spill
 
 LOWEST = Priority.BATCH - Priority.INTERACTIVE
 """The rank of the lowest class, where the highest has 0."""

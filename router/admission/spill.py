@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from router.config import Spill
+from router.config.tenants import Spill
 
 
 def narrowed(allowed: Spill, asked: Spill | None) -> Spill:

@@ -12,7 +12,7 @@ from router.admission.admission_decision import RequestFacts, TierView
 from router.admission.admitted_requests import AdmittedRequests
 from router.admission.ttft_forecast import TtftForecast, forecast_ttft
 from router.admission.wait_limit import MOST
-from router.config import AdmissionConfig
+from router.config.admission import AdmissionConfig
 from router.ports.tier_backend import TierSnapshot
 
 

@@ -24,7 +24,7 @@ from router.cache.cache_key import CacheKeys, CacheScope, cache_keys
 from router.cache.flight_states import FlightRole
 from router.cache.single_flight import UNSHARED_MS, Joined, SingleFlight
 from router.complete_answer import Answer
-from router.config import AnswerCacheConfig, CacheTerms
+from router.config.answer_cache import AnswerCacheConfig, CacheTerms
 from router.inference_request import CacheControls, InferenceRequest
 from router.ports.answer_cache import (
     REFUSED_BY_SCORE,

@@ -16,7 +16,7 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from engine.api import Conversation, Message, Prompt, SamplingParams
-from router.config import MIN_TOP_P
+from router.config.profiles import MIN_TOP_P
 from router.inference_request import InferenceRequest
 
 MAX_QUESTION_CHARS = 2000

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 from engine.api import Delta, GenerationRequest, RequestError, Usage
 from router.aborted_prompts import AbortedPrompts
-from router.config import FailoverConfig
+from router.config.failover import FailoverConfig
 from router.generation.joined_choices import JoinedChoices
 from router.generation.merge_generators import merge
 from router.generation.retry_policy import (

@@ -11,7 +11,7 @@ from functools import partial
 from engine.api import GenerationRequest, Prompt, RequestError, SamplingParams, Usage
 from router.aborted_prompts import AbortedPrompts
 from router.answer_events import AnswerEvent, Finished
-from router.config import FailoverConfig
+from router.config.failover import FailoverConfig
 from router.errors import InternalServerError, refusal_of
 from router.generation.answer_event_builder import AnswerEventBuilder
 from router.generation.attempts import OnFailover, run_attempts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from router.config import FailoverConfig
+from router.config.failover import FailoverConfig
 from router.ports.tier_backend import (
     BackendError,
     ModelVersionError,

@@ -21,7 +21,7 @@ import uuid
 from types import TracebackType
 
 from router.cancellation_shield import finished
-from router.config import IdempotencyConfig
+from router.config.idempotency import IdempotencyConfig
 from router.errors import ConflictError, InvalidRequestError, UnprocessableError
 from router.ports.idempotency_store import IdempotencyStore, KeyState, KeyTerms
 from router.ports.state_store import StateUnavailableError

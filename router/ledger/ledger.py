@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from engine.api import Usage
-from router.config import PriceConfig, PricesConfig
+from router.config.prices import PriceConfig, PricesConfig
 from router.errors import SERVICE_FAULTS, AdmissionRefusedError, RefusalError, refusal_of
 from router.inference_request import Call, InferenceRequest
 from router.ledger.ledger_entry import Outcome, RequestEntry, safety_of

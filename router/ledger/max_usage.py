@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.api import Conversation, Prompt, Usage
-from router.config import PriceConfig
+from router.config.prices import PriceConfig
 from router.errors import InvalidRequestError
 from router.inference_request import InferenceRequest
 from router.ledger.price import cost_of, money

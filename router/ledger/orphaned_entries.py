@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from pydantic import ValidationError
 
-from router.config import PriceConfig
+from router.config.prices import PriceConfig
 from router.ledger.ledger_entry import ENTRY_FIELDS, SAFETY_FIELDS, Outcome, RequestEntry, SafetyEntry
 from router.ledger.price import cost_of
 from router.ports.ledger_store import LedgerEntry

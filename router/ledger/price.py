@@ -11,7 +11,7 @@ from functools import lru_cache
 from math import lcm
 
 from engine.api import Usage
-from router.config import PriceConfig
+from router.config.prices import PriceConfig
 from router.ports.limit_store import MONEY_UNITS
 
 TOKENS_PER_PRICE = 1_000_000

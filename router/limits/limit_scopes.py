@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from router.config import LimitsConfig
+from router.config.limits import LimitsConfig
 from router.ports.limit_store import MONEY_UNITS, LimitName, Scope
 
 TENANT = "tenant"

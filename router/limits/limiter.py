@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from engine.api import Usage
-from router.config import LimitPolicy, LimitsConfig
+from router.config.limits import LimitPolicy, LimitsConfig
 from router.errors import UnavailableError
 from router.inference_request import InferenceRequest
 from router.keep_running import keep_running

@@ -22,7 +22,8 @@ from engine.api import (
     SamplingParams,
 )
 from router.answer_events import AnswerWriter, Stamp
-from router.config import MAX_CACHE_TTL_S, MIN_TOP_P, ProfileConfig
+from router.config.answer_cache import MAX_CACHE_TTL_S
+from router.config.profiles import MIN_TOP_P, ProfileConfig
 from router.inference_request import NO_CONTROLS, NO_PARSING, CacheControls, InferenceRequest, TextParsing
 from router.openai.moderation_field import InlineModeration
 from router.openai.structured_output import (

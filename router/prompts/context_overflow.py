@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from engine.api import Conversation
-from router.config import OverflowConfig, OverflowPolicy, PromptsConfig
+from router.config.prompts import OverflowConfig, OverflowPolicy, PromptsConfig
 from router.errors import InvalidRequestError
 from router.inference_request import InferenceRequest
 from router.prompt_report import PromptReport

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextvars import Context
 
-from router.config import ResumeConfig, TenantConfig
+from router.config.resume import ResumeConfig
+from router.config.tenants import TenantConfig
 from router.ports.clock import Clock
 from router.ports.stream_store import StreamOwner, StreamStore
 from router.resume.detached_stream import Bodies, DetachedStream

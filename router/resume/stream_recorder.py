@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from router.config import ResumeConfig
+from router.config.resume import ResumeConfig
 from router.ports.clock import Clock
 from router.ports.state_store import StateUnavailableError
 from router.ports.stream_store import StreamOwner, StreamStore, StreamTerms

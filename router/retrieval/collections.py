@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from router.config import RetrievalConfig
+from router.config.retrieval import RetrievalConfig
 from router.documents import Document, SearchMode, size_of
 from router.errors import ConflictError, InvalidRequestError, NotFoundError
 from router.ports.clock import Clock

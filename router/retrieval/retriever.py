@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.api import Conversation
-from router.config import RetrievalConfig
+from router.config.retrieval import RetrievalConfig
 from router.documents import (
     ContextPassage,
     Document,

@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections import OrderedDict
 
-from router.config import ReviewConfig
+from router.config.review import ReviewConfig
 from router.ports.clock import Clock
 from router.ports.review_store import NewReviewItem, ReviewQueueFullError, ReviewState, ReviewStore
 from router.ports.state_store import StateUnavailableError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from router.config import ReviewConfig
+from router.config.review import ReviewConfig
 from router.ports.clock import Clock
 from router.ports.safety_store import SafetyStore
 from router.review.audit_reader import AuditReader

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from router.config import ReviewConfig
+from router.config.review import ReviewConfig
 from router.errors import ConflictError, NotFoundError
 from router.ports.review_store import (
     ReviewAction,

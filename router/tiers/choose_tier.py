@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.api import Prompt
-from router.config import AutoConfig
+from router.config.auto import AutoConfig
 from router.errors import NotFoundError
 from router.tiers.complexity import SCANNED_CHARS, complexity
 from router.tiers.quality_forecast import READ_CHARS, Forecaster, Text, cheapest_within, features

@@ -12,7 +12,8 @@ from starlette.types import Message
 
 from router.admin.overview_api import OverviewSources
 from router.app_factory import build_app
-from router.config import KeyConfig, Role, RouterConfig
+from router.config.keys import KeyConfig, Role
+from router.config.router import RouterConfig
 from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore
 from router.ports.clock import Clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router.admin import admin_api, cache_api, overview_api, policy_api, prompt_api, review_api
-from router.config import KeyConfig, Role
+from router.config.keys import KeyConfig, Role
 from safety.policy import PolicyConfig
 from tests.access.service import Service, config
 

@@ -13,7 +13,7 @@ from router.access.key_format import KEY, ApiKey, SecretHash, new_id, new_secret
 from router.access.key_registry import KeyRegistry
 from router.access.principal_cache import PrincipalCache, Verified
 from router.access.stored_key import KeyOwner, new_key
-from router.config import LimitsConfig
+from router.config.limits import LimitsConfig
 from router.memory_store import MemoryStore
 from router.ports.key_store import KeyRecord
 from router.ports.state_store import StateUnavailableError

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from router.config import KeyConfig
+from router.config.keys import KeyConfig
 from tests.access.service import Service, config
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}

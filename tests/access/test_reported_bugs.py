@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine.api import Usage
-from router.config import AccessConfig, JwtConfig
+from router.config.access import AccessConfig, JwtConfig
 from router.memory_store import MemoryStore
 from router.ports.limit_store import Charge, LimitName, Reservation, Scope
 from router.usage_meter import AttemptMeter

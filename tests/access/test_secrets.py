@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from router.config import KeyConfig, Role
+from router.config.keys import KeyConfig, Role
 from router.ports.limit_store import LimitName
 from router.ports.tier_backend import TierSnapshot
 from router.ports.usage_metrics import AdmissionSample, UsageSample

@@ -16,7 +16,7 @@ from joserfc.jwk import ECKey, KeySet, OctKey, RSAKey
 
 from router.access.json_web_token import key_set_of
 from router.access.token_verifier import TokenVerifier
-from router.config import AccessConfig, JwtConfig
+from router.config.access import AccessConfig, JwtConfig
 from router.errors import AuthenticationError
 from tests.access.service import Service, config
 from tests.router.test_admission import LoadedBackend

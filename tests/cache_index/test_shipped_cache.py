@@ -22,7 +22,8 @@ from cluster.pair_scorer.pair_scorer import MODEL
 from cluster.state.redis_entry_store import RedisEntryStore
 from load_tests.retrieval.direct_embedder import DirectEmbedder, packaged_model
 from router.app_factory import CacheParts, build_app
-from router.config import KeyConfig, RouterConfig
+from router.config.keys import KeyConfig
+from router.config.router import RouterConfig
 from tests.router.backend import ScriptedBackend
 
 pytestmark = pytest.mark.skipif(not (MODEL / "model.safetensors").exists(), reason="the pair model is not there")

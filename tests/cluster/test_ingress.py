@@ -14,7 +14,7 @@ from cluster.ingress import without_request_id, without_root_path
 from cluster.lanes.replica_directory import ReplicaDirectory
 from cluster.serve_backend import ServeBackend
 from router.app_factory import build_app
-from router.config import RouterConfig
+from router.config.router import RouterConfig
 from router.ports.tier_backend import TierDescription
 from tests.cluster.engines import LocalClient, LocalReplica
 from tests.cluster.test_lanes import settle

@@ -22,7 +22,7 @@ from cluster.local.environment import INGRESS_PORTS, LOOPBACK, LocalPorts, is_fr
 from cluster.local.launch import is_here, main
 from cluster.local.process_tree import is_running
 from cluster.local.serve_config_loader import ConfigFileError, example_model, load, resolve
-from router.config import RouterConfig
+from router.config.router import RouterConfig
 
 REPOSITORY = Path(__file__).parents[2]
 SHORT = Path("/tmp/manta-test")

@@ -36,7 +36,8 @@ from cluster.telemetry.trace_record import caller_of
 from engine.api import Delta, FinishReason, GenerationRequest, RequestError, Usage
 from engine.config import EngineConfig
 from router.app_factory import build_app
-from router.config import KeyConfig, RouterConfig
+from router.config.keys import KeyConfig
+from router.config.router import RouterConfig
 from router.ports.tier_backend import TierDescription
 from router.ports.trace_names import Attribute, SpanName
 from safety.compiled_policy import Parts

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engine.api import FinishReason, SamplingParams, Usage
-from router.config import PricesConfig
+from router.config.prices import PricesConfig
 from router.inference_request import Call, InferenceRequest
 from router.ledger.ledger import Account, Ledger
 from router.memory_store import MemoryStore

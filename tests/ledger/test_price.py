@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.api import Usage
-from router.config import PriceConfig
+from router.config.prices import PriceConfig
 from router.ledger.price import cost_of, money
 from tests.access.service import Service
 

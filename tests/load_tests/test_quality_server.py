@@ -23,7 +23,8 @@ from load_tests.quality.outcome import Outcome
 from load_tests.quality.question import stratified
 from load_tests.quality.server import UnreachableError, ask_server
 from router.app_factory import build_app
-from router.config import KeyConfig, RouterConfig
+from router.config.keys import KeyConfig
+from router.config.router import RouterConfig
 from router.ports.tier_backend import OnUsage
 from tests.router.backend import ReadyTiers
 

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 
 from router.app_factory import CacheParts, build_app
-from router.config import KeyConfig, Role, RouterConfig
+from router.config.keys import KeyConfig, Role
+from router.config.router import RouterConfig
 from router.memory_entry_store import MemoryEntryStore
 from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore

@@ -15,7 +15,9 @@ import uvicorn
 
 from engine.api import Delta, GenerationRequest
 from router.app_factory import build_app
-from router.config import FailoverConfig, KeyConfig, RouterConfig
+from router.config.failover import FailoverConfig
+from router.config.keys import KeyConfig
+from router.config.router import RouterConfig
 from router.ports.collection_store import CollectionStore
 from router.ports.embedder import Embedder
 from router.ports.idempotency_store import IdempotencyStore

@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 
 from engine.api import Delta, GenerationRequest, Usage
-from router.config import KeyConfig, LimitsConfig, RouterConfig
+from router.config.keys import KeyConfig
+from router.config.limits import LimitsConfig
+from router.config.router import RouterConfig
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
 from router.ports.tier_backend import OnUsage

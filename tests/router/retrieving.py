@@ -10,7 +10,10 @@ from typing import Any
 import httpx
 
 from engine.api import Conversation, GenerationRequest
-from router.config import KeyConfig, LimitsConfig, RetrievalConfig, Role, RouterConfig
+from router.config.keys import KeyConfig, Role
+from router.config.limits import LimitsConfig
+from router.config.retrieval import RetrievalConfig
+from router.config.router import RouterConfig
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
 from router.ports.collection_store import CollectionStore

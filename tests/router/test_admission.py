@@ -12,20 +12,14 @@ import pytest
 
 from engine.api import Conversation, Delta, GenerationRequest, OverloadedError, Priority, Usage
 from router.admission.spill import allowed_spill
-from router.config import (
-    AdmissionConfig,
-    AnswerCacheConfig,
-    ClassAdmission,
-    FailoverConfig,
-    KeyConfig,
-    LimitsConfig,
-    PriceConfig,
-    PricesConfig,
-    RouterConfig,
-    Spill,
-    TenantConfig,
-    TierAdmission,
-)
+from router.config.admission import AdmissionConfig, ClassAdmission, TierAdmission
+from router.config.answer_cache import AnswerCacheConfig
+from router.config.failover import FailoverConfig
+from router.config.keys import KeyConfig
+from router.config.limits import LimitsConfig
+from router.config.prices import PriceConfig, PricesConfig
+from router.config.router import RouterConfig
+from router.config.tenants import Spill, TenantConfig
 from router.ports.tier_backend import (
     OnUsage,
     ReplicaLostError,

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from engine.api import Priority
 from router.admission.admission_decision import Admit, Reason, Refuse, RequestFacts, TierView, ceiling, decide
 from router.admission.spill import narrowed, spill_targets
-from router.config import AdmissionConfig, ClassAdmission, Spill, TierAdmission
+from router.config.admission import AdmissionConfig, ClassAdmission, TierAdmission
+from router.config.tenants import Spill
 
 CONFIG = AdmissionConfig(
     interactive=ClassAdmission(ttft_s=1, max_requests=10, max_tokens=10_000),

@@ -8,7 +8,7 @@ from engine.api import Priority
 from load_tests.overload.simulation import VirtualClock
 from router.admission.admission import LOOK_UP_S, Admission, Place
 from router.admission.admission_decision import RequestFacts
-from router.config import AdmissionConfig
+from router.config.admission import AdmissionConfig
 from router.ports.tier_backend import TierSnapshot
 from router.ports.usage_metrics import NoUsageMetrics
 

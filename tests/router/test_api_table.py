@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from router.config import PROFILES
+from router.config.profiles import PROFILES
 from router.openai.chat import ChatRequest
 from router.openai.completions import CompletionRequest
 from tests.router.conftest import KEY, Served

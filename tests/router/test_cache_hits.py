@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from router.app_factory import CacheParts, build_app
-from router.config import RouterConfig
+from router.config.router import RouterConfig
 from tests.router.cached import KEYS, TEXT, Cached, text_of
 from tests.state.cached import all_of
 

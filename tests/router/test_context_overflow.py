@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.api import Conversation, Message, SamplingParams, ToolCall
-from router.config import OverflowConfig, PromptsConfig
+from router.config.prompts import OverflowConfig, PromptsConfig
 from router.errors import InvalidRequestError
 from router.inference_request import InferenceRequest
 from router.prompts.compress import compress, grain_of

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
-from router.config import ResumeConfig
+from router.config.resume import ResumeConfig
 from router.memory_stream_store import MemoryStreamStore
 from router.ports.clock import SystemClock
 from router.ports.state_store import StateUnavailableError

@@ -16,7 +16,11 @@ import numpy as np
 import openai
 import pytest
 
-from router.config import EmbeddingsConfig, KeyConfig, LimitsConfig, PriceConfig, PricesConfig, TenantConfig
+from router.config.embeddings import EmbeddingsConfig
+from router.config.keys import KeyConfig
+from router.config.limits import LimitsConfig
+from router.config.prices import PriceConfig, PricesConfig
+from router.config.tenants import TenantConfig
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
 from router.ports.ledger_store import LedgerEntry

@@ -29,7 +29,7 @@ from engine.api import (
 )
 from router.answer_events import AnswerEvent, Finished, PromptScored
 from router.complete_answer import Answer
-from router.config import FailoverConfig
+from router.config.failover import FailoverConfig
 from router.errors import RefusalError, refusal_of
 from router.generation.collect import Collector
 from router.generation.generate import generate

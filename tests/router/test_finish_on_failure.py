@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from engine.api import FinishReason
-from router.config import FailoverConfig, RouterConfig, TenantConfig
+from router.config.failover import FailoverConfig
+from router.config.router import RouterConfig
+from router.config.tenants import TenantConfig
 from router.errors import refusal_of
 from router.ports.tier_backend import ReplicaLostError
 from tests.router.backend import WORDS

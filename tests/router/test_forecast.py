@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from engine.api import Conversation, Message
 from router.app_factory import build_app
-from router.config import AutoConfig
+from router.config.auto import AutoConfig
 from router.tiers.choose_tier import TierChoice, choose_tier
 from router.tiers.quality_forecast import (
     BUCKETS,

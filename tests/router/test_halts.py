@@ -14,7 +14,7 @@ import pytest
 from engine.api import EngineStats, SamplingParams
 from router.aborted_prompts import AbortedPrompts
 from router.answer_events import AnswerEvent, Ended, Finished, Text
-from router.config import FailoverConfig
+from router.config.failover import FailoverConfig
 from router.generation.generate import generate
 from router.guard.moderated_answers import moderate
 from router.inference_request import InferenceRequest

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from router.config import AutoConfig, RouterConfig
+from router.config.auto import AutoConfig
+from router.config.router import RouterConfig
 from router.errors import InvalidRequestError
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint

@@ -11,7 +11,11 @@ import httpx
 import openai
 import pytest
 
-from router.config import FailoverConfig, KeyConfig, LimitPolicy, LimitsConfig, RouterConfig, TenantConfig
+from router.config.failover import FailoverConfig
+from router.config.keys import KeyConfig
+from router.config.limits import LimitPolicy, LimitsConfig
+from router.config.router import RouterConfig
+from router.config.tenants import TenantConfig
 from router.limits.limit_refusal import refusal
 from router.memory_store import MemoryStore
 from router.openai.rate_limit_headers import go_duration

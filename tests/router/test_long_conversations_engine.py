@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from router.config import KeyConfig, OverflowConfig, PromptsConfig, RouterConfig
+from router.config.keys import KeyConfig
+from router.config.prompts import OverflowConfig, PromptsConfig
+from router.config.router import RouterConfig
 from tests.router.conftest import KEY, Served
 from tests.router.engines import EngineBackend
 

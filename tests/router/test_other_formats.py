@@ -19,7 +19,7 @@ from router.access.key_registry import KeyRegistry
 from router.answer_events import AnswerEvent, Ended, Routed, Stamp, Text, ToolCallStart
 from router.app_factory import build_app, make_retriever
 from router.complete_answer import Answer
-from router.config import AutoConfig
+from router.config.auto import AutoConfig
 from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, RefusalError, refusal_of
 from router.idempotency.idempotent_requests import IdempotentRequests

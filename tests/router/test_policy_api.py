@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from cluster.safety.policy_store import SharedPolicies
-from router.config import KeyConfig, Role, RouterConfig
+from router.config.keys import KeyConfig, Role
+from router.config.router import RouterConfig
 from router.memory_safety_store import MemorySafetyStore
 from router.ports.clock import SystemClock
 from safety.compiled_policy import Parts

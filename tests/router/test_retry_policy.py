@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.api import Delta, FinishReason, GenerationRequest, Usage
-from router.config import FailoverConfig
+from router.config.failover import FailoverConfig
 from router.generation.attempts import run_attempts
 from router.generation.retry_policy import MAX_PAUSE_S, Attempt, GiveUp, next_attempt
 from router.ports.tier_backend import (

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from engine.api import Conversation, Message
 from router.access.config_api_keys import ConfigKeys, bearer
-from router.config import AutoConfig, KeyConfig
+from router.config.auto import AutoConfig
+from router.config.keys import KeyConfig
 from router.errors import AuthenticationError, NotFoundError
 from router.tiers.choose_tier import TierChoice, choose_tier
 from router.tiers.complexity import complexity

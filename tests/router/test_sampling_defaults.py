@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from router.config import PROFILES, ProfileConfig
+from router.config.profiles import PROFILES, ProfileConfig
 from router.openai.chat import ChatEndpoint
 from router.sampling_profiles import apply_profile, apply_tier_defaults
 

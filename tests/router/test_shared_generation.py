@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engine.api import Delta, GenerationRequest, Usage
-from router.config import AnswerCacheConfig
+from router.config.answer_cache import AnswerCacheConfig
 from router.ports.tier_backend import OnUsage
 from tests.router.asking import BODY, Asking
 from tests.router.backend import WORDS, ScriptedBackend

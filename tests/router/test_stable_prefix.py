@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from router.config import KeyConfig, Role, RouterConfig
+from router.config.keys import KeyConfig, Role
+from router.config.router import RouterConfig
 from tests.router.conftest import KEY, OTHER_KEY, Served
 from tests.router.engines import EngineBackend
 

@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from engine.api import Conversation
-from router.config import KeyConfig, RouterConfig
+from router.config.keys import KeyConfig
+from router.config.router import RouterConfig
 from router.errors import InvalidRequestError
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint

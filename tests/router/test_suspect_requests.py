@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from engine.api import Delta, FinishReason, GenerationRequest, SamplingParams, Usage
-from router.config import FailoverConfig
+from router.config.failover import FailoverConfig
 from router.generation.attempts import run_attempts
 from router.generation.suspect_requests import FEW, SuspectRequests
 from router.ports.tier_backend import (

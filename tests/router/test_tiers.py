@@ -11,7 +11,9 @@ from starlette.types import Message
 from engine.api import Conversation
 from engine.api import Message as Turn
 from router.app_factory import build_app
-from router.config import AutoConfig, KeyConfig, RouterConfig
+from router.config.auto import AutoConfig
+from router.config.keys import KeyConfig
+from router.config.router import RouterConfig
 from router.errors import NotFoundError
 from router.ports.clock import Clock
 from router.tiers.choose_tier import TierChoice, choose_tier, thresholds

@@ -12,7 +12,7 @@ from router.admission.admission import Admission
 from router.admission.admission_decision import RequestFacts
 from router.admission.admitted_requests import AdmittedRequests
 from router.admission.ttft_forecast import TtftForecast, forecast_ttft
-from router.config import AdmissionConfig
+from router.config.admission import AdmissionConfig
 from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import TierSnapshot
 from router.ports.usage_metrics import NoUsageMetrics

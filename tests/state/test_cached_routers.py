@@ -21,7 +21,8 @@ from cluster.state import redis_names
 from cluster.state.redis_entry_store import RedisEntryStore
 from engine.api import Delta, GenerationRequest
 from router.app_factory import CacheParts, build_app
-from router.config import KeyConfig, RouterConfig
+from router.config.keys import KeyConfig
+from router.config.router import RouterConfig
 from router.ports.answer_cache import AWAITED_MS
 from router.ports.tier_backend import OnUsage
 from tests.router.asking import Asking

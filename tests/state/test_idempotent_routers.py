@@ -20,7 +20,10 @@ from cluster.local.redis_server import RedisServer
 from cluster.state.redis_idempotency_store import RedisIdempotencyStore
 from engine.api import Delta, GenerationRequest, Usage
 from router.app_factory import build_app
-from router.config import FailoverConfig, IdempotencyConfig, KeyConfig, RouterConfig
+from router.config.failover import FailoverConfig
+from router.config.idempotency import IdempotencyConfig
+from router.config.keys import KeyConfig
+from router.config.router import RouterConfig
 from router.idempotency.idempotent_requests import IdempotentRequests
 from router.ledger.orphaned_entries import part_of
 from router.memory_idempotency_store import MemoryIdempotencyStore

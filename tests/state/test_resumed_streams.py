@@ -19,7 +19,9 @@ from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
 from cluster.state.redis_stream_store import RedisStreamStore
 from engine.api import Delta, FinishReason, GenerationRequest, Usage
-from router.config import ResumeConfig, RouterConfig, TenantConfig
+from router.config.resume import ResumeConfig
+from router.config.router import RouterConfig
+from router.config.tenants import TenantConfig
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
 from router.ports.ledger_store import LedgerQuery, Resolution

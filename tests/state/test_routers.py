@@ -16,7 +16,7 @@ from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
 from cluster.state.redis_store import RedisStore
 from engine.api import SamplingParams, Usage
-from router.config import LimitPolicy, LimitsConfig
+from router.config.limits import LimitPolicy, LimitsConfig
 from router.errors import LimitExceededError
 from router.inference_request import InferenceRequest
 from router.limits.limiter import Hold, Limiter

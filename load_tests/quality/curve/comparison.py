@@ -13,7 +13,7 @@ from deployments.models.training.routing.sweep import Item, Point, Setting, orac
 from engine.api import Conversation
 from load_tests.quality.item import HeldOut
 from load_tests.quality.options import TASKS
-from router.config import AutoConfig
+from router.config.auto import AutoConfig
 from router.tiers.choose_tier import TierChoice, choose_tier
 from router.tiers.quality_forecast import Forecaster, features
 
