@@ -174,15 +174,15 @@ class Graph(LocalGraph):
 
 
 def arguments(setup: Setup) -> dict[str, Any]:
-    """Returns the arguments of the application: dev.yaml's, with one tier and nothing that gives or changes answers
-    beside its engine."""
+    """Returns the arguments of the application: dev.yaml's, with one tier and nothing that gives, changes or refuses
+    answers beside its engine. A busy machine's admission would refuse a part of the mix, which comes all at once."""
     found = dev_arguments()
     tier = {**found["tiers"][0], "replicas": setup.replicas, "drain_timeout_s": setup.drain_s}
     if setup.own_nodes:
         tier["resources"] = {SEAT: 1}
     shared = setup.state_redis is not None
     return {
-        "router": {**found["router"], "cache": {"enabled": False}},
+        "router": {**found["router"], "cache": {"enabled": False}, "admission": {"enabled": False}},
         "ingress": {
             **found["ingress"],
             "replicas": 2 if shared else 1,
