@@ -147,9 +147,10 @@ class Admission:
         if not self._config.enabled:
             return Place(self._clock, tier)
         now = self._clock.monotonic()
-        facts = self._ranked(facts, tier, now)
+        self.admitted[tier].shares.asked(facts.tenant, facts.tokens, now)
         views = self._views(facts, tier, order, loads, now)
         decision = decide(facts, tier, views, order, self._config)
+        facts = self._ranked(facts, decision.tier)
         if isinstance(decision, Admit):
             return self._admit(facts, decision, views[decision.tier])
         if cacheable and self._reading < self._config.max_cache_reads:
@@ -169,12 +170,13 @@ class Admission:
         refused = self._unreported.pop(tier, None)
         return () if refused is None else tuple(refused[priority] for priority in Priority)
 
-    def _ranked(self, facts: RequestFacts, tier: str, now: float) -> RequestFacts:
-        """Returns the facts of a request, marked if it is surplus on ``tier``."""
+    def _ranked(self, facts: RequestFacts, tier: str) -> RequestFacts:
+        """Returns the facts of a request, marked if it is surplus on ``tier``. What a tenant asks of one tier makes
+        nothing surplus on another."""
         admitted = self.admitted[tier]
-        admitted.shares.asked(facts.tenant, facts.tokens, now)
         waiting = admitted.waiting_of(facts.tenant)
-        return replace(facts, surplus=True) if admitted.shares.surplus(facts.tenant, waiting) else facts
+        surplus = admitted.shares.surplus(facts.tenant, facts.priority, waiting)
+        return replace(facts, surplus=True) if surplus else facts
 
     def _views(
         self, facts: RequestFacts, tier: str, order: Sequence[str], loads: Sequence[TierSnapshot], now: float
@@ -182,7 +184,7 @@ class Admission:
         """Returns the views of the tiers that the decision may need."""
         names = {tier} if facts.spill == "none" else {tier, *order}
         return {
-            load.name: view_of(facts, load, self.admitted[load.name], self._config, now)
+            load.name: view_of(self._ranked(facts, load.name), load, self.admitted[load.name], self._config, now)
             for load in loads
             if load.name in names
         } or {tier: TierView(tier, replicas=0)}
@@ -210,9 +212,11 @@ class Admission:
 
         instead = decision.instead_of
         if instead is not None:
-            self.admitted[instead.tier].shares.decided(facts.tenant, facts.tokens, admitted=False, surplus=False)
+            self.admitted[instead.tier].shares.decided(
+                facts.tenant, facts.priority, facts.tokens, admitted=False, surplus=False
+            )
             admitted.shares.asked(facts.tenant, facts.tokens, self._clock.monotonic())
-        admitted.shares.decided(facts.tenant, facts.tokens, admitted=True, surplus=facts.surplus)
+        admitted.shares.decided(facts.tenant, facts.priority, facts.tokens, admitted=True, surplus=facts.surplus)
         moved = "" if instead is None else f"{instead.tier} refused it: {instead.reason}"
         place = Place(self._clock, decision.tier, terms.ttft_s, moved, take, surplus=facts.surplus)
         self._count(
@@ -225,7 +229,7 @@ class Admission:
         now = self._clock.monotonic()
         admitted = self.admitted[refused.tier]
         admitted.refused_at[facts.rank] = now
-        admitted.shares.decided(facts.tenant, facts.tokens, admitted=False, surplus=facts.surplus)
+        admitted.shares.decided(facts.tenant, facts.priority, facts.tokens, admitted=False, surplus=facts.surplus)
         self._unreported[refused.tier][facts.priority] += facts.requests
         schedule = self._retries.setdefault((refused.tier, facts.rank), RetrySchedule(self._config.max_retry_s))
         retry_s = schedule.place(now, refused.retry_after_s, view.alone_s, request_id)

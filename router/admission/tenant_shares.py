@@ -2,13 +2,15 @@
 
 Classes alone protect no tenant: the interactive requests of one that floods a tier go before the standard requests of
 all others. So what such a tenant asks for beyond its share comes after everything else (``rank_of``), as long as there
-is a tenant that asks for less than its own. A tenant's share is an equal part of what the tier takes. Lives as long as
-the router.
+is a tenant that asks for less than its own. A tenant's share is an equal part of what the tier takes. Batch work
+leaves it to the tenant's other requests. Lives as long as the router.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from engine.api import Priority
 
 HALF_LIFE_S = 10.0
 """Seconds after which what was asked for counts half."""
@@ -33,6 +35,7 @@ class Demand:
     asked: float = 0.0
     refused: float = 0.0
     within: float = 0.0
+    batch_within: float = 0.0  # the part of batch work in that
 
 
 class TenantShares:
@@ -52,7 +55,7 @@ class TenantShares:
         demand.asked += tokens
         self._most = max(self._most, demand.asked)
 
-    def decided(self, tenant: str, tokens: int, *, admitted: bool, surplus: bool) -> None:
+    def decided(self, tenant: str, priority: Priority, tokens: int, *, admitted: bool, surplus: bool) -> None:
         """Records the decision on the request that ``asked`` has recorded last."""
         demand = self._tenants[tenant]
         if not admitted:
@@ -61,11 +64,16 @@ class TenantShares:
         self._taken += tokens
         if not surplus:
             demand.within += tokens
+            demand.batch_within += tokens * (priority is Priority.BATCH)
 
-    def surplus(self, tenant: str, waiting: int) -> bool:
-        """Returns whether the request of ``tenant`` that ``asked`` has recorded last is surplus. ``waiting`` of the
-        tenant's requests wait for their first token."""
-        return self._tenants[tenant].within >= self._share and self.floods(tenant, waiting)
+    def surplus(self, tenant: str, priority: Priority, waiting: int) -> bool:
+        """Returns whether a request of ``tenant`` is surplus: it floods, and has had its share, of which what it has
+        had for batch work counts only for more of it. ``waiting`` of its requests wait for their first token."""
+        own = self._tenants.get(tenant)
+        if own is None:
+            return False
+        had = own.within - own.batch_within * (priority is not Priority.BATCH)
+        return had >= self._share and self.floods(tenant, waiting)
 
     def floods(self, tenant: str, waiting: int) -> bool:
         """Returns whether a tenant asks for several times its share, while another one asks for less than its own.
@@ -102,4 +110,5 @@ class TenantShares:
             demand.asked *= factor
             demand.refused *= factor
             demand.within *= factor
+            demand.batch_within *= factor
         self._most = max((demand.asked for demand in self._tenants.values()), default=0.0)

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
+from engine.api import Priority
+from load_tests.overload.simulation import VirtualClock
+from router.admission.admission import Admission, Place
+from router.admission.admission_decision import RequestFacts
+from router.admission.spill import Spill
 from router.admission.tenant_shares import ACTIVE_S, TenantShares
+from router.config.admission import AdmissionConfig, ClassAdmission, TierAdmission
+from router.errors import AdmissionRefusedError
+from router.ports.tier_backend import TierSnapshot
+from router.ports.usage_metrics import NoUsageMetrics
+
+Asking = str | tuple[str, Priority]
+"""A tenant, and the class of its requests; without one they are standard."""
 
 
 class Tier:
@@ -12,22 +26,23 @@ class Tier:
 
     def __init__(self) -> None:
         self.shares = TenantShares()
-        self.marked: dict[str, list[bool]] = {}  # whether each request was surplus, by tenant
-        self.taken: dict[str, list[bool]] = {}  # the same of those that were admitted
+        self.marked: dict[Asking, list[bool]] = {}  # whether each request was surplus
+        self.taken: dict[Asking, list[bool]] = {}  # the same of those that were admitted
 
-    def second(self, at: float, asked: dict[str, int], waiting: int = 0) -> None:
+    def second(self, at: float, asked: Mapping[Asking, int], waiting: int = 0) -> None:
         room = 1000
         for turn in range(max(asked.values())):
-            for tenant in (name for name, requests in asked.items() if turn < requests):
+            for asking in (each for each, requests in asked.items() if turn < requests):
+                tenant, priority = asking if isinstance(asking, tuple) else (asking, Priority.STANDARD)
                 now = at + turn / max(asked.values())
                 self.shares.asked(tenant, 100, now)
-                surplus = self.shares.surplus(tenant, waiting)
+                surplus = self.shares.surplus(tenant, priority, waiting)
                 admitted = room >= 100
                 room -= 100 * admitted
-                self.shares.decided(tenant, 100, admitted=admitted, surplus=surplus)
-                self.marked.setdefault(tenant, []).append(surplus)
+                self.shares.decided(tenant, priority, 100, admitted=admitted, surplus=surplus)
+                self.marked.setdefault(asking, []).append(surplus)
                 if admitted:
-                    self.taken.setdefault(tenant, []).append(surplus)
+                    self.taken.setdefault(asking, []).append(surplus)
 
 
 def test_a_flood_has_its_share_and_the_rest_is_surplus() -> None:
@@ -40,6 +55,58 @@ def test_a_flood_has_its_share_and_the_rest_is_surplus() -> None:
     assert sum(late) == pytest.approx(37, abs=4)
     assert tier.shares.beside_flood("quiet")
     assert not tier.shares.beside_flood("noisy")
+
+
+def test_batch_work_of_a_flood_makes_its_interactive_requests_no_surplus() -> None:
+    tier = Tier()
+    batch, interactive = ("noisy", Priority.BATCH), ("noisy", Priority.INTERACTIVE)
+    for second in range(30):
+        tier.second(second, {"quiet": 1, interactive: 2, batch: 200})
+
+    assert not any(tier.marked[interactive])
+    assert sum(tier.taken[batch][-70:]) > 30
+
+
+def test_interactive_requests_of_a_flood_leave_none_of_its_share_for_its_batch_work() -> None:
+    tier = Tier()
+    batch, interactive = ("noisy", Priority.BATCH), ("noisy", Priority.INTERACTIVE)
+    for second in range(30):
+        tier.second(second, {"quiet": 1, interactive: 200, batch: 2})
+
+    assert all(tier.marked[batch][-20:])
+    late = tier.taken[interactive][-70:]  # of ten seconds, in each of which five requests are its share
+    assert sum(late) == pytest.approx(20, abs=4)
+
+
+def entered(admission: Admission, tenant: str, spill: Spill = "none") -> Place | None:
+    """The place of a request for the tier fast; None: it is refused."""
+    loads = [TierSnapshot("fast", frozenset({"one"})), TierSnapshot("balanced", frozenset({"two"}))]
+    facts = RequestFacts(tenant, Priority.STANDARD, 1, 50, 25, spill=spill)
+    try:
+        return admission.enter(facts, "fast", ["fast", "balanced"], loads, "id")
+    except AdmissionRefusedError:
+        return None
+
+
+def test_a_flood_of_one_tier_makes_nothing_surplus_on_the_tier_that_a_request_spills_to() -> None:
+    few = TierAdmission(standard=ClassAdmission(ttft_s=None, max_requests=10))
+    clock = VirtualClock()
+    admission = Admission(AdmissionConfig(tiers={"fast": few}), clock, NoUsageMetrics())
+    marked = []
+    for _ in range(10):
+        clock.time += 1.0
+        places = [entered(admission, "quiet"), *(entered(admission, "noisy") for _ in range(40))]
+        marked += [place.surplus for place in places[1:] if place is not None]
+        spilled = entered(admission, "noisy", spill="up")
+        for place in places:
+            if place is not None:
+                place.started()
+        assert spilled is not None
+        assert spilled.tier == "balanced"
+        assert not spilled.surplus
+        spilled.started()
+
+    assert any(marked)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +156,7 @@ def test_a_flood_that_has_ended_is_forgotten() -> None:
 def test_a_single_refusal_is_no_reason_for_ever() -> None:
     tier = Tier()
     tier.shares.asked("busy", 1000, 0.0)
-    tier.shares.decided("busy", 1000, admitted=False, surplus=False)
+    tier.shares.decided("busy", Priority.STANDARD, 1000, admitted=False, surplus=False)
     for second in range(1, 200):
         tier.second(second, {"busy": 3, **{f"other {number}": 1 for number in range(6)}})
 
