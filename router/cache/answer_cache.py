@@ -379,7 +379,7 @@ class AnswerCache:
         if not ticket.request.cache.store:
             return None
         entry = self._new_entry(ticket, stored)
-        if not reason and len(entry.document) + len(entry.question) > self._config.max_entry_bytes:
+        if not reason and len(entry.document) + len(entry.question.encode()) > self._config.max_entry_bytes:
             reason = "large"
         if not reason and len(self._writes) >= MAX_WRITES:
             reason = "busy"

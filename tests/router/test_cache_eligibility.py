@@ -71,9 +71,10 @@ async def test_an_empty_answer_is_not_stored(cached: Cached, monkeypatch: pytest
     assert await all_of(cached.entries.entries()) == []
 
 
-async def test_a_large_answer_is_not_stored() -> None:
+@pytest.mark.parametrize("question", ["x" * 1000, "字" * 334], ids=["ASCII", "three bytes a character"])
+async def test_a_large_answer_is_not_stored(question: str) -> None:
     cached = Cached(max_entry_bytes=1024)
-    await cached.ask("x" * 1000)
+    await cached.ask(question)
     assert await all_of(cached.entries.entries()) == []
 
 
