@@ -69,7 +69,9 @@ def train_on(mix: Mix, model: Classifier, pieces: WordPieces, options: argparse.
         f"{len(items):,} pairs, {sum(len(a) + len(b) for a, b in zip(one, other, strict=True)):,} word pieces",
         flush=True,
     )
-    recipe = Recipe(minutes=options.minutes, wall_minutes=options.wall_minutes, seed=options.seed)
+    recipe = Recipe(
+        minutes=options.minutes, wall_minutes=options.wall_minutes, seed=options.seed, bfloat16=options.bfloat16
+    )
     train(model, items, recipe, options.work)
 
 
@@ -117,10 +119,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--wall-minutes", type=float, default=Recipe().wall_minutes, help="of the clock, at most")
     parser.add_argument("--share", type=float, default=1.0, help="of the mix that is drawn; less for a short run")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--version", default="minilm-pairs@1", help="what config.json calls this model")
+    parser.add_argument("--version", default="minilm-pairs@2", help="what config.json calls this model")
     parser.add_argument("--run", default="", help="what was spent on training, for the card")
     parser.add_argument("--judged", type=int, default=5000, help="pairs of each test set, at most")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--bfloat16", action="store_true", help="products in bfloat16, faster on some processors")
     parser.add_argument("--skip-training", action="store_true")
     return parser
 

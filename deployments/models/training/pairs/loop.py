@@ -37,6 +37,7 @@ class Recipe:
     frozen_layers: int = 2
     warmup: float = 0.05
     seed: int = 0
+    bfloat16: bool = False  # products; twice as fast where the processor multiplies bfloat16
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def train(model: Classifier, items: Sequence[Item], recipe: Recipe, work: Path) 
             break
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * rate(done, recipe.warmup)
-        loss = loss_of(model, batch, rng)
+        loss = loss_of(model, batch, rng, recipe.bfloat16)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(body, 1.0)
@@ -119,12 +120,13 @@ def train(model: Classifier, items: Sequence[Item], recipe: Recipe, work: Path) 
     bar.close()
 
 
-def loss_of(model: Classifier, batch: Sequence[Item], rng: random.Random) -> Tensor:
+def loss_of(model: Classifier, batch: Sequence[Item], rng: random.Random, bfloat16: bool) -> Tensor:
     """Binary cross-entropy of a batch, the sides of each pair in random order."""
     sides = [(item.one, item.other) if rng.random() < 0.5 else (item.other, item.one) for item in batch]
-    logits = model(*collate([joined(one, other) for one, other in sides]))
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        logits = model(*collate([joined(one, other) for one, other in sides]))
     target = torch.tensor([[SURE if item.same else 1 - SURE] for item in batch])
-    return functional.binary_cross_entropy_with_logits(logits, target)
+    return functional.binary_cross_entropy_with_logits(logits.float(), target)
 
 
 def rate(done: float, warmup: float) -> float:
