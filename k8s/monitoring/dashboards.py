@@ -1,5 +1,4 @@
-"""The dashboards: the service as users see it, tiers and their engines, scaling and rollout, tenants and cost, safety and
-cache."""
+"""The dashboards: the service as users see it, tiers and engines, scaling and rollout, tenants, safety and cache."""
 
 from __future__ import annotations
 
