@@ -28,6 +28,9 @@ def doctor(
     ray_token: Annotated[
         str, typer.Option(envvar="RAY_AUTH_TOKEN", show_envvar=False, show_default=False, hidden=True)
     ] = "",
+    ray_token_path: Annotated[
+        Path | None, typer.Option(envvar="RAY_AUTH_TOKEN_PATH", show_envvar=False, hidden=True)
+    ] = None,
     tls: Annotated[list[str] | None, typer.Option(help="HOST:PORT whose certificate to see. Several times.")] = None,
     certificate: Annotated[list[Path] | None, typer.Option(help="A file with a certificate. Several times.")] = None,
     problems: Annotated[bool, typer.Option("--problems", help="Show errors and warnings alone.")] = False,
@@ -37,7 +40,7 @@ def doctor(
 
     It looks at versions, environment, limits, models, Redis, ports, certificates and drift.
     Ends with status 1 if there is an error. It changes nothing, prints no secret, and needs no service that runs. The
-    token of the cluster is that of RAY_AUTH_TOKEN.
+    token of the cluster is that of RAY_AUTH_TOKEN, or of the file that RAY_AUTH_TOKEN_PATH names.
     """
     from cluster.doctor.examination import Asked, examine  # Ray and Redis are loaded for this command alone
 
@@ -45,7 +48,7 @@ def doctor(
         config,
         ray_address,
         dashboard,
-        ray_token,
+        ray_token or _content(ray_token_path),
         [_address(each) for each in tls or ()],
         [str(each) for each in certificate or ()],
     )
@@ -69,6 +72,14 @@ def _print(found: Sequence[Finding]) -> None:
         typer.echo(f"{mark} {each.name}: {each.seen}")
         if each.remedy:
             typer.echo(f"{'':8} → {each.remedy}")
+
+
+def _content(path: Path | None) -> str:
+    """Returns what is in the file of a token; "" for None, and for a file that cannot be read."""
+    try:
+        return "" if path is None else path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -12,6 +12,10 @@ from pydantic import ValidationError
 from cluster.config import MantaConfig, TierConfig
 from cluster.doctor.facts import ConfigFacts
 from cluster.local.serve_config_loader import BUILDER, ConfigFileError, load
+from engine.model.location import PACKAGE_SCHEME
+
+LOCAL = "local://"
+"""The scheme of a working_dir that is on each node already."""
 
 
 def read_config(path: Path) -> tuple[ConfigFacts, MantaConfig | None]:
@@ -34,7 +38,10 @@ def read_config(path: Path) -> tuple[ConfigFacts, MantaConfig | None]:
     except ValidationError as error:
         return ConfigFacts(str(path), applications, _faults(error), port), None
     parallel = any(tier.engine.tensor_parallel > 1 for tier in settings.tiers)
-    facts = ConfigFacts(str(path), applications, (), port, models_of(settings), gpus_of(settings), parallel)
+    start = _working_dir(config["applications"], next(iter(applications)))
+    models = {_from(start, model): optional for model, optional in models_of(settings).items()}
+    longest = settings.router.request_timeout_s
+    facts = ConfigFacts(str(path), applications, (), port, models, gpus_of(settings), parallel, longest)
     return facts, settings
 
 
@@ -49,6 +56,24 @@ def models_of(config: MantaConfig) -> dict[str, bool]:
     if config.cache is not None:
         found[str(config.cache.pair_model)] = config.cache.optional
     return found
+
+
+def _working_dir(applications: Sequence[Any], name: str) -> str:
+    """Returns the directory of each node in which Ray runs the replicas of the application ``name``; "": that in which
+    it was started."""
+    environments = [
+        each.get("runtime_env") or {}
+        for each in applications
+        if isinstance(each, Mapping) and str(each.get("name", "default")) == name
+    ]
+    directory = str(environments[0].get("working_dir", ""))
+    return directory.removeprefix(LOCAL) if directory.startswith(LOCAL) else ""
+
+
+def _from(directory: str, model: str) -> str:
+    """Returns where replicas that run in ``directory`` find a model."""
+    relative = directory and not model.startswith(PACKAGE_SCHEME)
+    return str(PurePosixPath(directory, model)) if relative else model
 
 
 def gpus_of(config: MantaConfig) -> float:

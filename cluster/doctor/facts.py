@@ -81,6 +81,7 @@ class ConfigFacts:
     models: Mapping[str, bool] = field(default_factory=dict)  # whether the service starts without it, by model
     gpus: float = 0.0  # that all replicas need, at their least numbers
     parallel: bool = False  # whether a model runs over several GPUs
+    request_timeout_s: float | None = None  # of the router
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,9 @@ SET = "set"
 """What stands for the value of a secret variable."""
 TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 HAPROXY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+CLIENT_S, HARD_STOP_S = "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S", "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"
+DEFAULT_HARD_STOP_S = 120.0  # Ray's
+CLIENT_REMEDY_S = 60
 
 
 def machine_findings(facts: Facts) -> Iterator[Finding]:
@@ -39,6 +42,8 @@ def machine_findings(facts: Facts) -> Iterator[Finding]:
     yield from _same_versions(facts)
     for node in nodes:
         yield from _variables(node, started=facts.nodes is not None)
+        if facts.nodes is not None:
+            yield from _haproxy_times(node, facts)
         yield from _limits(node, parallel=facts.config is not None and facts.config.parallel)
         yield from _disks(node)
         yield from _models(node, facts)
@@ -114,6 +119,27 @@ def _unset(name: str, variable: str) -> Finding:
         return error(name, seen, f"Start the node with {variable} set to deployments/haproxy of the checkout.")
     value, why = EXPECTED[variable]
     return error(name, f"{variable} is not set: {why}", f"Start the node with {variable}={value}.")
+
+
+def _haproxy_times(node: NodeFacts, facts: Facts) -> Iterator[Finding]:
+    """What a node gives clients and streams, by HAProxy's times. Values that are no numbers stop HAProxy itself."""
+    name, longest = f"HAProxy of {node.node}", None if facts.config is None else facts.config.request_timeout_s
+    stop_s = _seconds(node.variables.get(HARD_STOP_S), DEFAULT_HARD_STOP_S)
+    found = []
+    if longest is not None and stop_s <= longest:
+        seen = f"it cuts streams {stop_s:g} s after each change of the routers; requests may take {longest:g} s"
+        found.append(error(name, seen, f"Start the node with {HARD_STOP_S}={longest + 30:g}."))
+    if node.variables.get(CLIENT_S) is None:
+        seen = "a client that neither reads nor sends holds its connection for an hour"
+        found.append(warning(name, seen, f"Start the node with {CLIENT_S}={CLIENT_REMEDY_S}."))
+    yield from found or [ok(name, f"streams have {stop_s:g} s when routers change")]
+
+
+def _seconds(text: str | None, default: float) -> float:
+    try:
+        return default if text is None else float(text)
+    except ValueError:
+        return default
 
 
 def _limits(node: NodeFacts, *, parallel: bool) -> Iterator[Finding]:

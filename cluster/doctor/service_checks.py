@@ -113,7 +113,8 @@ def _running(facts: Facts) -> Iterator[Finding]:
     if running is None:
         return
     if running.fault:
-        yield error("serve", running.fault, "Give the dashboard's address by --dashboard, and its token.")
+        remedy = "Give the dashboard's address by --dashboard, and its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
+        yield error("serve", running.fault, remedy)
         return
     for name, state in running.states.items():
         if state in GOOD_STATES:

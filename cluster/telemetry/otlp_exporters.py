@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import httpx
@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.metric_encoding import metrics_request
-from cluster.telemetry.otlp_encoding import export_request
+from cluster.telemetry.otlp_encoding import KeptTrace, export_request
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +51,14 @@ class OtlpSender:
 
 
 class OtlpExporter(SpanExporter):
-    """Sends spans by ``sender``, for the SDK of OpenTelemetry."""
+    """Sends traces by ``sender``, for the SDK of OpenTelemetry, which has queued each as a span."""
 
     def __init__(self, sender: OtlpSender) -> None:
         self._sender = sender
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        return SpanExportResult.SUCCESS if self._sender.sent(export_request(spans)) else SpanExportResult.FAILURE
+        traces = cast("Sequence[KeptTrace]", spans)
+        return SpanExportResult.SUCCESS if self._sender.sent(export_request(traces)) else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
         self._sender.close()

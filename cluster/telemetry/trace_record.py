@@ -1,6 +1,6 @@
 """``TraceRecord``: the spans of one request in this process, as plain data, until it is known whether they are wanted.
 
-A span of OpenTelemetry's SDK costs some 25 µs, one of these 1 µs. Those that are kept become the SDK's at the end.
+A span of OpenTelemetry's SDK costs some 25 µs, one of these 1 µs. Those that are kept are encoded where they are sent.
 """
 
 from __future__ import annotations

@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Iterator
+from typing import cast
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.instruments import RayInstruments
+from cluster.telemetry.otlp_encoding import KeptTrace
 from cluster.telemetry.otlp_exporters import exporter_of
 from cluster.telemetry.trace_record import TraceRecord, caller_of, new_trace_id
 
@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 MAX_EXPORT_WAIT_MS = 1000.0
 CLOSE_S = 2.0
-MAX_QUEUE = 20_000  # spans that wait for the receiver; beyond that they are dropped
+MAX_QUEUE = 2_500  # traces that wait for the receiver; beyond that they are dropped
+MAX_BATCH = 256  # traces of an export: a megabyte, of which collectors take four by gRPC
 
 
 class TraceSampler:
@@ -36,7 +37,8 @@ class TraceSampler:
         self._config, self._role = config, role
         self._follows = follows
         self._decides = role == "router"  # a replica samples what its router has sampled
-        self._resource = Resource({"service.name": config.service_name, "manta.role": role})
+        resource = Resource({"service.name": config.service_name, "manta.role": role})
+        self._resource = dict(resource.attributes)
         self._pending: set[int] = set()  # first spans; a replica begins and ends them on two threads
         made = RayInstruments(application)
         self._untraced = made.counter(
@@ -44,7 +46,10 @@ class TraceSampler:
         )
         self._warned = False
         self._processor = BatchSpanProcessor(
-            exporter_of(config), max_queue_size=MAX_QUEUE, schedule_delay_millis=MAX_EXPORT_WAIT_MS
+            exporter_of(config),
+            max_queue_size=MAX_QUEUE,
+            max_export_batch_size=MAX_BATCH,
+            schedule_delay_millis=MAX_EXPORT_WAIT_MS,
         )
 
     def begin(self, name: str, traceparent: str | None) -> TraceRecord | None:
@@ -69,8 +74,7 @@ class TraceSampler:
         self._pending.discard(first.span_id)
         slow = first.ended_ns - first.started_ns >= self._config.slow_s * 1e9
         if record.sampled or slow or any(span.failed for span in record.spans):
-            for span in self._readable(record):
-                self._processor.on_end(span)
+            self._processor.on_end(cast("ReadableSpan", KeptTrace(record, self._resource)))
 
     def close(self) -> None:
         """Sends the traces that have ended, for at most CLOSE_S seconds, since Serve waits for it when a replica
@@ -85,25 +89,3 @@ class TraceSampler:
         if not self._warned:
             logger.warning("telemetry.max_pending: %d requests are traced, further ones are not", len(self._pending))
         self._warned = True
-
-    def _readable(self, record: TraceRecord) -> Iterator[ReadableSpan]:
-        """Yields the spans that have ended, as the SDK's."""
-        for span in record.spans:
-            if span.ended_ns:
-                yield ReadableSpan(
-                    span.name,
-                    _context(record, span.span_id),
-                    _context(record, span.parent_id, remote=span.serves) if span.parent_id else None,
-                    self._resource,
-                    dict(span.attributes),
-                    [Event(name, attributes, at_ns) for name, at_ns, attributes in span.events],
-                    kind=SpanKind.SERVER if span.serves else SpanKind.INTERNAL,
-                    status=Status(StatusCode.ERROR if span.failed else StatusCode.UNSET),
-                    start_time=span.started_ns,
-                    end_time=span.ended_ns,
-                )
-
-
-def _context(record: TraceRecord, span_id: int, *, remote: bool = False) -> SpanContext:
-    # The SDK exports what is sampled; here everything that is kept.
-    return SpanContext(record.trace_id, span_id, remote, TraceFlags(TraceFlags.SAMPLED))

@@ -1,4 +1,4 @@
-"""The dashboards: the service as its users see it, tiers and their engines, tenants and cost, safety and cache."""
+"""The dashboards: the service as users see it, tiers and engines, scaling and rollout, tenants, safety and cache."""
 
 from __future__ import annotations
 
@@ -321,10 +321,45 @@ def engine() -> Dashboard:
             kv_cache_row(),
             steps_row(),
             requests_row(),
-            scaling_row(),
-            replicas_row(),
         ],
         [Variable("application", m.BUILD_INFO), Variable("tier", m.BUILD_INFO)],
+    )
+
+
+def scaling() -> Dashboard:
+    """How many replicas there are and why, and while a release is rolled out, which runs where and what fails."""
+    return Dashboard(
+        "manta-scaling",
+        "Manta / Scaling and rollout",
+        [
+            scaling_row(),
+            replicas_row(),
+            rollout_row(),
+        ],
+        [Variable("application", m.BUILD_INFO), Variable("tier", m.BUILD_INFO)],
+    )
+
+
+def rollout_row() -> Row:
+    """Returns the panels that say whether a rollout hurts."""
+    failed = f'{{{_OF}, tier=~"$tier", outcome="failed"}}'
+    return Row(
+        "While it is rolled out",
+        [
+            Panel(
+                "Failed requests",
+                [Query(rate(m.REQUESTS, "tier", failed), "{{tier}}")],
+                Unit.PER_SECOND,
+                "By a fault of the service. If they rise with the new release, roll back.",
+            ),
+            Panel(
+                "Requests that went on elsewhere",
+                [Query(rate(m.FAILOVERS, "tier, kind"), "{{tier}} {{kind}}")],
+                Unit.PER_SECOND,
+                "moved: planned, as replicas of the former release end.",
+            ),
+            Panel("Time to first token", quantiles(m.TTFT, "tier, class", 0.99), Unit.SECONDS),
+        ],
     )
 
 
@@ -487,4 +522,4 @@ _BLOCKED = f'{{{_OF}, tenant=~"$tenant", decision="blocked"}}'
 
 def dashboards() -> Sequence[Dashboard]:
     """Returns all dashboards."""
-    return [service(), engine(), tenants(), safety_and_cache()]
+    return [service(), engine(), scaling(), tenants(), safety_and_cache()]

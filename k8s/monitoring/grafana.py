@@ -108,7 +108,6 @@ class Variable:
             "label": self.label,
             "type": "query",
             "datasource": DATASOURCE,
-            "definition": query,
             "query": {"query": query, "refId": "StandardVariableQuery"},
             "refresh": 2,
             "sort": 1,
@@ -153,7 +152,6 @@ class Dashboard:
             "type": "datasource",
             "query": "prometheus",
             "refresh": 1,
-            "current": {},
             "options": [],
             "hide": 0,
         }

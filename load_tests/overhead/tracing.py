@@ -1,4 +1,4 @@
-"""``python -m load_tests.overhead.tracing``: what traces cost the graph, in pairs of runs with and without them."""
+"""``python -m load_tests.overhead.tracing``: what traces, or all that telemetry sends, cost the graph, in pairs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from load_tests.overhead.server import free_port, stub_server
 DESCRIPTION = """\
 Measure what traces cost. Starts the graph of `make bench` twice for each pair: once without a receiver of traces, and
 once with one that runs as a process of its own and gets the traces of a share of the requests. The order alternates.
-The CPU time of the receiver does not count.
+The CPU time of the receiver does not count. With --all the second one pushes its metrics each second too, and writes
+JSON logs. What Ray's own metrics cost is in both.
 """
 START_S = 20.0
 
 
 class Receiver(BaseHTTPRequestHandler):
     """Takes each export, and drops it."""
+
+    protocol_version = "HTTP/1.1"  # one connection for all exports, as collectors have
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
@@ -58,9 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ThreadingHTTPServer(("127.0.0.1", options.receive), Receiver).serve_forever()
     losses, cpu = [], []
     with receiver() as endpoint:
-        traced = {"endpoint": endpoint, "sample_ratio": options.sample_ratio}
+        traced: dict[str, Any] = {"endpoint": endpoint, "sample_ratio": options.sample_ratio}
+        if options.all:
+            metrics = {"endpoint": endpoint.replace("traces", "metrics"), "interval_s": 1}
+            traced |= {"metrics": metrics, "logs": {"format": "json"}}
         for turn in range(options.pairs):
-            order = [{}, traced] if turn % 2 else [traced, {}]
+            order: list[dict[str, Any]] = [{}, traced] if turn % 2 else [traced, {}]
             reports = {bool(telemetry): _run(telemetry, options) for telemetry in order}
             losses.append(1 - reports[True].tokens_per_s / reports[False].tokens_per_s)
             cpu.append(_cpu(reports[True]) / _cpu(reports[False]) - 1)
@@ -93,6 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--streams", type=int, default=256, help="at a time (default: %(default)s)")
     add("--pairs", type=int, default=4, help="of runs (default: %(default)s)")
     add("--sample-ratio", type=float, default=1.0, help="share of requests whose traces are sent (default: all)")
+    add("--all", action="store_true", help="also push metrics, and write JSON logs")
     add("--duration", type=float, default=6.0, help="seconds of each run (default: %(default)s)")
     add("--max-tokens", type=int, default=64, help="per answer (default: %(default)s)")
     add("--step-ms", type=float, default=10.0, help="step of the stub engine (default: %(default)s)")

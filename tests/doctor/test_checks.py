@@ -10,11 +10,24 @@ import pytest
 from cluster.doctor.config_drift import drift
 from cluster.doctor.facts import ConfigFacts, Facts, NodeFacts, RedisFacts, RunningFacts
 from cluster.doctor.finding import Finding, Severity
-from cluster.doctor.machine_checks import EXPECTED, FEW_FILES, HAPROXY, SET, machine_findings
+from cluster.doctor.machine_checks import (
+    CLIENT_S,
+    EXPECTED,
+    FEW_FILES,
+    HAPROXY,
+    HARD_STOP_S,
+    SET,
+    machine_findings,
+)
 from cluster.doctor.service_checks import service_findings
 
 GIB = 1024**3
-VARIABLES = {name: value for name, (value, _) in EXPECTED.items()} | {HAPROXY: "/opt/haproxy", "RAY_AUTH_TOKEN": SET}
+VARIABLES = {name: value for name, (value, _) in EXPECTED.items()} | {
+    HAPROXY: "/opt/haproxy",
+    CLIENT_S: "60",
+    HARD_STOP_S: "630",
+    "RAY_AUTH_TOKEN": SET,
+}
 GOOD = NodeFacts(
     "10.0.0.1",
     "3.11.9",
@@ -27,7 +40,9 @@ GOOD = NodeFacts(
     {"models/fast": ""},
     [("H100", "570.1"), ("H100", "570.1")],
 )
-CONFIG = ConfigFacts("prod.yaml", {"manta": {}}, port=8000, models={"models/fast": False}, gpus=2)
+CONFIG = ConfigFacts(
+    "prod.yaml", {"manta": {}}, port=8000, models={"models/fast": False}, gpus=2, request_timeout_s=600
+)
 
 
 def findings(*nodes: NodeFacts, **fields: Any) -> list[Finding]:
@@ -65,6 +80,9 @@ def test_nothing_is_wrong_with_what_is_as_it_should_be() -> None:
         ({"variables": VARIABLES | {"RAY_AUTH_MODE": "disabled"}}, "environment of 10.0.0.2", "error", "'disabled'"),
         ({"variables": VARIABLES | {"RAY_AUTH_TOKEN": None}}, "environment of 10.0.0.2", "error", "no token"),
         ({"variables": VARIABLES | {HAPROXY: None}}, "environment of 10.0.0.2", "error", HAPROXY),
+        ({"variables": VARIABLES | {HARD_STOP_S: None}}, "HAProxy of 10.0.0.2", "error", "120 s after each change"),
+        ({"variables": VARIABLES | {HARD_STOP_S: "600"}}, "HAProxy of 10.0.0.2", "error", "may take 600 s"),
+        ({"variables": VARIABLES | {CLIENT_S: None}}, "HAProxy of 10.0.0.2", "warning", "for an hour"),
     ],
 )
 def test_a_node_that_is_not_like_the_others_is_named(

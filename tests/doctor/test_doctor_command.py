@@ -238,13 +238,16 @@ def dashboard(applications: dict[str, Any]) -> Iterator[str]:
     server = HTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
-def test_what_runs_is_compared_with_the_file(tmp_path: Path) -> None:
+def test_what_runs_is_compared_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)  # that of a cluster of other tests
     path = config(tmp_path)
     args = yaml.safe_load(path.read_text())["applications"][0]["args"]
     changed = args | {
@@ -262,10 +265,25 @@ def test_what_runs_is_compared_with_the_file(tmp_path: Path) -> None:
         assert "nothing listens there" in next(row["seen"] for name, row in found.items() if name.startswith("port "))
         wrong, _ = doctor(path, "--dashboard", url, "--ray-token", PASSWORD)
         assert wrong["serve"]["seen"] == "Ray's dashboard answers 401"
+        assert "RAY_AUTH_TOKEN" in wrong["serve"]["remedy"]
+        (tmp_path / "token").write_text("right\n")  # RAY_AUTH_TOKEN_PATH, by which nodes have it too
+        found, _ = doctor(path, "--dashboard", url, "--ray-token-path", tmp_path / "token")
+        assert found["application manta"]["seen"] == "RUNNING"
     with dashboard(deployed(changed)) as url:
         found, _ = doctor(path, "--dashboard", url, "--ray-token", "right")
     assert found["config of manta"]["seen"] == "what runs differs from the file at router.keys[0].key, ingress"
     assert "sk-other" not in json.dumps(found)
+
+
+def test_models_are_looked_for_where_the_replicas_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray runs them in the working_dir of the application, which is the checkout of a release."""
+    path = config(tmp_path, tiers=[{"name": "fast", "engine": {"model": "model"}}])
+    document = yaml.safe_load(path.read_text())
+    document["applications"][0]["runtime_env"] = {"working_dir": f"local://{tmp_path}"}
+    monkeypatch.chdir("/")
+    assert doctor(path)[0]["model model on this machine"]["severity"] == "error"
+    path.write_text(yaml.safe_dump(document))
+    assert doctor(path)[0][f"model {tmp_path}/model on this machine"]["severity"] == "ok"
 
 
 def test_a_port_in_use_is_told_from_a_service(tmp_path: Path) -> None:
