@@ -15,6 +15,9 @@ POINTS = 60
 SHORTER = (12.0, 30.0)
 """The long window has this many times the length of each of the shorter ones."""
 
+REFUSALS_PART = 3.0
+"""The long window has this many times the length of the one in which refusals count: a few in a second are chance."""
+
 CERTAINTY = 1.5
 """Three standard deviations of the root of a Poisson count, which are 1/2 each (Anscombe, 1948). Where arrivals come in
 batches, they are larger by the root of the dispersion."""
@@ -97,19 +100,19 @@ def flow_of(points: tuple[ArrivalCounts, ...], window_s: float) -> ArrivalRate |
     if len(points) < 2:
         return None
     long, long_s = _difference(points, window_s)
-    short, _ = _difference(points, window_s / SHORTER[0])
+    recent, _ = _difference(points, window_s / REFUSALS_PART)
     rate = mean_rate = certain = long.arrivals / long_s
     chance = CERTAINTY * sqrt(_dispersion(points, window_s / SHORTER[0]))
     for part in SHORTER:
-        recent, recent_s = _difference(points, window_s / part)
-        least = max(0.0, sqrt(recent.arrivals) - chance) ** 2 / recent_s
+        short, short_s = _difference(points, window_s / part)
+        least = max(0.0, sqrt(short.arrivals) - chance) ** 2 / short_s
         if least > certain:
-            rate, certain = recent.arrivals / recent_s, least
+            rate, certain = short.arrivals / short_s, least
     return ArrivalRate(
         rate=rate,
         prompt_tokens=long.prompt_tokens / long.arrivals if long.arrivals else 0.0,
         output_tokens=long.output_tokens / long.finished if long.finished else 0.0,
-        refused=min(1.0, short.refusals / short.arrivals) if short.arrivals else 0.0,
+        refused=min(1.0, recent.refusals / recent.arrivals) if recent.arrivals else 0.0,
         mean_rate=mean_rate,
     )
 

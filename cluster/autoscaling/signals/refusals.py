@@ -11,8 +11,12 @@ MAX_REFUSED = 0.5
 
 def refusals(evidence: SignalInputs) -> Need | None:
     """Returns the number of replicas that would have served the refused requests too, as if at most the share
-    MAX_REFUSED was refused. None if no request was refused, the flow is unknown or no replica is ready."""
-    if evidence.flow is None or not evidence.flow.refused or not evidence.load.ready:
+    MAX_REFUSED was refused; while replicas start, at most the present ones and those. None if no request was refused,
+    the flow is unknown or no replica is ready."""
+    load, flow = evidence.load, evidence.flow
+    if flow is None or not flow.refused or not load.ready:
         return None
-    refused = min(MAX_REFUSED, evidence.flow.refused)
-    return Need(Reason.REFUSALS, evidence.load.ready / (1.0 - refused), evidence.flow.refused, 0.0, "of requests")
+    wanted = load.ready / (1.0 - min(MAX_REFUSED, flow.refused))
+    # What was ordered for these refusals does not serve yet. Otherwise each second of a cold start would order more.
+    most = float(load.ready + load.starting) if load.starting else wanted
+    return Need(Reason.REFUSALS, min(wanted, most), flow.refused, 0.0, "of requests")
