@@ -22,6 +22,7 @@ from cluster.autoscaling.signals.predicted_itl import predicted_itl, step_s
 from cluster.autoscaling.signals.predicted_ttft import predicted_ttft, ttft_s
 from cluster.autoscaling.signals.refusals import refusals
 from cluster.autoscaling.signals.request_flow import request_flow
+from cluster.autoscaling.slowness import TRUSTED, learnt_slowness, mean_itl_s, measured_slowness
 from cluster.autoscaling.snapshot import Snapshot, TierSnapshot
 from cluster.autoscaling.staffing import whole
 from cluster.autoscaling.tier_load import TierLoad, load_of
@@ -108,14 +109,17 @@ def _observed(
     )
     if flow is not None:
         flow = replace(flow, prompt_tokens=learnt.prompt_tokens, output_tokens=learnt.output_tokens)
+    model = replace(learnt.measurements.model(), chunk_tokens=learnt.chunk_tokens)
+    itl_s = mean_itl_s(seen.latencies, at_s, fast.stale_s, fast.min_latencies)
+    slowness = learnt_slowness(learnt.slowness, measured_slowness(model, flow, load, itl_s))
+    learnt = replace(learnt, slowness=slowness)
     evidence = SignalInputs(
         at_s=at_s,
         load=load,
         flow=flow,
         model=replace(
-            learnt.measurements.model(),
+            model.slower(slowness) if slowness > TRUSTED else model,
             sequences=_sequences(load, learnt, fast.kv_margin),
-            chunk_tokens=load.chunk_tokens or state.chunk_tokens,
         ),
         tier=tier,
         slo=tier.strictest or SloConfig(),

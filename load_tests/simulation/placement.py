@@ -23,7 +23,7 @@ from load_tests.simulation.trace import BLOCK_TOKENS
 from router.latency_prediction import predict
 from router.ports.replica_load import ReplicaLoad
 
-FEW = 4
+FEW = 16
 """Up to this number of ready replicas all are looked at for a request. Of more, those that have the prefix, and
 SHORTLIST with the least prefill work."""
 SHORTLIST = 2

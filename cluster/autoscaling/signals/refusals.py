@@ -11,12 +11,15 @@ MAX_REFUSED = 0.5
 
 def refusals(evidence: SignalInputs) -> Need | None:
     """Returns the number of replicas that would have served the refused requests too, as if at most the share
-    MAX_REFUSED was refused; while replicas start, at most the present ones and those. None if no request was refused,
-    the flow is unknown or no replica is ready."""
-    load, flow = evidence.load, evidence.flow
-    if flow is None or not flow.refused or not load.ready:
+    MAX_REFUSED was refused: more than the flow needs by the replicas' measurements, by the part that is refused all the
+    same. None if no request was refused, the flow is unknown or no replica is ready.
+
+    A multiple of the ready replicas would order more with each refusal until those serve that are ordered already, and
+    a single refused request would keep them all.
+    """
+    flow, mean = evidence.flow, evidence.flow_replicas
+    if flow is None or not flow.refused or not evidence.load.ready:
         return None
-    wanted = load.ready / (1.0 - min(MAX_REFUSED, flow.refused))
-    # What was ordered for these refusals does not serve yet. Otherwise each second of a cold start would order more.
-    most = float(load.ready + load.starting) if load.starting else wanted
-    return Need(Reason.REFUSALS, min(wanted, most), flow.refused, 0.0, "of requests")
+    needed = float(evidence.load.ready) if mean is None else evidence.staffed(mean, flow)
+    refused = min(MAX_REFUSED, flow.refused)
+    return Need(Reason.REFUSALS, needed / (1.0 - refused), flow.refused, 0.0, "of requests")
