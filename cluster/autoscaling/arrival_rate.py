@@ -42,8 +42,8 @@ class ArrivalCounts:
 class ArrivalRate:
     """The arrivals at a tier: requests per second, their mean lengths in tokens, and the share that was refused lately.
 
-    ``served`` is the number of requests per second that ended lately. The lengths are 0 while nothing arrived or finished. ``mean_rate`` is the rate over the long window alone, ``rate``
-    that or the rate over a shorter window, as ``flow_of`` says.
+    The lengths are 0 while nothing arrived or finished. ``mean_rate`` is the rate over the long window alone, ``rate``
+    that or the rate over a shorter window, as ``flow_of`` says. ``served`` requests ended per second lately.
     """
 
     rate: float = 0.0

@@ -2,9 +2,9 @@
 
 A replica that reports one and a half times its speed has the policy order two thirds of what is needed. But the latency
 between tokens and the number of answers that end are measured where they come out, and no replica can be faster than
-those. Each step of a replica takes ``a`` seconds, and ``r`` requests a second each add ``w`` seconds of work to its steps,
-so the mean latency between tokens is ``t = a + t r w``. If ``a`` and ``w`` are too low by the same factor, that is
-``t / (a + t r w)``.
+those. Each step of a replica takes ``a`` seconds, and ``r`` requests a second each add ``w`` seconds of work to its
+steps, so the mean latency between tokens is ``t = a + t r w``. If ``a`` and ``w`` are too low by the same factor, that
+is ``t / (a + t r w)``.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ def mean_itl_s(latencies: Sequence[LatencyReport], at_s: float, stale_s: float, 
     total = merged(
         report.itl
         for report in latencies
-        if report.priority is not Priority.BATCH
-        and -1.0 <= at_s - report.observed_at_s <= stale_s
-        and report.itl.valid
+        if report.priority is not Priority.BATCH and -1.0 <= at_s - report.observed_at_s <= stale_s and report.itl.valid
     )
     return total.mean if total and total.total >= least else None
 

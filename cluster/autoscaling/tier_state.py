@@ -42,7 +42,9 @@ class TierState:
             return self
         if not self.model:
             return replace(self, model=model)
-        return replace(self, model=model, measurements=ReplicaMeasurements(), slowness=1.0, kv_tokens=0.0, chunk_tokens=0.0)
+        return replace(
+            self, model=model, measurements=ReplicaMeasurements(), slowness=1.0, kv_tokens=0.0, chunk_tokens=0.0
+        )
 
     def after_clock_change(self) -> TierState:
         """Returns the state after the clock jumped: measurements stay, and everything with a time is dropped."""

@@ -7,8 +7,8 @@ from math import log
 from engine.api import Priority, rank_of
 
 MIN_DEPTH, MIN_DEPTH_EACH = 8, 2
-"""Waiting requests from which on the time counts, in all and for each replica. With fewer, the tier gives first tokens as
-fast as requests arrive, which says nothing of how fast it could: a prompt in prefill waits, too."""
+"""Waiting requests from which on the time counts, in all and for each replica. With fewer, the tier gives first tokens
+as fast as requests arrive, which says nothing of how fast it could: a prompt in prefill waits, too."""
 MIN_SECONDS, MIN_STARTS = 0.25, 16
 """How much must have been observed before the rate counts."""
 STALE_S = 10.0
@@ -27,8 +27,9 @@ LEAST_SHARE = 0.005
 class StartRate:
     """Tokens of started requests per second, an exponential average with a half-life of ``half_life_s`` seconds.
 
-    Only time counts in which at least MIN_DEPTH requests waited, and MIN_DEPTH_EACH for each of ``replicas``. The rate includes all that bounds it: prefill, decode,
-    KV blocks, the number of replicas, and what other routers get. ``now`` is in seconds of the monotonic clock.
+    Only time counts in which at least MIN_DEPTH requests waited, and MIN_DEPTH_EACH for each of ``replicas``. The rate
+    includes all that bounds it: prefill, decode, KV blocks, the number of replicas, and what other routers get. ``now``
+    is in seconds of the monotonic clock.
     """
 
     def __init__(self, half_life_s: float = 5.0) -> None:
