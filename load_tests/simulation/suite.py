@@ -91,12 +91,10 @@ def rows(results: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| trace | requests | oracle, GPU-hours | " + " | ".join(names) + " |", "| --- " * (3 + len(names)) + "|"]
     for result in results:
         runs, oracle = result["runs"], result["runs"].get("oracle")
+        unit, sign = (oracle["gpu_hours"], "") if oracle else (1.0, " h")
         cells = [
-            f"{runs[name]['attainment']:.2%}, {runs[name]['gpu_hours'] / oracle['gpu_hours']:.2f}"
-            if oracle
-            else f"{runs[name]['attainment']:.2%}, {runs[name]['gpu_hours']:.2f} h"
+            f"{run['attainment']:.2%}, {run['gpu_hours'] / unit:.2f}{sign}" if (run := runs.get(name)) else ""
             for name in names
-            if name in runs
         ]
         best = f"{oracle['gpu_hours']:.2f}" if oracle else "none found"
         lines.append(f"| {result['case']['name']} | {runs['manta']['requests']:,} | {best} | {' | '.join(cells)} |")
