@@ -15,6 +15,9 @@ POINTS = 60
 SHORTER = (12.0, 30.0)
 """The long window has this many times the length of each of the shorter ones."""
 
+RECENT = 3.0
+"""The long window has this many times the length of the one in which refusals and answers that end count."""
+
 CERTAINTY = 1.5
 """Three standard deviations of the root of a Poisson count, which are 1/2 each (Anscombe, 1948). Where arrivals come in
 batches, they are larger by the root of the dispersion."""
@@ -40,7 +43,7 @@ class ArrivalRate:
     """The arrivals at a tier: requests per second, their mean lengths in tokens, and the share that was refused lately.
 
     The lengths are 0 while nothing arrived or finished. ``mean_rate`` is the rate over the long window alone, ``rate``
-    that or the rate over a shorter window, as ``flow_of`` says.
+    that or the rate over a shorter window, as ``flow_of`` says. ``served`` requests ended per second lately.
     """
 
     rate: float = 0.0
@@ -48,6 +51,7 @@ class ArrivalRate:
     output_tokens: float = 0.0
     refused: float = 0.0
     mean_rate: float = 0.0
+    served: float = 0.0
 
 
 def point_of(tier: TierSnapshot, at_s: float, stale_s: float) -> ArrivalCounts | None:
@@ -97,20 +101,21 @@ def flow_of(points: tuple[ArrivalCounts, ...], window_s: float) -> ArrivalRate |
     if len(points) < 2:
         return None
     long, long_s = _difference(points, window_s)
-    short, _ = _difference(points, window_s / SHORTER[0])
+    recent, recent_s = _difference(points, window_s / RECENT)
     rate = mean_rate = certain = long.arrivals / long_s
     chance = CERTAINTY * sqrt(_dispersion(points, window_s / SHORTER[0]))
     for part in SHORTER:
-        recent, recent_s = _difference(points, window_s / part)
-        least = max(0.0, sqrt(recent.arrivals) - chance) ** 2 / recent_s
+        short, short_s = _difference(points, window_s / part)
+        least = max(0.0, sqrt(short.arrivals) - chance) ** 2 / short_s
         if least > certain:
-            rate, certain = recent.arrivals / recent_s, least
+            rate, certain = short.arrivals / short_s, least
     return ArrivalRate(
         rate=rate,
         prompt_tokens=long.prompt_tokens / long.arrivals if long.arrivals else 0.0,
         output_tokens=long.output_tokens / long.finished if long.finished else 0.0,
-        refused=min(1.0, short.refusals / short.arrivals) if short.arrivals else 0.0,
+        refused=min(1.0, recent.refusals / recent.arrivals) if recent.arrivals else 0.0,
         mean_rate=mean_rate,
+        served=recent.finished / recent_s,
     )
 
 

@@ -13,10 +13,7 @@ class Reason(StrEnum):
     # Why more
     BACKLOG = "backlog"  # the queue would take too long to prefill
     KV_DEMAND = "kv_demand"  # running and waiting requests need more KV cache than there is
-    PREDICTED_TTFT = "predicted_ttft"
-    PREDICTED_ITL = "predicted_itl"
     OBSERVED_TTFT = "observed_ttft"
-    OBSERVED_ITL = "observed_itl"
     REFUSALS = "refusals"
     FLOW = "flow"  # requests arrive faster than fewer replicas serve them
     BATCH_DEADLINE = "batch_deadline"
@@ -32,6 +29,9 @@ class Reason(StrEnum):
     # Why fewer
     LOW_LOAD = "low_load"
     IDLE = "idle"  # to zero
+    # Which objective fewer replicas would miss, beside those above
+    PREDICTED_TTFT = "predicted_ttft"
+    PREDICTED_ITL = "predicted_itl"
     # Why no change
     STEADY = "steady"
     DEAD_BAND = "dead_band"

@@ -48,6 +48,15 @@ class LatencyHistogram:
         sound = len(self.counts) == len(self.bounds_s) + 1 and min(self.counts) >= 0
         return sound and ascending and all(map(isfinite, self.bounds_s))
 
+    @property
+    def mean(self) -> float:
+        """The mean in seconds, where each latency counts as the middle of its bucket, or as the highest bound. 0 if the
+        histogram is empty."""
+        bounds = (0.0, *self.bounds_s)
+        middles = [*((low + high) / 2 for low, high in pairwise(bounds)), bounds[-1]]
+        total = self.total
+        return sum(count * middle for count, middle in zip(self.counts, middles, strict=True)) / total if total else 0.0
+
     def quantile(self, q: float) -> float:
         """Returns the ``q`` quantile in seconds, by linear interpolation within a bucket, as Prometheus'
         histogram_quantile. Returns the highest bound if the quantile lies above all bounds, and 0 if the histogram is

@@ -45,6 +45,15 @@ class ReplicaModel:
         """Whether anything has been measured."""
         return self.prefill_tokens_per_s > 0 or self.step_s > 0 or self.request_s > 0
 
+    def slower(self, factor: float) -> ReplicaModel:
+        """Returns the model of a replica that takes ``factor`` times as long for everything."""
+        return replace(
+            self,
+            prefill_tokens_per_s=self.prefill_tokens_per_s / factor,
+            step_s=factor * self.step_s,
+            request_s=factor * self.request_s,
+        )
+
     def prefill_s(self, tokens: float) -> float:
         """Returns the seconds of one replica that ``tokens`` prompt tokens take."""
         return tokens / self.prefill_tokens_per_s if self.prefill_tokens_per_s else 0.0

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cluster.autoscaling.decision import Reason
+from cluster.autoscaling.predictions import step_s, ttft_s
 from cluster.autoscaling.signal_inputs import SignalInputs
 from cluster.autoscaling.signals.backlog import backlog_s
-from cluster.autoscaling.signals.predicted_itl import step_s
-from cluster.autoscaling.signals.predicted_ttft import MARGIN, ttft_s
+
+MARGIN = 0.9
+"""Of the TTFT objective that the prediction may take."""
 
 
 class Objection(NamedTuple):

@@ -12,11 +12,8 @@ MAX_ALONE = 2.0
 
 SOURCES: dict[Reason, str] = {
     Reason.BACKLOG: "queues",
-    Reason.PREDICTED_TTFT: "queues",
     Reason.KV_DEMAND: "requests at work",
-    Reason.PREDICTED_ITL: "requests at work",
     Reason.OBSERVED_TTFT: "latencies",
-    Reason.OBSERVED_ITL: "latencies",
     Reason.REFUSALS: "refusals",
     Reason.FLOW: "arrivals",
 }
@@ -42,7 +39,7 @@ def confirmed(needs: Sequence[Need], ready: int, at_work: float) -> Confirmed:
     sources: in arrivals, and in queues or running requests. If the flow is unknown, there may be no second source in
     time: a single source may then ask for up to twice the ``ready`` replicas. One replica is always allowed.
     """
-    by_source: dict[str, float] = {SOURCES[Reason.PREDICTED_ITL]: at_work}
+    by_source: dict[str, float] = {SOURCES[Reason.KV_DEMAND]: at_work}
     for need in needs:
         if need.reason in SOURCES:
             source = SOURCES[need.reason]

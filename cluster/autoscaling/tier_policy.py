@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from cluster.autoscaling.arrival_rate import ArrivalCounts, flow_of, point_of, remembered
 from cluster.autoscaling.config import AutoscalingConfig, SloConfig, TierScalingConfig
 from cluster.autoscaling.decision import Need, Reason, TierDecision, WhyNot
+from cluster.autoscaling.predictions import step_s, ttft_s
 from cluster.autoscaling.reactive_scaling import Proposal, proposed
 from cluster.autoscaling.replica_bounds import Bounds, bounds_of
 from cluster.autoscaling.signal_agreement import Confirmed, confirmed
@@ -17,20 +18,16 @@ from cluster.autoscaling.signal_inputs import SignalInputs
 from cluster.autoscaling.signals.backlog import backlog, backlog_s
 from cluster.autoscaling.signals.batch_deadline import batch_deadline
 from cluster.autoscaling.signals.kv_demand import kv_demand
-from cluster.autoscaling.signals.observed_latency import observed_itl, observed_ttft
-from cluster.autoscaling.signals.predicted_itl import predicted_itl, step_s
-from cluster.autoscaling.signals.predicted_ttft import predicted_ttft, ttft_s
+from cluster.autoscaling.signals.observed_ttft import observed_ttft
 from cluster.autoscaling.signals.refusals import refusals
 from cluster.autoscaling.signals.request_flow import request_flow
+from cluster.autoscaling.slowness import TRUSTED, learnt_slowness, mean_itl_s, measured_slowness
 from cluster.autoscaling.snapshot import Snapshot, TierSnapshot
 from cluster.autoscaling.staffing import whole
 from cluster.autoscaling.tier_load import TierLoad, load_of
 from cluster.autoscaling.tier_state import NeedPoint, TierState, with_need
 
-SIGNALS = (
-    *(backlog, kv_demand, predicted_ttft, predicted_itl),
-    *(observed_ttft, observed_itl, refusals, request_flow),
-)
+SIGNALS = (backlog, kv_demand, observed_ttft, refusals, request_flow)
 """All signals that do not depend on a floor."""
 
 NEWCOMER_S = 30.0
@@ -108,14 +105,17 @@ def _observed(
     )
     if flow is not None:
         flow = replace(flow, prompt_tokens=learnt.prompt_tokens, output_tokens=learnt.output_tokens)
+    model = replace(learnt.measurements.model(), chunk_tokens=learnt.chunk_tokens)
+    itl_s = mean_itl_s(seen.latencies, at_s, fast.stale_s, fast.min_latencies)
+    slowness = learnt_slowness(learnt.slowness, measured_slowness(model, flow, load, itl_s))
+    learnt = replace(learnt, slowness=slowness)
     evidence = SignalInputs(
         at_s=at_s,
         load=load,
         flow=flow,
         model=replace(
-            learnt.measurements.model(),
+            model.slower(slowness) if slowness > TRUSTED else model,
             sequences=_sequences(load, learnt, fast.kv_margin),
-            chunk_tokens=load.chunk_tokens or state.chunk_tokens,
         ),
         tier=tier,
         slo=tier.strictest or SloConfig(),

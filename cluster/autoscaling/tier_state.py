@@ -25,6 +25,7 @@ class TierState:
     points: tuple[ArrivalCounts, ...] = ()
     model: int = 0
     measurements: ReplicaMeasurements = field(default_factory=ReplicaMeasurements)
+    slowness: float = 1.0  # how many times slower replicas are than they report, by what came out of them
     prompt_tokens: float = 0.0  # mean of a request, as last known
     output_tokens: float = 0.0
     kv_tokens: float = 0.0
@@ -41,7 +42,9 @@ class TierState:
             return self
         if not self.model:
             return replace(self, model=model)
-        return replace(self, model=model, measurements=ReplicaMeasurements(), kv_tokens=0.0, chunk_tokens=0.0)
+        return replace(
+            self, model=model, measurements=ReplicaMeasurements(), slowness=1.0, kv_tokens=0.0, chunk_tokens=0.0
+        )
 
     def after_clock_change(self) -> TierState:
         """Returns the state after the clock jumped: measurements stay, and everything with a time is dropped."""

@@ -72,6 +72,7 @@ ABLATIONS = (
     Ablation("nothing"),
     *(without_signal(signal) for signal in tier_policy.SIGNALS),
     Ablation("forecast floor", settings={"forecast": ForecastConfig(enabled=False)}),
+    Ablation("measured slowness", patches=((tier_policy, "TRUSTED", inf),)),
     Ablation("second opinion", patches=((signal_agreement, "MAX_ALONE", inf),)),
     Ablation("flow of requests at work", patches=((SignalInputs, "at_work_replicas", 0.0),)),
     Ablation("max_step", fast={"max_step": inf}),
@@ -132,6 +133,8 @@ CASES: tuple[tuple[str, Case, Faults], ...] = (
     ("flash", Case("flash", 12.0, 900.0), Faults()),
     ("regime", Case("regime", 12.0, 900.0), Faults()),
     ("steady", Case("steady", 12.0, 600.0), Faults(failures_per_hour=6.0, stuck_share=0.2)),
+    ("decode", Case("decode", 12.0, 900.0), Faults()),
+    ("unequal", Case("unequal", 8.0, 900.0), Faults()),
     ("wrong speed", Case("ramp", 12.0, 900.0), Faults(speed=1.5)),
     ("no counters", Case("ramp", 12.0, 900.0), Faults(counted=False)),
 )
@@ -157,6 +160,7 @@ class Prepared:
         settings = replace(
             sound,
             replicas_start=tier.start_replicas(trace),
+            admission=True,
             failures_per_hour=faults.failures_per_hour,
             stuck_share=faults.stuck_share,
         )

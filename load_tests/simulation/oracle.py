@@ -117,6 +117,16 @@ class OracleSearch:
         return True
 
 
+def at_once(trace: Trace, settings: Settings, capacity_rps: float) -> FixedPolicy:
+    """Returns the policy that knows no future and needs no time to see the load: replicas are ordered at the instant at
+    which the load needs them, and serve a cold start later. What it has late, an unforeseen rise costs without spare
+    replicas. ``capacity_rps`` is what a replica serves within the objectives."""
+    busy = _smoothed(busy_replicas(trace, settings.profile, SLOT_S), round(WIDTHS_S[0] / SLOT_S))
+    mean = len(trace) / trace.duration / capacity_rps
+    targets = np.maximum(np.ceil(busy / busy.mean() * mean), settings.replicas_min).astype(np.int64)
+    return FixedPolicy(ahead(targets, 0.0), "at once", SLOT_S)
+
+
 def ahead(targets: NDArray[np.int64], cold_start_s: float) -> list[tuple[float, int]]:
     """Returns the steps that have ``targets`` replicas ready in each slot: the most of the slots that a cold start
     reaches."""

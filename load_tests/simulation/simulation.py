@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.config import PlacementConfig
+from load_tests.simulation.admission import SimulatedAdmission
 from load_tests.simulation.fleet import Fleet
 from load_tests.simulation.observation import Counters, Latencies, Observation, Policy
 from load_tests.simulation.placement import PEERS, PREDICTED, Asked, Placement, PredictedTtft
@@ -46,6 +47,7 @@ class Settings:
     failures_per_hour: float = 0.0  # crashes of a serving replica
     stuck_share: float = 0.0  # of starts that never get ready
     max_outstanding: int = 1024  # at one replica; a request beyond is refused
+    admission: bool = False  # whether the router's admission refuses what cannot be in time; False: all is queued
     placement: str = PREDICTED  # or a name in placement.PEERS
     affinity_weight: float = AFFINITY_WEIGHT
     routers: int = 1  # that place requests, each by what it knows
@@ -81,7 +83,7 @@ def placement_of(trace: Trace, settings: Settings) -> Placement:
 
 class Simulation:
     """One run. ``progress`` is called with the simulated time at each decision. The run ends early, with what it has,
-    after more than ``max_late`` first tokens of interactive requests came too late."""
+    after more than ``max_late`` interactive requests were refused, or had their first tokens too late."""
 
     def __init__(
         self,
@@ -108,6 +110,8 @@ class Simulation:
         slots = 2 * settings.replicas_max + 1  # draining replicas still have theirs
         self._fleet = Fleet(settings.profile, slots)
         self._placement = placement_of(trace, settings)
+        means = float(trace.prompt.mean()), float(trace.output.mean())
+        self._admission = SimulatedAdmission(settings.slo, *means) if settings.admission else None
         self._prompt_tokens = self._cached_tokens = 0
         self._events: list[tuple[float, int]] = []  # heap of (due, slot)
         self._lifecycle: list[tuple[float, int, str, float]] = []  # heap of (instant, slot, what, instant of its start)
@@ -181,8 +185,14 @@ class Simulation:
         counters.prompt_tokens += self._prompt[request]
         if self._prompt[request] + self._output[request] > self._settings.profile.kv_tokens:
             self._refuse(request)
-        else:
+            return
+        admission = self._admission
+        if admission is None or admission.admits(
+            request, self._class[request], self._prompt[request], self._fleet, now
+        ):
             self._place(request, now)
+        else:
+            self._refuse(request)
 
     def _place(self, request: int, now: float) -> None:
         """Sends a request to a replica, or to the waiting room if none serves, or refuses it."""
@@ -195,6 +205,8 @@ class Simulation:
         slot = self._placement.choose(fleet, Asked(request, chain, prompt, now))
         replica = fleet.replica(slot)
         if replica.outstanding >= self._settings.max_outstanding:
+            if self._admission is not None:
+                self._admission.ended(request, now)
             self._refuse(request)
             return
         uncached = prompt
@@ -212,6 +224,7 @@ class Simulation:
         self._counters[self._class[request]].refusals += 1
         self._refused += 1
         self._left -= 1
+        self._late += not self._class[request]
 
     def _moved(self, replica: Replica) -> None:
         """A replica has changed: its next event and its cost."""
@@ -230,12 +243,16 @@ class Simulation:
         if first >= 0 and self._first[first] < 0:
             self._first[first] = now
             self._placement.first_token(first, now)
+            if self._admission is not None:
+                self._admission.first_token(first, now)
             excess = now - self._arrival[first] - self._allowance[first]
             self._ttft[self._class[first]].append(excess)
             if excess > self._settings.slo.ttft_s and not self._class[first]:
                 self._late += 1
         for request in ended:
             self._end[request] = now
+            if self._admission is not None:
+                self._admission.ended(request, now)
             kind = self._class[request]
             counters = self._counters[kind]
             output = self._answer[request]

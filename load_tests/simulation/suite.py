@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from load_tests.simulation.measures import measure
-from load_tests.simulation.oracle import OracleSearch
+from load_tests.simulation.oracle import OracleSearch, at_once
 from load_tests.simulation.plot import COLORS, FAINT, INK
 from load_tests.simulation.policies.catalog import POLICIES
 from load_tests.simulation.profile import PROFILES
@@ -59,16 +59,22 @@ CASES = (
 
 
 def run_case(case: Case, directory: Path, seed: int, oracle_runs: int, policies: Sequence[str]) -> dict[str, Any]:
-    """Returns the measures of a case by policy, as a JSON object."""
+    """Returns the measures of a case by policy, as a JSON object. ``admitted`` is Manta's policy behind the router's
+    admission, ``at once`` one that knows the load when it arrives (``oracle.at_once``), behind the same."""
     trace = case.trace(directory, seed)
     settings = Settings(PROFILES[PROFILE], cold_start_s=COLD_START_S, seed=seed)
     tier = Tier.of(trace, settings)
     settings = replace(settings, replicas_start=tier.start_replicas(trace))
     found: dict[str, Any] = {}
-    with tqdm(desc=case.name, total=len(policies) + oracle_runs, leave=False) as bar:
-        for name in policies:
+    admitted = replace(settings, admission=True)
+    runs = {name: (POLICIES[name](tier), settings) for name in policies}
+    if "manta" in policies:
+        runs |= {"admitted": (POLICIES["manta"](tier), admitted)}
+        runs |= {"at once": (at_once(trace, settings, tier.capacity_rps), admitted)}
+    with tqdm(desc=case.name, total=len(runs) + oracle_runs, leave=False) as bar:
+        for name, (policy, chosen) in runs.items():
             began = time.perf_counter()
-            found[name] = asdict(measure(Simulation(trace, POLICIES[name](tier), settings).run()))
+            found[name] = asdict(measure(Simulation(trace, policy, chosen).run()))
             found[name]["wall_s"] = time.perf_counter() - began
             bar.update()
         if oracle_runs:
@@ -81,16 +87,14 @@ def run_case(case: Case, directory: Path, seed: int, oracle_runs: int, policies:
 
 def rows(results: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table: attainment, and GPU-hours as multiples of the oracle's."""
-    names = list(POLICIES)
+    names = ["admitted", "at once", *POLICIES]
     lines = ["| trace | requests | oracle, GPU-hours | " + " | ".join(names) + " |", "| --- " * (3 + len(names)) + "|"]
     for result in results:
         runs, oracle = result["runs"], result["runs"].get("oracle")
+        unit, sign = (oracle["gpu_hours"], "") if oracle else (1.0, " h")
         cells = [
-            f"{runs[name]['attainment']:.2%}, {runs[name]['gpu_hours'] / oracle['gpu_hours']:.2f}"
-            if oracle
-            else f"{runs[name]['attainment']:.2%}, {runs[name]['gpu_hours']:.2f} h"
+            f"{run['attainment']:.2%}, {run['gpu_hours'] / unit:.2f}{sign}" if (run := runs.get(name)) else ""
             for name in names
-            if name in runs
         ]
         best = f"{oracle['gpu_hours']:.2f}" if oracle else "none found"
         lines.append(f"| {result['case']['name']} | {runs['manta']['requests']:,} | {best} | {' | '.join(cells)} |")

@@ -17,6 +17,8 @@ Shape = Callable[[NDArray[np.float64], float], NDArray[np.float64]]
 PROMPT_MEDIAN, PROMPT_SIGMA = 900.0, 0.7
 OUTPUT_MEDIAN, OUTPUT_SIGMA = 150.0, 0.8
 MAX_PROMPT, MAX_OUTPUT = 14_000, 1_500
+DECODE_PROMPT, DECODE_OUTPUT = 0.15, 4.0  # times the usual lengths
+LONG_SHARE, LONG_TOKENS = 0.01, 100_000  # of the prompts of "unequal"
 SQUARE_PERIOD_S = 1200.0  # ten minutes high, ten minutes low
 GRID_S = 1.0
 
@@ -54,6 +56,8 @@ SHAPES: dict[str, Shape] = {
     "flash": _flash,
     "regime": _steady,  # the rate stays, the lengths change
     "steady": _steady,
+    "decode": _ramp,  # short prompts and long answers: what decodes is the limit
+    "unequal": _ramp,  # a few prompts are a hundred times as long as the others, and fill the cache
 }
 
 
@@ -75,10 +79,15 @@ def synthetic(shape: str, rate: float, duration: float, seed: int = 0) -> Trace:
     later = (shape == "regime") & (times >= duration / 2)
     prompt = random.lognormal(math.log(PROMPT_MEDIAN), PROMPT_SIGMA, len(times)) * np.where(later, 1 / 3, 1.0)
     output = random.lognormal(math.log(OUTPUT_MEDIAN), OUTPUT_SIGMA, len(times)) * np.where(later, 4.0, 1.0)
+    if shape == "decode":
+        prompt, output = DECODE_PROMPT * prompt, DECODE_OUTPUT * output
+    prompt = np.clip(prompt, 1, MAX_PROMPT)
+    if shape == "unequal":
+        prompt = np.where(random.random(len(times)) < LONG_SHARE, LONG_TOKENS, prompt)
     trace = build(
         shape,
         times.tolist(),
-        np.clip(prompt, 1, MAX_PROMPT).astype(int).tolist(),
+        prompt.astype(int).tolist(),
         np.clip(output, 1, MAX_OUTPUT).astype(int).tolist(),
     )
     return replace(trace, arrival=times, duration=float(duration))

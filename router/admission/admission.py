@@ -207,7 +207,8 @@ class Admission:
                 facts.prompt_tokens,
                 terms.ttft_s,
                 in_time=in_time and counts,
-                unserved=not view.replicas,
+                replicas=view.replicas,
+                alone_s=view.alone_s,
             )
 
         instead = decision.instead_of

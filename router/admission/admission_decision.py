@@ -202,7 +202,7 @@ def _too_late(facts: RequestFacts, view: TierView, terms: ClassAdmission, share:
         if view.ttft_s > limit_s:
             return Refuse(view.name, Reason.DEADLINE, view.ttft_s, limit_s, view.ttft_s - limit_s, share)
     if terms.ttft_s is not None:
-        limit_s = max(view.wait_limit * terms.ttft_s, alone_s)
+        limit_s = max(view.alone_s + view.wait_limit * (terms.ttft_s - view.alone_s), alone_s)
         if view.ttft_s > limit_s:
             return Refuse(view.name, Reason.TTFT, view.ttft_s, limit_s, view.ttft_s - limit_s, share)
     return None

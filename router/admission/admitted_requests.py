@@ -38,8 +38,9 @@ class WaitingLine(Count):
 class Ticket:
     """The place of one admitted request: waiting, then running, then gone. ``tokens`` is its expected work, as in
     ``RequestFacts.tokens``. ``objective_s`` is the objective for its time to the first token, in seconds; None: it has
-    none. ``in_time``: the request was predicted to meet its objective, so that a miss is the prediction's fault. Both
-    methods may be called again, without effect; ``now`` is on the clock of ``AdmittedRequests``."""
+    none. ``in_time``: the request was predicted to meet its objective, so that a miss is the prediction's fault.
+    ``alone_s`` is the predicted time to its first token if nothing else waited, in seconds. Both methods may be called
+    again, without effect; ``now`` is on the clock of ``AdmittedRequests``."""
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Ticket:
         prompt_tokens: int,
         objective_s: float | None,
         in_time: bool,
+        alone_s: float = 0.0,
     ) -> None:
         self._admitted = admitted
         self._waits = True
@@ -60,6 +62,7 @@ class Ticket:
         self.prompt_tokens = prompt_tokens
         self.objective_s = objective_s
         self.in_time = in_time
+        self.alone_s = alone_s
 
     def started(self, now: float) -> None:
         """Gives the place back because the first token has come, at the instant ``now``. The rate of the tier and the
@@ -110,20 +113,21 @@ class AdmittedRequests:
         objective_s: float | None = None,
         *,
         in_time: bool = True,
-        unserved: bool = False,
+        replicas: int = 1,
+        alone_s: float = 0.0,
     ) -> Ticket:
-        """Counts one more request, which has ``requests`` prompts, and returns its place. ``tokens``, ``objective_s``
-        and ``in_time`` are as in ``Ticket``. ``unserved``: the tier has no replica, so that the wait of the request
-        says nothing of a tier that runs."""
-        counts = in_time and not unserved
-        ticket = Ticket(self, (rank, tenant), requests, tokens, prompt_tokens, objective_s, counts)
+        """Counts one more request, which has ``requests`` prompts, and returns its place. ``tokens``, ``objective_s``,
+        ``in_time`` and ``alone_s`` are as in ``Ticket``. ``replicas`` are those of the tier; without one, the wait of
+        the request says nothing of a tier that runs."""
+        counts = in_time and replicas > 0
+        ticket = Ticket(self, (rank, tenant), requests, tokens, prompt_tokens, objective_s, counts, alone_s)
         line = self.lines.setdefault(ticket.line, WaitingLine())
         line.tickets[ticket] = now
         for count in (line, self.total):
             count.requests += requests
             count.tokens += tokens
             count.prompt_tokens += prompt_tokens
-        self.rate.paused = unserved
+        self.rate.paused, self.rate.replicas = not replicas, replicas
         self.rate.observe(now, self.total.requests)
         return ticket
 
@@ -154,11 +158,17 @@ class AdmittedRequests:
         return self.lines.get((rank, tenant)) or Count()
 
     def oldest_s(self, rank: int, tenant: str, now: float) -> float:
-        """Returns how long the oldest waiting request of a tenant in a class has waited, in seconds; 0 if none waits.
-        Requests that have missed their objective do not count, since the engine puts them behind the others."""
+        """Returns how long the oldest waiting request of a tenant in a class has waited for others, in seconds; 0 if
+        none waits. Requests that have missed their objective do not count, since the engine puts them behind the
+        others. Neither do those whose own prompts take as long: they delay none on another replica."""
         line = self.lines.get((rank, tenant))
-        waits = () if line is None else ((now - since, ticket.objective_s) for ticket, since in line.tickets.items())
-        return next((wait for wait, objective in waits if objective is None or wait <= objective), 0.0)
+        waits = () if line is None else ((now - since, ticket) for ticket, since in line.tickets.items())
+        of_others = (
+            wait
+            for wait, ticket in waits
+            if wait > 2 * ticket.alone_s and (ticket.objective_s is None or wait <= ticket.objective_s)
+        )
+        return next(of_others, 0.0)
 
     def waiting_of(self, tenant: str) -> int:
         """Returns the number of waiting requests of a tenant, of all classes."""

@@ -6,9 +6,9 @@ from math import log
 
 from engine.api import Priority, rank_of
 
-MIN_DEPTH = 8
-"""Waiting requests from which on the time counts. With fewer, the tier gives first tokens as fast as requests arrive,
-which says nothing of how fast it could."""
+MIN_DEPTH, MIN_DEPTH_EACH = 8, 2
+"""Waiting requests from which on the time counts, in all and for each replica. With fewer, the tier gives first tokens
+as fast as requests arrive, which says nothing of how fast it could: a prompt in prefill waits, too."""
 MIN_SECONDS, MIN_STARTS = 0.25, 16
 """How much must have been observed before the rate counts."""
 STALE_S = 10.0
@@ -27,8 +27,9 @@ LEAST_SHARE = 0.005
 class StartRate:
     """Tokens of started requests per second, an exponential average with a half-life of ``half_life_s`` seconds.
 
-    Only time counts in which at least MIN_DEPTH requests waited. The rate includes all that bounds it: prefill, decode,
-    KV blocks, the number of replicas, and what other routers get. ``now`` is in seconds of the monotonic clock.
+    Only time counts in which at least MIN_DEPTH requests waited, and MIN_DEPTH_EACH for each of ``replicas``. The rate
+    includes all that bounds it: prefill, decode, KV blocks, the number of replicas, and what other routers get. ``now``
+    is in seconds of the monotonic clock.
     """
 
     def __init__(self, half_life_s: float = 5.0) -> None:
@@ -40,6 +41,7 @@ class StartRate:
         self._starts = 0.0
         self._seconds = 0.0
         self._known = False
+        self.replicas = 1
         self.paused = False
         """Whether the tier has no replica. Until a first request starts, time says nothing of how fast it is."""
 
@@ -75,7 +77,7 @@ class StartRate:
             self._seconds = self._seconds * decay + seconds
             self._known = self._known or (self._seconds >= MIN_SECONDS and self._starts >= MIN_STARTS)
             self._counted_at = now
-        self._then = now if waiting >= MIN_DEPTH else None
+        self._then = now if waiting >= max(MIN_DEPTH, MIN_DEPTH_EACH * self.replicas) else None
 
     def tokens_per_s(self, now: float) -> float | None:
         """Returns the rate of all classes together at the instant ``now``; None until enough was observed, and after

@@ -50,7 +50,7 @@ def forecast_ttft(snapshot: TierSnapshot, facts: RequestFacts, admitted: Admitte
     def ttft_s(load: ReplicaLoad) -> float:
         return predict(load, prompt, priority=reported_as(facts), output_tokens=output).ttft_s
 
-    own = own_queue(facts, admitted, len(loads))
+    own = own_queue(facts, admitted, max(len(loads), len(snapshot.replicas)))
     seen = [as_seen(load, own, reported_as(facts)) for load in loads]
     return TtftForecast(min(map(ttft_s, seen)), min(map(ttft_s, map(without_queue, seen))))
 

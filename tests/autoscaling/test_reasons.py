@@ -57,32 +57,6 @@ def kv_demand() -> TierDecision:
     return Bench(replicas=2, running=2, edit=full).run(3)[-1]
 
 
-def predicted_itl() -> TierDecision:
-    bench = Bench(replicas=2, running=2)
-    bench.run(20)
-    bench.running = 40
-    bench.run(20)
-    bench.edit = lambda at_s, tier: replace(tier, counters={})
-    bench.running = 150
-    return next(each for each in bench.run(20) if each.target > each.previous)
-
-
-def predicted_ttft() -> TierDecision:
-    def mute(at_s: float, tier: TierSnapshot) -> TierSnapshot:
-        replicas = tuple(
-            replace(each, sample=replace(each.sample, kv_demand_tokens=0)) for each in tier.replicas if each.sample
-        )
-        return replace(tier, counters={}, replicas=replicas)
-
-    config = config_of(slos={"standard": {"ttft_p99_s": 0.5, "itl_p99_s": 1.0}})
-    bench = Bench(config=config, replicas=2, running=2, rate=2.0)
-    bench.run(10)
-    bench.running = 300
-    bench.run(20)
-    bench.running, bench.queued, bench.edit = 600, 2600.0, mute
-    return next(each for each in bench.run(10) if each.target > each.previous)
-
-
 def backlog() -> TierDecision:
     bench = Bench(replicas=2, running=2, queued=30_000.0, edit=lambda at_s, tier: replace(tier, counters={}))
     return bench.run(2)[-1]
@@ -93,7 +67,7 @@ def flow() -> TierDecision:
 
 
 def refusals() -> TierDecision:
-    bench = Bench(replicas=4, rate=20.0, running=20, frozen=True)
+    bench = Bench(replicas=4, rate=45.0, running=20, frozen=True)
     bench.run(60)
     bench.refused = 0.4
     return bench.run(10)[-1]
@@ -244,15 +218,13 @@ def follows() -> TierDecision:
     return decision
 
 
+OBJECTIVES = {Reason.PREDICTED_TTFT, Reason.PREDICTED_ITL}
+"""Reasons against fewer replicas alone, which tests/autoscaling/test_scale_down_check.py has."""
+
 CASES: dict[Reason, Case] = {
     Reason.BACKLOG: backlog,
     Reason.KV_DEMAND: kv_demand,
-    Reason.PREDICTED_TTFT: predicted_ttft,
-    Reason.PREDICTED_ITL: predicted_itl,
     Reason.OBSERVED_TTFT: loaded(latencies=lambda at_s: (report_of(at_s, ttft_s=2.8),), running=8, edit=uncounted),
-    Reason.OBSERVED_ITL: loaded(
-        latencies=lambda at_s: (report_of(at_s, ttft_s=0.1, itl_s=0.14),), running=8, edit=uncounted
-    ),
     Reason.REFUSALS: refusals,
     Reason.FLOW: flow,
     Reason.BATCH_DEADLINE: batch_deadline,
@@ -282,7 +254,7 @@ CASES: dict[Reason, Case] = {
 }
 
 
-@pytest.mark.parametrize("reason", Reason, ids=str)
+@pytest.mark.parametrize("reason", [each for each in Reason if each not in OBJECTIVES], ids=str)
 def test_each_reason_has_a_case_and_words(reason: Reason) -> None:
     decision = CASES[reason]()
 

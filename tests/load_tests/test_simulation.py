@@ -14,7 +14,7 @@ from load_tests.simulation.observation import Observation, Policy
 from load_tests.simulation.policies.fixed import FixedPolicy
 from load_tests.simulation.profile import PROFILES, ReplicaProfile
 from load_tests.simulation.replica import Replica
-from load_tests.simulation.simulation import Outcome, Settings, Simulation
+from load_tests.simulation.simulation import DEFAULT_SLO, Outcome, Settings, Simulation
 from load_tests.simulation.slo import Slo
 from load_tests.simulation.synthetic import synthetic
 from load_tests.simulation.tier import Tier
@@ -326,3 +326,28 @@ def test_the_fluid_counts_each_request_by_its_weight() -> None:
 
     assert found.requests == 2_000 * len(trace)
     assert found.peak_replicas == 10_000
+
+
+def test_with_admission_an_overload_costs_only_those_that_cannot_be_served() -> None:
+    capacity = PROFILE.capacity_rps(500, 50, DEFAULT_SLO.itl_s)
+    trace = poisson(2 * 2 * capacity, 6_000, prompt=500, output=50)
+
+    queued = measure(run(trace, 2, max_outstanding=10**6))
+    admitted = measure(run(trace, 2, max_outstanding=10**6, admission=True))
+
+    assert queued.attainment < 0.25, "each waits behind those that are late already"
+    assert admitted.attainment > 0.4
+    assert admitted.served + admitted.refused == len(trace)
+    assert admitted.served == pytest.approx(admitted.attainment * len(trace), rel=0.05), (
+        "few are late, the others refused"
+    )
+
+
+def test_admission_refuses_no_long_prompt_on_replicas_that_have_time_for_it() -> None:
+    random = np.random.default_rng(3)
+    count = 1_500
+    prompts = np.where(random.random(count) < 0.1, 20_000, 300)
+    times = np.cumsum(random.exponential(1 / 16, count))
+    trace = build("mixed", times.tolist(), prompts.tolist(), [50] * count)  # 36,000 tokens/s, of 240,000
+
+    assert measure(run(trace, 24, admission=True)).refused <= 0.01 * count

@@ -23,7 +23,7 @@ TINY = Case("steady", 6.0, 120.0)
 
 def test_a_case_has_the_measures_of_each_policy_and_a_row_of_the_table() -> None:
     result = run_case(TINY, Path("unused"), 0, oracle_runs=2, policies=["manta", "keda"])
-    assert set(result["runs"]) == {"manta", "keda", "oracle"}
+    assert set(result["runs"]) == {"manta", "admitted", "at once", "keda", "oracle"}
     json.dumps(result)
     table = rows([{**result, "runs": {name: result["runs"][name] for name in ("manta", "keda")}}])
     assert "| steady | " in table

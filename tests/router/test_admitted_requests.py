@@ -125,7 +125,7 @@ def test_the_start_of_a_tier_at_zero_does_not_look_like_a_slow_tier(ran_before: 
 
     if ran_before:
         now = run([admitted.take(STANDARD, "a", 1, 100, now, 100, 20.0) for _ in range(60)], now) + 600
-    waits = [admitted.take(STANDARD, "a", 1, 100, now, 100, 20.0, unserved=True) for _ in range(60)]
+    waits = [admitted.take(STANDARD, "a", 1, 100, now, 100, 20.0, replicas=0) for _ in range(60)]
     waits.pop().release(now + 30)  # its client leaves during the start
     run(waits, now + 60)
 
@@ -237,3 +237,23 @@ def test_refused_clients_come_again_one_after_the_other_and_never_later_than_the
 
 def test_nothing_waits_before_a_request_is_admitted() -> None:
     assert AdmittedRequests().of(STANDARD) == Count()
+
+
+def test_a_long_prompt_that_is_computed_does_not_count_as_a_queue_for_others() -> None:
+    admitted = AdmittedRequests()
+    admitted.take(STANDARD, "a", 1, 40_000, 0.0, 40_000, 20.0, alone_s=6.0)
+    assert admitted.oldest_s(STANDARD, "a", 5.0) == 0.0
+
+    admitted.take(STANDARD, "a", 1, 100, 6.0, 100, 20.0, alone_s=0.1)
+    assert admitted.oldest_s(STANDARD, "a", 9.0) == 3.0
+    assert admitted.oldest_s(STANDARD, "a", 13.0) == 13.0  # by now others have delayed it
+
+
+@pytest.mark.parametrize(("waiting", "known"), [(20, False), (80, True)])
+def test_a_rate_is_learnt_only_while_all_replicas_have_a_queue(waiting: int, known: bool) -> None:
+    rate = StartRate()
+    rate.replicas = 40
+    for step in range(100):
+        rate.observe(step * 0.1, waiting, STANDARD, 1, 100)
+
+    assert (rate.tokens_per_s(10.0) is not None) == known

@@ -1,0 +1,57 @@
+"""``measured_slowness``: how many times slower the replicas of a tier are than they report, by what came out of them.
+
+A replica that reports one and a half times its speed has the policy order two thirds of what is needed. But the latency
+between tokens and the number of answers that end are measured where they come out, and no replica can be faster than
+those. Each step of a replica takes ``a`` seconds, and ``r`` requests a second each add ``w`` seconds of work to its
+steps, so the mean latency between tokens is ``t = a + t r w``. If ``a`` and ``w`` are too low by the same factor, that
+is ``t / (a + t r w)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cluster.autoscaling.arrival_rate import ArrivalRate
+from cluster.autoscaling.histogram import merged
+from cluster.autoscaling.replica_model import ReplicaModel
+from cluster.autoscaling.snapshot import LatencyReport
+from cluster.autoscaling.tier_load import TierLoad
+from engine.api import Priority
+
+MAX_SLOWNESS = 2.0
+"""At most this is believed: latencies may be wrong, too."""
+
+TRUSTED = 1.15
+"""Below, the difference may be that of buckets and windows, and replicas are believed."""
+
+WEIGHT = 0.03
+"""Of a measurement, one a second, in what is learnt: half of it is known after some 20 seconds."""
+
+
+def mean_itl_s(latencies: Sequence[LatencyReport], at_s: float, stale_s: float, least: int) -> float | None:
+    """Returns the mean latency between tokens, in seconds, by all fresh and sound reports on the classes that users
+    wait for. None if they have fewer than ``least`` latencies."""
+    total = merged(
+        report.itl
+        for report in latencies
+        if report.priority is not Priority.BATCH and -1.0 <= at_s - report.observed_at_s <= stale_s and report.itl.valid
+    )
+    return total.mean if total and total.total >= least else None
+
+
+def measured_slowness(
+    model: ReplicaModel, flow: ArrivalRate | None, load: TierLoad, itl_s: float | None
+) -> float | None:
+    """Returns the factor by which replicas are slower than ``model``, from 1 to MAX_SLOWNESS. None if it cannot be
+    known now: a part is unmeasured, batch work is among the answers, or the number of replicas has just changed."""
+    if itl_s is None or flow is None or not flow.served or not model.step_s or not load.ready:
+        return None
+    if load.newcomers or load.draining or load.batch_in_flight:
+        return None
+    work_s = model.work_s(flow.prompt_tokens, flow.output_tokens) * flow.served / load.ready
+    return min(MAX_SLOWNESS, max(1.0, itl_s / (model.step_s + itl_s * work_s)))
+
+
+def learnt_slowness(known: float, measured: float | None) -> float:
+    """Returns what is known after a measurement; None changes nothing."""
+    return known if measured is None else known + WEIGHT * (measured - known)
