@@ -10,9 +10,9 @@ from engine.api import Priority
 from load_tests.overload.simulation import VirtualClock
 from router.admission.admission import Admission, Place
 from router.admission.admission_decision import RequestFacts
-from router.admission.spill import Spill
 from router.admission.tenant_shares import ACTIVE_S, TenantShares
 from router.config.admission import AdmissionConfig, ClassAdmission, TierAdmission
+from router.config.tenants import Spill
 from router.errors import AdmissionRefusedError
 from router.ports.tier_backend import TierSnapshot
 from router.ports.usage_metrics import NoUsageMetrics
@@ -114,7 +114,7 @@ def test_a_flood_of_one_tier_makes_nothing_surplus_on_the_tier_that_a_request_sp
     [{"alone": 100}, {"one": 50, "two": 40, "three": 60}, {"one": 8, "two": 1}],
     ids=["one tenant", "all ask for too much", "no one is refused"],
 )
-def test_nothing_is_surplus_where_no_one_suffers(asked: dict[str, int]) -> None:
+def test_nothing_is_surplus_where_no_one_suffers(asked: dict[Asking, int]) -> None:
     tier = Tier()
     for second in range(30):
         tier.second(second, asked)
