@@ -440,6 +440,7 @@ class EngineLoad:
     itl: tuple[int, ...] = (0,) * (
         len(LATENCY_BOUNDS_S) + 1
     )  # times between tokens by LATENCY_BOUNDS_S, since the start
+    itl_s: float = 0.0  # their sum
     age_s: float = 0.0  # seconds since the engine looked; 0 while it has nothing to do
 
 

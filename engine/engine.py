@@ -325,6 +325,7 @@ class Engine:
             output_tokens=self.recorder.mean_output or 0.0,
             classes=self.recorder.class_loads(),
             itl=self.recorder.itl,
+            itl_s=self.recorder.itl_s,
         )
 
     @property

@@ -245,6 +245,11 @@ class Recorder:
         """The times between tokens up to now, counted by SECONDS."""
         return tuple(self._between_tokens_s.counts)
 
+    @property
+    def itl_s(self) -> float:
+        """The sum of the times between tokens up to now, in seconds."""
+        return self._between_tokens_s.total
+
     def admitted(self, sequence: Sequence) -> None:
         """Records the wait of a sequence that was admitted for the first time, the length of its prompt, and why its
         prefix was not fully cached."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from starlette.types import ASGIApp
 
@@ -74,10 +72,6 @@ from router.tiers.choose_tier import TierChoice
 from router.tiers.quality_forecast import Forecaster
 from router.transport.requests_outliving_client import RequestsOutlivingClient
 from safety.api import Guard, Oversight
-
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 ENDPOINTS: Mapping[str, Endpoint] = {
     "/v1/chat/completions": ChatEndpoint(),

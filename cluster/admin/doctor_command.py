@@ -78,7 +78,7 @@ def _content(path: Path | None) -> str:
     """Returns what is in the file of a token; "" for None, and for a file that cannot be read."""
     try:
         return "" if path is None else path.read_text(encoding="utf-8").strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return ""
 
 

@@ -158,7 +158,7 @@ class FastLoopConfig(Settings):
     drain_s: Seconds = 60.0
     """Seconds within which a queue should be worked off that exceeds its budget."""
     min_latencies: int = Field(50, ge=1)
-    """The least number of latencies from which a P99 is taken."""
+    """The least number of latencies from which a P99 or a mean is taken."""
     stuck_factor: float = Field(3.0, gt=1)
     """A replica that has been starting for longer than this many cold starts is stuck: it no longer counts as one that
     will be ready soon."""

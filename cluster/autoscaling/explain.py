@@ -63,6 +63,8 @@ def _state(numbers: Numbers) -> str:
         load.append(f"TTFT {numbers['predicted_ttft_s']:.2f} s predicted, {numbers['slo_ttft_s']:g} s allowed")
     if "predicted_itl_s" in numbers:
         load.append(f"ITL {numbers['predicted_itl_s']:.3f} s predicted, {numbers['slo_itl_s']:g} s allowed")
+    if "slowness" in numbers:
+        words.append(f"{numbers['slowness']:.2f} times slower than they report, by the latencies between tokens")
     return f"Replicas: {', '.join(words) or 'none'}. Load: {'; '.join(load)}."
 
 

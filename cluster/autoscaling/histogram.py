@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import isfinite
 from typing import Self
@@ -21,19 +21,22 @@ interpolation."""
 @dataclass(frozen=True, slots=True)
 class LatencyHistogram:
     """A histogram. ``counts[i]`` is the number of latencies of at most ``bounds_s[i]`` seconds that exceed the bound
-    before. ``counts`` has one member more than ``bounds_s``, for latencies above all bounds."""
+    before. ``counts`` has one member more than ``bounds_s``, for latencies above all bounds. ``sum_s`` is the sum of
+    all latencies in seconds; None: unknown."""
 
     counts: tuple[int, ...]
     bounds_s: tuple[float, ...] = LATENCY_BOUNDS_S
+    sum_s: float | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, latencies_s: Iterable[float], bounds_s: tuple[float, ...] = LATENCY_BOUNDS_S) -> Self:
         """Returns the histogram of ``latencies_s``, in seconds. ``bounds_s`` are the upper bounds of the buckets, in
         seconds."""
-        counts = [0] * (len(bounds_s) + 1)
+        counts, sum_s = [0] * (len(bounds_s) + 1), 0.0
         for latency in latencies_s:
             counts[bisect_left(bounds_s, latency)] += 1
-        return cls(tuple(counts), bounds_s)
+            sum_s += latency
+        return cls(tuple(counts), bounds_s, sum_s)
 
     @property
     def total(self) -> int:
@@ -49,13 +52,10 @@ class LatencyHistogram:
         return sound and ascending and all(map(isfinite, self.bounds_s))
 
     @property
-    def mean(self) -> float:
-        """The mean in seconds, where each latency counts as the middle of its bucket, or as the highest bound. 0 if the
-        histogram is empty."""
-        bounds = (0.0, *self.bounds_s)
-        middles = [*((low + high) / 2 for low, high in pairwise(bounds)), bounds[-1]]
-        total = self.total
-        return sum(count * middle for count, middle in zip(self.counts, middles, strict=True)) / total if total else 0.0
+    def mean_s(self) -> float | None:
+        """The mean in seconds; None without latencies or their sum. Buckets alone do not tell it: the middle of one may
+        be half as much again as what is in it."""
+        return None if self.sum_s is None or not self.total else self.sum_s / self.total
 
     def quantile(self, q: float) -> float:
         """Returns the ``q`` quantile in seconds, by linear interpolation within a bucket, as Prometheus'
@@ -75,9 +75,11 @@ def merged(histograms: Iterable[LatencyHistogram]) -> LatencyHistogram | None:
     cannot be added. None if there is no histogram."""
     bounds: tuple[float, ...] | None = None
     counts: list[int] = []
+    sum_s: float | None = 0.0
     for each in histograms:
         if bounds is None:
-            bounds, counts = each.bounds_s, list(each.counts)
+            bounds, counts, sum_s = each.bounds_s, list(each.counts), each.sum_s
         elif each.bounds_s == bounds:
             counts = [a + b for a, b in zip(counts, each.counts, strict=True)]
-    return None if bounds is None else LatencyHistogram(tuple(counts), bounds)
+            sum_s = None if sum_s is None or each.sum_s is None else sum_s + each.sum_s
+    return None if bounds is None else LatencyHistogram(tuple(counts), bounds, sum_s)

@@ -13,6 +13,7 @@ class _Counted(NamedTuple):
     at_s: float
     ttft: dict[Priority, Buckets]
     itl: Buckets
+    itl_s: float
 
 
 class LatencyWindow:
@@ -20,12 +21,12 @@ class LatencyWindow:
 
     def __init__(self, at_s: float) -> None:
         nothing = (0,) * BUCKETS
-        self._counted = deque([_Counted(at_s, dict.fromkeys(WAITED_FOR, nothing), nothing)])
+        self._counted = deque([_Counted(at_s, dict.fromkeys(WAITED_FOR, nothing), nothing, 0.0)])
 
     def latencies(self, load: EngineLoad, at_s: float) -> WindowedLatencies:
         """Returns the latencies of about WINDOW_S seconds before ``at_s``, by a clock that only goes forward."""
         ttft = {priority: load.classes.get(priority, ClassLoad()).ttft for priority in WAITED_FOR}
-        new = _Counted(at_s, ttft, load.itl)
+        new = _Counted(at_s, ttft, load.itl, load.itl_s)
         while len(self._counted) > 1 and self._counted[1].at_s <= at_s - WINDOW_S:
             self._counted.popleft()
         first = self._counted[0]
@@ -34,6 +35,7 @@ class LatencyWindow:
             at_s - first.at_s,
             {priority: _difference(ttft[priority], first.ttft[priority]) for priority in WAITED_FOR},
             _difference(new.itl, first.itl),
+            new.itl_s - first.itl_s,
         )
 
 

@@ -57,11 +57,13 @@ MODEL_DIGITS = 12
 
 @dataclass(frozen=True, slots=True)
 class WindowedLatencies:
-    """Latencies of the last ``window_s`` seconds, counted by LATENCY_BOUNDS_S."""
+    """Latencies of the last ``window_s`` seconds, counted by LATENCY_BOUNDS_S. ``itl_s`` is the sum of the ITLs, in
+    seconds; None: it was not reported."""
 
     window_s: float = 0.0
     ttft: Mapping[Priority, Buckets] = field(default_factory=dict)
     itl: Buckets = (0,) * BUCKETS
+    itl_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,8 @@ class ReplicaReport:
     def latency_reports(self, source: str, observed_at_s: float) -> tuple[LatencyReport, ...]:
         """Returns the latencies of each class of WAITED_FOR, as those of the replica ``source`` up to the instant
         ``observed_at_s``. The engine does not know the class of an ITL: it is with STANDARD."""
-        empty = LatencyHistogram((0,) * BUCKETS, LATENCY_BOUNDS_S)
-        of_all = LatencyHistogram(self.latencies.itl, LATENCY_BOUNDS_S)
+        empty = LatencyHistogram.of((), LATENCY_BOUNDS_S)
+        of_all = LatencyHistogram(self.latencies.itl, LATENCY_BOUNDS_S, self.latencies.itl_s)
         return tuple(
             LatencyReport(
                 source,
@@ -112,6 +114,8 @@ def to_numbers(load: EngineLoad, latencies: WindowedLatencies, start_s: float, m
     for priority in WAITED_FOR:
         numbers.update(_bucket_numbers(f"{priority.name.lower()}.ttft", latencies.ttft.get(priority, nothing)))
     numbers.update(_bucket_numbers("itl", latencies.itl))
+    if latencies.itl_s is not None:
+        numbers["itl_s"] = latencies.itl_s
     for place, work in enumerate(load.batch_due):
         numbers.update({f"due.{place}.{name}": float(getattr(work, name)) for name in DUE})
     return numbers
@@ -134,6 +138,7 @@ def from_numbers(numbers: Mapping[str, float]) -> ReplicaReport | None:
                 numbers["window_s"],
                 {priority: _buckets(counted, f"{priority.name.lower()}.ttft") for priority in WAITED_FOR},
                 _buckets(counted, "itl"),
+                counted.get("itl_s"),
             ),
             numbers["start_s"],
             max(0.0, numbers.get("age_s", 0.0)),

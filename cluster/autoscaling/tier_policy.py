@@ -21,7 +21,7 @@ from cluster.autoscaling.signals.kv_demand import kv_demand
 from cluster.autoscaling.signals.observed_ttft import observed_ttft
 from cluster.autoscaling.signals.refusals import refusals
 from cluster.autoscaling.signals.request_flow import request_flow
-from cluster.autoscaling.slowness import TRUSTED, learnt_slowness, mean_itl_s, measured_slowness
+from cluster.autoscaling.slowness import TRUSTED, disturbed_at, learnt_slowness, mean_itl_s, measured_slowness
 from cluster.autoscaling.snapshot import Snapshot, TierSnapshot
 from cluster.autoscaling.staffing import whole
 from cluster.autoscaling.tier_load import TierLoad, load_of
@@ -107,8 +107,10 @@ def _observed(
         flow = replace(flow, prompt_tokens=learnt.prompt_tokens, output_tokens=learnt.output_tokens)
     model = replace(learnt.measurements.model(), chunk_tokens=learnt.chunk_tokens)
     itl_s = mean_itl_s(seen.latencies, at_s, fast.stale_s, fast.min_latencies)
-    slowness = learnt_slowness(learnt.slowness, measured_slowness(model, flow, load, itl_s))
-    learnt = replace(learnt, slowness=slowness)
+    disturbed_at_s = disturbed_at(state.disturbed_at_s, load, at_s)
+    measured = measured_slowness(model, flow, load, itl_s, at_s - disturbed_at_s)
+    slowness = learnt_slowness(learnt.slowness, measured)
+    learnt = replace(learnt, slowness=slowness, disturbed_at_s=disturbed_at_s)
     evidence = SignalInputs(
         at_s=at_s,
         load=load,
@@ -263,6 +265,8 @@ def numbers_of(state: TierState, evidence: SignalInputs, proposal: Proposal, flo
         numbers["predicted_itl_s"] = step_s(evidence, load.ready)
     if flow is not None:
         numbers.update(requests_per_s=flow.rate, prompt_tokens=flow.prompt_tokens, output_tokens=flow.output_tokens)
+    if state.slowness > TRUSTED:
+        numbers["slowness"] = state.slowness
     if state.slow.ahead is not None:
         numbers["forecast_requests_per_s"] = state.slow.ahead.rate
     return numbers

@@ -26,6 +26,7 @@ class TierState:
     model: int = 0
     measurements: ReplicaMeasurements = field(default_factory=ReplicaMeasurements)
     slowness: float = 1.0  # how many times slower replicas are than they report, by what came out of them
+    disturbed_at_s: float | None = None  # when the latencies between tokens were last not those of the flow alone
     prompt_tokens: float = 0.0  # mean of a request, as last known
     output_tokens: float = 0.0
     kv_tokens: float = 0.0
@@ -49,7 +50,16 @@ class TierState:
     def after_clock_change(self) -> TierState:
         """Returns the state after the clock jumped: measurements stay, and everything with a time is dropped."""
         slow = ForecastScaling(None, 1.0, self.slow.rate.after_gap(), self.slow.prompt_tokens, self.slow.output_tokens)
-        return replace(self, points=(), needs=(), slow=slow, raised_at_s=None, changed_at_s=None, idle_since_s=None)
+        return replace(
+            self,
+            points=(),
+            needs=(),
+            slow=slow,
+            disturbed_at_s=None,
+            raised_at_s=None,
+            changed_at_s=None,
+            idle_since_s=None,
+        )
 
 
 def with_need(needs: tuple[NeedPoint, ...], new: NeedPoint, window_s: float) -> tuple[NeedPoint, ...]:

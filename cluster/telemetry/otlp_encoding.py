@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from opentelemetry.trace import SpanContext, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from cluster.telemetry.trace_record import RecordedSpan, TraceRecord
+from cluster.telemetry.trace_record import RecordedSpan
 
 SCOPE = "manta"
 
@@ -26,22 +26,23 @@ class KeptTrace:
     span is whether its ``context`` is sampled.
     """
 
-    record: TraceRecord
+    trace_id: int
+    spans: tuple[RecordedSpan, ...]
     resource: Mapping[str, AttributeValue]
     context: ClassVar[SpanContext] = SpanContext(1, 1, False, TraceFlags(TraceFlags.SAMPLED))
 
 
 def export_request(traces: Sequence[KeptTrace]) -> ExportTraceServiceRequest:
-    """Returns the message with all spans of ``traces`` that have ended. All traces are of this process."""
+    """Returns the message with all spans of ``traces``. All traces are of this process."""
     resource = Resource(attributes=key_values(traces[0].resource)) if traces else Resource()
-    spans = [_span(kept.record, span) for kept in traces for span in kept.record.spans if span.ended_ns]
+    spans = [_span(kept.trace_id, span) for kept in traces for span in kept.spans]
     scoped = ScopeSpans(scope=InstrumentationScope(name=SCOPE), spans=spans)
     return ExportTraceServiceRequest(resource_spans=[ResourceSpans(resource=resource, scope_spans=[scoped])])
 
 
-def _span(record: TraceRecord, span: RecordedSpan) -> Span:
+def _span(trace_id: int, span: RecordedSpan) -> Span:
     return Span(
-        trace_id=record.trace_id.to_bytes(16, "big"),
+        trace_id=trace_id.to_bytes(16, "big"),
         span_id=span.span_id.to_bytes(8, "big"),
         parent_span_id=span.parent_id.to_bytes(8, "big") if span.parent_id else b"",
         name=span.name,

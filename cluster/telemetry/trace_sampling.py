@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 MAX_EXPORT_WAIT_MS = 1000.0
 CLOSE_S = 2.0
 MAX_QUEUE = 2_500  # traces that wait for the receiver; beyond that they are dropped
-MAX_BATCH = 256  # traces of an export: a megabyte, of which collectors take four by gRPC
+MAX_BATCH = 128  # traces of an export: 2.2 MB with MAX_SPANS in each; collectors take four by gRPC
 
 
 class TraceSampler:
@@ -74,7 +74,8 @@ class TraceSampler:
         self._pending.discard(first.span_id)
         slow = first.ended_ns - first.started_ns >= self._config.slow_s * 1e9
         if record.sampled or slow or any(span.failed for span in record.spans):
-            self._processor.on_end(cast("ReadableSpan", KeptTrace(record, self._resource)))
+            ended = tuple(span for span in record.spans if span.ended_ns)
+            self._processor.on_end(cast("ReadableSpan", KeptTrace(record.trace_id, ended, self._resource)))
 
     def close(self) -> None:
         """Sends the traces that have ended, for at most CLOSE_S seconds, since Serve waits for it when a replica

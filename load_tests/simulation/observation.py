@@ -36,18 +36,21 @@ class Latencies:
     def __init__(self) -> None:
         self.ttft_counts = np.zeros(len(BOUNDS_S) + 1, dtype=np.int64)
         self.itl_counts = np.zeros(len(BOUNDS_S) + 1, dtype=np.int64)
-        self._parts: deque[tuple[float, NDArray[np.int64], NDArray[np.int64]]] = deque()
+        self.itl_s = 0.0  # their sum
+        self._parts: deque[tuple[float, NDArray[np.int64], NDArray[np.int64], float]] = deque()
 
     def add(self, now: float, ttft: Sequence[float], itl: Sequence[float]) -> None:
         """Adds the latencies measured since the last call, in seconds, and drops those that leave the window."""
-        part = (now, _counts(ttft), _counts(itl))
+        part = (now, _counts(ttft), _counts(itl), float(sum(itl)))
         self._parts.append(part)
         self.ttft_counts += part[1]
         self.itl_counts += part[2]
+        self.itl_s += part[3]
         while self._parts[0][0] < now - WINDOW_S:
-            _, old_ttft, old_itl = self._parts.popleft()
+            _, old_ttft, old_itl, old_itl_s = self._parts.popleft()
             self.ttft_counts -= old_ttft
             self.itl_counts -= old_itl
+            self.itl_s -= old_itl_s
 
 
 def _counts(latencies: Sequence[float]) -> NDArray[np.int64]:

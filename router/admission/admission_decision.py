@@ -198,14 +198,22 @@ def _too_late(facts: RequestFacts, view: TierView, terms: ClassAdmission, share:
         return None
     alone_s = ALONE * view.alone_s
     if facts.deadline_s is not None:
-        limit_s = facts.deadline_s if view.ttft_s <= alone_s else view.wait_limit * facts.deadline_s
+        limit_s = facts.deadline_s
+        if view.ttft_s > alone_s:
+            limit_s = min(limit_s, _limit_s(view, limit_s))
         if view.ttft_s > limit_s:
             return Refuse(view.name, Reason.DEADLINE, view.ttft_s, limit_s, view.ttft_s - limit_s, share)
     if terms.ttft_s is not None:
-        limit_s = max(view.alone_s + view.wait_limit * (terms.ttft_s - view.alone_s), alone_s)
+        limit_s = max(_limit_s(view, terms.ttft_s), alone_s)
         if view.ttft_s > limit_s:
             return Refuse(view.name, Reason.TTFT, view.ttft_s, limit_s, view.ttft_s - limit_s, share)
     return None
+
+
+def _limit_s(view: TierView, objective_s: float) -> float:
+    """Returns the longest predicted time to the first token that is admitted for an objective or a deadline, in
+    seconds: the request's own part, and the share ``wait_limit`` of what that leaves."""
+    return view.alone_s + view.wait_limit * (objective_s - view.alone_s)
 
 
 def _excess_s(view: TierView, excess: float, waiting: float) -> float:

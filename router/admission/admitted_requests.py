@@ -158,9 +158,9 @@ class AdmittedRequests:
         return self.lines.get((rank, tenant)) or Count()
 
     def oldest_s(self, rank: int, tenant: str, now: float) -> float:
-        """Returns how long the oldest waiting request of a tenant in a class has waited for others, in seconds; 0 if
-        none waits. Requests that have missed their objective do not count, since the engine puts them behind the
-        others. Neither do those whose own prompts take as long: they delay none on another replica."""
+        """Returns how long the oldest waiting request of a tenant in a class has waited, in seconds; 0 if none waits.
+        Requests that have missed their objective do not count, since the engine puts them behind the others. Neither
+        do those whose own prompts may take half of that: they delay none on another replica."""
         line = self.lines.get((rank, tenant))
         waits = () if line is None else ((now - since, ticket) for ticket, since in line.tickets.items())
         of_others = (

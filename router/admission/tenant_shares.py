@@ -57,7 +57,7 @@ class TenantShares:
 
     def decided(self, tenant: str, priority: Priority, tokens: int, *, admitted: bool, surplus: bool) -> None:
         """Records the decision on the request that ``asked`` has recorded last."""
-        demand = self._tenants[tenant]
+        demand = self._tenants.setdefault(tenant, Demand(self._at))  # it may be forgotten while the cache is read
         if not admitted:
             demand.refused += tokens
             return

@@ -64,7 +64,7 @@ def first_token(
     ahead = admitted.ahead(facts.rank, facts.tenant, tokens)
     if not whole:
         return TtftForecast(float("inf") if ahead else 0.0)
-    alone_s = tokens / whole
+    alone_s = tokens * max(len(snapshot.replicas), 1) / whole  # one replica computes it
     if not ahead:
         return TtftForecast(alone_s, alone_s)
     rate = whole * class_share(facts.rank, admitted, floor, now)
@@ -72,7 +72,7 @@ def first_token(
     if admitted.lacks(facts.rank, patience_s, now):  # so the classes above it leave it its least share
         in_class = admitted.ahead_in_class(facts.rank, facts.tenant, tokens)
         by_turn_s = min(by_turn_s, (in_class + tokens) / (whole * floor))
-    return TtftForecast(max(by_turn_s, admitted.oldest_s(facts.rank, facts.tenant, now)), alone_s)
+    return TtftForecast(max(by_turn_s, alone_s, admitted.oldest_s(facts.rank, facts.tenant, now)), alone_s)
 
 
 def ranks_before(facts: RequestFacts) -> tuple[int, ...]:

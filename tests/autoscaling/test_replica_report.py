@@ -81,16 +81,17 @@ def test_counts_of_zero_do_not_travel() -> None:
 
 def test_a_window_forgets_latencies_after_half_a_minute() -> None:
     window = LatencyWindow(0.0)
-    first = EngineLoad(itl=buckets(b2=10))
+    first = EngineLoad(itl=buckets(b2=10), itl_s=0.04)
     assert window.latencies(first, 1.0) == WindowedLatencies(
-        1.0, {Priority.INTERACTIVE: buckets(), Priority.STANDARD: buckets()}, buckets(b2=10)
+        1.0, {Priority.INTERACTIVE: buckets(), Priority.STANDARD: buckets()}, buckets(b2=10), 0.04
     )
-    later = EngineLoad(itl=buckets(b2=10, b5=1))
+    later = EngineLoad(itl=buckets(b2=10, b5=1), itl_s=0.09)
     for second in range(2, 31):
-        assert window.latencies(later, float(second)).itl == buckets(b2=10, b5=1)
+        found = window.latencies(later, float(second))
+        assert (found.itl, found.itl_s) == (buckets(b2=10, b5=1), 0.09)
     for second in range(31, 60):
         found = window.latencies(later, float(second))
-    assert found.itl == buckets()
+    assert (found.itl, found.itl_s) == (buckets(), 0.0)
     assert found.window_s == 30.0
 
 

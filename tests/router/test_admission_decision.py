@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.api import Priority
-from router.admission.admission_decision import Admit, Reason, Refuse, RequestFacts, TierView, ceiling, decide
+from router.admission.admission_decision import Admit, Reason, Refuse, RequestFacts, TierView, ceiling, check, decide
 from router.admission.spill import narrowed, spill_targets
 from router.config.admission import AdmissionConfig, ClassAdmission, TierAdmission
 from router.config.tenants import Spill
@@ -48,6 +48,17 @@ def test_a_request_that_misses_the_objective_of_its_class_is_refused_with_the_ti
     assert decision == Refuse("fast", Reason.TTFT, 8.0, 5.0, retry_after_s=3.0, ceiling=0.5 * 2)
     assert reason(facts(INTERACTIVE), TierView("fast", ttft_s=1.5)) is Reason.TTFT
     assert reason(facts(BATCH), TierView("fast", ttft_s=500.0)) is None, "batch has no objective"
+
+
+def test_a_long_prompt_is_admitted_for_a_deadline_as_for_an_objective_of_the_same_time() -> None:
+    view = TierView("fast", ttft_s=7.0, alone_s=5.0, wait_limit=0.4)
+    config = AdmissionConfig(standard=ClassAdmission(ttft_s=15.0))
+
+    assert check(facts(), view, config) is None
+    assert check(facts(deadline_s=15.0), view, config) is None
+    refused = check(facts(deadline_s=15.0), replace(view, ttft_s=9.5), config)
+    assert refused is not None
+    assert (refused.reason, refused.limit) == (Reason.DEADLINE, 9.0)
 
 
 def test_a_deadline_counts_for_any_class() -> None:

@@ -78,6 +78,17 @@ def test_interactive_requests_of_a_flood_leave_none_of_its_share_for_its_batch_w
     assert sum(late) == pytest.approx(20, abs=4)
 
 
+def test_a_decision_may_come_after_its_tenant_was_forgotten() -> None:
+    """A request that looks into the answer cache may wait there for longer than a tenant is remembered."""
+    shares = TenantShares()
+    shares.asked("slow", 100, 0.0)
+    shares.asked("other", 100, 2 * ACTIVE_S)
+
+    shares.decided("slow", Priority.STANDARD, 100, admitted=True, surplus=False)
+
+    assert not shares.surplus("slow", Priority.STANDARD, 20)
+
+
 def entered(admission: Admission, tenant: str, spill: Spill = "none") -> Place | None:
     """The place of a request for the tier fast; None: it is refused."""
     loads = [TierSnapshot("fast", frozenset({"one"})), TierSnapshot("balanced", frozenset({"two"}))]

@@ -11,11 +11,46 @@ from load_tests.overload.simulation import VirtualClock
 from router.admission.admission import Admission
 from router.admission.admission_decision import RequestFacts
 from router.admission.admitted_requests import AdmittedRequests
+from router.admission.tier_views import view_of
 from router.admission.ttft_forecast import TtftForecast, forecast_ttft
-from router.config.admission import AdmissionConfig
+from router.config.admission import AdmissionConfig, ClassAdmission
 from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import TierSnapshot
 from router.ports.usage_metrics import NoUsageMetrics
+
+MANY = [TierSnapshot("fast", frozenset(str(number) for number in range(24)))]
+
+
+def learnt_rate(admission: Admission, clock: VirtualClock) -> None:
+    """Has a tier of 24 replicas start 1,200 requests of 400 tokens a second, with a queue of 120."""
+    facts = RequestFacts("acme", Priority.STANDARD, 1, 200, 100)
+    places = []
+    for _ in range(40):
+        places += [admission.enter(facts, "fast", ["fast"], MANY, "id") for _ in range(120)]
+        clock.time += 0.1
+        for place in places[:-120]:
+            place.started()
+        del places[:-120]
+    for place in places:
+        place.started()
+
+
+def test_a_long_prompt_that_one_of_many_replicas_computes_refuses_no_others() -> None:
+    clock = VirtualClock()
+    admission = Admission(AdmissionConfig(standard=ClassAdmission(ttft_s=5.0)), clock, NoUsageMetrics())
+    learnt_rate(admission, clock)
+    whole = admission.admitted["fast"].rate.tokens_per_s(clock.time)
+    assert whole is not None
+    long = RequestFacts("acme", Priority.STANDARD, 1, round(3 * whole / 24), 0)  # three seconds of one replica
+    admission.enter(long, "fast", ["fast"], MANY, "long")
+    clock.time += 2.9
+
+    short = RequestFacts("acme", Priority.STANDARD, 1, 100, 0)
+    view = view_of(short, MANY[0], admission.admitted["fast"], AdmissionConfig(), clock.time)
+
+    assert view.ttft_s is not None
+    assert view.ttft_s < 1.0
+
 
 SLOW = ReplicaLoad(
     queued_short=(0, 0, 0),

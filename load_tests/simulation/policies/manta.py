@@ -82,7 +82,7 @@ class MantaPolicy:
                     priority,
                     now,
                     LatencyHistogram(tuple(each.ttft_counts.tolist()), BOUNDS_S),
-                    LatencyHistogram(tuple(each.itl_counts.tolist()), BOUNDS_S),
+                    LatencyHistogram(tuple(each.itl_counts.tolist()), BOUNDS_S, max(0.0, each.itl_s)),
                     WINDOW_S,
                 )
                 for priority, each in zip(PRIORITIES, seen.latencies, strict=True)
