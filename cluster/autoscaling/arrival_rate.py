@@ -109,10 +109,10 @@ def flow_of(points: tuple[ArrivalCounts, ...], window_s: float) -> ArrivalRate |
         least = max(0.0, sqrt(short.arrivals) - chance) ** 2 / short_s
         if least > certain:
             rate, certain = short.arrivals / short_s, least
-    admitted = long.arrivals - long.refusals  # of the others, no prompt is counted
     return ArrivalRate(
         rate=rate,
-        prompt_tokens=long.prompt_tokens / admitted if admitted > 0 else 0.0,
+        # Refused requests have no prompt here: ``refusals`` makes up for them.
+        prompt_tokens=long.prompt_tokens / long.arrivals if long.arrivals else 0.0,
         output_tokens=long.output_tokens / long.finished if long.finished else 0.0,
         refused=min(1.0, recent.refusals / recent.arrivals) if recent.arrivals else 0.0,
         mean_rate=mean_rate,

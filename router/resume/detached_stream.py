@@ -25,8 +25,9 @@ Bodies = AsyncGenerator[Sequence[str], None]
 
 MAX_UNREAD_BYTES = 4 * 1024 * 1024
 """Of events that wait for the client of the request. A slower one is cut off, and may resume."""
-FIRST_WAIT_S = 0.1
-"""The longest that the first event waits for the store, which usually has the stream long before."""
+FIRST_WAIT_S = 1.0
+"""The longest that the first event waits for the store, which usually has the stream long before. A client that is cut
+off until then finds no stream, so a busy store is waited for; one that fails says so at once."""
 CHECK_S = 0.5
 """Seconds between two checks whether the stream has a reader."""
 
