@@ -57,6 +57,13 @@ def redis_server(_redis_server: RedisServer) -> RedisServer:
     return _redis_server
 
 
+def acknowledge_what_is_written(server: RedisServer) -> None:
+    """Has Redis write each command to its file before it answers. By ``appendfsync everysec`` it answers while the disk
+    is busy, for up to two seconds, and loses that if it is killed."""
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("appendfsync", "always")
+
+
 @pytest.fixture
 def clock() -> VirtualClock:
     return VirtualClock()

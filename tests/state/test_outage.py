@@ -20,7 +20,7 @@ from cluster.state.redis_store import RedisStore
 from router.ports.ledger_store import LedgerEntry, LedgerQuery
 from router.ports.limit_store import Charge, LimitName, Reservation, Scope
 from router.ports.state_store import StateUnavailableError
-from tests.state.conftest import wait_until_ready
+from tests.state.conftest import acknowledge_what_is_written, wait_until_ready
 
 SCOPES = (Scope("tenant", ((LimitName.TOKENS_PER_DAY, 1000),)),)
 
@@ -129,6 +129,7 @@ async def test_a_slow_store_costs_the_deadline_a_few_times_and_then_nothing(
 
 
 async def test_every_entry_arrives_once_when_the_store_was_killed(redis_server: RedisServer, tmp_path: Path) -> None:
+    acknowledge_what_is_written(redis_server)
     async with opened(redis_server.url, tmp_path) as store:
         for number in range(100):
             store.record(entry(number))

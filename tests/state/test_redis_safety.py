@@ -21,7 +21,7 @@ from router.ports.review_store import NewReviewItem, ReviewAction, ReviewQueueFu
 from router.ports.state_store import StateUnavailableError
 from router.review.audit_reader import AuditReader, DayReport
 from tests.state.clock import VirtualClock
-from tests.state.conftest import wait_until_ready
+from tests.state.conftest import acknowledge_what_is_written, wait_until_ready
 from tests.state.test_outage import SlowProxy
 
 
@@ -82,6 +82,7 @@ async def test_routers_that_append_at_once_share_one_chain(redis_server: RedisSe
 
 
 async def test_records_wait_while_redis_is_away_and_arrive_once(redis_server: RedisServer, tmp_path: Path) -> None:
+    acknowledge_what_is_written(redis_server)
     async with opened(redis_server.url, tmp_path, timeout_s=0.3) as store:
         for number in range(50):
             store.audit.record(entry(number))
