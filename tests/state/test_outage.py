@@ -68,8 +68,10 @@ async def opened(url: str, journal: Path, timeout_s: float = 0.05) -> AsyncItera
     config = StateConfig(journal=journal, timeout_s=timeout_s, max_faults=3, open_s=0.2, max_open_s=0.2)
     store = RedisStore(config, url)
     await store.start()
-    yield store
-    await store.close()
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def request(number: int) -> Reservation:

@@ -32,8 +32,10 @@ async def opened(url: str, journal: Path, timeout_s: float = 5.0) -> AsyncIterat
     )
     store = RedisSafetyStore(config, url, 30)
     await store.start()
-    yield store
-    await store.close()
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def entry(number: int, tenant: str = "acme") -> AuditEntry:
