@@ -1,8 +1,8 @@
 """``SimulatedAdmission``: the product's ``Admission`` in front of a simulated tier, on the simulation's clock.
 
-One router admits or refuses each request before it is placed. The product's objective is one time for all lengths: here
-that of the SLO for a prompt of the mean length. Nothing of a request's future is told: answers count with the mean
-length.
+One router admits or refuses each request before it is placed. The product has one TTFT objective for all prompt
+lengths; here it is the SLO of a prompt of mean length. The admission does not see how long an answer will be. It
+expects the mean length.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.api import Priority
+from load_tests.overload.simulation import VirtualClock
 from load_tests.simulation.fleet import Fleet
 from load_tests.simulation.placement import load_of
 from load_tests.simulation.slo import Slo
@@ -29,26 +30,13 @@ CANDIDATES = 2
 """Replicas whose loads the admission sees: those with the least prefill work, one of which would be the quickest."""
 
 
-class SimulatedClock:
-    """The time of the simulation, in seconds. Implements ``Clock``."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time
-
-
 class SimulatedAdmission:
     """One object for each simulation. The lengths are means, in tokens."""
 
     def __init__(self, slo: Slo, prompt_tokens: float, output_tokens: float) -> None:
         objective_s = slo.ttft_s + slo.ttft_s_per_token * prompt_tokens
         config = AdmissionConfig(standard=ClassAdmission(ttft_s=objective_s))
-        self._clock = SimulatedClock()
+        self._clock = VirtualClock()
         self._admission = Admission(config, self._clock, NoUsageMetrics())
         self._output_tokens = output_tokens
         self._places: dict[int, Place] = {}  # of requests that have not ended
