@@ -38,7 +38,7 @@ class App:
 
     def __init__(self, routes: Sequence[Route], config: RouterConfig, parts: RouterParts) -> None:
         self._routes = routes
-        self._parts = parts
+        self.parts = parts
         self._warn_at = config.limits.warn_at
         self._body_timeout_s = config.body_timeout_s
 
@@ -93,7 +93,7 @@ class App:
         while True:
             message = await receive()
             stopping = message["type"] == "lifespan.shutdown"
-            await (self._parts.close() if stopping else self._parts.start())
+            await (self.parts.close() if stopping else self.parts.start())
             await send({"type": f"{message['type']}.complete"})
             if stopping:
                 return

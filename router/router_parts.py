@@ -48,7 +48,7 @@ class RouterParts:
         await self.idempotency.start()
         if self.cache is not None:
             await self.cache.start()
-        await self.backend.start(self._adopt)
+        await self.backend.start(self.adopt)
 
     async def close(self) -> None:
         """Closes what still generates, then the rest, and the store last.
@@ -69,7 +69,7 @@ class RouterParts:
         await self.reviews.close()
         await self.store.close()
 
-    def _adopt(self, orphans: Sequence[OrphanedAttempt]) -> None:
+    def adopt(self, orphans: Sequence[OrphanedAttempt]) -> None:
         """Writes the ledger entries of attempts whose router has died. Their reservations end when their leases
         expire."""
         for orphan in orphans:
