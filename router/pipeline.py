@@ -61,9 +61,9 @@ from router.retrieval.retrieval_usage import RETRIEVAL, retrieval_request
 from router.retrieval.retriever import Retriever
 from router.sampling_profiles import apply_profile, apply_tier_defaults
 from router.tiers.choose_tier import Route, TierChoice, choose_tier, model_names
-from router.trace_attributes import accepted, answered, identified
+from router.trace_attributes import accepted, answered, identified, note_look_up, note_verdicts, routed
 from router.usage_meter import MeteredUsage
-from safety.api import AnswerGuard, Guard, Moderation, Subject
+from safety.api import AnswerGuard, Guard, Inspection, Moderation, Stage, Subject
 
 T = TypeVar("T")
 Batches = AsyncGenerator[Sequence[AnswerEvent], None]
@@ -169,6 +169,7 @@ class Pipeline:
             trace.enter(SpanName.ROUTE)
             route = self._route(principal, request)
             request, route = await self._fit(principal, request, route)
+            trace.describe(routed(call, principal.tenant, request.model, route.tier))
             claim = await self._claim(call, principal, request, body)
             if claim.stored is not None:
                 yield [Repeated(claim.stored)]
@@ -197,8 +198,14 @@ class Pipeline:
                         async with aclosing(_cited(account, answered)) as answers:
                             async for events in answers:
                                 if account.first_event_at is None:
-                                    account.first_event_at = self._clock.now()
+                                    self._begin(account)
                                 yield events
+
+    def _begin(self, account: Account) -> None:
+        """Notes that the first events of an answer have come. A stream sends its status with them."""
+        account.first_event_at = self._clock.now()
+        if account.request.stream:
+            account.call.trace.began()
 
     async def resume(self, call: Call, stream_id: str, after: int) -> AsyncGenerator[tuple[int, Sequence[str]], None]:
         """Authenticates a client that has lost the connection of a detached stream. Yields the number of an event and
@@ -394,13 +401,14 @@ class Pipeline:
         check_prompt_lengths(account.request, account.context_length)
         subject, passages = _subject(account), passages_of(account.request)
         ruling = account.ruling = await self._guard.inspect(subject, passages, account.request.tools)
+        note_verdicts(account.call.trace, ruling.verdicts, Stage.BEFORE, ruling.policy)
         check_ruling(ruling)
         account.request = without_words(with_texts(account.request, ruling.texts), ruling.banned)
         return await self._guard.answers(
             subject,
             passages,
             ruling,
-            account.inspections.append,
+            partial(_inspected, account, ruling.policy),
             streamed=account.request.stream,
             continued=continued_text(account.request),
             as_json=is_json(account.request),
@@ -518,6 +526,7 @@ class Pipeline:
         scope = CacheScope(principal.tenant, account.tier, account.model, policy, principal.role.value, weights, checks)
         controls = controlled(request.cache, account.call.cache_control)
         found = await self._cache.find(scope, request, controls, ruling)
+        note_look_up(account.call.trace, found)
         account.cache = found.status.value
         if found.hit is not None and self._cache.billed:
             account.meter.attempt(0).report(found.hit.stored.usage)
@@ -580,6 +589,13 @@ def _context_length(loads: Sequence[TierSnapshot], tier: str) -> int | None:
 
 def _unscored(events: Batches) -> Batches:
     return events
+
+
+def _inspected(account: Account, policy: str, inspection: Inspection) -> None:
+    """Notes the guard's record of a text of the answers, by the version ``policy`` of its policy."""
+    account.inspections.append(inspection)
+    stage = Stage.DURING if account.request.stream else Stage.AFTER
+    note_verdicts(account.call.trace, inspection.verdicts, stage, policy)
 
 
 def _subject(account: Account) -> Subject:

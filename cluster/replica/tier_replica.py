@@ -55,6 +55,7 @@ from engine.api import (
     Grammar,
     ModelInfo,
     ModelVersionError,
+    StepFacts,
 )
 from router.ports.replica_load import ReplicaLoad
 
@@ -79,6 +80,8 @@ class ReplicaEngine(Protocol):
     def abort(self, request_ids: Iterable[str]) -> None: ...
     def stats(self) -> EngineStats: ...
     def load(self) -> EngineLoad: ...
+    @property
+    def last_step(self) -> StepFacts: ...
     def metrics(self) -> EngineMetrics: ...
     def check_health(self) -> None: ...
     @property
@@ -270,5 +273,5 @@ class TierReplica:
     def _on_step(self, deltas: Sequence[Delta]) -> None:
         """Called on the engine thread. It packs the deltas there, so that the event loop has less work."""
         if self._tracer is not None:
-            self._tracer.stepped(deltas)
+            self._tracer.stepped(deltas, self._engine.last_step)
         self._loop.call_soon_threadsafe(self._registry.deliver, pack(deltas))
