@@ -44,6 +44,7 @@ from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.logs import replica_logs, replica_name
 from cluster.telemetry.make_otlp_instruments import make_otlp_instruments
 from cluster.telemetry.replica_metrics import ReplicaMetrics
+from cluster.telemetry.start_failures import StartFailures
 from cluster.telemetry.tracing import replica_tracer
 from engine.api import (
     Delta,
@@ -120,9 +121,10 @@ class TierReplica:
         self._tracer = replica_tracer(telemetry, tier.name, application_name())
         self._registry = LaneRegistry()
         self._new_grammars = ThreadPoolExecutor(MAX_NEW_GRAMMARS, thread_name_prefix="new-grammars")
-        self._version = model_version(tier.engine)
-        self._engine = make_engine(tier, self._on_step)
-        self._engine.start()
+        with StartFailures(tier.name, application_name()).counted():
+            self._version = model_version(tier.engine)
+            self._engine = make_engine(tier, self._on_step)
+            self._engine.start()
         return_free_memory()
         self._start_s = time.monotonic() - began
         self._latencies = LatencyWindow(time.monotonic())

@@ -52,6 +52,7 @@ EVENTS = {
     "ray_manta_engine_repairs_total": "a bug of the engine",
     "ray_manta_engine_draft_tokens_total": "speculative_tokens is on",
     "ray_manta_engine_accepted_tokens_total": "speculative_tokens is on",
+    "ray_manta_replica_start_failures_total": "a replica does not start (tests/cluster/test_start_failures.py)",
     "ray_manta_lost_records_total": "a journal was full",
     "ray_manta_unreadable_policies_total": "another release has stored a policy",
     "ray_manta_untraced_requests_total": "telemetry.max_pending requests are being traced",
