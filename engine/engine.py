@@ -90,6 +90,7 @@ class Engine:
         name = config.name or Path(config.model).name
         self.model_info = ModelInfo(name, context, model.spec.vocab_size)
         self._clock = clock
+        self.last_step = StepFacts()
         vocab_size = model.spec.vocab_size
         grammars = tokenizer.grammar_compiler(vocab_size)
         grammars.load()
@@ -433,7 +434,6 @@ class Engine:
         """Creates counters, metrics and the processor of outputs, as those of an engine that has computed nothing."""
         config = self.config
         self._counters = Counters()
-        self.last_step: StepFacts = StepFacts()
         self.recorder = Recorder(config.tenant_weights)
         self.recorder.kernels = self._runner.kernels
         most_forced = min(config.prefill_chunk - 1, MAX_FORCED_TOKENS)

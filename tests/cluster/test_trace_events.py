@@ -170,7 +170,12 @@ async def test_phases_have_links_to_the_steps_that_served_them_which_many_reques
 
 async def test_a_trace_that_is_not_kept_has_no_step_and_computes_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[object] = []
-    monkeypatch.setattr("router.trace_attributes._of_look_up", lambda found: computed.append(found) or {})
+
+    def of_look_up(found: object) -> dict[Attribute, object]:
+        computed.append(found)
+        return {}
+
+    monkeypatch.setattr("router.trace_attributes._of_look_up", of_look_up)
     with http_receiver() as received:
         async with service(received, sample_ratio=0.0) as running:
             assert (await running.ask()).status_code == 200
