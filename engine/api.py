@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
 from engine.errors import (
     ContextLengthError,
@@ -42,6 +43,7 @@ __all__ = [
     "MAX_JSON_DEPTH",
     "MAX_LOGPROBS",
     "MAX_NGRAM_SIZE",
+    "MAX_PREEMPTIONS",
     "TOOL_CALL_END",
     "TOOL_CALL_START",
     "BeamSearch",
@@ -63,6 +65,7 @@ __all__ = [
     "Prompt",
     "RequestError",
     "SamplingParams",
+    "StepFacts",
     "TokenLogprobs",
     "ToolCall",
     "UnsatisfiableError",
@@ -313,7 +316,9 @@ class Delta:
     REFUSED. ``logprobs``, if requested, has one entry per token, except for a token that ends a choice without adding
     text. ``prompt_logprobs`` come with the first delta of a request, one per prompt token; the first is NaN, since
     nothing precedes it. A beam search sends each answer as one delta at the end, with its ``score``. ``waited_s``
-    are the seconds that the request waited for its first step, on the last delta of one that has finished.
+    are the seconds that the request waited for its first step, and ``preempted_s`` those from its arrival to each of
+    the preemptions of its choices (the first MAX_PREEMPTIONS; None: there was none), on the last delta of one that has
+    finished.
 
     Treat it as immutable. It is not frozen because a delta is made for every token in the replica and again in the
     router, and creating a frozen dataclass takes four times as long.
@@ -330,6 +335,7 @@ class Delta:
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
     score: float | None = None
     waited_s: float | None = field(default=None, compare=False)  # measured, and so never the same
+    preempted_s: tuple[float, ...] | None = field(default=None, compare=False)
 
     @property
     def last(self) -> bool:
@@ -337,8 +343,21 @@ class Delta:
         return self.usage is not None or self.finish_reason in FAILURE_REASONS
 
 
+MAX_PREEMPTIONS = 16
+"""The most preemptions of a request whose times its last delta tells."""
+
 FAILURE_REASONS = frozenset({FinishReason.ABORT, FinishReason.DEADLINE, FinishReason.REFUSED, FinishReason.ERROR})
 """Finish reasons that end all choices of a request at once."""
+
+
+class StepFacts(NamedTuple):
+    """One engine step with a forward pass: its number, its sequences, the prompt tokens that it computed, and its
+    duration in seconds, from the schedule to the deltas."""
+
+    number: int = 0
+    sequences: int = 0
+    prompt_tokens: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

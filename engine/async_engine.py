@@ -24,8 +24,10 @@ from engine.api import (
     ModelInfo,
     OverloadedError,
     RequestError,
+    StepFacts,
 )
 from engine.engine import Engine
+from engine.load import waits
 from engine.log_failure import log_failure
 from engine.metrics import EngineMetrics
 from engine.scheduler.queue import reported_class
@@ -59,6 +61,7 @@ class AsyncEngine:
         self._queue = engine.queue_state()
         self._load = engine.load()
         self._load_at = time.monotonic()
+        self._since = engine.waiting_since()  # of the oldest waiting request of each class
         self._asleep = True  # the thread has nothing to do, so that the load stays what it was
         self._closing = False
         self._aborted: list[Delta] = []  # used by the engine's thread alone
@@ -142,8 +145,19 @@ class AsyncEngine:
 
     def metrics(self) -> EngineMetrics:
         """Returns the metrics up to now. Each number is correct; while a step runs, some may include it and others
-        not."""
-        return self._engine.recorder.snapshot(self.stats(), self._queue.by_line)
+        not. The wait of the oldest request may be that of one which was admitted less than LOAD_PERIOD_S ago."""
+        with self._changed:
+            since = dict(self._since)
+            arrived = [item.sequence for item in self._inbox if isinstance(item, Job)]
+        for sequence in arrived:
+            since.setdefault(sequence.priority, sequence.arrived)
+        oldest_wait_s = waits(since, self._engine.now())
+        return self._engine.recorder.snapshot(self.stats(), self._queue.by_line, oldest_wait_s)
+
+    @property
+    def last_step(self) -> StepFacts:
+        """The last step with a forward pass. It is that of the deltas when ``on_step`` reads it."""
+        return self._engine.last_step
 
     def load(self) -> EngineLoad:
         """Returns the engine's work and speed as last measured, at most LOAD_PERIOD_S seconds and a step ago. A request
@@ -204,6 +218,7 @@ class AsyncEngine:
             for item in self._inbox:
                 if isinstance(item, Job):
                     self._engine.enqueue(item)
+                    self._since.setdefault(item.sequence.priority, item.sequence.arrived)
                 else:
                     self._aborted += self._engine.abort([item])
             self._inbox = []
@@ -240,6 +255,7 @@ class AsyncEngine:
         now = time.monotonic()
         if now - self._load_at >= LOAD_PERIOD_S or not self._engine.has_work:
             self._load, self._load_at = self._engine.load(), now
+            self._since = self._engine.waiting_since()
 
     def _end_all(self) -> None:
         """Ends every remaining request with an ABORT or ERROR delta, so that no caller waits forever."""

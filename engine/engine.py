@@ -30,6 +30,7 @@ from engine.api import (
     Priority,
     RequestError,
     SamplingParams,
+    StepFacts,
 )
 from engine.backend import StepRunner, load_model, make_runner, uses_triton
 from engine.completion import Completion, completions
@@ -41,7 +42,7 @@ from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.pool import KVIntegrityError
 from engine.kv.shape import context_of, shapes_of
-from engine.load import StepTimes, demand, due_work
+from engine.load import StepTimes, demand, due_work, oldest, waits
 from engine.log_failure import log_failure
 from engine.memory import freeze_gc, gc_paused
 from engine.metrics import EngineMetrics, Phase, Recorder
@@ -89,6 +90,7 @@ class Engine:
         name = config.name or Path(config.model).name
         self.model_info = ModelInfo(name, context, model.spec.vocab_size)
         self._clock = clock
+        self.last_step = StepFacts()
         vocab_size = model.spec.vocab_size
         grammars = tokenizer.grammar_compiler(vocab_size)
         grammars.load()
@@ -245,6 +247,8 @@ class Engine:
             ended = self._clock()
             self.recorder.phase(Phase.EMIT, ended - computed)
             self.recorder.step(len(chunks), ended - began)
+            prompt_tokens = plan.load.long + plan.load.short
+            self.last_step = StepFacts(self._counters.steps, len(chunks), prompt_tokens, ended - began)
             self._scheduler.took(plan.load, ended - began)
             self._step_times.observe(plan.load, ended - began, ended)
             self._step_cost.observe(plan.load, ended - began, ended)
@@ -262,7 +266,18 @@ class Engine:
 
     def metrics(self) -> EngineMetrics:
         """Returns the metrics of the engine: counts since the start and current gauges."""
-        return self.recorder.snapshot(self.stats(), self.queue_state().by_line)
+        return self.recorder.snapshot(
+            self.stats(), self.queue_state().by_line, waits(self.waiting_since(), self._clock())
+        )
+
+    def now(self) -> float:
+        """Returns the present instant of the engine's clock, in seconds."""
+        return self._clock()
+
+    def waiting_since(self) -> dict[Priority, float]:
+        """Returns, for each class with waiting requests, the instant since which the oldest of them waits. Looks at
+        every waiting sequence, so it is too slow for every step."""
+        return oldest(self._scheduler.waiting)
 
     def stats(self) -> EngineStats:
         """Returns counters since the start and current gauges. Block numbers are those of the fullest block pool."""

@@ -6,7 +6,7 @@ The engine's thread calls ``StepTimes.observe`` for each step, and ``demand`` a 
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -60,6 +60,22 @@ def demand(
             if sequence.priority is Priority.BATCH:
                 batch, batch_queued, batch_kv = batch + 1, batch_queued + prompt, batch_kv + end
     return Demand(queued, kv, batch_queued, batch, batch_kv)
+
+
+def oldest(waiting: Iterable[Sequence]) -> dict[Priority, float]:
+    """Returns, for each class that waits, the instant since which its oldest request waits. The time in which a
+    preempted request ran does not count, nor do further choices of a request."""
+    since: dict[Priority, float] = {}
+    for sequence in waiting:
+        if not sequence.choice:
+            instant = sequence.queued_at - sequence.waited_s
+            since[sequence.priority] = min(instant, since.get(sequence.priority, instant))
+    return since
+
+
+def waits(since: Mapping[Priority, float], now: float) -> dict[Priority, float]:
+    """Returns the seconds from each instant of ``since`` to ``now``; 0 for a class that has none."""
+    return {each: max(0.0, now - since[each]) if each in since else 0.0 for each in Priority}
 
 
 def due_work(

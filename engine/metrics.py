@@ -125,6 +125,7 @@ class EngineMetrics:
     refused: int  # requests refused because the queue was full
     repairs: int  # times that the KV cache was replaced because its bookkeeping was inconsistent
     waiting: Mapping[Priority, int]  # waiting requests
+    oldest_wait_s: Mapping[Priority, float]  # of the waiting request that has waited longest; 0: none waits
     queue_s: Mapping[Priority, Histogram]  # time from arrival to the first admission, of each request
     first_token_s: Mapping[Priority, Histogram]  # time to first token (TTFT), of each request
     between_tokens_s: Histogram  # inter-token latency (ITL), of each sequence
@@ -138,8 +139,9 @@ class EngineMetrics:
     kernels: Mapping[str, int]  # engines by the kernels that run their steps (``StepRunner.kernels``)
 
     def merged(self, other: EngineMetrics) -> EngineMetrics:
-        """Returns the metrics of both engines together: all numbers are added, except the estimated wait. The estimated
-        wait is the shorter one, since a router would send the next request there."""
+        """Returns the metrics of both engines together: all numbers are added, except two. The estimated wait is the
+        shorter one, since a router would send the next request there. The wait of the oldest request is the longer
+        one."""
         names = [each.name for each in fields(EngineStats) if each.name != "wait_s"]
         sums = {name: _added(getattr(self.stats, name), getattr(other.stats, name)) for name in names}
         stats = EngineStats(**sums, wait_s=min(self.stats.wait_s, other.stats.wait_s))
@@ -149,6 +151,7 @@ class EngineMetrics:
             refused=self.refused + other.refused,
             repairs=self.repairs + other.repairs,
             waiting={each: self.waiting[each] + other.waiting[each] for each in Priority},
+            oldest_wait_s={each: max(self.oldest_wait_s[each], other.oldest_wait_s[each]) for each in Priority},
             queue_s={each: self.queue_s[each].merged(other.queue_s[each]) for each in Priority},
             first_token_s={each: self.first_token_s[each].merged(other.first_token_s[each]) for each in Priority},
             between_tokens_s=self.between_tokens_s.merged(other.between_tokens_s),
@@ -297,9 +300,15 @@ class Recorder:
         of_class.output_tokens += generated
         of_class.finished += finished
 
-    def snapshot(self, stats: EngineStats, waiting: Mapping[tuple[Priority, str], int]) -> EngineMetrics:
+    def snapshot(
+        self,
+        stats: EngineStats,
+        waiting: Mapping[tuple[Priority, str], int],
+        oldest_wait_s: Mapping[Priority, float] | None = None,
+    ) -> EngineMetrics:
         """Returns the metrics up to now. ``stats`` becomes part of them. ``waiting`` counts the waiting requests by
-        priority class and tenant.
+        priority class and tenant. ``oldest_wait_s`` has the longest wait of a waiting request by class, in seconds;
+        None: nothing waits.
 
         A tenant that is new in ``waiting`` gets counts of its own in this recorder, or is counted under OTHERS once the
         limit is reached. May be called from any thread; each number is correct, but some may include a running step and
@@ -321,6 +330,7 @@ class Recorder:
             refused=self.refused,
             repairs=self.repairs,
             waiting=classes,
+            oldest_wait_s=dict(oldest_wait_s or dict.fromkeys(Priority, 0.0)),
             queue_s={each: histogram.copy() for each, histogram in self._queue_s.items()},
             first_token_s={each: histogram.copy() for each, histogram in self._first_token_s.items()},
             between_tokens_s=self._between_tokens_s.copy(),

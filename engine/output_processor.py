@@ -133,7 +133,9 @@ class OutputProcessor:
         except Exception as error:  # noqa: BLE001 - the fault boundary of a request: it fails alone
             deltas.append(self.fail(sequence.request_id, error))
         if deltas and deltas[-1].usage is not None:
-            deltas[-1].waited_s = group.first.sequence.waited_s
+            first = group.first.sequence
+            deltas[-1].waited_s = first.first_wait_s
+            deltas[-1].preempted_s = tuple(at - first.arrived for at in first.preempted_at) or None
         return deltas
 
     def expire(self, request_id: str) -> Delta:

@@ -84,11 +84,13 @@ class Sequence:
     reserve: bool = False  # allocates blocks for the whole answer at admission, and is never preempted
     queued_at: float = 0.0  # instant at which it last joined the waiting queue
     waited_s: float = 0.0  # seconds in the waiting queue before that
+    first_wait_s: float = 0.0  # seconds in the waiting queue before its first admission
     uncached: int = 0  # tokens not in the prefix cache when it last joined the waiting queue
     level: int = 0  # priority class at its last admission, raised by its waiting time
     chunked: bool = False  # whether its prefill needed more than one chunk at its last admission
     overtaken: int = 0  # times that a later sequence was admitted because this one did not fit
     preemptions: int = 0
+    preempted_at: list[float] = field(default_factory=list)  # instants; one list for all choices of the request
     generated_at_admission: int = 0  # tokens it had generated at its last admission
     last_token_at: float = 0.0  # instant at which its last token was emitted; 0: none yet
 
@@ -181,6 +183,7 @@ class Sequence:
             lookup=None if self.lookup is None else self.lookup.branch(),
             digests=list(self.digests),
             last_token_at=self.last_token_at,
+            preempted_at=self.preempted_at,
             choice=choice,
             candidates=self.candidates,
         )

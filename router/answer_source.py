@@ -107,7 +107,7 @@ class AnswerSource:
     def _failover(self, account: Account, kind: str) -> None:
         """Counts a failover of the request, and notes it in its trace."""
         self._metrics.failover(account.tier, kind)
-        account.call.trace.event(EventName.FAILOVER, {Attribute.FAILOVER_KIND: kind})
+        account.call.trace.event(EventName.FAILOVER, lambda: {Attribute.FAILOVER_KIND: kind})
 
     async def _generated_when_it_fits(
         self, account: Account, aborts: AbortedPrompts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,7 +25,8 @@ class Call:
     /v1/completions. ``feature`` is the value of the header that names the request's feature, for accounting; None:
     there is none. ``cache_control`` is the value of the header Cache-Control; None: there is none.
     ``idempotency_key`` is the value of the header Idempotency-Key; None: there is none. ``trace`` is the trace of the
-    request.
+    request. ``ends_at`` is the instant of the event loop's clock at which the request is cancelled because it takes too
+    long; None: it is not.
     """
 
     request_id: str
@@ -35,6 +37,12 @@ class Call:
     cache_control: str | None = None
     idempotency_key: str | None = None
     trace: Trace = field(default_factory=NoTrace)
+    ends_at: float | None = None
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the request has taken longer than it may. A cancellation is for that reason then."""
+        return self.ends_at is not None and asyncio.get_running_loop().time() >= self.ends_at
 
 
 @dataclass(frozen=True, slots=True)

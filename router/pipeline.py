@@ -43,7 +43,7 @@ from router.retrieval.cited_answers import cited
 from router.retrieval.retriever import Retriever
 from router.sampling_profiles import apply_profile
 from router.tiers.choose_tier import Route, TierChoice
-from router.trace_attributes import accepted
+from router.trace_attributes import accepted, routed
 from safety.api import Guard
 
 
@@ -111,6 +111,7 @@ class Pipeline:
             trace.enter(SpanName.ROUTE)
             route = self._routing.route(principal, request)
             request, route = await self._routing.fit(principal, request, route)
+            trace.describe(routed(call, principal.tenant, request.model, route.tier))
             claim = await self._claim(call, principal, request, body)
             if claim.stored is not None:
                 yield [Repeated(claim.stored)]
@@ -138,8 +139,14 @@ class Pipeline:
                         async with aclosing(_cited(account, answered)) as answers:
                             async for events in answers:
                                 if account.first_event_at is None:
-                                    account.first_event_at = self._clock.now()
+                                    self._begin(account)
                                 yield events
+
+    def _begin(self, account: Account) -> None:
+        """Notes that the first events of an answer have come. A stream sends its status with them."""
+        account.first_event_at = self._clock.now()
+        if account.request.stream:
+            account.call.trace.began()
 
     async def _claim(self, call: Call, principal: Principal, request: InferenceRequest, body: bytes) -> Claim:
         """Claims the idempotency key of the request, if it has one. Raises as ``IdempotentRequests.claim`` does."""

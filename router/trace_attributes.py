@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 
+from router.cache.answer_cache import Found
+from router.inference_request import Call
 from router.ledger.ledger import Account
-from router.ports.trace_names import Attribute
-from router.ports.tracer import Value
+from router.ledger.ledger_entry import decision_of
+from router.ports.trace_names import Attribute, EventName
+from router.ports.tracer import Trace, Value
 from router.usage_meter import MeteredUsage
+from safety.api import Stage, Verdict
 
 PROVIDER = "manta"
+UNSCANNED = "unscanned"
+"""``error.type`` of a verdict whose check has failed, or took too long."""
 OPERATIONS = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "text_completion",
@@ -18,26 +25,32 @@ OPERATIONS = {
 }
 
 
-def identified(account: Account) -> Mapping[Attribute, Value | None]:
-    """Returns the attributes that the span of any request in the ledger has: tenant, tier, model and request id. None:
-    the request has no such attribute."""
+def routed(call: Call, tenant: str, model: str, tier: str) -> Mapping[Attribute, Value | None]:
+    """Returns the attributes of a request's span that are known once its model is: a name of the service by then, which
+    the client has not made up."""
     return {
-        Attribute.OPERATION: OPERATIONS.get(account.call.endpoint, "generate_content"),
+        Attribute.OPERATION: OPERATIONS.get(call.endpoint, "generate_content"),
         Attribute.PROVIDER: PROVIDER,
-        Attribute.REQUEST_MODEL: account.request.model,
-        Attribute.RESPONSE_MODEL: account.model,
-        Attribute.REQUEST_ID: account.call.request_id,
-        Attribute.TENANT: account.principal.tenant,
-        Attribute.TIER: account.tier,
+        Attribute.REQUEST_MODEL: model,
+        Attribute.REQUEST_ID: call.request_id,
+        Attribute.TENANT: tenant,
+        Attribute.TIER: tier,
     }
 
 
+def identified(account: Account) -> Mapping[Attribute, Value | None]:
+    """Returns the attributes that the span of any request in the ledger has: tenant, tier, model and request id."""
+    known = routed(account.call, account.principal.tenant, account.request.model, account.tier)
+    return {**known, Attribute.RESPONSE_MODEL: account.model}
+
+
 def accepted(account: Account, reason: str) -> Mapping[Attribute, Value | None]:
-    """Returns the attributes of a request's span that are known once its tier is chosen. ``reason`` says why that one,
-    as in ``Route``. None: the request has no such attribute."""
+    """Returns the attributes of a request's span that are known once it has its place in a tier. ``reason`` says why
+    that one, as in ``Route``. None: the request has no such attribute."""
     request = account.request
     return {
-        **identified(account),
+        Attribute.TIER: account.tier,
+        Attribute.RESPONSE_MODEL: account.model,
         Attribute.REQUEST_STREAM: request.stream,
         Attribute.REQUEST_MAX_TOKENS: request.sampling.max_tokens,
         Attribute.REQUEST_CHOICES: request.sampling.n,
@@ -56,7 +69,41 @@ def answered(account: Account, used: MeteredUsage) -> Mapping[Attribute, Value |
         Attribute.OUTPUT_TOKENS: used.usage.completion_tokens,
         Attribute.CACHED_TOKENS: used.usage.cached_tokens,
         Attribute.CACHE: account.cache,
-        Attribute.SAFETY: None if account.ruling is None else account.ruling.label,
+        Attribute.SAFETY: None if account.ruling is None else decision_of(account.ruling, account.inspections),
         Attribute.FAILOVERS: account.meter.failovers,
         Attribute.ERROR: None if account.fault is None else account.fault.code or account.fault.kind.value,
+    }
+
+
+def note_look_up(trace: Trace, found: Found) -> None:
+    """Adds what the answer cache had for a request to its trace."""
+    trace.event(EventName.CACHE, partial(_of_look_up, found))
+
+
+def note_verdicts(trace: Trace, verdicts: Iterable[Verdict], stage: Stage, policy: str) -> None:
+    """Adds the verdicts of the guard to the trace of a request. ``policy`` is the version of the policy."""
+    for verdict in verdicts:
+        trace.event(EventName.VERDICT, partial(_of_verdict, verdict, stage, policy))
+
+
+def _of_look_up(found: Found) -> Mapping[Attribute, Value | None]:
+    hit = found.hit
+    return {
+        Attribute.CACHE: found.status.value,
+        Attribute.CACHE_REASON: found.reason or None,
+        Attribute.CACHE_AGE_S: None if hit is None else found.age_s,
+        Attribute.CACHE_SCORE: None if hit is None or hit.match is None else hit.match.score,
+    }
+
+
+def _of_verdict(verdict: Verdict, stage: Stage, policy: str) -> Mapping[Attribute, Value | None]:
+    """Never its spans, nor its error, whose words are not ours."""
+    return {
+        Attribute.STAGE: stage.value,
+        Attribute.ACTION: verdict.action.value,
+        Attribute.CATEGORY: verdict.category or None,
+        Attribute.CHECK: verdict.check,
+        Attribute.CHECK_VERSION: verdict.version,
+        Attribute.POLICY_VERSION: policy,
+        Attribute.ERROR: None if verdict.error is None else UNSCANNED,
     }

@@ -44,6 +44,7 @@ from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.logs import replica_logs, replica_name
 from cluster.telemetry.make_otlp_instruments import make_otlp_instruments
 from cluster.telemetry.replica_metrics import ReplicaMetrics
+from cluster.telemetry.start_failures import StartFailures
 from cluster.telemetry.tracing import replica_tracer
 from engine.api import (
     Delta,
@@ -55,6 +56,7 @@ from engine.api import (
     Grammar,
     ModelInfo,
     ModelVersionError,
+    StepFacts,
 )
 from router.ports.replica_load import ReplicaLoad
 
@@ -79,6 +81,8 @@ class ReplicaEngine(Protocol):
     def abort(self, request_ids: Iterable[str]) -> None: ...
     def stats(self) -> EngineStats: ...
     def load(self) -> EngineLoad: ...
+    @property
+    def last_step(self) -> StepFacts: ...
     def metrics(self) -> EngineMetrics: ...
     def check_health(self) -> None: ...
     @property
@@ -117,9 +121,10 @@ class TierReplica:
         self._tracer = replica_tracer(telemetry, tier.name, application_name())
         self._registry = LaneRegistry()
         self._new_grammars = ThreadPoolExecutor(MAX_NEW_GRAMMARS, thread_name_prefix="new-grammars")
-        self._version = model_version(tier.engine)
-        self._engine = make_engine(tier, self._on_step)
-        self._engine.start()
+        with StartFailures(tier.name, application_name()).counted():
+            self._version = model_version(tier.engine)
+            self._engine = make_engine(tier, self._on_step)
+            self._engine.start()
         return_free_memory()
         self._start_s = time.monotonic() - began
         self._latencies = LatencyWindow(time.monotonic())
@@ -270,5 +275,5 @@ class TierReplica:
     def _on_step(self, deltas: Sequence[Delta]) -> None:
         """Called on the engine thread. It packs the deltas there, so that the event loop has less work."""
         if self._tracer is not None:
-            self._tracer.stepped(deltas)
+            self._tracer.stepped(deltas, self._engine.last_step)
         self._loop.call_soon_threadsafe(self._registry.deliver, pack(deltas))

@@ -76,6 +76,7 @@ COUNTERS: Mapping[str, Metric] = _counters()
 GAUGES: Mapping[str, Metric] = {
     "manta_engine_running": Metric("Sequences that hold KV blocks."),
     "manta_engine_waiting": Metric("Requests in the engine's waiting queue.", ("class",)),
+    "manta_engine_oldest_wait_seconds": Metric("Wait of the oldest request in the waiting queue.", ("class",)),
     "manta_engine_expected_wait_seconds": Metric("Estimated wait of one more sequence."),
     "manta_kv_blocks": Metric("KV blocks of the fullest pool: total, used, cached (may be evicted).", ("state",)),
     "manta_build_info": Metric("Always 1: what the replica runs.", ("kernels", "model_version", "release")),
@@ -123,6 +124,8 @@ def gauges(metrics: EngineMetrics, model_version: str, release: str) -> Iterator
     yield Series("manta_engine_running"), stats.running
     for priority, count in metrics.waiting.items():
         yield Series("manta_engine_waiting", (priority.name.lower(),)), count
+    for priority, seconds in metrics.oldest_wait_s.items():
+        yield Series("manta_engine_oldest_wait_seconds", (priority.name.lower(),)), seconds
     yield Series("manta_engine_expected_wait_seconds"), stats.wait_s
     blocks = {"total": stats.blocks_total, "used": stats.blocks_used, "cached": stats.blocks_cached}
     for state, count in blocks.items():

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.log_context import log_with_trace
 from cluster.telemetry.trace_record import RecordedSpan, TraceRecord
 from cluster.telemetry.trace_sampling import TraceSampler
-from router.errors import SERVICE_FAULTS, refusal_of
+from router.errors import SERVICE_FAULTS, RefusalKind, refusal_of
 from router.ports.trace_names import Attribute, EventName, SpanName
-from router.ports.tracer import NoTrace, Trace, Value
+from router.ports.tracer import Attributes, NoTrace, Trace, Value
+from router.transport.http_exchange import STATUS
 
 T = TypeVar("T")
 
 UNNAMED = "request"
 """The name of a request's span until its model is known."""
 CANCELLED = "cancelled"
+OK = 200
 
 
 class OtelTrace:
@@ -29,6 +31,8 @@ class OtelTrace:
         self._record = record
         self._root = record.spans[0]
         self._room: RecordedSpan | None = None
+        self._began = False
+        self._failure: Exception | None = None
 
     def enter(self, room: SpanName) -> None:
         if self._room is not None:
@@ -42,8 +46,14 @@ class OtelTrace:
         if Attribute.OPERATION in attributes:
             self._root.name = f"{attributes[Attribute.OPERATION]} {attributes.get(Attribute.REQUEST_MODEL)}"
 
-    def event(self, name: EventName, attributes: Mapping[Attribute, Value]) -> None:
-        self._current.event(name, attributes)
+    def event(self, name: EventName, attributes: Attributes) -> None:
+        self._record.event(self._current, name, attributes)
+
+    def began(self) -> None:
+        self._began = True
+
+    def fails(self, error: Exception) -> None:
+        self._failure = error
 
     async def around(self, name: SpanName, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         span = self._record.begin(name.value, self._current.span_id)
@@ -62,10 +72,12 @@ class OtelTrace:
         """Ends the trace. If ``error`` is the service's fault, the spans of the current stage and of the request are
         marked as failed. A refused request is not marked as failed: otherwise clients could have any number of traces
         kept."""
-        kind, failed = (None, False) if error is None else _kind_of(error)
+        error = self._failure or error
+        ending = Ending(None, OK, failed=False) if error is None else _ending_of(error)
+        self._root.describe({Attribute.STATUS: OK if self._began else ending.status})
         for span in (self._current, self._root):
-            span.describe({Attribute.ERROR: kind})
-            span.failed = span.failed or failed
+            span.describe({Attribute.ERROR: ending.error})
+            span.failed = span.failed or ending.failed
             span.end()
 
     @property
@@ -99,15 +111,25 @@ class OtelTracer:
             raise
         finally:
             trace.end(error)
-            self._export.end(record)
+            if self._export.end(record):
+                self._export.send(record)
 
 
-def _kind_of(error: BaseException) -> tuple[str, bool]:
-    """Returns the code by which the client knows an error, and whether it is the service's fault. Never the error's
-    message, which may quote the request."""
+class Ending(NamedTuple):
+    """The end of a request: the code of its error and the HTTP status, each None if there is none, and whether the
+    service is at fault."""
+
+    error: str | None
+    status: int | None
+    failed: bool
+
+
+def _ending_of(error: BaseException) -> Ending:
+    """Returns how ``error`` ends a request. Never its message, which may quote the request."""
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
-        return CANCELLED, False
+        return Ending(CANCELLED, None, failed=False)
     if not isinstance(error, Exception):
-        return type(error).__name__, True
+        return Ending(type(error).__name__, None, failed=True)
     refusal = refusal_of(error)
-    return refusal.code or refusal.kind.value, refusal.kind in SERVICE_FAULTS
+    failed = refusal.kind in SERVICE_FAULTS and refusal.kind is not RefusalKind.RATE_LIMITED
+    return Ending(refusal.code or refusal.kind.value, STATUS[refusal.kind], failed)

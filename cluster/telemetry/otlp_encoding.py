@@ -1,8 +1,8 @@
-"""``export_request``: encodes kept traces as the message of OTLP, which its receivers take by HTTP and gRPC."""
+"""``export_requests``: encodes kept traces as the messages of OTLP, which its receivers take by HTTP and gRPC."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +16,9 @@ from opentelemetry.util.types import AttributeValue
 from cluster.telemetry.trace_record import RecordedSpan
 
 SCOPE = "manta"
+MAX_BYTES = 3_500_000
+"""Of a message. Receivers by gRPC take 4 MiB by default."""
+HEAD_BYTES = 64  # of the tags and lengths around a message's parts, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,28 @@ class KeptTrace:
     context: ClassVar[SpanContext] = SpanContext(1, 1, False, TraceFlags(TraceFlags.SAMPLED))
 
 
-def export_request(traces: Sequence[KeptTrace]) -> ExportTraceServiceRequest:
-    """Returns the message with all spans of ``traces``. All traces are of this process."""
-    resource = Resource(attributes=key_values(traces[0].resource)) if traces else Resource()
+def export_requests(traces: Sequence[KeptTrace]) -> Iterator[ExportTraceServiceRequest]:
+    """Yields messages with all spans of ``traces``, mostly one; none is larger than MAX_BYTES. All traces are of this
+    process."""
     spans = [_span(kept.trace_id, span) for kept in traces for span in kept.spans]
+    resource = Resource(attributes=key_values(traces[0].resource)) if traces else Resource()
+    whole = _message(resource, spans)
+    if whole.ByteSize() <= MAX_BYTES:
+        yield whole
+        return
+    room = MAX_BYTES - resource.ByteSize() - HEAD_BYTES
+    left, part = room, list[Span]()
+    for span in spans:
+        size = span.ByteSize() + HEAD_BYTES
+        if part and size > left:
+            yield _message(resource, part)
+            left, part = room, []
+        left -= size
+        part.append(span)
+    yield _message(resource, part)
+
+
+def _message(resource: Resource, spans: Sequence[Span]) -> ExportTraceServiceRequest:
     scoped = ScopeSpans(scope=InstrumentationScope(name=SCOPE), spans=spans)
     return ExportTraceServiceRequest(resource_spans=[ResourceSpans(resource=resource, scope_spans=[scoped])])
 
@@ -53,6 +74,10 @@ def _span(trace_id: int, span: RecordedSpan) -> Span:
         events=[
             Span.Event(name=name, time_unix_nano=at_ns, attributes=key_values(attributes))
             for name, at_ns, attributes in span.events
+        ],
+        links=[
+            Span.Link(trace_id=each.trace_id.to_bytes(16, "big"), span_id=each.span_id.to_bytes(8, "big"))
+            for each in span.links
         ],
         status=Status(code=Status.STATUS_CODE_ERROR if span.failed else Status.STATUS_CODE_UNSET),
     )

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.metric_encoding import metrics_request
-from cluster.telemetry.otlp_encoding import KeptTrace, export_request
+from cluster.telemetry.otlp_encoding import KeptTrace, export_requests
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,8 @@ class OtlpExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         traces = cast("Sequence[KeptTrace]", spans)
-        return SpanExportResult.SUCCESS if self._sender.sent(export_request(traces)) else SpanExportResult.FAILURE
+        sent = [self._sender.sent(message) for message in export_requests(traces)]
+        return SpanExportResult.SUCCESS if all(sent) else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
         self._sender.close()

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from router.ports.trace_names import Attribute, EventName
-from router.ports.tracer import Value
+from router.ports.tracer import Attributes, Value
 
 TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 """W3C's traceparent of version 00, or of a later one, of which the same part is read."""
 SAMPLED = 1
 MAX_SPANS = 64  # of one request in one process
+MAX_EVENTS = 32  # of one request in one process
 MAX_TEXT = 128  # characters of an attribute
 
 
@@ -31,10 +32,27 @@ class Caller:
     sampled: bool
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """An event of a span, at nanoseconds since 1970. ``attributes`` is called if the trace is kept."""
+
+    name: str
+    at_ns: int
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A span of another trace that a span has to do with, by its trace id and span id."""
+
+    trace_id: int
+    span_id: int
+
+
 @dataclass(slots=True)
 class RecordedSpan:
     """A span. Times are nanoseconds since 1970; ``ended_ns`` is 0 until it ends. ``parent_id`` is 0 without a parent.
-    ``serves``: it is the first of a process."""
+    ``serves``: it is the first of a process that does a request."""
 
     name: str
     span_id: int
@@ -44,17 +62,18 @@ class RecordedSpan:
     serves: bool = False
     failed: bool = False
     attributes: dict[str, Value] = field(default_factory=dict)
+    noted: list[RecordedEvent] = field(default_factory=list)
     events: list[tuple[str, int, dict[str, Value]]] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
 
     def describe(self, attributes: Mapping[Attribute, Value | None]) -> None:
         """Sets attributes. Those whose value is None are left out; texts are cut to MAX_TEXT characters."""
-        for name, value in attributes.items():
-            if value is not None:
-                self.attributes[name.value] = value[:MAX_TEXT] if isinstance(value, str) else value
+        self.attributes.update(named(attributes))
 
-    def event(self, name: EventName, attributes: Mapping[Attribute, Value]) -> None:
-        """Adds an event with the time of now."""
-        self.events.append((name.value, time.time_ns(), {key.value: value for key, value in attributes.items()}))
+    def settle(self) -> None:
+        """Computes the attributes of its events, which hold no other part of the request from then on."""
+        self.events += [(each.name, each.at_ns, named(each.attributes())) for each in self.noted]
+        self.noted.clear()
 
     def end(self, ended_ns: int | None = None) -> None:
         """Ends the span now, or at ``ended_ns``. Without effect on one that has ended."""
@@ -69,6 +88,7 @@ class TraceRecord:
     trace_id: int
     sampled: bool
     spans: list[RecordedSpan] = field(default_factory=list)
+    events: int = 0
 
     def begin(self, name: str, parent_id: int, started_ns: int | None = None) -> RecordedSpan:
         """Begins a span and returns it. ``parent_id`` is the id of its parent, or 0; ``started_ns`` its beginning in
@@ -79,9 +99,24 @@ class TraceRecord:
             self.spans.append(span)
         return span
 
+    def event(self, span: RecordedSpan, name: EventName, attributes: Attributes, at_ns: int | None = None) -> None:
+        """Adds an event to ``span``, at nanoseconds since 1970, None for now. Those beyond MAX_EVENTS are dropped."""
+        self.events += 1
+        if self.events <= MAX_EVENTS:
+            span.noted.append(RecordedEvent(name.value, at_ns or time.time_ns(), attributes))
+
     def traceparent(self, span: RecordedSpan) -> str:
         """Returns the W3C traceparent that names ``span`` as the parent of spans in another process."""
         return f"00-{self.trace_id:032x}-{span.span_id:016x}-{int(self.sampled):02x}"
+
+
+def named(attributes: Mapping[Attribute, Value | None]) -> dict[str, Value]:
+    """Returns attributes by their names, without those that are None. Texts are cut to MAX_TEXT characters."""
+    return {
+        name.value: value[:MAX_TEXT] if isinstance(value, str) else value
+        for name, value in attributes.items()
+        if value is not None
+    }
 
 
 def new_trace_id() -> int:

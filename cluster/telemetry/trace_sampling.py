@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 MAX_EXPORT_WAIT_MS = 1000.0
 CLOSE_S = 2.0
 MAX_QUEUE = 2_500  # traces that wait for the receiver; beyond that they are dropped
-MAX_BATCH = 128  # traces of an export: 2.2 MB with MAX_SPANS in each; collectors take four by gRPC
+MAX_BATCH = 128  # traces that are encoded together
 
 
 class TraceSampler:
@@ -67,15 +67,20 @@ class TraceSampler:
         self._pending.add(first.span_id)
         return record
 
-    def end(self, record: TraceRecord) -> None:
-        """Ends a trace, whose first span has ended. Its spans are sent if it is sampled, one of them has failed, or it
-        took ``slow_s`` seconds. Those that have not ended are dropped."""
+    def end(self, record: TraceRecord) -> bool:
+        """Ends a trace, whose first span has ended. Returns whether it is kept: it is sampled, one of its spans has
+        failed, or it took ``slow_s`` seconds. Then the caller has it sent."""
         first = record.spans[0]
         self._pending.discard(first.span_id)
         slow = first.ended_ns - first.started_ns >= self._config.slow_s * 1e9
-        if record.sampled or slow or any(span.failed for span in record.spans):
-            ended = tuple(span for span in record.spans if span.ended_ns)
-            self._processor.on_end(cast("ReadableSpan", KeptTrace(record.trace_id, ended, self._resource)))
+        return record.sampled or slow or any(span.failed for span in record.spans)
+
+    def send(self, record: TraceRecord) -> None:
+        """Has the spans of a trace sent. Those that have not ended are dropped."""
+        ended = tuple(span for span in record.spans if span.ended_ns)
+        for span in ended:
+            span.settle()
+        self._processor.on_end(cast("ReadableSpan", KeptTrace(record.trace_id, ended, self._resource)))
 
     def close(self) -> None:
         """Sends the traces that have ended, for at most CLOSE_S seconds, since Serve waits for it when a replica

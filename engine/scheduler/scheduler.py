@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from engine.api import Priority
+from engine.api import MAX_PREEMPTIONS, Priority
 from engine.kv.cache import KVCache
 from engine.kv.format import BlockCopy
 from engine.kv.pool import KVIntegrityError
@@ -386,6 +386,7 @@ class Scheduler:
         sequence.generated_at_admission = sequence.generated
         sequence.chunked = sequence.pending > self.limits.prefill_chunk
         if sequence.cached_tokens is None:
+            sequence.first_wait_s = sequence.waited_s
             sequence.cached_tokens = min(sequence.computed, sequence.prompt_length)
             sequence.miss = self.cache.miss(sequence)
             self.cached_tokens += sequence.cached_tokens
@@ -403,6 +404,8 @@ class Scheduler:
         victim.move(Status.WAITING)
         victim.queued_at = now
         victim.preemptions += 1
+        if len(victim.preempted_at) < MAX_PREEMPTIONS:
+            victim.preempted_at.append(now)
         self.preemptions += 1
         self.waiting.push(victim)
 

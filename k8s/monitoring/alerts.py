@@ -12,11 +12,13 @@ from k8s.monitoring.metric_names import (
     JOURNAL_BYTES,
     KV_BLOCKS,
     LOST_RECORDS,
+    OLDEST_WAIT,
     PREEMPTIONS,
     QUEUE_WAIT,
     READY_REPLICAS,
     REPAIRS,
     SAFETY_DECISIONS,
+    START_FAILURES,
     TARGET_REPLICAS,
     UNREADABLE_POLICIES,
     WAITING,
@@ -28,6 +30,8 @@ from k8s.monitoring.rule import NONE, PAGE, TICKET, Alert, Group
 
 QUEUE_WAIT_S = 5.0
 """Seconds that the slowest twentieth of the requests may wait."""
+OLDEST_WAIT_S = 60.0
+"""Seconds that a single request may wait."""
 
 
 def added(counter: str, labels: str, window: str) -> str:
@@ -60,6 +64,14 @@ def load_alerts() -> list[Alert]:
             "10m",
             "Requests of class {{ $labels.class }} wait for tier {{ $labels.tier }}.",
             "The slowest twentieth waits {{ $value | humanizeDuration }} before its first step.",
+        ),
+        Alert(
+            "MantaRequestStarved",
+            f"max by (application, tier, class) ({OLDEST_WAIT}{{class!='batch'}}) > {OLDEST_WAIT_S:g}",
+            TICKET,
+            "2m",
+            "A request of class {{ $labels.class }} is not admitted to tier {{ $labels.tier }}.",
+            "It has waited for {{ $value | humanizeDuration }} on a replica.",
         ),
         Alert(
             "MantaKVPressure",
@@ -101,6 +113,14 @@ def fault_alerts() -> list[Alert]:
             "30m",
             "Tier {{ $labels.tier }} has fewer replicas than it should.",
             "{{ $value }} replicas have not started for 30 minutes.",
+        ),
+        Alert(
+            "MantaReplicaStartFails",
+            added(START_FAILURES, "application, tier", "30m"),
+            TICKET,
+            "5m",
+            "Replicas of tier {{ $labels.tier }} do not start.",
+            "{{ $value | humanize }} have failed, and Serve tries again.",
         ),
         Alert(
             "MantaBreakerOpen",

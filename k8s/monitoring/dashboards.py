@@ -177,6 +177,12 @@ def load_row() -> Row:
             Panel("Waiting", [Query(gauge(m.WAITING, "tier, class"), "{{tier}} {{class}}")], stacked=True),
             Panel("Queue wait", quantiles(m.QUEUE_WAIT, "tier, class", 0.5, 0.95), Unit.SECONDS),
             Panel(
+                "Oldest waiting request",
+                [Query(f"max by (tier, class) ({m.OLDEST_WAIT}{TIER})", "{{tier}} {{class}}")],
+                Unit.SECONDS,
+                "Queue wait has those that were admitted; this one may never be.",
+            ),
+            Panel(
                 "Expected wait",
                 [Query(f"max by (tier) ({m.EXPECTED_WAIT}{TIER})", "{{tier}}")],
                 Unit.SECONDS,
@@ -287,6 +293,7 @@ def scaling_row() -> Row:
             ),
             Panel("Decisions", [Query(rate(m.SCALING_DECISIONS, "tier, reason"), "{{tier}} {{reason}}")]),
             Panel("Waiting for a first replica", [Query(f"max by (tier) ({m.WAITING_FOR_START}{TIER})", "{{tier}}")]),
+            Panel("Failed starts", [Query(gauge(m.START_FAILURES, "tier"), "{{tier}}")]),
             Panel("Cold start", [Query(f"max by (tier) ({m.COLD_START}{TIER})", "{{tier}}")], Unit.SECONDS),
         ],
     )

@@ -24,6 +24,7 @@ from engine.api import (
     Grammar,
     ModelInfo,
     RequestError,
+    StepFacts,
     Usage,
 )
 from engine.metrics import EngineMetrics, Recorder
@@ -152,6 +153,11 @@ class StubEngine:
         """Everything runs, nothing waits."""
         with self._changed:
             return EngineLoad(running=len(self._live))
+
+    @property
+    def last_step(self) -> StepFacts:
+        """The step whose deltas were passed on last."""
+        return StepFacts(self._counters.steps, len(self._live), 0, self._step_s)
 
     def metrics(self) -> EngineMetrics:
         """The statistics alone: no histogram has a value."""

@@ -103,7 +103,7 @@ class Found:
         self, cache: AnswerCache | None, status: CacheStatus, reason: str, hit: Hit | None = None, age_s: float = 0.0
     ) -> None:
         self._cache = cache
-        self._age_s = age_s
+        self.age_s = age_s
         self.status = status
         self.reason = reason
         self.hit = hit
@@ -125,7 +125,7 @@ class Found:
         if self.hit is None:
             return f"{self.status}; {self.reason}"
         match = self.hit.match
-        how = f"age={max(0, int(self._age_s))}" if match is None else f"score={match.score:.3f}"
+        how = f"age={max(0, int(self.age_s))}" if match is None else f"score={match.score:.3f}"
         return f"{self.status}; {self.reason}; {how}" if self.reason else f"{self.status}; {how}"
 
     @property

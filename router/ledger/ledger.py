@@ -79,7 +79,8 @@ class Ledger:
 
     @contextmanager
     def open(self, account: Account, on_settled: OnSettled | None = None) -> Iterator[None]:
-        """Writes the entry of a request when the context ends, by an error or a cancellation too.
+        """Writes the entry of a request when the context ends, by an error or a cancellation too. One that is cancelled
+        because it takes too long has failed.
 
         The entry of a request that was cut off is written a moment later, when the engine has stopped it and reported
         its counts: a cancelled stream costs exactly the tokens that were generated. After SETTLE_S without the engine's
@@ -94,6 +95,10 @@ class Ledger:
                 outcome = Outcome.CANCELLED
         except Exception as fault:
             outcome, refusal = Outcome.FAILED, refusal_of(fault)
+            raise
+        except BaseException:
+            if account.call.timed_out:
+                outcome, refusal = Outcome.FAILED, refusal_of(TimeoutError())
             raise
         finally:
             self._close(account, outcome, refusal, on_settled)

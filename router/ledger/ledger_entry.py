@@ -46,11 +46,12 @@ def safety_of(ruling: Ruling | None, inspections: Sequence[Inspection]) -> Safet
         return SafetyEntry("unscanned")
     of_answers = [verdict for inspection in inspections for verdict in inspection.verdicts]
     verdicts = sorted((*ruling.verdicts, *of_answers), key=lambda verdict: -verdict.action.severity)
-    return SafetyEntry(_decision(ruling, of_answers), ruling.policy, tuple(map(_line, verdicts[:MAX_VERDICTS])))
+    return SafetyEntry(decision_of(ruling, inspections), ruling.policy, tuple(map(_line, verdicts[:MAX_VERDICTS])))
 
 
-def _decision(ruling: Ruling, of_answers: Sequence[Verdict]) -> str:
+def decision_of(ruling: Ruling, inspections: Sequence[Inspection]) -> str:
     """Returns the decision in one word: that on the request, unless the answers had a more severe one."""
+    of_answers = [verdict for inspection in inspections for verdict in inspection.verdicts]
     if any(verdict.action is Action.BLOCK for verdict in of_answers):
         return "blocked"
     if ruling.label in ("allowed", "redacted"):

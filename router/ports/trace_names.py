@@ -1,7 +1,8 @@
 """The names in traces: of spans, their attributes and events. They are frozen, since others search by them.
 
 Names with ``gen_ai`` and ``error`` are those of OpenTelemetry's semantic conventions for generative AI, as of November
-2026, when none of them was declared stable. The others are ours. No name here is for the text of a prompt or an answer.
+2026, when none of them was declared stable. ``http`` is of those for HTTP. The others are ours. No name here is for the
+text of a prompt or an answer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from enum import StrEnum
 
 class SpanName(StrEnum):
     """The parts of a request. Those of a router are in the order of ``Pipeline.run``; MODERATE is within ANSWER. A
-    replica has GENERATE, whose parent is ANSWER, with QUEUE, PREFILL and DECODE."""
+    replica has GENERATE, whose parent is ANSWER, with QUEUE, PREFILL and DECODE. STEP is a step of the engine, in a
+    trace of its own: PREFILL has a link to the one of the first token, DECODE to the one of the last."""
 
     ACCESS = "access"
     PROMPT = "prompt"
@@ -25,6 +27,7 @@ class SpanName(StrEnum):
     QUEUE = "queue"
     PREFILL = "prefill"
     DECODE = "decode"
+    STEP = "step"
 
 
 class Attribute(StrEnum):
@@ -43,19 +46,36 @@ class Attribute(StrEnum):
     OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
     CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
     ERROR = "error.type"
+    STATUS = "http.response.status_code"
     REQUEST_ID = "manta.request.id"
     TENANT = "manta.tenant"
     TIER = "manta.tier"
     PRIORITY = "manta.priority"
     ROUTE_REASON = "manta.route.reason"
     CACHE = "manta.cache.status"
+    CACHE_REASON = "manta.cache.reason"
+    CACHE_AGE_S = "manta.cache.age"
+    CACHE_SCORE = "manta.cache.score"
     SAFETY = "manta.safety.decision"
+    STAGE = "manta.safety.stage"
+    ACTION = "manta.safety.action"
+    CATEGORY = "manta.safety.category"
+    CHECK = "manta.safety.check"
+    CHECK_VERSION = "manta.safety.check.version"
+    POLICY_VERSION = "manta.safety.policy.version"
     FAILOVERS = "manta.failovers"
     FAILOVER_KIND = "manta.failover.kind"
     RESUMED_TOKENS = "manta.resumed_tokens"
+    PREEMPTIONS = "manta.preemptions"
+    STEP = "manta.step.number"
+    STEP_SEQUENCES = "manta.step.sequences"
+    STEP_PROMPT_TOKENS = "manta.step.prompt_tokens"
 
 
 class EventName(StrEnum):
     """The events of spans."""
 
     FAILOVER = "manta.failover"
+    CACHE = "manta.cache"
+    VERDICT = "manta.safety.verdict"
+    PREEMPTION = "manta.preemption"

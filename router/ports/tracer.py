@@ -5,7 +5,7 @@ Nothing of a prompt or an answer may be given to it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar
 
@@ -14,6 +14,8 @@ from router.ports.trace_names import Attribute, EventName, SpanName
 T = TypeVar("T")
 
 Value = str | int | float | bool | tuple[str, ...]
+Attributes = Callable[[], Mapping[Attribute, Value | None]]
+"""Returns attributes by name. None: there is no such attribute."""
 
 
 class Trace(Protocol):
@@ -28,8 +30,17 @@ class Trace(Protocol):
         attribute."""
         ...
 
-    def event(self, name: EventName, attributes: Mapping[Attribute, Value]) -> None:
-        """Adds an event, with the time of now, to the span of the current stage."""
+    def event(self, name: EventName, attributes: Attributes) -> None:
+        """Adds an event, with the time of now, to the span of the current stage. ``attributes`` is called at the end of
+        the request, if its trace is kept."""
+        ...
+
+    def began(self) -> None:
+        """Says that a stream has begun, with the status of success, which an error does not change any more."""
+        ...
+
+    def fails(self, error: Exception) -> None:
+        """Says that the request ends by ``error``, which it is cancelled for, such as a TimeoutError."""
         ...
 
     def around(self, name: SpanName, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
@@ -64,7 +75,13 @@ class NoTrace:
     def describe(self, attributes: Mapping[Attribute, Value | None]) -> None:
         pass
 
-    def event(self, name: EventName, attributes: Mapping[Attribute, Value]) -> None:
+    def event(self, name: EventName, attributes: Attributes) -> None:
+        pass
+
+    def began(self) -> None:
+        pass
+
+    def fails(self, error: Exception) -> None:
         pass
 
     def around(self, name: SpanName, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:

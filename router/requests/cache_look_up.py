@@ -8,6 +8,7 @@ from router.cache.answer_cache import AnswerCache, CacheStatus, Found
 from router.cache.cache_control import controlled
 from router.cache.cache_key import CacheScope
 from router.ledger.ledger import Account
+from router.trace_attributes import note_look_up
 
 
 class CacheLookUp:
@@ -28,6 +29,7 @@ class CacheLookUp:
         scope = CacheScope(principal.tenant, account.tier, account.model, policy, principal.role.value, weights, checks)
         controls = controlled(request.cache, account.call.cache_control)
         found = await self._cache.find(scope, request, controls, ruling)
+        note_look_up(account.call.trace, found)
         account.cache = found.status.value
         if found.hit is not None and self._cache.billed:
             account.meter.attempt(0).report(found.hit.stored.usage)

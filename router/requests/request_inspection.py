@@ -13,7 +13,8 @@ from router.guard.prompt_length import check_prompt_lengths
 from router.guard.request_texts import continued_text, is_json, passages_of, with_texts
 from router.guard.text_moderation import moderating
 from router.ledger.ledger import Account
-from safety.api import AnswerGuard, Guard, Subject
+from router.trace_attributes import note_verdicts
+from safety.api import AnswerGuard, Guard, Inspection, Stage, Subject
 
 Batches = AsyncGenerator[Sequence[AnswerEvent], None]
 Scored = Callable[[Batches], Batches]
@@ -39,13 +40,14 @@ class RequestInspection:
         check_prompt_lengths(account.request, account.context_length)
         subject, passages = subject_of(account), passages_of(account.request)
         ruling = account.ruling = await self._guard.inspect(subject, passages, account.request.tools)
+        note_verdicts(account.call.trace, ruling.verdicts, Stage.BEFORE, ruling.policy)
         check_ruling(ruling)
         account.request = without_words(with_texts(account.request, ruling.texts), ruling.banned)
         return await self._guard.answers(
             subject,
             passages,
             ruling,
-            account.inspections.append,
+            partial(_inspected, account, ruling.policy),
             streamed=account.request.stream,
             continued=continued_text(account.request),
             as_json=is_json(account.request),
@@ -69,6 +71,13 @@ def subject_of(account: Account) -> Subject:
     principal = account.principal
     user = principal.user or account.request.user or ""
     return Subject(principal.tenant, account.call.request_id, principal.key_id, user, principal.role.value)
+
+
+def _inspected(account: Account, policy: str, inspection: Inspection) -> None:
+    """Notes the guard's record of a text of the answers, by the version ``policy`` of its policy."""
+    account.inspections.append(inspection)
+    stage = Stage.DURING if account.request.stream else Stage.AFTER
+    note_verdicts(account.call.trace, inspection.verdicts, stage, policy)
 
 
 def _unscored(events: Batches) -> Batches:

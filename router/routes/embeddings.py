@@ -39,12 +39,14 @@ class EmbeddingRoute:
 
     async def answer(self, exchange: HttpExchange, path: str, errors: ErrorBodies) -> None:
         """Raises what ``EmbeddingRequests.run`` raises, TimeoutError and ClientLeftError."""
-        async with asyncio.timeout(self._timeout_s):
-            await self._embed(exchange, path)
+        ends_at = asyncio.get_running_loop().time() + self._timeout_s
+        async with asyncio.timeout_at(ends_at):
+            await self._embed(exchange, path, ends_at)
 
-    async def _embed(self, exchange: HttpExchange, path: str) -> None:
+    async def _embed(self, exchange: HttpExchange, path: str, ends_at: float) -> None:
         feature = exchange.header("x-manta-feature")
-        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature)
+        credentials = exchange.header("authorization")
+        call = Call(exchange.request_id, credentials, exchange.body, path, feature, ends_at=ends_at)
         embed, parent = partial(self._requests.run, parse=embedding_request), exchange.header("traceparent")
         async with aclosing(traced(self._tracer, call, embed, parent)) as steps:
             accepted = await anext(steps)

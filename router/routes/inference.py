@@ -66,13 +66,15 @@ class InferenceRoute:
 
     async def _serve_in_time(self, exchange: HttpExchange, path: str, errors: ErrorBodies) -> None:
         """As ``_serve``. The time is limited here, so that it is for a request whose client has left too."""
-        async with asyncio.timeout(self._timeout_s):
-            await self._serve(exchange, path, errors)
+        ends_at = asyncio.get_running_loop().time() + self._timeout_s
+        async with asyncio.timeout_at(ends_at):
+            await self._serve(exchange, path, errors, ends_at)
 
-    async def _serve(self, exchange: HttpExchange, path: str, errors: ErrorBodies) -> None:
+    async def _serve(self, exchange: HttpExchange, path: str, errors: ErrorBodies, ends_at: float) -> None:
         feature, control = exchange.header("x-manta-feature"), exchange.header("cache-control")
         key = exchange.header("idempotency-key")
-        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature, control, key)
+        credentials = exchange.header("authorization")
+        call = Call(exchange.request_id, credentials, exchange.body, path, feature, control, key, ends_at=ends_at)
         async with AsyncExitStack() as stack:
             run = partial(self._pipeline.run, endpoint=self._endpoint)
             batches = await stack.enter_async_context(

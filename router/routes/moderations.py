@@ -14,6 +14,7 @@ from router.openai.moderations import moderation_body, moderation_texts
 from router.ports.tracer import Tracer
 from router.requests.moderation_requests import ModerationRequests
 from router.routes.error_bodies import ErrorBodies
+from router.routes.traced_work import trace_of
 from router.transport.http_exchange import HttpExchange
 
 MODERATIONS = "/v1/moderations"
@@ -35,12 +36,14 @@ class ModerationRoute:
 
     async def answer(self, exchange: HttpExchange, path: str, errors: ErrorBodies) -> None:
         """Raises what ``ModerationRequests.run`` raises, TimeoutError and ClientLeftError."""
-        async with asyncio.timeout(self._timeout_s):
-            await exchange.while_connected(self._moderate(exchange, path))
+        ends_at = asyncio.get_running_loop().time() + self._timeout_s
+        async with asyncio.timeout_at(ends_at):
+            await exchange.while_connected(self._moderate(exchange, path, ends_at))
 
-    async def _moderate(self, exchange: HttpExchange, path: str) -> None:
+    async def _moderate(self, exchange: HttpExchange, path: str, ends_at: float) -> None:
         feature = exchange.header("x-manta-feature")
-        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, path, feature)
-        with self._tracer.request(exchange.header("traceparent")) as trace:
+        credentials = exchange.header("authorization")
+        call = Call(exchange.request_id, credentials, exchange.body, path, feature, ends_at=ends_at)
+        with trace_of(self._tracer, call, exchange.header("traceparent")) as trace:
             model, results = await self._requests.run(replace(call, trace=trace), moderation_texts)
         await exchange.answer_text(200, moderation_body(uuid.uuid4().hex, model, results))

@@ -19,6 +19,7 @@ from engine.api import (
     Grammar,
     ModelInfo,
     OverloadedError,
+    StepFacts,
     Usage,
 )
 from engine.config import EngineConfig
@@ -84,6 +85,10 @@ class SteppedEngine:
 
     def load(self) -> EngineLoad:
         return EngineLoad(running=len(self.live), waiting=self.waiting, step_s=self.step_s)
+
+    @property
+    def last_step(self) -> StepFacts:
+        return StepFacts(self.steps, len(self.live))
 
     def metrics(self) -> EngineMetrics:
         return Recorder().snapshot(self.stats(), {})

@@ -52,6 +52,7 @@ EVENTS = {
     "ray_manta_engine_repairs_total": "a bug of the engine",
     "ray_manta_engine_draft_tokens_total": "speculative_tokens is on",
     "ray_manta_engine_accepted_tokens_total": "speculative_tokens is on",
+    "ray_manta_replica_start_failures_total": "a replica does not start (tests/cluster/test_start_failures.py)",
     "ray_manta_lost_records_total": "a journal was full",
     "ray_manta_unreadable_policies_total": "another release has stored a policy",
     "ray_manta_untraced_requests_total": "telemetry.max_pending requests are being traced",
@@ -185,7 +186,7 @@ def test_one_request_with_a_miss_safety_and_a_failover_has_one_trace_over_its_ac
         found.roles = seen.received.roles
         return found
 
-    expected = {"chat fast", *(each.value for each in SpanName)}
+    expected = {"chat fast", *(each.value for each in SpanName if each is not SpanName.STEP)}
     eventually(lambda: {span.name for span in spans().spans} == expected, "all spans have arrived", 30)
     trace = spans()
     root, answered, generate = trace.named("chat fast"), trace.named("answer"), trace.named("generate")
@@ -202,6 +203,13 @@ def test_one_request_with_a_miss_safety_and_a_failover_has_one_trace_over_its_ac
     assert found[Attribute.FAILOVERS] == 1
     assert int(str(attributes(generate.attributes)[Attribute.RESUMED_TOKENS])) > 0
     assert [event.name for event in answered.events] == [EventName.FAILOVER]
+    (look_up,) = trace.named("cache").events
+    assert attributes(look_up.attributes) == {Attribute.CACHE: "miss", Attribute.CACHE_REASON: "new"}
+    assert found[Attribute.STATUS] == 200
+    steps = {span.span_id: span for span in seen.received.spans if span.name == SpanName.STEP}
+    for phase in ("prefill", "decode"):
+        (link,) = trace.named(phase).links
+        assert steps[link.span_id].trace_id == link.trace_id
     assert not any(failed(span) for span in trace.spans)
 
 

@@ -9,148 +9,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any, cast
 
 import grpc
-import httpx
 import pytest
 from pydantic import ValidationError
 from starlette.types import Message
 
-from cluster.config import PlacementConfig, TierConfig
-from cluster.lanes.lane_messages import LaneItem
-from cluster.lanes.replica_directory import ReplicaDirectory
-from cluster.replica.tier_engine import make_engine
-from cluster.replica.tier_replica import TierReplica
-from cluster.serve_backend import ServeBackend
 from cluster.telemetry import trace_sampling
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.otel_tracer import OtelTracer
 from cluster.telemetry.otlp_exporters import exporter_of
 from cluster.telemetry.replica_tracer import ReplicaTracer
 from cluster.telemetry.trace_record import caller_of
-from engine.api import Delta, FinishReason, GenerationRequest, RequestError, Usage
-from engine.config import EngineConfig
-from router.app_factory import build_app
-from router.config.keys import KeyConfig
-from router.config.router import RouterConfig
-from router.ports.tier_backend import TierDescription
+from engine.api import Delta, FinishReason, GenerationRequest, RequestError, StepFacts, Usage
 from router.ports.trace_names import Attribute, SpanName
-from safety.compiled_policy import Parts
-from safety.guard import PolicyGuard
-from safety.policy import PolicyConfig, SafetyPolicies
-from safety.policy_source import ConfiguredPolicies
-from tests.cluster.engines import LocalClient, LocalReplica
 from tests.cluster.otlp_receiver import Received, attributes, failed, grpc_receiver, http_receiver
 from tests.cluster.ray_metrics import record
 from tests.cluster.test_lanes import settle
+from tests.cluster.traced_service import CALLER, IN, KEY, OUT, PARENT, ROOMS, TRACE, service, text_of
 from tests.embedder.fake_embedder import FakeEmbedder
-from tests.safety.scripted_classifier import ScriptedClassifier
-
-FAST = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
-IN, OUT = "zanzibarmarker", "quokkamarker"
-"""What is planted in prompts and answers, and must not come out."""
-KEY = "sk-traces"
-TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-PARENT = {"traceparent": f"00-{TRACE}-{CALLER}-00"}
-ROOMS = ["access", "prompt", "route", "limits", "safety", "cache", "answer"]
-
-
-class Replica:
-    """A real replica with a real engine, in this process."""
-
-    def __init__(self, config: TelemetryConfig) -> None:
-        tier = TierConfig(name="fast", engine=EngineConfig(model=str(FAST), dtype="float32", threads=1))
-        self.actor = TierReplica(tier, make_engine, config)
-        self.dead = False
-
-
-class LosingClient(LocalClient):
-    """Loses a replica, once, when the router has had the first tokens from it."""
-
-    losing = False
-
-    async def lane(self, replica_id: str, lane_id: str) -> AsyncGenerator[LaneItem, None]:
-        async with aclosing(super().lane(replica_id, lane_id)) as items:
-            async for item in items:
-                yield item
-                if self.losing and item[1]:
-                    self.losing = False
-                    self.replicas[replica_id].dead = True
-
-
-class Service:
-    """A router and its replicas, which send their traces to a receiver."""
-
-    def __init__(self, telemetry: TelemetryConfig, replicas: Mapping[str, Replica]) -> None:
-        self.replicas = replicas
-        self.client = LosingClient(cast("dict[str, LocalReplica]", dict(replicas)))
-        backend = ServeBackend([TierDescription("fast", "fast")], {"fast": self.client}, PlacementConfig(wait_s=0))
-        self.backend = backend
-        self.tracer = OtelTracer(telemetry)
-        policies = ConfiguredPolicies(SafetyPolicies(default=PolicyConfig()))
-        config = RouterConfig.model_validate(
-            {"keys": [KeyConfig(key=KEY, tenant="acme", team="core")], "cache": {"enabled": True}}
-        )
-        self.app = build_app(
-            config,
-            backend,
-            make_guard=lambda oversight, store: PolicyGuard(policies, Parts(ScriptedClassifier()), oversight),
-            tracer=self.tracer,
-            embedder=FakeEmbedder(),
-        )
-
-    async def ask(self, headers: Mapping[str, str] = {}, **fields: Any) -> httpx.Response:
-        """A chat request, whose prompt and answer have markers."""
-        body = {
-            "model": "fast",
-            "messages": [{"role": "user", "content": f"Say {IN}."}],
-            "guided_choice": [OUT],
-            "max_tokens": 40,
-            **fields,
-        }
-        return await self.post("/v1/chat/completions", body, headers)
-
-    async def post(self, path: str, body: Mapping[str, object], headers: Mapping[str, str] = {}) -> httpx.Response:
-        """Any request."""
-        transport = httpx.ASGITransport(self.app)
-        headers = {"authorization": f"Bearer {KEY}", **headers}
-        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as http:
-            return await http.post(path, json=body, timeout=60)
-
-    def export(self) -> None:
-        """Has all that has ended sent."""
-        self.tracer.close()
-        for replica in self.replicas.values():
-            assert replica.actor._tracer is not None
-            replica.actor._tracer.close()
-
-
-@asynccontextmanager
-async def service(received: Received, names: str = "a", **settings: Any) -> AsyncIterator[Service]:
-    telemetry = TelemetryConfig.model_validate({"endpoint": received.endpoint, "sample_ratio": 1.0, **settings})
-    running = Service(telemetry, {name: Replica(telemetry) for name in names})
-    await running.backend.start(lambda _: None)
-    ReplicaDirectory.publish("fast", frozenset(names))
-    await settle()
-    try:
-        yield running
-    finally:
-        await running.backend.close()
-        ReplicaDirectory.publish("fast", frozenset())
-        for replica in running.replicas.values():
-            replica.actor.__del__()
-
-
-def text_of(answer: httpx.Response) -> str:
-    """The text of a streamed answer."""
-    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")]
-    deltas = [choice["delta"] for line in lines for choice in json.loads(line)["choices"]]
-    return "".join(delta.get("content") or "" for delta in deltas)
 
 
 @pytest.fixture
@@ -169,7 +47,7 @@ async def test_a_streamed_request_has_one_trace_over_router_and_replica(
             running.export()
     root = received.named("chat fast")
 
-    assert {span.trace_id.hex() for span in received.spans} == {TRACE}
+    assert {span.trace_id.hex() for span in received.spans if span.name != SpanName.STEP} == {TRACE}
     assert root.parent_span_id.hex() == CALLER
     assert received.children(root) == ROOMS
     answered, generate = received.named("answer"), received.named("generate")
@@ -282,7 +160,10 @@ async def test_a_refusal_is_traced_without_its_message_and_is_no_failure() -> No
 
     assert {span.name for span in received.spans} == {"request", "access", "prompt", "route"}
     assert not [span for span in received.spans if failed(span)]
-    assert attributes(received.named("request").attributes) == {Attribute.ERROR: "model_not_found"}
+    assert attributes(received.named("request").attributes) == {
+        Attribute.ERROR: "model_not_found",
+        Attribute.STATUS: 404,
+    }
     assert IN.encode() not in b"".join(received.bodies)
 
 
@@ -446,7 +327,7 @@ def test_a_request_with_the_id_of_a_running_one_does_not_end_its_span() -> None:
         first = GenerationRequest("same", "hi", trace_context=f"00-{TRACE}-{CALLER}-01")
         tracer.came(first)
         tracer.refused(tracer.came(first), RequestError("request_id 'same' is in use", "request_id"))
-        tracer.stepped([Delta("same", (1,), "a", FinishReason.STOP, Usage(1, 1, 0), waited_s=0.0)])
+        tracer.stepped([Delta("same", (1,), "a", FinishReason.STOP, Usage(1, 1, 0), waited_s=0.0)], StepFacts())
         tracer.close()
     span = received.named("generate")
     assert attributes(span.attributes)[Attribute.OUTPUT_TOKENS] == 1

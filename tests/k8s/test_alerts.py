@@ -95,6 +95,14 @@ def replicas(target: int, ready: int) -> Series:
     }
 
 
+def oldest(of: str) -> Series:
+    """A request that waits, a minute longer each minute, on one of two replicas."""
+    labels = f'tier="fast", class="{of}"'
+    return {f'{OLDEST}{{{labels}, WorkerId="a"}}': "0+60x60", f'{OLDEST}{{{labels}, WorkerId="b"}}': "0x60"}
+
+
+OLDEST = "ray_manta_engine_oldest_wait_seconds"
+STARTS = "ray_manta_replica_start_failures_total"
 WAITING = {'ray_manta_engine_waiting{tier="fast", class="standard"}': "3x60"}
 TOKENS = "ray_manta_engine_generated_tokens_total"
 
@@ -121,6 +129,9 @@ CASES = [
     Case("MantaWorkWithoutTokens", "tokens are written", {**WAITING, f'{TOKENS}{{tier="fast"}}': "0+100x60"}, 30, 0),
     Case("MantaQueueWait", "seven seconds", waits(7), 30, 1),
     Case("MantaQueueWait", "a second", waits(1), 30, 0),
+    Case("MantaRequestStarved", "one waits on and on", oldest("standard"), 10, 1),
+    Case("MantaRequestStarved", "batch work may", oldest("batch"), 10, 0),
+    Case("MantaRequestStarved", "others come and go", {f'{OLDEST}{{tier="fast", class="standard"}}': "40x60"}, 10, 0),
     Case("MantaKVPressure", "one replica is full", kv(98), 30, 1),
     Case("MantaKVPressure", "none is", kv(90), 30, 0),
     Case("MantaPreemptionStorm", "as many as requests", preemptions(30), 30, 1),
@@ -129,6 +140,9 @@ CASES = [
     Case("MantaFailovers", "planned moves", {'ray_manta_failovers_total{tier="fast", kind="moved"}': "0+9x60"}, 30, 0),
     Case("MantaReplicasMissing", "one of two", replicas(2, 1), 50, 1),
     Case("MantaReplicasMissing", "all are there", replicas(2, 2), 50, 0),
+    Case("MantaReplicaStartFails", "the first ever", {f'{STARTS}{{tier="fast"}}': "_x20 1x40"}, 30, 1),
+    Case("MantaReplicaStartFails", "again and again", {f'{STARTS}{{tier="fast"}}': "0+1x60"}, 50, 1),
+    Case("MantaReplicaStartFails", "long ago", {f'{STARTS}{{tier="fast"}}': "3x300"}, 100, 0),
     Case("MantaBreakerOpen", "open", {BREAKER: "1x60"}, 30, 1),
     Case("MantaBreakerOpen", "open for a moment", {BREAKER: "0x20 1 0x39"}, 24, 0),
     Case("MantaGuardUnscanned", "a tenth", decisions(12), 30, 1),

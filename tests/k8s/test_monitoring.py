@@ -17,6 +17,7 @@ from cluster.autoscaling.waiting_room_store import WaitingRoomStore
 from cluster.telemetry import cache_metrics, fault_metrics, prediction_metrics, replica_metrics, usage_metrics
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges
+from cluster.telemetry.start_failures import StartFailures
 from cluster.telemetry.trace_sampling import TraceSampler
 from k8s.monitoring.alerts import groups
 from k8s.monitoring.dashboards import dashboards
@@ -43,6 +44,7 @@ def defined(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, frozenset[str]]:
     prediction_metrics.PredictionMetrics()
     usage_metrics.RayUsageMetrics()
     replica_metrics.ReplicaMetrics("fast", "v1")
+    StartFailures("fast")
     DecisionPublisher("manta", cast("DecisionStore", object()), cast("WaitingRoomStore", object()))
     DependencyGauges(Dependencies(None, MemorySafetyStore(SystemClock()).audit, {}))
     TraceSampler(TelemetryConfig(endpoint="http://127.0.0.1:9/v1/traces"), "router", follows=False).close()
