@@ -126,7 +126,10 @@ class PartitionIndex:
 
     def _index(self) -> Index:
         if self._graph is None:
-            # Only where it is needed: a service whose partitions are small does not load the library.
+            # Only where they are needed: a service whose partitions are small does not load the libraries. ONNX
+            # Runtime, which the pair model needs later, comes first: importing it after usearch ends the process with
+            # a segmentation fault (onnxruntime 1.32, usearch 2.26).
+            import onnxruntime  # noqa: F401
             from usearch.index import Index
 
             self._graph = Index(

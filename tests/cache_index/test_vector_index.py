@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,6 +136,20 @@ def test_an_entry_that_alone_exceeds_the_bounds_is_not_kept() -> None:
 
     assert not index.add(entry("1"), VECTORS[0])
     assert index.size == (0, 0, 0)
+
+
+def test_the_pair_model_can_be_loaded_after_a_graph_was_made() -> None:
+    code = """
+import numpy as np
+from cluster.cache.partition_index import PartitionIndex
+index = PartitionIndex(8, max_rows=1)
+index.add_many(range(3), np.ones((3, 8), np.int8), threads=1)
+assert index.in_graph
+import cluster.pair_scorer.pair_model
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+
+    assert run.returncode == 0, run.stderr
 
 
 @dataclass
