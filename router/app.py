@@ -21,16 +21,11 @@ from router.errors import (
 )
 from router.openai.errors import error_body
 from router.openai.rate_limit_headers import rate_limit_headers
-from router.pipeline import Pipeline
-from router.ports.state_store import StateStore
-from router.ports.tier_backend import TierBackend
-from router.retrieval.collections import Collections
-from router.review.review_wiring import ReviewService
+from router.router_parts import RouterParts
 from router.routes.error_bodies import ErrorBodies
 from router.routes.route import Route
 from router.transport.http_exchange import ClientLeftError, HttpExchange
 from router.transport.printable import printable
-from router.transport.requests_outliving_client import RequestsOutlivingClient
 
 logger = logging.getLogger(__name__)
 
@@ -38,27 +33,12 @@ logger = logging.getLogger(__name__)
 class App:
     """The ASGI application. It uses no web framework: it has few paths, and every layer would cost time per token.
 
-    ``routes`` are asked in their order. The other parts are started before the first request and closed after the last.
+    ``routes`` are asked in their order. ``parts`` are started before the first request and closed after the last.
     """
 
-    def __init__(
-        self,
-        routes: Sequence[Route],
-        config: RouterConfig,
-        pipeline: Pipeline,
-        backend: TierBackend,
-        store: StateStore,
-        reviews: ReviewService,
-        collections: Collections,
-        outliving: RequestsOutlivingClient,
-    ) -> None:
+    def __init__(self, routes: Sequence[Route], config: RouterConfig, parts: RouterParts) -> None:
         self._routes = routes
-        self._pipeline = pipeline
-        self._backend = backend
-        self._store = store
-        self._reviews = reviews
-        self._collections = collections
-        self._outliving = outliving
+        self.parts = parts
         self._warn_at = config.limits.warn_at
         self._body_timeout_s = config.body_timeout_s
 
@@ -109,30 +89,14 @@ class App:
             exchange.headers.append((b"x-manta-safety", refusal.safety.encode()))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """Implements ASGI's lifespan: starts store, pipeline and backend before the first request, and closes them
-        after the last."""
+        """Implements ASGI's lifespan: starts the parts before the first request, and closes them after the last."""
         while True:
             message = await receive()
             stopping = message["type"] == "lifespan.shutdown"
-            await (self._close() if stopping else self._start())
+            await (self.parts.close() if stopping else self.parts.start())
             await send({"type": f"{message['type']}.complete"})
             if stopping:
                 return
-
-    async def _start(self) -> None:
-        await self._store.start()
-        await self._reviews.start()
-        await self._collections.start()
-        await self._pipeline.start()
-        await self._backend.start(self._pipeline.adopt)
-
-    async def _close(self) -> None:
-        await self._outliving.close()
-        await self._pipeline.close()
-        await self._backend.close()
-        await self._collections.close()
-        await self._reviews.close()
-        await self._store.close()
 
 
 def _log(exchange: HttpExchange, error: Exception, refusal: RefusalError) -> None:

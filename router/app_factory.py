@@ -28,6 +28,8 @@ from router.config.router import RouterConfig
 from router.endpoint_protocol import Endpoint
 from router.idempotency.idempotent_requests import IdempotentRequests
 from router.ledger.ledger import Ledger
+from router.limits.limiter import Limiter
+from router.limits.router_concurrency import ConcurrencyLimit
 from router.memory_collection_store import MemoryCollectionStore
 from router.memory_entry_store import MemoryEntryStore
 from router.memory_idempotency_store import MemoryIdempotencyStore
@@ -54,11 +56,19 @@ from router.ports.tier_scaling import TierScaling
 from router.ports.tracer import NoTracer, Tracer
 from router.ports.usage_metrics import NoUsageMetrics, UsageMetrics
 from router.prompts.stored_prompts import StoredPrompts
+from router.requests.collection_requests import CollectionRequests
+from router.requests.embedding_requests import EmbeddingRequests
+from router.requests.model_requests import ModelRequests
+from router.requests.moderation_requests import ModerationRequests
+from router.requests.request_accounting import RequestAccounting
+from router.requests.request_intake import RequestIntake
+from router.requests.stream_requests import StreamRequests
 from router.resume.detached_streams import DetachedStreams
 from router.retrieval.chunk_embedder import ChunkEmbedder
 from router.retrieval.collections import Collections
 from router.retrieval.retriever import Retriever
 from router.review.review_wiring import ReviewService
+from router.router_parts import RouterParts
 from router.routes.admin import AdminRoute
 from router.routes.collections import CollectionRoute
 from router.routes.embeddings import EmbeddingRoute
@@ -149,27 +159,33 @@ def build_app(
     reviews = reviews or ReviewService(MemorySafetyStore(clock), config.review, clock)
     guard = None if make_guard is None else make_guard(reviews.oversight, reviews.store)
     book = StoredPrompts(prompts or MemoryPromptStore(), clock, config.prompts.cache_s)
-    parts = cache or CacheParts(MemoryEntryStore(clock))
-    answers = answer_cache(config.cache, parts, clock)
-    stored = None if answers is None else CacheOperations(parts.store, answers, reviews.record_change)
+    cache = cache or CacheParts(MemoryEntryStore(clock))
+    answers = answer_cache(config.cache, cache, clock)
+    stored = None if answers is None else CacheOperations(cache.store, answers, reviews.record_change)
     retriever = make_retriever(config, collections or MemoryCollectionStore(), embedder, clock)
     detached = DetachedStreams(streams or MemoryStreamStore(clock), config.resume, config.tenants, clock)
+    limits = {name: tenant.limits for name, tenant in config.tenants.items()}
+    limiter = Limiter(store, config.limits, limits, ledger.cost)
+    concurrency = ConcurrencyLimit(config.max_concurrent_requests)
+    intake = RequestIntake(authenticator, concurrency, config.max_body_bytes)
+    accounting = RequestAccounting(ledger, limiter, metrics, config.limits.warn_at)
+    keys = IdempotentRequests(idempotency or MemoryIdempotencyStore(clock), config.idempotency)
     pipeline = Pipeline(
         config,
         backend,
         choice,
-        authenticator,
+        intake,
+        accounting,
+        limiter,
         ledger,
-        store,
         clock,
-        guard,
         metrics,
-        embedder,
+        guard,
         answers,
         prompts=book,
         retriever=retriever,
         streams=detached,
-        idempotency=IdempotentRequests(idempotency or MemoryIdempotencyStore(clock), config.idempotency),
+        idempotency=keys,
     )
     management = AdminApi(
         authenticator,
@@ -184,54 +200,41 @@ def build_app(
         OverviewApi(backend, store, scaling, clock, config.prices.currency, counted, overview or OverviewSources()),
         clock,
         config.prices.currency,
-        {name: tenant.limits for name, tenant in config.tenants.items()},
+        limits,
         reviews.store.audit,
     )
     outliving = RequestsOutlivingClient()
-    routes = make_routes(
-        config,
-        backend,
-        pipeline,
-        management,
-        retriever,
-        detached,
-        outliving,
-        tracer or NoTracer(),
-        clock,
-        endpoints,
-        embedder,
-    )
-    return App(routes, config, pipeline, backend, store, reviews, retriever.collections, outliving)
-
-
-def make_routes(
-    config: RouterConfig,
-    backend: TierBackend,
-    pipeline: Pipeline,
-    management: AdminApi,
-    retriever: Retriever,
-    streams: DetachedStreams,
-    outliving: RequestsOutlivingClient,
-    tracer: Tracer,
-    clock: Clock,
-    endpoints: Mapping[str, Endpoint],
-    embedder: Embedder | None,
-) -> list[Route]:
-    """Returns the routes of all paths. Those of inference come first, since most requests are theirs."""
-    timeout_s, warn_at = config.request_timeout_s, config.limits.warn_at
-    return [
+    tracer, timeout_s, warn_at = tracer or NoTracer(), config.request_timeout_s, config.limits.warn_at
+    aliases = config.embeddings.aliases
+    names = ModelRequests(authenticator, choice, embedder, aliases)
+    routes: list[Route] = [  # those of inference come first, since most requests are theirs
         *(
-            InferenceRoute(path, endpoint, pipeline, streams, outliving, tracer, clock, timeout_s, warn_at)
+            InferenceRoute(path, endpoint, pipeline, detached, outliving, tracer, clock, timeout_s, warn_at)
             for path, endpoint in endpoints.items()
         ),
-        ModerationRoute(pipeline, tracer, timeout_s),
-        EmbeddingRoute(pipeline, tracer, timeout_s, warn_at),
-        CollectionRoute(CollectionApi(pipeline, retriever), timeout_s),
-        StreamRoute(pipeline, timeout_s),
+        ModerationRoute(ModerationRequests(intake, accounting, guard, clock), tracer, timeout_s),
+        EmbeddingRoute(EmbeddingRequests(intake, accounting, embedder, aliases, clock), tracer, timeout_s, warn_at),
+        CollectionRoute(CollectionApi(CollectionRequests(intake, accounting, clock), retriever), timeout_s),
+        StreamRoute(StreamRequests(authenticator, concurrency, detached), timeout_s),
         HealthRoute(backend),
-        ModelRoute(pipeline, backend, embedder, int(clock.now())),
+        ModelRoute(names, backend, embedder, int(clock.now())),
         AdminRoute(management, timeout_s),
     ]
+    parts = RouterParts(
+        store=store,
+        reviews=reviews,
+        collections=retriever.collections,
+        authenticator=authenticator,
+        limiter=limiter,
+        prompts=book,
+        streams=detached,
+        idempotency=keys,
+        cache=answers,
+        ledger=ledger,
+        backend=backend,
+        outliving=outliving,
+    )
+    return App(routes, config, parts)
 
 
 def make_authenticator(

@@ -31,7 +31,7 @@ from router.openai.collection_schemas import (
     new_collection,
     page_of,
 )
-from router.pipeline import Pipeline
+from router.requests.collection_requests import CollectionRequests
 from router.retrieval.collections import CollectionState, DocumentState, document_id
 from router.retrieval.retriever import Retriever
 
@@ -53,8 +53,8 @@ class CollectionCall:
 class CollectionApi:
     """Answers requests for collections. A key sees the collections of its own tenant only."""
 
-    def __init__(self, pipeline: Pipeline, retriever: Retriever) -> None:
-        self._pipeline = pipeline
+    def __init__(self, requests: CollectionRequests, retriever: Retriever) -> None:
+        self._requests = requests
         self._retriever = retriever
         self._collections = retriever.collections
 
@@ -73,7 +73,7 @@ class CollectionApi:
         """Answers a request whose method and path are among ``methods``.
 
         Raises InvalidRequestError that names the wrong field, NotFoundError, ConflictError, UnavailableError, and the
-        pipeline's errors about the key and its limits.
+        errors about the key and its limits.
         """
         match = PATH.fullmatch(asked.path)
         assert match is not None, "the path is one of this class"
@@ -90,7 +90,7 @@ class CollectionApi:
                 return await self._documents(asked, tenant, name, body)
             return await self._one(asked, tenant, name)
 
-        return await self._pipeline.manage(asked.call, work, has_body=asked.method == "POST")
+        return await self._requests.run(asked.call, work, has_body=asked.method == "POST")
 
     async def _all(self, asked: CollectionCall, tenant: str, body: bytes) -> dict[str, Any]:
         if asked.method == "GET":

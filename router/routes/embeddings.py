@@ -13,8 +13,8 @@ from router.inference_request import Call
 from router.openai.embeddings import embedding_request, embeddings_body
 from router.openai.errors import error_body
 from router.openai.rate_limit_headers import rate_limit_headers
-from router.pipeline import Pipeline
 from router.ports.tracer import Tracer
+from router.requests.embedding_requests import EmbeddingRequests
 from router.routes.error_bodies import ErrorBodies
 from router.routes.traced_work import traced
 from router.transport.http_exchange import HttpExchange
@@ -25,8 +25,8 @@ EMBEDDINGS = "/v1/embeddings"
 class EmbeddingRoute:
     """Answers with the vectors of the request's texts. ``warn_at`` is the share of a limit from which headers warn."""
 
-    def __init__(self, pipeline: Pipeline, tracer: Tracer, timeout_s: float, warn_at: float) -> None:
-        self._pipeline = pipeline
+    def __init__(self, requests: EmbeddingRequests, tracer: Tracer, timeout_s: float, warn_at: float) -> None:
+        self._requests = requests
         self._tracer = tracer
         self._timeout_s = timeout_s
         self._warn_at = warn_at
@@ -38,7 +38,7 @@ class EmbeddingRoute:
         return error_body(refusal)
 
     async def answer(self, exchange: HttpExchange, path: str, errors: ErrorBodies) -> None:
-        """Raises what ``Pipeline.embed`` raises, TimeoutError and ClientLeftError."""
+        """Raises what ``EmbeddingRequests.run`` raises, TimeoutError and ClientLeftError."""
         ends_at = asyncio.get_running_loop().time() + self._timeout_s
         async with asyncio.timeout_at(ends_at):
             await self._embed(exchange, path, ends_at)
@@ -47,7 +47,7 @@ class EmbeddingRoute:
         feature = exchange.header("x-manta-feature")
         credentials = exchange.header("authorization")
         call = Call(exchange.request_id, credentials, exchange.body, path, feature, ends_at=ends_at)
-        embed, parent = partial(self._pipeline.embed, parse=embedding_request), exchange.header("traceparent")
+        embed, parent = partial(self._requests.run, parse=embedding_request), exchange.header("traceparent")
         async with aclosing(traced(self._tracer, call, embed, parent)) as steps:
             accepted = await anext(steps)
             assert isinstance(accepted, EmbeddingAccepted), "the first step is EmbeddingAccepted"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from router.errors import NotFoundError, RefusalError
 from router.openai.errors import error_body
 from router.openai.models import model_list
-from router.pipeline import Pipeline
 from router.ports.embedder import Embedder
 from router.ports.tier_backend import TierBackend
+from router.requests.model_requests import ModelRequests
 from router.routes.error_bodies import ErrorBodies
 from router.transport.http_exchange import HttpExchange
 from router.transport.printable import printable
@@ -21,8 +21,8 @@ class ModelRoute:
     """Answers with the models that the API key may use, or with one of them. ``created`` is the time that the list
     gives for all models, in seconds since 1970."""
 
-    def __init__(self, pipeline: Pipeline, backend: TierBackend, embedder: Embedder | None, created: int) -> None:
-        self._pipeline = pipeline
+    def __init__(self, requests: ModelRequests, backend: TierBackend, embedder: Embedder | None, created: int) -> None:
+        self._requests = requests
         self._backend = backend
         self._embedder = embedder
         self._created = created
@@ -36,7 +36,7 @@ class ModelRoute:
     async def answer(self, exchange: HttpExchange, path: str, errors: ErrorBodies) -> None:
         """Raises AuthenticationError, and NotFoundError for a model that the key may not use or that does not exist."""
         name = path.removeprefix(MODELS).removeprefix("/")
-        names = await self._pipeline.models(exchange.header("authorization"))
+        names = await self._requests.run(exchange.header("authorization"))
         models = model_list(names, self._backend.tiers(), self._backend.snapshot(), self._created, self._embedder)
         if not name:
             return await exchange.answer(200, models)

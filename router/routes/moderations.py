@@ -11,8 +11,8 @@ from router.errors import RefusalError
 from router.inference_request import Call
 from router.openai.errors import error_body
 from router.openai.moderations import moderation_body, moderation_texts
-from router.pipeline import Pipeline
 from router.ports.tracer import Tracer
+from router.requests.moderation_requests import ModerationRequests
 from router.routes.error_bodies import ErrorBodies
 from router.routes.traced_work import trace_of
 from router.transport.http_exchange import HttpExchange
@@ -23,8 +23,8 @@ MODERATIONS = "/v1/moderations"
 class ModerationRoute:
     """Answers with the scores of the request's texts, and whether they are flagged."""
 
-    def __init__(self, pipeline: Pipeline, tracer: Tracer, timeout_s: float) -> None:
-        self._pipeline = pipeline
+    def __init__(self, requests: ModerationRequests, tracer: Tracer, timeout_s: float) -> None:
+        self._requests = requests
         self._tracer = tracer
         self._timeout_s = timeout_s
 
@@ -35,7 +35,7 @@ class ModerationRoute:
         return error_body(refusal)
 
     async def answer(self, exchange: HttpExchange, path: str, errors: ErrorBodies) -> None:
-        """Raises what ``Pipeline.moderate`` raises, TimeoutError and ClientLeftError."""
+        """Raises what ``ModerationRequests.run`` raises, TimeoutError and ClientLeftError."""
         ends_at = asyncio.get_running_loop().time() + self._timeout_s
         async with asyncio.timeout_at(ends_at):
             await exchange.while_connected(self._moderate(exchange, path, ends_at))
@@ -45,5 +45,5 @@ class ModerationRoute:
         credentials = exchange.header("authorization")
         call = Call(exchange.request_id, credentials, exchange.body, path, feature, ends_at=ends_at)
         with trace_of(self._tracer, call, exchange.header("traceparent")) as trace:
-            model, results = await self._pipeline.moderate(replace(call, trace=trace), moderation_texts)
+            model, results = await self._requests.run(replace(call, trace=trace), moderation_texts)
         await exchange.answer_text(200, moderation_body(uuid.uuid4().hex, model, results))

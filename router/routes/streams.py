@@ -10,7 +10,7 @@ from contextlib import aclosing
 from router.errors import InvalidRequestError, RefusalError
 from router.inference_request import Call
 from router.openai.errors import error_body
-from router.pipeline import Pipeline
+from router.requests.stream_requests import StreamRequests
 from router.routes.error_bodies import ErrorBodies
 from router.transport.http_exchange import HttpExchange
 
@@ -20,8 +20,8 @@ STREAMS = "/v1/streams"
 class StreamRoute:
     """Answers with the events after that of the header last-event-id, or with all."""
 
-    def __init__(self, pipeline: Pipeline, timeout_s: float) -> None:
-        self._pipeline = pipeline
+    def __init__(self, requests: StreamRequests, timeout_s: float) -> None:
+        self._requests = requests
         self._timeout_s = timeout_s
 
     def methods(self, path: str) -> Sequence[str] | None:
@@ -31,7 +31,7 @@ class StreamRoute:
         return error_body(refusal)
 
     async def answer(self, exchange: HttpExchange, path: str, errors: ErrorBodies) -> None:
-        """Raises what ``Pipeline.resume`` raises, InvalidRequestError for a wrong header, and TimeoutError."""
+        """Raises what ``StreamRequests.run`` raises, InvalidRequestError for a wrong header, and TimeoutError."""
         async with asyncio.timeout(self._timeout_s):
             await exchange.while_connected(self._resume(exchange, path.removeprefix(STREAMS + "/")))
 
@@ -43,5 +43,5 @@ class StreamRoute:
             raise InvalidRequestError(message, "invalid_header", "last-event-id")
         call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, STREAMS)
         # The id of the answer will do too: that of the stream after the format's prefix.
-        async with aclosing(self._pipeline.resume(call, stream_id.rpartition("-")[2], int(last))) as parts:
+        async with aclosing(self._requests.run(call, stream_id.rpartition("-")[2], int(last))) as parts:
             await exchange.stream_numbered(parts)

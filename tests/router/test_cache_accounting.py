@@ -9,7 +9,7 @@ from tests.router.cached import Cached
 
 
 async def test_a_free_hit_teaches_the_limits_nothing(cached: Cached) -> None:
-    limiter = cached.app._pipeline._limiter  # type: ignore[attr-defined]
+    limiter = cached.app.parts.limiter  # type: ignore[attr-defined]
     await cached.ask()
     learnt = limiter.tokens_per_character("fast"), limiter._estimator._answers["acme", "fast"]
     for _ in range(20):

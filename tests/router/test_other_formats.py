@@ -25,6 +25,8 @@ from router.errors import InvalidRequestError, RefusalError, refusal_of
 from router.idempotency.idempotent_requests import IdempotentRequests
 from router.inference_request import Call, InferenceRequest
 from router.ledger.ledger import Ledger
+from router.limits.limiter import Limiter
+from router.limits.router_concurrency import ConcurrencyLimit
 from router.memory_collection_store import MemoryCollectionStore
 from router.memory_idempotency_store import MemoryIdempotencyStore
 from router.memory_prompt_store import MemoryPromptStore
@@ -33,7 +35,10 @@ from router.memory_stream_store import MemoryStreamStore
 from router.openai.chat import ChatEndpoint
 from router.pipeline import Pipeline
 from router.ports.clock import SystemClock
+from router.ports.usage_metrics import NoUsageMetrics
 from router.prompts.stored_prompts import StoredPrompts
+from router.requests.request_accounting import RequestAccounting
+from router.requests.request_intake import RequestIntake
 from router.resume.detached_streams import DetachedStreams
 from router.tiers.choose_tier import TierChoice
 from tests.router.backend import TIERS, WORDS, ScriptedBackend
@@ -99,8 +104,12 @@ def pipeline_of(backend: ScriptedBackend) -> Pipeline:
     retriever = make_retriever(CONFIG, MemoryCollectionStore(), None, clock)
     choice = TierChoice(TIERS, AutoConfig())
     streams = DetachedStreams(MemoryStreamStore(clock), CONFIG.resume, CONFIG.tenants, clock)
-    parts = CONFIG, backend, choice, authenticator, ledger, store, clock
     keys = IdempotentRequests(MemoryIdempotencyStore(clock), CONFIG.idempotency)
+    metrics = NoUsageMetrics()
+    limiter = Limiter(store, CONFIG.limits, {}, ledger.cost)
+    intake = RequestIntake(authenticator, ConcurrencyLimit(CONFIG.max_concurrent_requests), CONFIG.max_body_bytes)
+    accounting = RequestAccounting(ledger, limiter, metrics, CONFIG.limits.warn_at)
+    parts = CONFIG, backend, choice, intake, accounting, limiter, ledger, clock, metrics, None, None
     return Pipeline(*parts, prompts=prompts, retriever=retriever, streams=streams, idempotency=keys)
 
 

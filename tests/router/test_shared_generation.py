@@ -161,7 +161,7 @@ async def test_a_failure_after_the_client_has_left_reaches_all_others() -> None:
         assert each.client.sent[0]["status"] == 500
     await turns()
     assert backend.closed == len(backend.requests)
-    assert not cached.app._outliving._watching  # type: ignore[attr-defined]
+    assert not cached.app.parts.outliving._watching  # type: ignore[attr-defined]
 
 
 async def test_a_request_that_is_cut_from_above_leaves_the_others_their_answer() -> None:
@@ -199,7 +199,7 @@ async def test_the_router_ends_what_has_no_client_when_it_stops() -> None:
     await turns()
     await leader.leave()
     follower.task.cancel()
-    await cached.app._outliving.close()  # type: ignore[attr-defined]
+    await cached.app.parts.outliving.close()  # type: ignore[attr-defined]
     assert backend.closed == 1
 
 

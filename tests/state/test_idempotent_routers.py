@@ -259,7 +259,7 @@ async def test_the_retry_of_a_request_whose_router_was_killed_is_billed_once(
             assert (await router.ask()).status_code == 409
             child.send_signal(signal.SIGKILL)
             orphan = OrphanedAttempt(request_id, draft, Usage(3, 2, 0))
-            await router.backend.start(router.app._pipeline.adopt)  # type: ignore[attr-defined]
+            await router.backend.start(router.app.parts.adopt)  # type: ignore[attr-defined]
             if orphan_first:
                 router.backend.on_orphans([orphan])
                 assert await router.billed() == (1, 2)

@@ -1,0 +1,57 @@
+"""``EmbeddingRequests``: the way of a request that asks for the vectors of texts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from router.embedding_request import EMBEDDINGS, EmbeddingAccepted, EmbeddingRequest, EmbeddingResult
+from router.embeddings.embedding import check_embedding, embedded, embedding, priced_request
+from router.inference_request import Call
+from router.ledger.ledger import Account
+from router.ports.clock import Clock
+from router.ports.embedder import Embedder
+from router.ports.trace_names import SpanName
+from router.requests.request_accounting import RequestAccounting
+from router.requests.request_intake import RequestIntake
+from router.trace_attributes import identified
+
+
+class EmbeddingRequests:
+    """Embeds texts. ``embedder`` None: the service has none. ``aliases`` are other names of its model."""
+
+    def __init__(
+        self,
+        intake: RequestIntake,
+        accounting: RequestAccounting,
+        embedder: Embedder | None,
+        aliases: Sequence[str],
+        clock: Clock,
+    ) -> None:
+        self._intake = intake
+        self._accounting = accounting
+        self._embedder = embedder
+        self._aliases = aliases
+        self._clock = clock
+
+    async def run(
+        self, call: Call, parse: Callable[[bytes], EmbeddingRequest]
+    ) -> AsyncGenerator[EmbeddingAccepted | EmbeddingResult, None]:
+        """Authenticates and parses a request for embeddings. Yields EmbeddingAccepted, and then the result.
+
+        Closing the generator drops the texts that are not computed yet. Raises a RefusalError: NotFoundError if the
+        service has no embedder, UnavailableError if the embedder does not answer.
+        """
+        started_at, trace = self._clock.now(), call.trace
+        async with self._intake.open(call) as principal:
+            embedder = embedding(self._embedder)
+            request = parse(await self._intake.body(call))
+            check_embedding(request, principal, embedder, self._aliases)
+            account = Account(call, principal, priced_request(request), EMBEDDINGS, embedder.model, started_at)
+            trace.describe(identified(account))
+            trace.enter(SpanName.LIMITS)
+            hold = await self._accounting.reserve(account)
+            with self._accounting.settling(account, hold):
+                trace.enter(SpanName.ANSWER)
+                yield EmbeddingAccepted(hold.decision)
+                result = await embedded(embedder, request, account.meter)
+            yield result

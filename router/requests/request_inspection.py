@@ -1,0 +1,84 @@
+"""``RequestInspection``: has the guard inspect a request, and scores its texts where it asks for that."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
+
+from router.answer_events import AnswerEvent
+from router.guard.banned_token_sequences import without_words
+from router.guard.guard_refusal import check_ruling
+from router.guard.moderation_scoring import judge_of, moderated_input, with_scores
+from router.guard.prompt_length import check_prompt_lengths
+from router.guard.request_texts import continued_text, is_json, passages_of, with_texts
+from router.guard.text_moderation import moderating
+from router.ledger.ledger import Account
+from router.trace_attributes import note_verdicts
+from safety.api import AnswerGuard, Guard, Inspection, Stage, Subject
+
+Batches = AsyncGenerator[Sequence[AnswerEvent], None]
+Scored = Callable[[Batches], Batches]
+"""Adds the scores of the answers to their events, if the request asks for them."""
+
+
+class RequestInspection:
+    """Inspects the requests of one router. ``guard`` None: no text is inspected."""
+
+    def __init__(self, guard: Guard | None) -> None:
+        self._guard = guard
+
+    async def inspect(self, account: Account) -> AnswerGuard | None:
+        """Has the guard inspect the request, and replaces the texts that it has rewritten. Returns what moderates the
+        answers. The engine leaves out the phrases that it can leave out exactly.
+
+        A refused request costs no tokens. Raises ContentFilteredError, PermissionDeniedError for a tool,
+        UnavailableError if the request could not be inspected and the tenant's policy is to refuse, and
+        InvalidRequestError for a prompt that is too long for the model, which is not inspected.
+        """
+        if self._guard is None:
+            return None
+        check_prompt_lengths(account.request, account.context_length)
+        subject, passages = subject_of(account), passages_of(account.request)
+        ruling = account.ruling = await self._guard.inspect(subject, passages, account.request.tools)
+        note_verdicts(account.call.trace, ruling.verdicts, Stage.BEFORE, ruling.policy)
+        check_ruling(ruling)
+        account.request = without_words(with_texts(account.request, ruling.texts), ruling.banned)
+        return await self._guard.answers(
+            subject,
+            passages,
+            ruling,
+            partial(_inspected, account, ruling.policy),
+            streamed=account.request.stream,
+            continued=continued_text(account.request),
+            as_json=is_json(account.request),
+        )
+
+    async def score_input(self, account: Account) -> Scored:
+        """Scores the texts of a request that asks for it, and returns what scores its answers. Raises a RefusalError if
+        there is no such classifier, or the request wants to be refused if it is flagged."""
+        asked = account.request.moderation
+        if asked is None:
+            return _unscored
+        guard = moderating(self._guard)
+        asked.check_model(guard.classifier)
+        judge = judge_of(guard, subject_of(account))
+        found = await moderated_input(account.request, judge)
+        return partial(with_scores, judge=judge, of_input=found, block=asked.block_output)
+
+
+def subject_of(account: Account) -> Subject:
+    """Returns whose request it is, for the guard."""
+    principal = account.principal
+    user = principal.user or account.request.user or ""
+    return Subject(principal.tenant, account.call.request_id, principal.key_id, user, principal.role.value)
+
+
+def _inspected(account: Account, policy: str, inspection: Inspection) -> None:
+    """Notes the guard's record of a text of the answers, by the version ``policy`` of its policy."""
+    account.inspections.append(inspection)
+    stage = Stage.DURING if account.request.stream else Stage.AFTER
+    note_verdicts(account.call.trace, inspection.verdicts, stage, policy)
+
+
+def _unscored(events: Batches) -> Batches:
+    return events
