@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from engine import GenerationRequest, SamplingParams
-from engine.api import Priority
+from engine.api import EngineStats, Priority
 from engine.metrics import OTHERS, Histogram, Phase, Recorder
 from tests.engine.conftest import MakeEngine
 from tests.engine.sequences import sequence
 
+STATS = EngineStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 PARAMS = SamplingParams(temperature=0, max_tokens=5, ignore_eos=True)
 
 
@@ -51,6 +52,29 @@ def test_every_token_is_in_a_histogram(make_engine: MakeEngine) -> None:
     assert found.step_s.count == found.batch_sequences.count == found.stats.steps
     assert (found.prompt_length.count, found.prompt_length.total) == (3, 9)  # the one that was aborted never ran
     assert (found.answer_length.count, found.answer_length.total) == (4, 15)
+
+
+def test_the_oldest_waiting_request_of_each_class_is_that_which_has_waited_longest(make_engine: MakeEngine) -> None:
+    """A preempted request has waited again, but the time in which it ran does not count."""
+    engine = make_engine(max_sequences=1, kv_cache_tokens=256)
+    instant = engine.now()
+    engine._clock = lambda: instant
+    engine.add(GenerationRequest("runs", (1, 2, 3), PARAMS))
+    engine.step()
+    for name, priority, after_s in (("a", Priority.STANDARD, 3), ("b", Priority.STANDARD, 2), ("c", Priority.BATCH, 5)):
+        instant += after_s
+        engine.add(GenerationRequest(name, (1, 2), PARAMS, priority=priority))
+    instant += 1
+    assert engine.metrics().oldest_wait_s == {Priority.INTERACTIVE: 0, Priority.STANDARD: 8, Priority.BATCH: 1}
+    engine.abort(["a"])
+    assert engine.metrics().oldest_wait_s[Priority.STANDARD] == 6
+    engine.abort(["runs", "b", "c"])
+    assert set(engine.metrics().oldest_wait_s.values()) == {0}
+
+
+def test_the_oldest_request_of_two_engines_is_the_older_one() -> None:
+    one, other = (Recorder().snapshot(STATS, {}, dict.fromkeys(Priority, wait_s)) for wait_s in (3.0, 7.0))
+    assert set(one.merged(other).oldest_wait_s.values()) == {7.0}
 
 
 def test_metrics_of_engines_add_up(make_engine: MakeEngine) -> None:
