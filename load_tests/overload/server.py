@@ -17,6 +17,7 @@ from pathlib import Path
 
 import uvicorn
 
+from cluster.process_memory import spare_collector
 from load_tests.engine_process_backend import EngineProcessBackend
 from load_tests.overload.traffic import CLASSES, TENANTS, key_of
 from router.app_factory import build_app
@@ -92,6 +93,7 @@ def main() -> None:
         server.should_exit = True
 
     threading.Thread(target=end, daemon=True).start()
+    spare_collector()  # as the deployment Router does
     print(listener.getsockname()[1], flush=True)
     asyncio.run(server.serve(sockets=[listener]))
 
