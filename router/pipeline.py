@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
@@ -313,6 +314,7 @@ class Pipeline:
             expected.completion_tokens,
             request.deadline_s,
             narrowed(allowed, request.spill),
+            cached_tokens=_cached_tokens(request, tenant, loads, tier),
         )
         controls = controlled(request.cache, call.cache_control)
         cacheable = self._cache is not None and self._cache.may_have(tenant, request, controls)
@@ -576,6 +578,16 @@ def _cited(
 def _context_length(loads: Sequence[TierSnapshot], tier: str) -> int | None:
     """Returns the tokens that prompt and answer may have together on ``tier``; None: no replica has reported it yet."""
     return next((each.context_length for each in loads if each.name == tier), None)
+
+
+def _cached_tokens(request: InferenceRequest, tenant: str, loads: Sequence[TierSnapshot], tier: str) -> dict[str, int]:
+    """Returns the tokens of the request's prompts that replicas of ``tier`` likely have cached, by replica id."""
+    cached: Counter[str] = Counter()
+    for load in loads:
+        if load.name == tier:
+            for prompt in request.prompts:
+                cached.update(load.cached_tokens(prompt, tenant))
+    return cached
 
 
 def _unscored(events: Batches) -> Batches:
