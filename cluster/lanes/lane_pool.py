@@ -14,7 +14,7 @@ from cluster.lanes.prompt_size import PromptSize
 from cluster.lanes.reader_wakeups import ReaderWakeups
 from cluster.lanes.replica_choice import Candidate, place
 from cluster.lanes.sent_prefixes import PrefixMemory, compared_share, fingerprint
-from engine.api import GenerationRequest, Priority
+from engine.api import GenerationRequest, Priority, Prompt, SamplingParams
 from router.latency_prediction import predict
 from router.ports.tier_backend import OnOrphans, TierSnapshot, TierUnavailableError
 
@@ -106,7 +106,18 @@ class LanePool:
             loads=by_id,
             scales_to_zero=self._room is not None,
             warm=frozenset(all_ready.keys() - ready.keys()),
+            cached_tokens=self.cached_tokens,
         )
+
+    def cached_tokens(self, prompt: Prompt, cache_salt: str) -> dict[str, int]:
+        """Returns the estimated tokens of a prompt that replicas have in their prefix caches, by replica id, by what
+        was sent to them."""
+        request = GenerationRequest("admission", prompt, SamplingParams(), cache_salt=cache_salt)
+        chain = fingerprint(request)
+        compared = self._sizes.tokens(request) * compared_share(request)
+        serving = self._serving(self._ready())
+        matched = {replica_id: round(compared * self._prefixes[replica_id].matched(chain)) for replica_id in serving}
+        return {replica_id: tokens for replica_id, tokens in matched.items() if tokens}
 
     async def acquire(self, request: GenerationRequest, avoid: Collection[str] = ()) -> Lane:
         """Chooses the replica that should run ``request``, records the prompt as sent there, and returns the lane to

@@ -1,11 +1,12 @@
 """``SimulatedAdmission``: the product's ``Admission`` in front of a simulated tier, on the simulation's clock.
 
-One router admits or refuses each request before it is placed. The product has one TTFT objective for all prompt
-lengths; here it is the SLO of a prompt of mean length. The admission does not see how long an answer will be. It
-expects the mean length.
+One router admits or refuses each request before it is placed. Its objective is the SLO. The admission does not see how
+long an answer will be. It expects the mean length.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from load_tests.overload.simulation import VirtualClock
 from load_tests.simulation.fleet import Fleet
 from load_tests.simulation.placement import load_of
 from load_tests.simulation.slo import Slo
+from load_tests.simulation.trace import BLOCK_TOKENS
 from router.admission.admission import Admission, Place
 from router.admission.admission_decision import RequestFacts
 from router.config.admission import AdmissionConfig, ClassAdmission
@@ -31,11 +33,11 @@ CANDIDATES = 2
 
 
 class SimulatedAdmission:
-    """One object for each simulation. The lengths are means, in tokens."""
+    """One object for each simulation. ``output_tokens`` is the mean length of answers."""
 
-    def __init__(self, slo: Slo, prompt_tokens: float, output_tokens: float) -> None:
-        objective_s = slo.ttft_s + slo.ttft_s_per_token * prompt_tokens
-        config = AdmissionConfig(standard=ClassAdmission(ttft_s=objective_s))
+    def __init__(self, slo: Slo, output_tokens: float) -> None:
+        objective = ClassAdmission(ttft_s=slo.ttft_s, ttft_s_per_1k_tokens=1000 * slo.ttft_s_per_token)
+        config = AdmissionConfig(standard=objective)
         self._clock = VirtualClock()
         self._admission = Admission(config, self._clock, NoUsageMetrics())
         self._output_tokens = output_tokens
@@ -43,12 +45,16 @@ class SimulatedAdmission:
         self._known: tuple[int, float] = (0, 0.0)  # number of ready replicas, and when the latest got ready
         self._replicas: frozenset[str] = frozenset()
 
-    def admits(self, request: int, kind: int, prompt: int, fleet: Fleet, now: float) -> bool:
-        """Returns whether a request of class ``kind`` is admitted, and takes its place if so."""
+    def admits(self, request: int, kind: int, prompt: int, fleet: Fleet, now: float, chain: Sequence[int] = ()) -> bool:
+        """Returns whether a request of class ``kind``, whose prompt has the blocks ``chain``, is admitted, and takes
+        its place if so."""
         self._clock.time = now
-        facts = RequestFacts("", PRIORITIES[kind], 1, prompt, round(self._output_tokens))
+        cached = {slot: fleet.prefixes.matched(slot, chain) * BLOCK_TOKENS for slot in fleet.prefixes.holders(chain)}
+        named = {str(slot): tokens for slot, tokens in cached.items()}
+        facts = RequestFacts("", PRIORITIES[kind], 1, prompt, round(self._output_tokens), cached_tokens=named)
+        snapshot = self._snapshot(fleet, now, cached)
         try:
-            place = self._admission.enter(facts, TIER, [TIER], [self._snapshot(fleet, now)], str(request))
+            place = self._admission.enter(facts, TIER, [TIER], [snapshot], str(request))
         except AdmissionRefusedError:
             return False
         self._places[request] = place
@@ -64,12 +70,12 @@ class SimulatedAdmission:
         self._clock.time = now
         self._places.pop(request).release()
 
-    def _snapshot(self, fleet: Fleet, now: float) -> TierSnapshot:
+    def _snapshot(self, fleet: Fleet, now: float, holders: Iterable[int]) -> TierSnapshot:
         slots = list(fleet.ready)
         if len(slots) > CANDIDATES:
             slots = np.argpartition(fleet.used_load, CANDIDATES)[:CANDIDATES].tolist()
         loads: dict[str, ReplicaLoad] = {}
-        for slot in slots:
+        for slot in dict.fromkeys((*slots, *holders)):
             replica = fleet.replica(slot)
             replica.advance(now)
             loads[str(slot)] = load_of(replica, self._output_tokens)

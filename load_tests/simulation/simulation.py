@@ -110,8 +110,7 @@ class Simulation:
         slots = 2 * settings.replicas_max + 1  # draining replicas still have theirs
         self._fleet = Fleet(settings.profile, slots)
         self._placement = placement_of(trace, settings)
-        means = float(trace.prompt.mean()), float(trace.output.mean())
-        self._admission = SimulatedAdmission(settings.slo, *means) if settings.admission else None
+        self._admission = SimulatedAdmission(settings.slo, float(trace.output.mean())) if settings.admission else None
         self._prompt_tokens = self._cached_tokens = 0
         self._events: list[tuple[float, int]] = []  # heap of (due, slot)
         self._lifecycle: list[tuple[float, int, str, float]] = []  # heap of (instant, slot, what, instant of its start)
@@ -188,7 +187,7 @@ class Simulation:
             return
         admission = self._admission
         if admission is None or admission.admits(
-            request, self._class[request], self._prompt[request], self._fleet, now
+            request, self._class[request], self._prompt[request], self._fleet, now, self._trace.chain(request)
         ):
             self._place(request, now)
         else:

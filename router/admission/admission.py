@@ -150,6 +150,8 @@ class Admission:
         self.admitted[tier].shares.asked(facts.tenant, facts.tokens, now)
         views = self._views(facts, tier, order, loads, now)
         decision = decide(facts, tier, views, order, self._config)
+        if decision.tier != tier:
+            facts = replace(facts, cached_tokens={})
         facts = self._ranked(facts, decision.tier)
         if isinstance(decision, Admit):
             return self._admit(facts, decision, views[decision.tier])
@@ -183,8 +185,15 @@ class Admission:
     ) -> dict[str, TierView]:
         """Returns the views of the tiers that the decision may need."""
         names = {tier} if facts.spill == "none" else {tier, *order}
+        elsewhere = replace(facts, cached_tokens={})
         return {
-            load.name: view_of(self._ranked(facts, load.name), load, self.admitted[load.name], self._config, now)
+            load.name: view_of(
+                self._ranked(facts if load.name == tier else elsewhere, load.name),
+                load,
+                self.admitted[load.name],
+                self._config,
+                now,
+            )
             for load in loads
             if load.name in names
         } or {tier: TierView(tier, replicas=0)}
@@ -193,7 +202,8 @@ class Admission:
         """Takes the room of an admitted request."""
         terms = self._config.terms(decision.tier, facts.priority)
         admitted = self.admitted[decision.tier]
-        in_time = view.ttft_s is not None and (terms.ttft_s is None or view.ttft_s <= terms.ttft_s)
+        objective_s = terms.objective_s(facts.prompt_length)
+        in_time = view.ttft_s is not None and (objective_s is None or view.ttft_s <= objective_s)
         # The engine computes the prompts of a tenant that floods in small parts, which no prediction knows.
         counts = facts.surplus or not admitted.shares.floods(facts.tenant, admitted.waiting_of(facts.tenant))
 
@@ -204,8 +214,8 @@ class Admission:
                 facts.requests,
                 facts.tokens,
                 self._clock.monotonic(),
-                facts.prompt_tokens,
-                terms.ttft_s,
+                facts.uncached_tokens,
+                objective_s,
                 in_time=in_time and counts,
                 replicas=view.replicas,
                 alone_s=view.alone_s,
@@ -219,7 +229,7 @@ class Admission:
             admitted.shares.asked(facts.tenant, facts.tokens, self._clock.monotonic())
         admitted.shares.decided(facts.tenant, facts.priority, facts.tokens, admitted=True, surplus=facts.surplus)
         moved = "" if instead is None else f"{instead.tier} refused it: {instead.reason}"
-        place = Place(self._clock, decision.tier, terms.ttft_s, moved, take, surplus=facts.surplus)
+        place = Place(self._clock, decision.tier, objective_s, moved, take, surplus=facts.surplus)
         self._count(
             facts, view, "admitted" if instead is None else "spilled", "" if instead is None else instead.reason
         )

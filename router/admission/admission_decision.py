@@ -15,7 +15,7 @@ A tier without a ready replica refuses nothing: the request waits for one, for a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from engine.api import Priority, rank_of
@@ -44,7 +44,8 @@ class Reason(StrEnum):
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
     """The facts about a request that the decision needs. Its tokens are estimates, of all prompts and all answers
-    together."""
+    together. ``cached_tokens`` are those of its prompts that replicas likely have in their prefix caches, by replica
+    id; a replica that is not among them has none."""
 
     tenant: str
     priority: Priority
@@ -54,6 +55,7 @@ class RequestFacts:
     deadline_s: float | None = None  # seconds to the first token that the client waits
     spill: Spill = "none"
     surplus: bool = False  # its tenant has had its share (``TenantShares``)
+    cached_tokens: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @property
     def rank(self) -> int:
@@ -61,9 +63,20 @@ class RequestFacts:
         return rank_of(self.priority, self.surplus)
 
     @property
+    def uncached_tokens(self) -> int:
+        """The prompt tokens that a replica has to compute, if it is the one with the most of them in its cache, which
+        is where placement sends it as a rule."""
+        return self.prompt_tokens - min(max(self.cached_tokens.values(), default=0), max(self.prompt_tokens - 1, 0))
+
+    @property
     def tokens(self) -> int:
         """The work of the request for the engine, in prompt tokens. A generated token counts as OUTPUT_COST of them."""
-        return self.prompt_tokens + OUTPUT_COST * self.output_tokens
+        return self.uncached_tokens + OUTPUT_COST * self.output_tokens
+
+    @property
+    def prompt_length(self) -> int:
+        """The tokens of one prompt, on average, cached ones included."""
+        return self.prompt_tokens // max(self.requests, 1)
 
     @property
     def context(self) -> int:
@@ -203,8 +216,9 @@ def _too_late(facts: RequestFacts, view: TierView, terms: ClassAdmission, share:
             limit_s = min(limit_s, _limit_s(view, limit_s))
         if view.ttft_s > limit_s:
             return Refuse(view.name, Reason.DEADLINE, view.ttft_s, limit_s, view.ttft_s - limit_s, share)
-    if terms.ttft_s is not None:
-        limit_s = max(_limit_s(view, terms.ttft_s), alone_s)
+    objective_s = terms.objective_s(facts.prompt_length)
+    if objective_s is not None:
+        limit_s = max(_limit_s(view, objective_s), alone_s)
         if view.ttft_s > limit_s:
             return Refuse(view.name, Reason.TTFT, view.ttft_s, limit_s, view.ttft_s - limit_s, share)
     return None

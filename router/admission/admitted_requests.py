@@ -30,9 +30,11 @@ class Count:
 
 @dataclass(slots=True)
 class WaitingLine(Count):
-    """The waiting requests of one tenant in one class. ``tickets`` has the instant of each admission, oldest first."""
+    """The waiting requests of one tenant in one class. ``tickets`` has the instant of each admission, oldest first.
+    ``left`` counts the requests that have left the line since it was last empty, of those that ever waited in it."""
 
     tickets: dict[Ticket, float] = field(default_factory=dict)
+    left: int = 0
 
 
 class Ticket:
@@ -63,6 +65,14 @@ class Ticket:
         self.objective_s = objective_s
         self.in_time = in_time
         self.alone_s = alone_s
+        self.turn = 0
+        """How many of its line have left once twice as many have as were before it."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether more than twice as many requests of its line have left as were before it, while it waits: it is held
+        back by its own length or its replica, and its wait says little of the line. Of a single replica it does."""
+        return self._admitted.rate.replicas > 1 and self.turn < self._admitted.lines[self.line].left
 
     def started(self, now: float) -> None:
         """Gives the place back because the first token has come, at the instant ``now``. The rate of the tier and the
@@ -70,10 +80,11 @@ class Ticket:
         if not self._waits:
             return
         self._waits, admitted, (rank, tenant) = False, self._admitted, self.line
+        passed = self.passed
         waited_s = now - admitted.leave(self)
         admitted.running[rank] += self.requests
         admitted.rate.observe(now, admitted.total.requests, rank, self.requests, self.tokens, tenant)
-        if self.objective_s is not None and self.in_time:
+        if self.objective_s is not None and self.in_time and not (passed and waited_s > self.objective_s):
             admitted.limits[rank].observe(now, waited_s, self.objective_s)
 
     def release(self, now: float) -> None:
@@ -122,6 +133,7 @@ class AdmittedRequests:
         counts = in_time and replicas > 0
         ticket = Ticket(self, (rank, tenant), requests, tokens, prompt_tokens, objective_s, counts, alone_s)
         line = self.lines.setdefault(ticket.line, WaitingLine())
+        ticket.turn = line.left + 2 * line.requests
         line.tickets[ticket] = now
         for count in (line, self.total):
             count.requests += requests
@@ -136,6 +148,7 @@ class AdmittedRequests:
         alone, once."""
         line = self.lines[ticket.line]
         since = line.tickets.pop(ticket)
+        line.left += ticket.requests
         for count in (line, self.total):
             count.requests -= ticket.requests
             count.tokens -= ticket.tokens
@@ -160,13 +173,16 @@ class AdmittedRequests:
     def oldest_s(self, rank: int, tenant: str, now: float) -> float:
         """Returns how long the oldest waiting request of a tenant in a class has waited, in seconds; 0 if none waits.
         Requests that have missed their objective do not count, since the engine puts them behind the others. Neither
-        do those whose own prompts may take half of that: they delay none on another replica."""
+        do those whose own prompts may take half of that: they delay none on another replica. Nor do those that others
+        have passed."""
         line = self.lines.get((rank, tenant))
         waits = () if line is None else ((now - since, ticket) for ticket, since in line.tickets.items())
         of_others = (
             wait
             for wait, ticket in waits
-            if wait > 2 * ticket.alone_s and (ticket.objective_s is None or wait <= ticket.objective_s)
+            if wait > 2 * ticket.alone_s
+            and not ticket.passed
+            and (ticket.objective_s is None or wait <= ticket.objective_s)
         )
         return next(of_others, 0.0)
 

@@ -41,18 +41,22 @@ class OwnQueue:
 def forecast_ttft(snapshot: TierSnapshot, facts: RequestFacts, admitted: AdmittedRequests) -> TtftForecast | None:
     """Returns the forecast for a request on the replica that would be quickest. Before any replica has measured its
     steps, it is the shortest wait that replicas report; None if no sequence waits either."""
-    loads = [load for load in snapshot.loads.values() if load.measured]
+    loads = {replica_id: load for replica_id, load in snapshot.loads.items() if load.measured}
     if not loads:
         return TtftForecast(snapshot.wait_s) if snapshot.waiting else None
-    prompt = facts.prompt_tokens // max(facts.requests, 1)
+    prompt = facts.prompt_length
     output = facts.output_tokens / max(facts.requests, 1)
 
-    def ttft_s(load: ReplicaLoad) -> float:
-        return predict(load, prompt, priority=reported_as(facts), output_tokens=output).ttft_s
+    def ttft_s(replica_id: str, load: ReplicaLoad) -> float:
+        cached = facts.cached_tokens.get(replica_id, 0) // max(facts.requests, 1)
+        return predict(load, prompt, cached, reported_as(facts), output).ttft_s
 
     own = own_queue(facts, admitted, max(len(loads), len(snapshot.replicas)))
-    seen = [as_seen(load, own, reported_as(facts)) for load in loads]
-    return TtftForecast(min(map(ttft_s, seen)), min(map(ttft_s, map(without_queue, seen))))
+    seen = {replica_id: as_seen(load, own, reported_as(facts)) for replica_id, load in loads.items()}
+    return TtftForecast(
+        min(ttft_s(replica_id, load) for replica_id, load in seen.items()),
+        min(ttft_s(replica_id, without_queue(load)) for replica_id, load in seen.items()),
+    )
 
 
 def reported_as(facts: RequestFacts) -> Priority:

@@ -15,11 +15,18 @@ class ClassAdmission(Settings):
     ttft_s: float | None = Field(None, gt=0, le=86_400)
     """The class's objective for the time to the first token, in seconds. A request that cannot meet it, because of the
     work before it, is refused at once. None: the class has no objective, and waits."""
+    ttft_s_per_1k_tokens: float = Field(0.0, ge=0, le=3_600)
+    """The seconds by which that objective is longer for each 1,000 tokens of the prompt, cached ones included. 0: it is
+    the same for all lengths, so that where most prompts are short, the long ones are refused first."""
     max_requests: int = Field(512, ge=1)
     """The most admitted requests, for each ready replica of the tier, that wait for their first token in one router.
     Those of all classes together should not exceed ``engine.max_waiting``, the queue of a replica."""
     max_tokens: int = Field(2_097_152, ge=1)
     """The most tokens that these may take together: their prompts, and twice what they are expected to generate."""
+
+    def objective_s(self, prompt_tokens: int) -> float | None:
+        """Returns the objective for a prompt of ``prompt_tokens`` tokens, in seconds; None: there is none."""
+        return None if self.ttft_s is None else self.ttft_s + self.ttft_s_per_1k_tokens * prompt_tokens / 1000
 
 
 class TierAdmission(Settings):

@@ -25,7 +25,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engine.api import Delta, GenerationRequest, Usage
+from engine.api import Delta, GenerationRequest, Prompt, Usage
 from router.ports.replica_load import ReplicaLoad
 
 OnUsage = Callable[[Usage | None], None]
@@ -44,6 +44,10 @@ class OrphanedAttempt:
     account: str
     usage: Usage
 
+
+CachedTokens = Callable[[Prompt, str], Mapping[str, int]]
+"""Takes a prompt and its cache salt. Returns the tokens of the prompt that replicas likely have in their prefix caches,
+by replica id; a replica that is not among them has none."""
 
 OnOrphans = Callable[[Sequence[OrphanedAttempt]], None]
 """Takes the attempts of other routers, and of this one, whose connection to the replica has ended. An attempt may come
@@ -135,6 +139,11 @@ class TierDescription:
     replicas: int | None = None  # the number that is configured; None: the load decides, or it is not known
 
 
+def nothing_cached(prompt: Prompt, cache_salt: str) -> Mapping[str, int]:
+    """The ``CachedTokens`` of a backend that does not know."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class TierSnapshot:
     """The load of a tier at one instant, over all of its ready replicas but the warm ones."""
@@ -149,6 +158,7 @@ class TierSnapshot:
     loads: Mapping[str, ReplicaLoad] = field(default_factory=dict, compare=False)  # of the ready replicas, by id
     scales_to_zero: bool = False  # whether it may have no replica; the first request starts one then
     warm: frozenset[str] = frozenset()  # ids of ready replicas beside those, which get what no other one can take
+    cached_tokens: CachedTokens = field(default=nothing_cached, compare=False)
 
     @property
     def ready(self) -> bool:

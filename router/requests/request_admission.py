@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -69,6 +70,7 @@ class RequestAdmission:
             expected.completion_tokens,
             request.deadline_s,
             narrowed(self._allowed_spill(principal), request.spill),
+            cached_tokens=_cached_tokens(request, tenant, loads, tier) if self._config.admission.enabled else {},
         )
         controls = controlled(request.cache, call.cache_control)
         cacheable = self._cache is not None and self._cache.may_have(tenant, request, controls)
@@ -115,3 +117,13 @@ class RequestAdmission:
 def context_length(loads: Sequence[TierSnapshot], tier: str) -> int | None:
     """Returns the tokens that prompt and answer may have together on ``tier``; None: no replica has reported it yet."""
     return next((each.context_length for each in loads if each.name == tier), None)
+
+
+def _cached_tokens(request: InferenceRequest, tenant: str, loads: Sequence[TierSnapshot], tier: str) -> dict[str, int]:
+    """Returns the tokens of the request's prompts that replicas of ``tier`` likely have cached, by replica id."""
+    cached: Counter[str] = Counter()
+    for load in loads:
+        if load.name == tier:
+            for prompt in request.prompts:
+                cached.update(load.cached_tokens(prompt, tenant))
+    return cached

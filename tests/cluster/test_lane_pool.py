@@ -101,6 +101,19 @@ async def test_prompts_with_a_known_prefix_return_to_their_replica() -> None:
     await pool.close()
 
 
+async def test_a_snapshot_tells_which_replica_has_how_much_of_a_prompt() -> None:
+    pool, _ = await make_pool("a", "b")
+    system = "You are a helpful assistant. " * 50
+    home = (await pool.acquire(request("q0", system + "first"))).replica_id
+    snapshot = pool.snapshot()
+    same = snapshot.cached_tokens(system + "again", "")
+    assert same.keys() == {home}
+    assert 0.8 * len(system) / 4 < same[home] <= len(system) / 4
+    assert snapshot.cached_tokens(system, "another tenant") == {}
+    assert snapshot.cached_tokens("Something else", "") == {}
+    await pool.close()
+
+
 async def test_load_spreads_requests_that_share_a_prefix() -> None:
     pool, _ = await make_pool("a", "b")
     system = "You are a helpful assistant. " * 50

@@ -200,3 +200,18 @@ def test_a_refusal_names_a_limit_that_is_exceeded_and_a_finite_wait(
         extra = {Reason.QUEUE_REQUESTS: 1, Reason.QUEUE_TOKENS: 200}.get(decision.reason, 0)
         assert decision.value + extra > decision.limit
         assert 0 <= decision.retry_after_s < 1000
+
+
+def test_the_objective_grows_with_the_prompt() -> None:
+    config = AdmissionConfig(standard=ClassAdmission(ttft_s=2.0, ttft_s_per_1k_tokens=0.25))
+    view = TierView("fast", ttft_s=6.0)
+    short, long = (RequestFacts("a", Priority.STANDARD, 1, tokens) for tokens in (1_000, 20_000))
+    assert check(short, view, config) is not None
+    assert check(long, view, config) is None  # 7 s are allowed
+
+
+@given(prompt=st.integers(0, 100_000), cached=st.dictionaries(st.text(max_size=3), st.integers(0, 200_000), max_size=4))
+def test_cached_tokens_are_no_work_but_the_last_token_is(prompt: int, cached: dict[str, int]) -> None:
+    facts = RequestFacts("a", Priority.STANDARD, 1, prompt, cached_tokens=cached)
+    assert min(prompt, 1) <= facts.uncached_tokens <= prompt
+    assert facts.uncached_tokens == prompt or cached

@@ -257,3 +257,27 @@ def test_a_rate_is_learnt_only_while_all_replicas_have_a_queue(waiting: int, kno
         rate.observe(step * 0.1, waiting, STANDARD, 1, 100)
 
     assert (rate.tokens_per_s(10.0) is not None) == known
+
+
+def test_a_request_that_twice_as_many_passed_says_nothing_of_the_line() -> None:
+    admitted = AdmittedRequests()
+    first = admitted.take(STANDARD, "a", 1, 100, 0.0, 100, 2.0, replicas=4)
+    held = admitted.take(STANDARD, "a", 1, 100, 0.0, 100, 2.0, replicas=4)
+    first.started(0.5)
+    for passed in range(2):
+        assert admitted.oldest_s(STANDARD, "a", 1.5) == 1.5, passed
+        admitted.take(STANDARD, "a", 1, 100, 0.5, 100, 2.0, replicas=4).started(1.0)
+    assert held.passed
+    assert admitted.oldest_s(STANDARD, "a", 1.5) == 0.0
+    before = admitted.limits[STANDARD].share
+    held.started(5.0)
+    assert admitted.limits[STANDARD].share == before
+
+
+def test_on_a_single_replica_a_request_that_was_passed_counts() -> None:
+    admitted = AdmittedRequests()
+    held = admitted.take(STANDARD, "a", 1, 100, 0.0, 100, 2.0)
+    for _ in range(5):
+        admitted.take(STANDARD, "a", 1, 100, 0.5, 100, 2.0).started(1.0)
+    assert not held.passed
+    assert admitted.oldest_s(STANDARD, "a", 1.5) == 1.5
