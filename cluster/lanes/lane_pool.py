@@ -111,11 +111,12 @@ class LanePool:
 
     def cached_tokens(self, prompt: Prompt, cache_salt: str) -> dict[str, int]:
         """Returns the estimated tokens of a prompt that replicas have in their prefix caches, by replica id, by what
-        was sent to them."""
+        was sent to them. One that has gone quiet gets no requests as long as another is heard of, and so is not among
+        them."""
         request = GenerationRequest("admission", prompt, SamplingParams(), cache_salt=cache_salt)
         chain = fingerprint(request)
         compared = self._sizes.tokens(request) * compared_share(request)
-        serving = self._serving(self._ready())
+        serving = self._serving(self._heard(self._ready()))
         matched = {replica_id: round(compared * self._prefixes[replica_id].matched(chain)) for replica_id in serving}
         return {replica_id: tokens for replica_id, tokens in matched.items() if tokens}
 
@@ -137,7 +138,7 @@ class LanePool:
             lane = await self._awaited(request, chain, avoid, self._config.wait_s)
         if lane is None:
             raise TierUnavailableError(f"No replica of the tier '{self.name}' is ready.")
-        self._prefixes[lane.replica_id].remember(chain)
+        self._prefixes[lane.replica_id].remember(chain, lane.outlook.kv_capacity_tokens)
         return lane
 
     async def close(self) -> None:
@@ -156,6 +157,10 @@ class LanePool:
         """Returns those of ``lanes`` that are not of the warm pool; all of them if they all are."""
         return {replica_id: lane for replica_id, lane in lanes.items() if replica_id not in self._warm} or lanes
 
+    def _heard(self, lanes: dict[str, Lane]) -> dict[str, Lane]:
+        """Returns those of ``lanes`` whose replicas have been heard of lately; all of them if none has."""
+        return {replica_id: lane for replica_id, lane in lanes.items() if not lane.quiet} or lanes
+
     async def _awaited(
         self, request: GenerationRequest, chain: tuple[int, ...], avoid: Collection[str], wait_s: float
     ) -> Lane | None:
@@ -171,16 +176,14 @@ class LanePool:
         return lane
 
     def _choose(self, request: GenerationRequest, chain: tuple[int, ...], avoid: Collection[str]) -> Lane | None:
-        ready = self._ready()
-        heard = {replica_id: lane for replica_id, lane in ready.items() if not lane.quiet and replica_id not in avoid}
+        ready = {replica_id: lane for replica_id, lane in self._ready().items() if replica_id not in avoid}
         tokens = self._sizes.tokens(request)
         compared = tokens * compared_share(request)  # prompt tokens that fingerprints compare
         candidates = [
             Candidate(
                 replica_id, lane.outlook, lane.outstanding, round(compared * self._prefixes[replica_id].matched(chain))
             )
-            for replica_id, lane in self._serving(heard or ready).items()
-            if replica_id not in avoid
+            for replica_id, lane in self._serving(self._heard(ready)).items()
         ]
         priority = _queued_as(request)
         chosen = place(candidates, request.request_id, tokens, priority, self._config.affinity_weight)

@@ -2,8 +2,8 @@
 replica has cached.
 
 Prompts are compared as text, before tokenisation, in pieces of fixed length whose hashes are chained from the start.
-The estimate may be wrong, for example if the replica has evicted the blocks. The replica then prefills the prompt
-again.
+The estimate may be wrong, for example if answers have taken the place of the blocks. The replica then prefills the
+prompt again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from engine.api import Conversation, GenerationRequest
 
 PIECE_CHARS = 128  # characters of a piece of text; in English, about two KV blocks of 16 tokens
 PIECE_TOKENS = 32  # tokens of a piece of a prompt that is given as token ids
+MAX_REMEMBERED = 65_536  # pieces of a replica: some two million tokens
 MAX_PIECES = 1024  # pieces of a prompt that are compared: 128k characters
 
 
@@ -52,10 +53,9 @@ def compared_share(request: GenerationRequest) -> float:
 
 
 class PrefixMemory:
-    """The LRU set of the prefixes that were sent to one replica. ``capacity`` is the maximum number of pieces."""
+    """The LRU set of the prefixes that were sent to one replica, of at most MAX_REMEMBERED pieces."""
 
-    def __init__(self, capacity: int = 65_536) -> None:
-        self._capacity = capacity
+    def __init__(self) -> None:
         self._seen: OrderedDict[int, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -75,11 +75,13 @@ class PrefixMemory:
             known += 1
         return known / len(chain)
 
-    def remember(self, chain: Sequence[int]) -> None:
-        """Records that a prompt with the hashes ``chain`` was sent to the replica. Beyond ``capacity``, forgets the
-        pieces that were sent longest ago."""
+    def remember(self, chain: Sequence[int], kv_capacity_tokens: float = 0.0) -> None:
+        """Records that a prompt with the hashes ``chain`` was sent to the replica, whose KV cache holds
+        ``kv_capacity_tokens`` tokens; 0: unknown. Forgets the pieces that were sent longest ago and that no longer fit
+        there."""
+        fitting = int(kv_capacity_tokens / PIECE_TOKENS) or MAX_REMEMBERED
         for link in reversed(chain):  # so that the start of a prompt, which others share, is evicted last
             self._seen[link] = None
             self._seen.move_to_end(link)
-        while len(self._seen) > self._capacity:
+        while len(self._seen) > min(fitting, MAX_REMEMBERED):
             self._seen.popitem(last=False)

@@ -150,11 +150,12 @@ class Admission:
         self.admitted[tier].shares.asked(facts.tenant, facts.tokens, now)
         views = self._views(facts, tier, order, loads, now)
         decision = decide(facts, tier, views, order, self._config)
+        asked = facts.tokens  # of the tier that was asked for
         if decision.tier != tier:
             facts = replace(facts, cached_tokens={})
         facts = self._ranked(facts, decision.tier)
         if isinstance(decision, Admit):
-            return self._admit(facts, decision, views[decision.tier])
+            return self._admit(facts, decision, views[decision.tier], asked)
         if cacheable and self._reading < self._config.max_cache_reads:
             self._reading += 1
             return Place(
@@ -198,8 +199,9 @@ class Admission:
             if load.name in names
         } or {tier: TierView(tier, replicas=0)}
 
-    def _admit(self, facts: RequestFacts, decision: Admit, view: TierView) -> Place:
-        """Takes the room of an admitted request."""
+    def _admit(self, facts: RequestFacts, decision: Admit, view: TierView, asked: int) -> Place:
+        """Takes the room of an admitted request. ``asked``: its tokens on the tier that was asked for, which has maybe
+        refused it."""
         terms = self._config.terms(decision.tier, facts.priority)
         admitted = self.admitted[decision.tier]
         objective_s = terms.objective_s(facts.prompt_length)
@@ -224,7 +226,7 @@ class Admission:
         instead = decision.instead_of
         if instead is not None:
             self.admitted[instead.tier].shares.decided(
-                facts.tenant, facts.priority, facts.tokens, admitted=False, surplus=False
+                facts.tenant, facts.priority, asked, admitted=False, surplus=False
             )
             admitted.shares.asked(facts.tenant, facts.tokens, self._clock.monotonic())
         admitted.shares.decided(facts.tenant, facts.priority, facts.tokens, admitted=True, surplus=facts.surplus)

@@ -15,7 +15,7 @@ A tier without a ready replica refuses nothing: the request waits for one, for a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from engine.api import Priority, rank_of
@@ -153,14 +153,15 @@ def decide(
 ) -> Admit | Refuse:
     """Returns the decision on a request for ``tier``: that tier or another one of ``order`` takes it, or it is refused.
     ``order`` are the tiers that its key may use, weakest first. ``views`` has the view of ``tier``, and of each tier
-    that ``facts.spill`` allows, by name."""
+    that ``facts.spill`` allows, by name. Another tier has nothing of the request in its prefix caches."""
     refusal = check(facts, views[tier], config)
     if refusal is None:
         return Admit(tier)
+    elsewhere = replace(facts, cached_tokens={})
     for other in spill_targets(tier, order, facts.spill):
         view = views[other]
         fits = view.context_length is None or facts.context <= view.context_length
-        if view.replicas and fits and check(facts, view, config) is None:
+        if view.replicas and fits and check(elsewhere, view, config) is None:
             return Admit(other, refusal)
     return refusal
 

@@ -31,10 +31,10 @@ class Count:
 @dataclass(slots=True)
 class WaitingLine(Count):
     """The waiting requests of one tenant in one class. ``tickets`` has the instant of each admission, oldest first.
-    ``left`` counts the requests that have left the line since it was last empty, of those that ever waited in it."""
+    ``started`` counts the requests that have got their first token since the line was last empty."""
 
     tickets: dict[Ticket, float] = field(default_factory=dict)
-    left: int = 0
+    started: int = 0
 
 
 class Ticket:
@@ -66,13 +66,14 @@ class Ticket:
         self.in_time = in_time
         self.alone_s = alone_s
         self.turn = 0
-        """How many of its line have left once twice as many have as were before it."""
+        """How many of its line have started once twice as many have as were before it."""
 
     @property
     def passed(self) -> bool:
-        """Whether more than twice as many requests of its line have left as were before it, while it waits: it is held
-        back by its own length or its replica, and its wait says little of the line. Of a single replica it does."""
-        return self._admitted.rate.replicas > 1 and self.turn < self._admitted.lines[self.line].left
+        """Whether more than twice as many requests of its line have started as were before it, while it waits: it is
+        held back by its own length or its replica, and its wait says little of the line. Of a single replica it does.
+        Requests that need no engine after all, such as cache hits, pass none."""
+        return self._admitted.rate.replicas > 1 and self.turn < self._admitted.lines[self.line].started
 
     def started(self, now: float) -> None:
         """Gives the place back because the first token has come, at the instant ``now``. The rate of the tier and the
@@ -81,6 +82,7 @@ class Ticket:
             return
         self._waits, admitted, (rank, tenant) = False, self._admitted, self.line
         passed = self.passed
+        admitted.lines[self.line].started += self.requests
         waited_s = now - admitted.leave(self)
         admitted.running[rank] += self.requests
         admitted.rate.observe(now, admitted.total.requests, rank, self.requests, self.tokens, tenant)
@@ -133,7 +135,7 @@ class AdmittedRequests:
         counts = in_time and replicas > 0
         ticket = Ticket(self, (rank, tenant), requests, tokens, prompt_tokens, objective_s, counts, alone_s)
         line = self.lines.setdefault(ticket.line, WaitingLine())
-        ticket.turn = line.left + 2 * line.requests
+        ticket.turn = line.started + 2 * line.requests
         line.tickets[ticket] = now
         for count in (line, self.total):
             count.requests += requests
@@ -148,7 +150,6 @@ class AdmittedRequests:
         alone, once."""
         line = self.lines[ticket.line]
         since = line.tickets.pop(ticket)
-        line.left += ticket.requests
         for count in (line, self.total):
             count.requests -= ticket.requests
             count.tokens -= ticket.tokens

@@ -17,12 +17,14 @@ class ClassAdmission(Settings):
     work before it, is refused at once. None: the class has no objective, and waits."""
     ttft_s_per_1k_tokens: float = Field(0.0, ge=0, le=3_600)
     """The seconds by which that objective is longer for each 1,000 tokens of the prompt, cached ones included. 0: it is
-    the same for all lengths, so that where most prompts are short, the long ones are refused first."""
+    the same for all lengths, so that where most prompts are short, the long ones are refused first. What classes leave
+    to lower ones is decided by ``ttft_s`` alone."""
     max_requests: int = Field(512, ge=1)
     """The most admitted requests, for each ready replica of the tier, that wait for their first token in one router.
     Those of all classes together should not exceed ``engine.max_waiting``, the queue of a replica."""
     max_tokens: int = Field(2_097_152, ge=1)
-    """The most tokens that these may take together: their prompts, and twice what they are expected to generate."""
+    """The most tokens that these may take together: what is not cached of their prompts, and twice what they are
+    expected to generate."""
 
     def objective_s(self, prompt_tokens: int) -> float | None:
         """Returns the objective for a prompt of ``prompt_tokens`` tokens, in seconds; None: there is none."""

@@ -23,6 +23,9 @@ from router.principal import Principal
 from router.sampling_profiles import apply_tier_defaults
 from router.tiers.choose_tier import Route
 
+COMPARED_PROMPTS = 8
+"""Each takes up to a millisecond of the event loop. The others of a request count as not cached."""
+
 
 class RequestAdmission:
     """Admits the requests of one router. ``cache`` None: there is no answer cache."""
@@ -120,10 +123,11 @@ def context_length(loads: Sequence[TierSnapshot], tier: str) -> int | None:
 
 
 def _cached_tokens(request: InferenceRequest, tenant: str, loads: Sequence[TierSnapshot], tier: str) -> dict[str, int]:
-    """Returns the tokens of the request's prompts that replicas of ``tier`` likely have cached, by replica id."""
+    """Returns the tokens of the request's first COMPARED_PROMPTS prompts that replicas of ``tier`` likely have cached,
+    by replica id."""
     cached: Counter[str] = Counter()
     for load in loads:
         if load.name == tier:
-            for prompt in request.prompts:
+            for prompt in request.prompts[:COMPARED_PROMPTS]:
                 cached.update(load.cached_tokens(prompt, tenant))
     return cached

@@ -8,6 +8,7 @@ import pytest
 
 from cluster.config import PlacementConfig
 from cluster.lanes.lane_pool import LanePool
+from cluster.lanes.silence import QUIET_S, TICK_S
 from engine.api import BeamSearch, GenerationRequest, Priority, SamplingParams
 from router.ports.tier_backend import ReplicaDrainedError, TierSnapshot, TierUnavailableError
 from tests.cluster.engines import LocalClient, LocalReplica
@@ -111,6 +112,20 @@ async def test_a_snapshot_tells_which_replica_has_how_much_of_a_prompt() -> None
     assert 0.8 * len(system) / 4 < same[home] <= len(system) / 4
     assert snapshot.cached_tokens(system, "another tenant") == {}
     assert snapshot.cached_tokens("Something else", "") == {}
+    await pool.close()
+
+
+async def test_a_replica_that_has_gone_quiet_has_nothing_for_requests_that_others_get() -> None:
+    pool, _ = await make_pool("a", "b")
+    system = "You are a helpful assistant. " * 50
+    home = (await pool.acquire(request("q0", system + "first"))).replica_id
+    for lane in pool._lanes.values():
+        lane._silence.ticks = int(QUIET_S / TICK_S)
+    assert pool.snapshot().cached_tokens(system, "").keys() == {home}, "no other is heard either"
+    other = next(lane for name, lane in pool._lanes.items() if name != home)
+    other._silence.ticks = 0
+    assert pool.snapshot().cached_tokens(system, "") == {}
+    assert (await pool.acquire(request("q1", system + "second"))).replica_id != home
     await pool.close()
 
 

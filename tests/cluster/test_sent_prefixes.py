@@ -40,12 +40,22 @@ def test_matched_counts_from_the_start_of_the_prompt() -> None:
 
 
 def test_the_memory_is_bounded_and_forgets_tails_first() -> None:
-    memory = PrefixMemory(capacity=4)
-    memory.remember([1, 2, 3])
-    memory.remember([7, 8])
+    memory = PrefixMemory()
+    memory.remember([1, 2, 3], 4 * PIECE_TOKENS)
+    memory.remember([7, 8], 4 * PIECE_TOKENS)
     assert len(memory) == 4
     assert memory.matched([7, 8]) == 1.0
     assert memory.matched([1, 2, 3]) == pytest.approx(2 / 3)
+
+
+def test_no_more_is_remembered_than_the_kv_cache_of_the_replica_holds() -> None:
+    memory = PrefixMemory()
+    for number in range(100):
+        memory.remember([100 * number + piece for piece in range(10)], 50 * PIECE_TOKENS)
+    assert len(memory) == 50
+    assert [memory.matched([100 * number]) for number in (94, 95, 99)] == [0.0, 1.0, 1.0]
+    memory.remember(range(10**6, 10**6 + 100_000))
+    assert len(memory) == 65_536
 
 
 def test_a_very_long_prompt_costs_a_bounded_chain() -> None:

@@ -215,3 +215,15 @@ def test_cached_tokens_are_no_work_but_the_last_token_is(prompt: int, cached: di
     facts = RequestFacts("a", Priority.STANDARD, 1, prompt, cached_tokens=cached)
     assert min(prompt, 1) <= facts.uncached_tokens <= prompt
     assert facts.uncached_tokens == prompt or cached
+
+
+def test_what_is_cached_on_a_tier_is_work_for_the_one_that_a_request_spills_to() -> None:
+    asked = RequestFacts("acme", STANDARD, 1, 20_000, 50, None, "up", cached_tokens={"replica": 19_999})
+    full = TierView("fast", waiting_requests=1, waiting_tokens=10**9)
+    most = CONFIG.terms("balanced", STANDARD).max_tokens
+    other = TierView("balanced", waiting_requests=1, waiting_tokens=most - 1_000)
+    assert reason(asked, replace(other, name="fast")) is None, "there it is cached"
+    assert reason(asked, full) is Reason.QUEUE_TOKENS
+    refused = outcome(asked, full, other)
+    assert isinstance(refused, Refuse)
+    assert refused.tier == "fast"

@@ -281,3 +281,12 @@ def test_on_a_single_replica_a_request_that_was_passed_counts() -> None:
         admitted.take(STANDARD, "a", 1, 100, 0.5, 100, 2.0).started(1.0)
     assert not held.passed
     assert admitted.oldest_s(STANDARD, "a", 1.5) == 1.5
+
+
+def test_requests_that_need_no_engine_after_all_pass_nobody() -> None:
+    admitted = AdmittedRequests()
+    held = admitted.take(STANDARD, "a", 1, 100, 0.0, 100, 2.0, replicas=4)
+    for _ in range(5):
+        admitted.take(STANDARD, "a", 1, 100, 0.5, 100, 2.0, replicas=4).release(0.6)
+    assert not held.passed
+    assert admitted.oldest_s(STANDARD, "a", 1.5) == 1.5

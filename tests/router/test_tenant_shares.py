@@ -120,6 +120,18 @@ def test_a_flood_of_one_tier_makes_nothing_surplus_on_the_tier_that_a_request_sp
     assert any(marked)
 
 
+def test_a_request_that_spills_is_refused_no_more_of_than_it_asked_for() -> None:
+    full = TierAdmission(standard=ClassAdmission(ttft_s=None, max_requests=1))
+    admission = Admission(AdmissionConfig(tiers={"fast": full}), VirtualClock(), NoUsageMetrics())
+    loads = [TierSnapshot(name, frozenset({name}), 65_536) for name in ("fast", "balanced")]
+    facts = RequestFacts("a", Priority.STANDARD, 1, 20_000, 25, spill="up", cached_tokens={"fast": 19_900})
+    places = [admission.enter(facts, "fast", ["fast", "balanced"], loads, "id") for _ in range(2)]
+    assert [place.tier for place in places] == ["fast", "balanced"]
+    demand = admission.admitted["fast"].shares._tenants["a"]
+    assert demand.refused == demand.asked / 2
+    assert admission.admitted["balanced"].total.tokens > 20_000, "nothing of it is cached there"
+
+
 @pytest.mark.parametrize(
     "asked",
     [{"alone": 100}, {"one": 50, "two": 40, "three": 60}, {"one": 8, "two": 1}],
