@@ -162,8 +162,7 @@ class PredictedTtft:
     def _looked_at(self, fleet: Fleet, asked: Asked) -> Iterable[int]:
         if len(fleet.ready) <= FEW:
             return sorted(fleet.ready)
-        least = np.argpartition(fleet.used_load, SHORTLIST)[:SHORTLIST].tolist()
-        return dict.fromkeys((*sorted(least), *fleet.prefixes.holders(asked.chain)))
+        return dict.fromkeys((*fleet.two_cheapest(), *fleet.prefixes.holders(asked.chain)))
 
     def _view(self, views: dict[int, _View], fleet: Fleet, slot: int, now: float) -> _View:
         view = views.get(slot)
