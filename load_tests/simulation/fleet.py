@@ -23,6 +23,7 @@ class Fleet:
 
     def __init__(self, profile: ReplicaProfile, slots: int) -> None:
         self.profile = profile
+        self._kv_tokens = profile.kv_tokens
         self.replicas: list[Replica | None] = [None] * slots
         self.load = np.full(slots, inf)
         self.starting: dict[int, Starting] = {}
@@ -112,9 +113,7 @@ class Fleet:
 
     def note_load(self, replica: Replica) -> None:
         """Updates the rough cost of a serving replica, which has changed."""
-        self.load[replica.slot] = (replica.backlog_s + replica.step_now_s) * (
-            1.0 + replica.kv_reserved / self.profile.kv_tokens
-        )
+        self.load[replica.slot] = (replica.backlog_s + replica.step_now_s) * (1.0 + replica.kv_reserved / self._kv_tokens)
 
     def two_cheapest(self) -> list[int]:
         """Returns two slots with the least ``load``, in their order. More than two are in use.
