@@ -113,7 +113,8 @@ class Fleet:
 
     def note_load(self, replica: Replica) -> None:
         """Updates the rough cost of a serving replica, which has changed."""
-        self.load[replica.slot] = (replica.backlog_s + replica.step_now_s) * (1.0 + replica.kv_reserved / self._kv_tokens)
+        fullness = replica.kv_reserved / self._kv_tokens
+        self.load[replica.slot] = (replica.backlog_s + replica.step_now_s) * (1.0 + fullness)
 
     def two_cheapest(self) -> list[int]:
         """Returns two slots with the least ``load``, in their order. More than two are in use.

@@ -12,8 +12,6 @@ from functools import partial
 from typing import NamedTuple, Protocol
 from zlib import crc32
 
-import numpy as np
-
 from cluster.lanes.placed_requests import PlacedRequests
 from cluster.lanes.replica_choice import Candidate, place
 from engine.api import Priority
@@ -24,8 +22,7 @@ from router.ports.replica_load import ReplicaLoad
 
 FEW = 16
 """Up to this number of ready replicas all are looked at for a request. Of more, those that have the prefix, and
-SHORTLIST with the least prefill work."""
-SHORTLIST = 2
+the two with the least prefill work."""
 
 
 class Asked(NamedTuple):
