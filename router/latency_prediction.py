@@ -26,6 +26,8 @@ DEFAULT_OUTPUT_TOKENS = 256.0
 DEFAULT_STEP_TOKENS = 2_048
 """Most tokens of a step of a replica that does not report it. That of ``engine.config.EngineConfig``."""
 
+INTERACTIVE = Priority.INTERACTIVE.value  # the look-up of an enumeration's member takes as long as the rest of a loop
+
 
 class Prediction(NamedTuple):
     """The predicted latencies of one request, in seconds from now."""
@@ -54,11 +56,12 @@ def predict(
     own = max(1, prompt_tokens - max(0, matched_tokens))
     step_s = load.step_s + load.sequence_s * load.decoding  # without prompt tokens
     everything = sum(load.queued_short) + sum(load.queued_long)
+    step_tokens = load.step_tokens or DEFAULT_STEP_TOKENS
     tokens_s, correction = load.prompt_token_s, max(0.0, load.correction)
     busy_s = step_s if load.running or everything else 0.0  # prompt tokens of the step at work are in the queue
-    steps, tokens = _prefill(load, own, priority)
+    steps, tokens = _prefill(load, step_tokens, own, priority)
     prefill_s = steps * step_s + tokens * tokens_s
-    full_s = busy_s + tokens_s * min(everything, _step_tokens(load))
+    full_s = busy_s + tokens_s * min(everything, step_tokens)
     ttft_s = load.overhead_s + correction * (
         _left_s(load, busy_s) + _place_s(load, max(1, prompt_tokens), full_s) + prefill_s
     )
@@ -81,7 +84,7 @@ def work_off(load: ReplicaLoad, short: list[int], long: list[int], seconds: floa
     if not load.measured:
         return
     left_s = seconds
-    room = max(1, _step_tokens(load) - load.decoding)
+    room = max(1, (load.step_tokens or DEFAULT_STEP_TOKENS) - load.decoding)
     long_room = (load.long_beside_decodes if load.decoding else load.long_step_tokens) or room
     step_s = load.step_s + load.sequence_s * load.decoding
     for queue, in_step in ((short, room), (long, max(1, min(room, long_room)))):
@@ -96,23 +99,23 @@ def work_off(load: ReplicaLoad, short: list[int], long: list[int], seconds: floa
                 return
 
 
-def _step_tokens(load: ReplicaLoad) -> int:
-    return load.step_tokens or DEFAULT_STEP_TOKENS
-
-
-def _prefill(load: ReplicaLoad, own: int, priority: Priority) -> tuple[int, int]:
+def _prefill(load: ReplicaLoad, step_tokens: int, own: int, priority: Priority) -> tuple[int, int]:
     """Returns the steps until a prompt of ``own`` uncached tokens is computed, and the prompt tokens computed in
-    them."""
-    room = max(1, _step_tokens(load) - load.decoding)
+    them. This runs for each replica and request, so what has no effect is not computed."""
+    decoding = load.decoding
+    room = max(1, step_tokens - decoding)
     chunk = load.prefill_chunk or room
     short, long = _ahead(load.queued_short, priority), _ahead(load.queued_long, priority)
-    # A long prompt has short ones, which are before it and decode by then, beside it.
-    beside_decodes = load.decoding > 0 or (own > chunk and short > 0)
-    long_room = max(1, min(room, (load.long_beside_decodes if beside_decodes else load.long_step_tokens) or room))
     everything = short + long + own
+    if not long and own <= chunk:
+        return ceil(everything / room), everything
+    # A long prompt has short ones, which are before it and decode by then, beside it.
+    beside_decodes = decoding > 0 or (own > chunk and short > 0)
+    long_room = max(1, min(room, (load.long_beside_decodes if beside_decodes else load.long_step_tokens) or room))
     beside = min(long, long_room)  # tokens of long prompts in each step, until these are done
-    passing = ceil((short + own) / (room - beside)) if room > beside else ceil(everything / room)
-    steps = min(passing, ceil(everything / room))
+    steps = ceil(everything / room)
+    if room > beside:
+        steps = min(steps, ceil((short + own) / (room - beside)))
     tokens = short + own + min(long, steps * beside)
     if own <= chunk:
         return steps, tokens
@@ -137,7 +140,7 @@ def _before(long: int, own: int, load: ReplicaLoad) -> int:
 def _ahead(queued: tuple[int, ...], priority: Priority) -> int:
     """Returns the tokens of the classes that are not below ``priority``."""
     tokens = 0
-    for each in queued[: priority - Priority.INTERACTIVE + 1]:  # a loop, as this runs for each replica and request
+    for each in queued[: priority - INTERACTIVE + 1]:  # a loop, as this runs for each replica and request
         if each > 0:
             tokens += each
     return tokens
@@ -146,12 +149,15 @@ def _ahead(queued: tuple[int, ...], priority: Priority) -> int:
 def _place_s(load: ReplicaLoad, prompt: int, busy_s: float) -> float:
     """Returns the seconds until running sequences have left a place in the batch, and room in the KV cache for the
     prompt and those that wait. In the time of an answer, whose steps take ``busy_s``, as many leave as run."""
-    if not load.running:
+    running, capacity = load.running, load.kv_capacity_tokens
+    if not running:
         return 0.0
     output = load.output_tokens or DEFAULT_OUTPUT_TOKENS
-    excess = load.running + load.waiting + 1 - load.max_sequences if load.max_sequences else 0
-    used = load.kv_used * load.kv_capacity_tokens
+    excess = running + load.waiting + 1 - load.max_sequences if load.max_sequences else 0
+    used = load.kv_used * capacity
     # Half of an answer, on average, is what a running sequence is still to grow by.
-    waiting = max(0.0, load.kv_demand_tokens - used - load.running * output / 2) if load.waiting else 0.0
-    missing = waiting + prompt - (load.kv_capacity_tokens - used) if load.kv_capacity_tokens else 0.0
-    return output * busy_s * max(0.0, excess / load.running, missing / max(1.0, used))
+    waiting = max(0.0, load.kv_demand_tokens - used - running * output / 2) if load.waiting else 0.0
+    missing = waiting + prompt - (capacity - used) if capacity else 0.0
+    if excess <= 0 and missing <= 0:
+        return 0.0
+    return output * busy_s * max(0.0, excess / running, missing / max(1.0, used))

@@ -15,7 +15,6 @@ from cluster.lanes.reader_wakeups import ReaderWakeups
 from cluster.lanes.replica_choice import Candidate, place
 from cluster.lanes.sent_prefixes import PrefixMemory, compared_share, fingerprint
 from engine.api import GenerationRequest, Priority, Prompt, SamplingParams
-from router.latency_prediction import predict
 from router.ports.tier_backend import OnOrphans, TierSnapshot, TierUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -186,13 +185,12 @@ class LanePool:
             for replica_id, lane in self._serving(self._heard(ready)).items()
         ]
         priority = _queued_as(request)
-        chosen = place(candidates, request.request_id, tokens, priority, self._config.affinity_weight)
-        if chosen is None:
+        choice = place(candidates, request.request_id, tokens, priority, self._config.affinity_weight)
+        if choice is None:
             return None
+        chosen = choice.candidate
         lane = self._lanes[chosen.replica_id]
-        ttft_s = 0.0
-        if _is_predicted(request):
-            ttft_s = predict(chosen.load, tokens, chosen.matched_tokens, priority).ttft_s
+        ttft_s = choice.ttft_s if _is_predicted(request) else 0.0
         uncached = max(1, tokens - chosen.matched_tokens)
         lane.placed.place(
             request.request_id, priority, uncached, chosen.load, ttft_s, asyncio.get_running_loop().time()

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import NamedTuple
 from zlib import crc32
 
 from engine.api import Priority
@@ -36,14 +37,21 @@ class Candidate:
     matched_tokens: int = 0  # of the prompt's start that were sent there before
 
 
+class Choice(NamedTuple):
+    """The replica that a request is to go to."""
+
+    candidate: Candidate
+    ttft_s: float  # predicted from the candidate's load
+
+
 def place(
     candidates: Sequence[Candidate],
     request_id: str,
     prompt_tokens: int,
     priority: Priority = Priority.STANDARD,
     affinity_weight: float = 2.0,
-) -> Candidate | None:
-    """Returns the candidate with the lowest cost; None if there is no candidate.
+) -> Choice | None:
+    """Returns the candidate with the lowest cost, and its TTFT; None if there is no candidate.
 
     Of replicas with nearly equal costs, the one with the longest matched prefix is taken. Of several with equal
     prefixes, a hash of request and replica chooses one. So equal replicas share the load, and the result is
@@ -51,30 +59,39 @@ def place(
     """
     if not candidates:
         return None
+    prompt_tokens = max(1, prompt_tokens)
     # Replicas that start side by side slow each other's warm-up down. One that seemed slow beside others that have
     # answered requests would never get those that show how fast it is.
-    answered = any(candidate.load.measured and candidate.load.output_tokens > 0 for candidate in candidates)
+    measured = [candidate.load for candidate in candidates if candidate.load.measured]
+    known = [load for load in measured if load.output_tokens > 0] or measured
+    answered = bool(known) and known[0].output_tokens > 0
 
-    def is_known(load: ReplicaLoad) -> bool:
-        return load.measured and (load.output_tokens > 0 or not answered)
-
-    known = [candidate.load for candidate in candidates if is_known(candidate.load)]
-    prompt_tokens = max(1, prompt_tokens)
-
-    def cost(candidate: Candidate) -> float:
+    def cost(choice: Choice) -> float:
+        candidate, ttft_s = choice
+        load = candidate.load
         if not known:
             uncached = 1.0 - min(1.0, candidate.matched_tokens / prompt_tokens)
-            return candidate.outstanding * (1.0 + candidate.load.kv_used) + affinity_weight * uncached
-        load = candidate.load if is_known(candidate.load) else _as_fast_as(known, candidate.load, prompt_tokens)
+            return candidate.outstanding * (1.0 + load.kv_used) + affinity_weight * uncached
+        if not load.measured or (answered and load.output_tokens <= 0):
+            load = _as_fast_as(known, load, prompt_tokens)
+            ttft_s = predict(load, prompt_tokens, candidate.matched_tokens, priority).ttft_s
         own_s = max(0, prompt_tokens - candidate.matched_tokens) * load.prompt_token_s
-        ttft_s = predict(load, prompt_tokens, candidate.matched_tokens, priority).ttft_s
         # An engine whose KV cache is nearly full preempts.
         return (ttft_s + affinity_weight * own_s) * (1.0 + load.kv_used)
 
-    costs = {candidate.replica_id: cost(candidate) for candidate in candidates}
-    limit = NEAR * min(costs.values())
-    near = [candidate for candidate in candidates if costs[candidate.replica_id] <= limit]
-    return min(near, key=lambda each: (-each.matched_tokens, crc32(f"{request_id}/{each.replica_id}".encode())))
+    choices = [
+        Choice(candidate, predict(candidate.load, prompt_tokens, candidate.matched_tokens, priority).ttft_s)
+        for candidate in candidates
+    ]
+    costs = [cost(choice) for choice in choices]
+    limit = NEAR * min(costs)
+    near = [choice for choice, each in zip(choices, costs, strict=True) if each <= limit]
+
+    def order(choice: Choice) -> tuple[int, int]:
+        candidate = choice.candidate
+        return -candidate.matched_tokens, crc32(f"{request_id}/{candidate.replica_id}".encode())
+
+    return near[0] if len(near) == 1 else min(near, key=order)
 
 
 def _as_fast_as(peers: Sequence[ReplicaLoad], load: ReplicaLoad, prompt_tokens: int) -> ReplicaLoad:

@@ -51,9 +51,14 @@ class TtftCorrection:
         self._solve()
 
     def _add(self, predicted_s: float, measured_s: float, weight: float) -> None:
-        added = (1.0, predicted_s, predicted_s**2, measured_s, predicted_s * measured_s)
-        ones, p, pp, m, pm = (MEMORY * old + weight * new for old, new in zip(self._sums, added, strict=True))
-        self._sums = ones, p, pp, m, pm
+        ones, p, pp, m, pm = self._sums
+        self._sums = (
+            MEMORY * ones + weight,
+            MEMORY * p + weight * predicted_s,
+            MEMORY * pp + weight * predicted_s**2,
+            MEMORY * m + weight * measured_s,
+            MEMORY * pm + weight * (predicted_s * measured_s),
+        )
 
     def _solve(self) -> None:
         ones, p, pp, m, pm = self._sums

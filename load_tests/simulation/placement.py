@@ -12,21 +12,17 @@ from functools import partial
 from typing import NamedTuple, Protocol
 from zlib import crc32
 
-import numpy as np
-
 from cluster.lanes.placed_requests import PlacedRequests
 from cluster.lanes.replica_choice import Candidate, place
 from engine.api import Priority
 from load_tests.simulation.fleet import Fleet
 from load_tests.simulation.replica import MAX_PARTIAL_PREFILLS, Replica
 from load_tests.simulation.trace import BLOCK_TOKENS
-from router.latency_prediction import predict
 from router.ports.replica_load import ReplicaLoad
 
 FEW = 16
 """Up to this number of ready replicas all are looked at for a request. Of more, those that have the prefix, and
-SHORTLIST with the least prefill work."""
-SHORTLIST = 2
+the two with the least prefill work."""
 
 
 class Asked(NamedTuple):
@@ -135,43 +131,44 @@ class PredictedTtft:
         self._placed: dict[int, _View] = {}
 
     def choose(self, fleet: Fleet, asked: Asked) -> int:
-        views = self._views[asked.number % len(self._views)]
+        number, chain, prompt, now = asked
+        views = self._views[number % len(self._views)]
         candidates = []
-        for slot in self._looked_at(fleet, asked):
-            view = self._view(views, fleet, slot, asked.now)
-            matched = min(fleet.prefixes.matched(slot, asked.chain) * BLOCK_TOKENS, asked.prompt - 1)
+        for slot in self._looked_at(fleet, chain):
+            replica = fleet.replica(slot)
+            view = self._view(views, fleet.ready[slot], replica, now)
+            matched = min(fleet.prefixes.matched(slot, chain) * BLOCK_TOKENS, prompt - 1) if chain else 0
             # A report of this instant has every request and the learnt correction: nothing is left to add to it.
-            load = view.load if view.reported_at == asked.now else view.placed.outlook(view.load, asked.now)
-            candidates.append(Candidate(view.name, load, fleet.replica(slot).outstanding, matched))
-        request_id = str(asked.number)
-        chosen = place(candidates, request_id, asked.prompt, Priority.STANDARD, self._affinity_weight)
-        if chosen is None:
+            load = view.load if view.reported_at == now else view.placed.outlook(view.load, now)
+            candidates.append(Candidate(view.name, load, replica.outstanding, matched))
+        request_id = str(number)
+        choice = place(candidates, request_id, prompt, Priority.STANDARD, self._affinity_weight)
+        if choice is None:
             raise LookupError("no replica is ready")
+        chosen, ttft_s = choice
         view = views[int(chosen.replica_id)]
-        ttft_s = predict(chosen.load, asked.prompt, chosen.matched_tokens).ttft_s
-        uncached = asked.prompt - chosen.matched_tokens
-        view.placed.place(request_id, Priority.STANDARD, uncached, chosen.load, ttft_s, asked.now)
+        uncached = prompt - chosen.matched_tokens
+        view.placed.place(request_id, Priority.STANDARD, uncached, chosen.load, ttft_s, now)
         view.placed.accepted(request_id)
-        self._placed[asked.number] = view
+        self._placed[number] = view
         return int(chosen.replica_id)
 
     def first_token(self, request: int, now: float) -> None:
         if (view := self._placed.pop(request, None)) is not None:
             view.placed.first_token(str(request), now)
 
-    def _looked_at(self, fleet: Fleet, asked: Asked) -> Iterable[int]:
+    def _looked_at(self, fleet: Fleet, chain: Sequence[int]) -> Iterable[int]:
         if len(fleet.ready) <= FEW:
             return sorted(fleet.ready)
-        least = np.argpartition(fleet.used_load, SHORTLIST)[:SHORTLIST].tolist()
-        return dict.fromkeys((*sorted(least), *fleet.prefixes.holders(asked.chain)))
+        least = fleet.two_cheapest()
+        return dict.fromkeys((*least, *fleet.prefixes.holders(chain))) if chain else least
 
-    def _view(self, views: dict[int, _View], fleet: Fleet, slot: int, now: float) -> _View:
-        view = views.get(slot)
-        if view is None or view.since != fleet.ready[slot]:
+    def _view(self, views: dict[int, _View], since: float, replica: Replica, now: float) -> _View:
+        view = views.get(replica.slot)
+        if view is None or view.since != since:
             placed = PlacedRequests(lambda predicted, measured: self.errors.append((predicted, measured)))
-            view = views[slot] = _View(str(slot), fleet.ready[slot], placed=placed)
+            view = views[replica.slot] = _View(str(replica.slot), since, placed=placed)
         if now - view.reported_at >= self._report_s:
-            replica = fleet.replica(slot)
             replica.advance(now)
             learnt = view.placed.learnt
             view.load = load_of(replica, self._output_tokens, len(self._views), learnt.factor, learnt.overhead_s)

@@ -103,7 +103,8 @@ class Replica:
     @property
     def backlog_s(self) -> float:
         """Seconds of prefill work that is queued or in work."""
-        return max(self.waiting_s + self.prefilling_s, 0.0)
+        seconds = self.waiting_s + self.prefilling_s
+        return seconds if seconds > 0.0 else 0.0
 
     @property
     def step_now_s(self) -> float:
@@ -150,7 +151,8 @@ class Replica:
         # The root of growth / 2 * s**2 + step * s = passed, in the form that loses no digits.
         steps = 2 * passed / (step + sqrt(step * step + 2 * growth * passed)) if growth else passed / step
         self._take(steps, running)
-        self._next_steps = max(self._next_steps - steps, 0.0)  # what is left until ``due``
+        left = self._next_steps - steps  # until ``due``
+        self._next_steps = left if left > 0.0 else 0.0
 
     def fire(self) -> tuple[int, list[int]]:
         """Makes the event at ``due`` happen. Returns the request that gets its first token (-1: none), and those that

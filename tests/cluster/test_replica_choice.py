@@ -38,7 +38,7 @@ def busy(tokens: int) -> ReplicaLoad:
 def chosen_of(snapshot: list[Candidate], request_id: str = "r", prompt: int = PROMPT, weight: float = 2.0) -> str:
     chosen = place(snapshot, request_id, prompt, affinity_weight=weight)
     assert chosen is not None
-    return chosen.replica_id
+    return chosen.candidate.replica_id
 
 
 def test_no_candidate_gives_none() -> None:
@@ -52,7 +52,10 @@ def test_the_choice_is_a_candidate_and_the_same_each_time(
     chosen = place(snapshot, request_id, prompt, priority, weight)
     assert chosen == place(list(reversed(snapshot)), request_id, prompt, priority, weight)
     assert (chosen is None) == (not snapshot)
-    assert chosen is None or chosen in snapshot
+    if chosen is not None:
+        candidate = chosen.candidate
+        assert candidate in snapshot
+        assert chosen.ttft_s == predict(candidate.load, prompt, candidate.matched_tokens, priority).ttft_s
 
 
 @given(st.lists(loads.filter(lambda load: load.measured), min_size=1, max_size=8), st.integers(1, 10_000), st.uuids())

@@ -21,6 +21,8 @@ from load_tests.simulation.trace import Trace, build
 from router.latency_prediction import predict
 
 PROFILE = ReplicaProfile("test", "none", 2, 10_000, 0.010, 50e-6, 50e-9, 512, 100_000, 64)
+STORED = (0.6869532494428036, 2.9460124099824014, 55306.05597070934, 0.16903679983803094)
+"""Of a run: mean and highest TTFT and the sum of the instants of all ends, in seconds, and the hit rate."""
 
 
 def conversations(count: int, rate: float, seed: int = 0) -> Trace:
@@ -101,6 +103,34 @@ def test_the_load_of_a_simulated_replica_predicts_the_simulator() -> None:
     while first != 3:
         first, _ = replica.fire()
     assert predicted_s == pytest.approx(replica.time, rel=0.1)
+
+
+@pytest.mark.parametrize(("loads", "expected"), [([3.0, 1.0, 2.0, 4.0], [1, 2]), ([1.0, 2.0, 1.0, 3.0], [0, 2])])
+def test_the_two_cheapest_replicas_have_the_least_load(loads: list[float], expected: list[int]) -> None:
+    fleet = Fleet(PROFILE, len(loads))
+    for slot in range(len(loads)):
+        fleet.start(0.0)
+        fleet.make_ready(slot, 0.0)
+    fleet.load[:] = loads
+    assert fleet.two_cheapest() == expected
+    assert fleet.load.tolist() == loads
+
+
+def test_of_replicas_with_equal_load_two_different_ones_are_the_cheapest() -> None:
+    fleet = Fleet(PROFILE, 40)
+    for slot in range(40):
+        fleet.start(0.0)
+        fleet.make_ready(slot, 0.0)
+    fleet.load[:5] = 1.0
+    first, second = fleet.two_cheapest()
+    assert 5 <= first < second < 40
+
+
+def test_a_run_has_the_figures_that_it_has_always_had() -> None:
+    outcome = run(conversations(800, rate=12.0), PREDICTED, replicas=8, routers=2, report_s=0.2)
+    ttft = outcome.first - outcome.trace.arrival
+    figures = float(ttft.mean()), float(ttft.max()), float(outcome.end.sum()), outcome.hit_rate
+    assert figures == pytest.approx(STORED, rel=1e-9)
 
 
 def test_looking_at_a_replica_does_not_change_when_its_requests_end() -> None:
