@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from engine.api import Priority
 from load_tests.overload.simulation import VirtualClock
 from load_tests.simulation.fleet import Fleet
@@ -73,7 +71,7 @@ class SimulatedAdmission:
     def _snapshot(self, fleet: Fleet, now: float, holders: Iterable[int]) -> TierSnapshot:
         slots = list(fleet.ready)
         if len(slots) > CANDIDATES:
-            slots = np.argpartition(fleet.used_load, CANDIDATES)[:CANDIDATES].tolist()
+            slots = fleet.two_cheapest()
         loads: dict[str, ReplicaLoad] = {}
         for slot in dict.fromkeys((*slots, *holders)):
             replica = fleet.replica(slot)
