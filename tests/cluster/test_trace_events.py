@@ -231,3 +231,15 @@ async def test_a_stream_that_breaks_keeps_the_status_that_was_sent() -> None:
             running.export()
     root = root_of(received)
     assert (root[Attribute.STATUS], root[Attribute.ERROR], root["failed"]) == (200, "request_timeout", True)
+
+
+async def test_a_stored_answer_is_a_success_in_its_trace() -> None:
+    key = {"idempotency-key": "k"}
+    with http_receiver() as received:
+        async with service(received) as running:
+            await running.ask(key)
+            answer = await running.ask({**key, **PARENT})
+            assert answer.headers["idempotent-replayed"] == "true"
+            running.export()
+    root = root_of(received)
+    assert (root[Attribute.STATUS], root.get(Attribute.ERROR), root["failed"]) == (200, None, False)
