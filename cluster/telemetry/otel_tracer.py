@@ -46,8 +46,8 @@ class OtelTrace:
         if Attribute.OPERATION in attributes:
             self._root.name = f"{attributes[Attribute.OPERATION]} {attributes.get(Attribute.REQUEST_MODEL)}"
 
-    def event(self, name: EventName, attributes: Attributes) -> None:
-        self._record.event(self._current, name, attributes)
+    def event(self, name: EventName, attributes: Attributes, weight: int = 0) -> None:
+        self._record.event(self._current, name, attributes, weight=weight)
 
     def began(self) -> None:
         self._began = True
