@@ -48,7 +48,8 @@ class StuckCollections(MemoryCollectionStore):
     """Never says which collections there are."""
 
     async def collections(self, tenant: str) -> Sequence[CollectionRecord]:
-        return await asyncio.get_running_loop().create_future()
+        await asyncio.Event().wait()
+        return []
 
 
 async def test_a_request_for_collections_over_its_time_has_failed_in_the_ledger() -> None:
