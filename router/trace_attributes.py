@@ -8,7 +8,7 @@ from functools import partial
 from router.cache.answer_cache import Found
 from router.inference_request import Call
 from router.ledger.ledger import Account
-from router.ledger.ledger_entry import decision_of
+from router.ledger.ledger_entry import MAX_VERDICTS, decision_of
 from router.ports.trace_names import Attribute, EventName
 from router.ports.tracer import Trace, Value
 from router.usage_meter import MeteredUsage
@@ -81,9 +81,11 @@ def note_look_up(trace: Trace, found: Found) -> None:
 
 
 def note_verdicts(trace: Trace, verdicts: Iterable[Verdict], stage: Stage, policy: str) -> None:
-    """Adds the verdicts of the guard to the trace of a request. ``policy`` is the version of the policy."""
-    for verdict in verdicts:
-        trace.event(EventName.VERDICT, partial(_of_verdict, verdict, stage, policy))
+    """Adds the MAX_VERDICTS most severe verdicts of one ruling of the guard to the trace of a request. ``policy`` is
+    the version of the policy."""
+    severest = sorted(verdicts, key=lambda verdict: -verdict.action.severity)[:MAX_VERDICTS]
+    for verdict in severest:
+        trace.event(EventName.VERDICT, partial(_of_verdict, verdict, stage, policy), verdict.action.severity)
 
 
 def _of_look_up(found: Found) -> Mapping[Attribute, Value | None]:

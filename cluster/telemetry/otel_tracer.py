@@ -14,7 +14,7 @@ from cluster.telemetry.trace_sampling import TraceSampler
 from router.errors import SERVICE_FAULTS, RefusalKind, refusal_of
 from router.ports.trace_names import Attribute, EventName, SpanName
 from router.ports.tracer import Attributes, NoTrace, Trace, Value
-from router.transport.http_exchange import STATUS
+from router.transport.http_exchange import STATUS, ClientLeftError
 
 T = TypeVar("T")
 
@@ -46,8 +46,8 @@ class OtelTrace:
         if Attribute.OPERATION in attributes:
             self._root.name = f"{attributes[Attribute.OPERATION]} {attributes.get(Attribute.REQUEST_MODEL)}"
 
-    def event(self, name: EventName, attributes: Attributes) -> None:
-        self._record.event(self._current, name, attributes)
+    def event(self, name: EventName, attributes: Attributes, weight: int = 0) -> None:
+        self._record.event(self._current, name, attributes, weight=weight)
 
     def began(self) -> None:
         self._began = True
@@ -126,7 +126,7 @@ class Ending(NamedTuple):
 
 def _ending_of(error: BaseException) -> Ending:
     """Returns how ``error`` ends a request. Never its message, which may quote the request."""
-    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+    if isinstance(error, asyncio.CancelledError | GeneratorExit | ClientLeftError):
         return Ending(CANCELLED, None, failed=False)
     if not isinstance(error, Exception):
         return Ending(type(error).__name__, None, failed=True)

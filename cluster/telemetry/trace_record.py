@@ -19,6 +19,7 @@ TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})
 SAMPLED = 1
 MAX_SPANS = 64  # of one request in one process
 MAX_EVENTS = 32  # of one request in one process
+MAX_OF_NAME = 16  # of these with one name, so that many verdicts leave room for a failover
 MAX_TEXT = 128  # characters of an attribute
 
 
@@ -32,13 +33,15 @@ class Caller:
     sampled: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RecordedEvent:
-    """An event of a span, at nanoseconds since 1970. ``attributes`` is called if the trace is kept."""
+    """An event of ``span``, at nanoseconds since 1970. ``attributes`` is called if the trace is kept."""
 
+    span: RecordedSpan
     name: str
     at_ns: int
     attributes: Attributes
+    weight: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +65,12 @@ class RecordedSpan:
     serves: bool = False
     failed: bool = False
     attributes: dict[str, Value] = field(default_factory=dict)
-    noted: list[RecordedEvent] = field(default_factory=list)
     events: list[tuple[str, int, dict[str, Value]]] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
 
     def describe(self, attributes: Mapping[Attribute, Value | None]) -> None:
         """Sets attributes. Those whose value is None are left out; texts are cut to MAX_TEXT characters."""
         self.attributes.update(named(attributes))
-
-    def settle(self) -> None:
-        """Computes the attributes of its events, which hold no other part of the request from then on."""
-        self.events += [(each.name, each.at_ns, named(each.attributes())) for each in self.noted]
-        self.noted.clear()
 
     def end(self, ended_ns: int | None = None) -> None:
         """Ends the span now, or at ``ended_ns``. Without effect on one that has ended."""
@@ -83,12 +80,12 @@ class RecordedSpan:
 @dataclass(slots=True)
 class TraceRecord:
     """The spans of a request, in the order of their beginnings; the first is around the others. ``sampled``: they are
-    kept in any case."""
+    kept in any case. ``noted``: events whose attributes are not computed yet."""
 
     trace_id: int
     sampled: bool
     spans: list[RecordedSpan] = field(default_factory=list)
-    events: int = 0
+    noted: list[RecordedEvent] = field(default_factory=list)
 
     def begin(self, name: str, parent_id: int, started_ns: int | None = None) -> RecordedSpan:
         """Begins a span and returns it. ``parent_id`` is the id of its parent, or 0; ``started_ns`` its beginning in
@@ -99,11 +96,31 @@ class TraceRecord:
             self.spans.append(span)
         return span
 
-    def event(self, span: RecordedSpan, name: EventName, attributes: Attributes, at_ns: int | None = None) -> None:
-        """Adds an event to ``span``, at nanoseconds since 1970, None for now. Those beyond MAX_EVENTS are dropped."""
-        self.events += 1
-        if self.events <= MAX_EVENTS:
-            span.noted.append(RecordedEvent(name.value, at_ns or time.time_ns(), attributes))
+    def event(
+        self,
+        span: RecordedSpan,
+        name: EventName,
+        attributes: Attributes,
+        at_ns: int | None = None,
+        weight: int = 0,
+    ) -> None:
+        """Adds an event to ``span``, at nanoseconds since 1970, None for now. Those beyond MAX_EVENTS are dropped.
+        Beyond MAX_OF_NAME it takes the place of the lightest of its name that has less ``weight``; if none has, it is
+        dropped."""
+        alike = [each for each in self.noted if each.name == name.value]
+        if len(alike) >= MAX_OF_NAME:
+            lightest = min(alike, key=lambda each: each.weight)
+            if lightest.weight >= weight:
+                return
+            self.noted.remove(lightest)
+        if len(self.noted) < MAX_EVENTS:
+            self.noted.append(RecordedEvent(span, name.value, at_ns or time.time_ns(), attributes, weight))
+
+    def settle(self) -> None:
+        """Computes the attributes of the events, which hold no other part of the request from then on."""
+        for each in self.noted:
+            each.span.events.append((each.name, each.at_ns, named(each.attributes())))
+        self.noted.clear()
 
     def traceparent(self, span: RecordedSpan) -> str:
         """Returns the W3C traceparent that names ``span`` as the parent of spans in another process."""

@@ -69,17 +69,20 @@ class TraceSampler:
 
     def end(self, record: TraceRecord) -> bool:
         """Ends a trace, whose first span has ended. Returns whether it is kept: it is sampled, one of its spans has
-        failed, or it took ``slow_s`` seconds. Then the caller has it sent."""
+        failed, or it took ``slow_s`` seconds. Then the caller has it sent. Otherwise its events are dropped, which hold
+        parts of the request."""
         first = record.spans[0]
         self._pending.discard(first.span_id)
         slow = first.ended_ns - first.started_ns >= self._config.slow_s * 1e9
-        return record.sampled or slow or any(span.failed for span in record.spans)
+        kept = record.sampled or slow or any(span.failed for span in record.spans)
+        if not kept:
+            record.noted.clear()
+        return kept
 
     def send(self, record: TraceRecord) -> None:
         """Has the spans of a trace sent. Those that have not ended are dropped."""
         ended = tuple(span for span in record.spans if span.ended_ns)
-        for span in ended:
-            span.settle()
+        record.settle()
         self._processor.on_end(cast("ReadableSpan", KeptTrace(record.trace_id, ended, self._resource)))
 
     def close(self) -> None:

@@ -35,10 +35,11 @@ OLDEST_WAIT_S = 60.0
 
 
 def added(counter: str, labels: str, window: str) -> str:
-    """Returns what a rare event has added to ``counter`` in ``window``. Ray exports a counter with its first value, of
-    which ``increase`` knows nothing."""
-    before = f"sum by ({labels}) ({counter} offset {window})"
-    return f"sum by ({labels}) (increase({counter}[{window}])) > 0\nor (sum by ({labels}) ({counter}) unless {before})"
+    """Returns what a rare event has added to ``counter`` in ``window``. Ray exports a series for each process, with its
+    first value, of which ``increase`` knows nothing, and keeps it when the process has ended. So a process that counts
+    once and ends is a series that never rises: what is new is looked for in each series, and summed then."""
+    new = f"({counter} unless {counter} offset {window})"
+    return f"sum by ({labels}) (increase({counter}[{window}]) > 0 or {new}) > 0"
 
 
 def load_alerts() -> list[Alert]:

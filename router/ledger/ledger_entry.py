@@ -25,8 +25,8 @@ class Outcome(StrEnum):
     """The way in which a request ended."""
 
     FINISHED = "finished"  # the whole answer was generated
-    FAILED = "failed"  # with an error
-    CANCELLED = "cancelled"  # the client left, or the deadline passed
+    FAILED = "failed"  # with an error, or over the time limit
+    CANCELLED = "cancelled"  # the client left
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,9 @@ class Trace(Protocol):
         attribute."""
         ...
 
-    def event(self, name: EventName, attributes: Attributes) -> None:
+    def event(self, name: EventName, attributes: Attributes, weight: int = 0) -> None:
         """Adds an event, with the time of now, to the span of the current stage. ``attributes`` is called at the end of
-        the request, if its trace is kept."""
+        the request, if its trace is kept. If there are too many of a name, those with the most ``weight`` are kept."""
         ...
 
     def began(self) -> None:
@@ -75,7 +75,7 @@ class NoTrace:
     def describe(self, attributes: Mapping[Attribute, Value | None]) -> None:
         pass
 
-    def event(self, name: EventName, attributes: Attributes) -> None:
+    def event(self, name: EventName, attributes: Attributes, weight: int = 0) -> None:
         pass
 
     def began(self) -> None:

@@ -29,7 +29,9 @@ class CollectionRoute:
     async def answer(self, exchange: HttpExchange, path: str, errors: ErrorBodies) -> None:
         """Raises what ``CollectionApi.answer`` raises, and TimeoutError."""
         feature = exchange.header("x-manta-feature")
-        call = Call(exchange.request_id, exchange.header("authorization"), exchange.body, COLLECTIONS, feature)
+        credentials = exchange.header("authorization")
+        ends_at = asyncio.get_running_loop().time() + self._timeout_s
+        call = Call(exchange.request_id, credentials, exchange.body, COLLECTIONS, feature, ends_at=ends_at)
         asked = CollectionCall(exchange.method, path, exchange.parameters(), call)
-        async with asyncio.timeout(self._timeout_s):
+        async with asyncio.timeout_at(ends_at):
             await exchange.answer(200, await self._api.answer(asked))

@@ -82,6 +82,7 @@ class InferenceRoute:
             )
             routed = (await anext(batches))[0]
             if isinstance(routed, Repeated):
+                await anext(batches, None)  # their end, which is that of the trace
                 exchange.headers.append((b"idempotent-replayed", b"true"))
                 await exchange.answer_text(200, routed.body)
                 return

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
+from functools import partial
 from typing import Any
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from cluster.telemetry.config import TelemetryConfig
+from cluster.telemetry.otel_tracer import OtelTrace
+from cluster.telemetry.trace_record import MAX_OF_NAME, TraceRecord
+from cluster.telemetry.trace_sampling import TraceSampler
+from router.ledger.ledger_entry import MAX_VERDICTS
 from router.ports.trace_names import Attribute, EventName, SpanName
+from router.ports.tracer import Value
+from router.trace_attributes import note_verdicts
+from safety.api import Action, Stage, Verdict
 from tests.cluster.otlp_receiver import Received, attributes, failed, http_receiver
 from tests.cluster.test_lanes import settle
 from tests.cluster.traced_service import IN, OUT, PARENT, TRACE, Service, Setup, service
@@ -91,6 +101,59 @@ async def test_a_verdict_on_a_request_is_an_event_of_the_safety_room(
     assert root[Attribute.SAFETY] == {"block": "blocked", "redact": "redacted"}.get(action, action)
     assert root["failed"] is False
     assert not [body for body in received.bodies if IN.encode() in body or word.encode() in body]
+
+
+async def test_many_mild_verdicts_push_out_neither_the_one_that_blocks_nor_a_failover() -> None:
+    setup = Setup(policy={"pii": {"requests": "redact"}})
+    texts = [f"{IN} {number}@example.org" for number in range(40)]
+    messages = [{"role": "user", "content": text} for text in texts]
+    with http_receiver() as received:
+        async with service(received, "ab", setup) as running:
+            running.client.losing = True
+            fields: dict[str, Any] = {"guided_choice": None, "max_tokens": 30, "ignore_eos": True, "temperature": 0}
+            assert (await running.ask(messages=messages, stream=True, **fields)).status_code == 200
+            blocked = [*messages, {"role": "user", "content": f"{IN} HARM"}]
+            assert (await running.ask(messages=blocked)).status_code == REFUSED
+            running.export()
+    actions = [facts[Attribute.ACTION] for _, facts in events(received, EventName.VERDICT)]
+    assert len(actions) == 2 * MAX_VERDICTS
+    assert actions.count("block") == 1
+    assert len(events(received, EventName.FAILOVER)) == 1
+
+
+def test_a_severe_verdict_takes_the_place_of_a_mild_one_of_an_earlier_ruling() -> None:
+    record = TraceRecord(1, sampled=True)
+    span = record.begin("safety", 0)
+    trace = OtelTrace(record)
+    for text in range(40):
+        note_verdicts(trace, [Verdict("pii", str(text), Action.REDACT)], Stage.DURING, "1")
+    note_verdicts(trace, [Verdict("classifier", "1", Action.BLOCK)], Stage.DURING, "1")
+    trace.event(EventName.FAILOVER, dict)
+    record.settle()
+    told = [(name, facts.get(Attribute.ACTION)) for name, _, facts in span.events]
+    redacted, blocked = (EventName.VERDICT, "redact"), (EventName.VERDICT, "block")
+    assert told == [*[redacted] * (MAX_OF_NAME - 1), blocked, (EventName.FAILOVER, None)]
+
+
+def test_a_trace_that_is_not_kept_holds_nothing_of_its_request() -> None:
+    class Stored:
+        """What an event holds until its attributes are computed."""
+
+    def attributes_of(held: Stored) -> dict[Attribute, Value | None]:
+        return {}
+
+    stored = Stored()
+    watched = weakref.ref(stored)
+    config = TelemetryConfig(endpoint="http://127.0.0.1:9/v1/traces", sample_ratio=0.0)
+    sampler = TraceSampler(config, "router", follows=False)
+    record = sampler.begin("chat fast", None)
+    assert record is not None
+    record.event(record.spans[0], EventName.CACHE, partial(attributes_of, stored))
+    record.spans[0].end()
+    del stored
+    assert not sampler.end(record)
+    assert watched() is None
+    sampler.close()
 
 
 @pytest.mark.parametrize(("stream", "stage"), [(True, "during"), (False, "after")])
@@ -231,3 +294,15 @@ async def test_a_stream_that_breaks_keeps_the_status_that_was_sent() -> None:
             running.export()
     root = root_of(received)
     assert (root[Attribute.STATUS], root[Attribute.ERROR], root["failed"]) == (200, "request_timeout", True)
+
+
+async def test_a_stored_answer_is_a_success_in_its_trace() -> None:
+    key = {"idempotency-key": "k"}
+    with http_receiver() as received:
+        async with service(received) as running:
+            await running.ask(key)
+            answer = await running.ask({**key, **PARENT})
+            assert answer.headers["idempotent-replayed"] == "true"
+            running.export()
+    root = root_of(received)
+    assert (root[Attribute.STATUS], root.get(Attribute.ERROR), root["failed"]) == (200, None, False)

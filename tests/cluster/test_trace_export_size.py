@@ -7,7 +7,7 @@ import pytest
 from cluster.telemetry import trace_sampling
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.otlp_encoding import MAX_BYTES
-from cluster.telemetry.trace_record import MAX_EVENTS, MAX_SPANS, MAX_TEXT, TraceRecord
+from cluster.telemetry.trace_record import MAX_EVENTS, MAX_OF_NAME, MAX_SPANS, MAX_TEXT, TraceRecord
 from cluster.telemetry.trace_sampling import MAX_BATCH, TraceSampler
 from router.ports.trace_names import Attribute, EventName
 from tests.cluster.otlp_receiver import grpc_receiver
@@ -23,8 +23,9 @@ def largest(sampler: TraceSampler) -> TraceRecord:
     first = record.spans[0]
     for _ in range(MAX_SPANS + 3):
         record.begin("answer", first.span_id).describe(texts)
-    for _ in range(MAX_EVENTS + 3):
-        record.event(first, EventName.VERDICT, lambda: texts)
+    for name in EventName:
+        for _ in range(MAX_OF_NAME + 3):
+            record.event(first, name, lambda: texts)
     for span in record.spans:
         span.end()
     return record

@@ -221,6 +221,24 @@ async def test_a_client_that_leaves_ends_the_trace_and_nothing_has_failed() -> N
     assert not [span for span in received.spans if failed(span)]
 
 
+async def test_a_client_that_leaves_while_its_body_is_read_has_no_trace_kept() -> None:
+    with http_receiver() as received:
+        async with service(received, sample_ratio=0.0) as running:
+
+            async def receive() -> Message:
+                return {"type": "http.disconnect"}
+
+            async def send(message: Message) -> None:
+                raise AssertionError(message)
+
+            headers = [(b"authorization", f"Bearer {KEY}".encode())]
+            for path in ("/v1/chat/completions", "/v1/embeddings", "/v1/moderations"):
+                scope = {"type": "http", "path": path, "method": "POST", "headers": headers}
+                await running.app(scope, receive, send)
+            running.export()
+    assert not received.spans
+
+
 async def test_slow_requests_are_kept_although_none_is_sampled() -> None:
     with http_receiver() as received:
         async with service(received, sample_ratio=0.0, slow_s=0.001) as running:

@@ -95,6 +95,11 @@ def replicas(target: int, ready: int) -> Series:
     }
 
 
+def failed_starts(*minutes: int) -> Series:
+    """Replicas that do not start. Each is a process that counts once and ends, whose series Ray exports for ever."""
+    return {f'{STARTS}{{tier="fast", WorkerId="{at}"}}': "_ " * at + "1x300" for at in minutes}
+
+
 def oldest(of: str) -> Series:
     """A request that waits, a minute longer each minute, on one of two replicas."""
     labels = f'tier="fast", class="{of}"'
@@ -140,9 +145,10 @@ CASES = [
     Case("MantaFailovers", "planned moves", {'ray_manta_failovers_total{tier="fast", kind="moved"}': "0+9x60"}, 30, 0),
     Case("MantaReplicasMissing", "one of two", replicas(2, 1), 50, 1),
     Case("MantaReplicasMissing", "all are there", replicas(2, 2), 50, 0),
-    Case("MantaReplicaStartFails", "the first ever", {f'{STARTS}{{tier="fast"}}': "_x20 1x40"}, 30, 1),
-    Case("MantaReplicaStartFails", "again and again", {f'{STARTS}{{tier="fast"}}': "0+1x60"}, 50, 1),
-    Case("MantaReplicaStartFails", "long ago", {f'{STARTS}{{tier="fast"}}': "3x300"}, 100, 0),
+    Case("MantaReplicaStartFails", "the first ever", failed_starts(20), 30, 1),
+    Case("MantaReplicaStartFails", "again and again, for longer than the window", failed_starts(*range(200)), 100, 1),
+    Case("MantaReplicaStartFails", "a second time", failed_starts(5, 200), 210, 1),
+    Case("MantaReplicaStartFails", "twice, long ago", failed_starts(0, 1), 100, 0),
     Case("MantaBreakerOpen", "open", {BREAKER: "1x60"}, 30, 1),
     Case("MantaBreakerOpen", "open for a moment", {BREAKER: "0x20 1 0x39"}, 24, 0),
     Case("MantaGuardUnscanned", "a tenth", decisions(12), 30, 1),
@@ -152,6 +158,10 @@ CASES = [
     Case("MantaJournalGrowing", "it becomes empty", journal("60000-1000x60"), 50, 0),
     Case("MantaRecordsLost", "the first ever", {'ray_manta_lost_records_total{log="ledger"}': "_x20 1x40"}, 30, 1),
     Case("MantaRecordsLost", "another one", {'ray_manta_lost_records_total{log="ledger"}': "1x100 2x20"}, 110, 1),
+    Case("MantaRecordsLost", "by another router", {
+        'ray_manta_lost_records_total{log="ledger", WorkerId="a"}': "1x120",
+        'ray_manta_lost_records_total{log="ledger", WorkerId="b"}': "_x100 1x20",
+    }, 110, 1),
     Case("MantaRecordsLost", "long ago", {'ray_manta_lost_records_total{log="ledger"}': "1x300"}, 200, 0),
     Case("MantaPolicyUnreadable", "each minute", {"ray_manta_unreadable_policies_total": "0+1x60"}, 40, 1),
     Case("MantaPolicyUnreadable", "once", {"ray_manta_unreadable_policies_total": "1x60"}, 40, 0),
