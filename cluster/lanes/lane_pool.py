@@ -137,7 +137,7 @@ class LanePool:
             lane = await self._awaited(request, chain, avoid, self._config.wait_s)
         if lane is None:
             raise TierUnavailableError(f"No replica of the tier '{self.name}' is ready.")
-        self._prefixes[lane.replica_id].remember(chain, lane.outlook.kv_capacity_tokens)
+        self._prefixes[lane.replica_id].remember(chain, self._sizes.tokens(request), lane.load.kv_capacity_tokens)
         return lane
 
     async def close(self) -> None:

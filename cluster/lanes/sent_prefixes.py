@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from math import inf
 
 from engine.api import Conversation, GenerationRequest
 
@@ -56,7 +57,8 @@ class PrefixMemory:
     """The LRU set of the prefixes that were sent to one replica, of at most MAX_REMEMBERED pieces."""
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._seen: OrderedDict[int, float] = OrderedDict()  # tokens of each piece
+        self._tokens = 0.0
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -75,13 +77,15 @@ class PrefixMemory:
             known += 1
         return known / len(chain)
 
-    def remember(self, chain: Sequence[int], kv_capacity_tokens: float = 0.0) -> None:
-        """Records that a prompt with the hashes ``chain`` was sent to the replica, whose KV cache holds
-        ``kv_capacity_tokens`` tokens; 0: unknown. Forgets the pieces that were sent longest ago and that no longer fit
-        there."""
-        fitting = int(kv_capacity_tokens / PIECE_TOKENS) or MAX_REMEMBERED
+    def remember(self, chain: Sequence[int], tokens: float = 0.0, kv_capacity_tokens: float = 0.0) -> None:
+        """Records that a prompt of ``tokens`` tokens with the hashes ``chain`` was sent to the replica, whose KV cache
+        holds ``kv_capacity_tokens`` tokens; 0: unknown. Forgets the pieces that were sent longest ago and that no
+        longer fit there."""
+        each = tokens / max(len(chain), 1)
         for link in reversed(chain):  # so that the start of a prompt, which others share, is evicted last
-            self._seen[link] = None
+            self._tokens += each - self._seen.get(link, 0.0)
+            self._seen[link] = each
             self._seen.move_to_end(link)
-        while len(self._seen) > min(fitting, MAX_REMEMBERED):
-            self._seen.popitem(last=False)
+        most = kv_capacity_tokens or inf
+        while len(self._seen) > MAX_REMEMBERED or (self._seen and self._tokens > most):
+            self._tokens -= self._seen.popitem(last=False)[1]

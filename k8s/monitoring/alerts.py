@@ -37,8 +37,9 @@ OLDEST_WAIT_S = 60.0
 def added(counter: str, labels: str, window: str) -> str:
     """Returns what a rare event has added to ``counter`` in ``window``. Ray exports a series for each process, with its
     first value, of which ``increase`` knows nothing, and keeps it when the process has ended. So a process that counts
-    once and ends is a series that never rises: what is new is looked for in each series, and summed then."""
-    new = f"({counter} unless {counter} offset {window})"
+    once and ends is a series that never rises: what is new is looked for in each series, and summed then. A series that
+    was missing for a moment is not new, and one whose node has gone since still is."""
+    new = f"(last_over_time({counter}[{window}]) unless last_over_time({counter}[{window}] offset {window}))"
     return f"sum by ({labels}) (increase({counter}[{window}]) > 0 or {new}) > 0"
 
 

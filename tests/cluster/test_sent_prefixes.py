@@ -41,20 +41,30 @@ def test_matched_counts_from_the_start_of_the_prompt() -> None:
 
 def test_the_memory_is_bounded_and_forgets_tails_first() -> None:
     memory = PrefixMemory()
-    memory.remember([1, 2, 3], 4 * PIECE_TOKENS)
-    memory.remember([7, 8], 4 * PIECE_TOKENS)
+    memory.remember([1, 2, 3], 96, 128)
+    memory.remember([7, 8], 64, 128)
     assert len(memory) == 4
     assert memory.matched([7, 8]) == 1.0
     assert memory.matched([1, 2, 3]) == pytest.approx(2 / 3)
 
 
-def test_no_more_is_remembered_than_the_kv_cache_of_the_replica_holds() -> None:
+def test_no_more_tokens_are_remembered_than_the_kv_cache_of_the_replica_holds() -> None:
     memory = PrefixMemory()
     for number in range(100):
-        memory.remember([100 * number + piece for piece in range(10)], 50 * PIECE_TOKENS)
+        memory.remember([100 * number + piece for piece in range(10)], 320, 1_600)
     assert len(memory) == 50
     assert [memory.matched([100 * number]) for number in (94, 95, 99)] == [0.0, 1.0, 1.0]
-    memory.remember(range(10**6, 10**6 + 100_000))
+    memory.remember([1, 2], 1_000, 1_600)  # of text with more tokens in each piece
+    assert len(memory) == 2 + 18
+    memory.remember([1, 2], 1_000, 1_600)  # again
+    assert len(memory) == 20
+    memory.remember([3, 4], 5_000, 1_600)  # longer than the cache
+    assert len(memory) == 0
+
+
+def test_without_a_known_capacity_the_memory_is_bounded_by_the_number_of_pieces() -> None:
+    memory = PrefixMemory()
+    memory.remember(range(100_000), 3_000_000)
     assert len(memory) == 65_536
 
 

@@ -162,6 +162,16 @@ CASES = [
         'ray_manta_lost_records_total{log="ledger", WorkerId="a"}': "1x120",
         'ray_manta_lost_records_total{log="ledger", WorkerId="b"}': "_x100 1x20",
     }, 110, 1),
+    Case("MantaRecordsLost", "long ago, and then a node was not scraped for a moment", {
+        'ray_manta_lost_records_total{log="ledger", WorkerId="a"}': "1x199 stale 1x200",
+        'ray_manta_lost_records_total{log="ledger", WorkerId="b"}': "1x400",
+    }, 260, 0),
+    Case("MantaRecordsLost", "on a node that is gone", {
+        'ray_manta_lost_records_total{log="ledger"}': "_x100 1 1 stale",
+    }, 110, 1),
+    Case("MantaRecordsLost", "long ago, on a node that is gone", {
+        'ray_manta_lost_records_total{log="ledger"}': "_x100 1 1 stale",
+    }, 240, 0),
     Case("MantaRecordsLost", "long ago", {'ray_manta_lost_records_total{log="ledger"}': "1x300"}, 200, 0),
     Case("MantaPolicyUnreadable", "each minute", {"ray_manta_unreadable_policies_total": "0+1x60"}, 40, 1),
     Case("MantaPolicyUnreadable", "once", {"ray_manta_unreadable_policies_total": "1x60"}, 40, 0),
