@@ -96,11 +96,11 @@ def place(
 
 def _as_fast_as(peers: Sequence[ReplicaLoad], load: ReplicaLoad, prompt_tokens: int) -> ReplicaLoad:
     """Returns the load of a replica that has measured nothing of requests, with the mean speed of its peers: with its
-    own, which is 0 or that of its warm-up, it would get every request, or none.
+    own, which is 0 or that of its warm-up, it would get every request, or none. Limits that it does not report are the
+    highest of its peers, which differ in a rollout alone.
 
     If its release does not report queued tokens, its waiting sequences count as prompts of ``prompt_tokens``.
     """
-    first = peers[0]
     return replace(
         load,
         queued_short=load.queued_short or (0, load.waiting * prompt_tokens, 0),
@@ -108,13 +108,13 @@ def _as_fast_as(peers: Sequence[ReplicaLoad], load: ReplicaLoad, prompt_tokens: 
         step_s=fmean(peer.step_s for peer in peers),
         prompt_token_s=fmean(peer.prompt_token_s for peer in peers),
         sequence_s=fmean(peer.sequence_s for peer in peers),
-        step_tokens=load.step_tokens or first.step_tokens,
-        long_step_tokens=load.long_step_tokens or first.long_step_tokens,
-        long_beside_decodes=load.long_beside_decodes or first.long_beside_decodes,
-        prefill_chunk=load.prefill_chunk or first.prefill_chunk,
-        max_sequences=load.max_sequences or first.max_sequences,
+        step_tokens=load.step_tokens or max(peer.step_tokens for peer in peers),
+        long_step_tokens=load.long_step_tokens or max(peer.long_step_tokens for peer in peers),
+        long_beside_decodes=load.long_beside_decodes or max(peer.long_beside_decodes for peer in peers),
+        prefill_chunk=load.prefill_chunk or max(peer.prefill_chunk for peer in peers),
+        max_sequences=load.max_sequences or max(peer.max_sequences for peer in peers),
         output_tokens=load.output_tokens or fmean(peer.output_tokens for peer in peers),
-        kv_capacity_tokens=load.kv_capacity_tokens or first.kv_capacity_tokens,
+        kv_capacity_tokens=load.kv_capacity_tokens or max(peer.kv_capacity_tokens for peer in peers),
         correction=fmean(peer.correction for peer in peers),
         overhead_s=fmean(peer.overhead_s for peer in peers),
     )

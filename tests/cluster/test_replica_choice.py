@@ -58,6 +58,14 @@ def test_the_choice_is_a_candidate_and_the_same_each_time(
         assert chosen.ttft_s == predict(candidate.load, prompt, candidate.matched_tokens, priority).ttft_s
 
 
+def test_the_limits_of_a_new_replica_do_not_depend_on_which_peer_is_listed_first() -> None:
+    slow = ReplicaLoad(step_s=1.0, prefill_chunk=1, output_tokens=1.0)
+    late = ReplicaLoad(prompt_token_s=1.0, overhead_s=1.0, output_tokens=1.0)
+    snapshot = [Candidate(str(number), load, 0) for number, load in enumerate((slow, ReplicaLoad(), late))]
+    chosen = {place(listed, "r", 2, Priority.INTERACTIVE, 0.0) for listed in (tuple(snapshot), tuple(snapshot[::-1]))}
+    assert len(chosen) == 1
+
+
 @given(st.lists(loads.filter(lambda load: load.measured), min_size=1, max_size=8), st.integers(1, 10_000), st.uuids())
 def test_without_weight_the_least_predicted_ttft_is_taken(
     reported: list[ReplicaLoad], prompt: int, request_id: object
