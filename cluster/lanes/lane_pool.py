@@ -113,10 +113,7 @@ class LanePool:
         was sent to them. One that has gone quiet gets no requests as long as another is heard of, and so is not among
         them."""
         request = GenerationRequest("admission", prompt, SamplingParams(), cache_salt=cache_salt)
-        chain = fingerprint(request)
-        compared = self._sizes.tokens(request) * compared_share(request)
-        serving = self._serving(self._heard(self._ready()))
-        matched = {replica_id: round(compared * self._prefixes[replica_id].matched(chain)) for replica_id in serving}
+        matched = self._matched(request, fingerprint(request), self._serving(self._heard(self._ready())))
         return {replica_id: tokens for replica_id, tokens in matched.items() if tokens}
 
     async def acquire(self, request: GenerationRequest, avoid: Collection[str] = ()) -> Lane:
@@ -160,6 +157,14 @@ class LanePool:
         """Returns those of ``lanes`` whose replicas have been heard of lately; all of them if none has."""
         return {replica_id: lane for replica_id, lane in lanes.items() if not lane.quiet} or lanes
 
+    def _matched(
+        self, request: GenerationRequest, chain: tuple[int, ...], replica_ids: Iterable[str]
+    ) -> dict[str, int]:
+        """Returns the tokens of the start of the prompt that were sent to each replica before, by replica id. ``chain``
+        is the prompt's fingerprint."""
+        compared = self._sizes.tokens(request) * compared_share(request)  # prompt tokens that fingerprints compare
+        return {each: round(compared * self._prefixes[each].matched(chain)) for each in replica_ids}
+
     async def _awaited(
         self, request: GenerationRequest, chain: tuple[int, ...], avoid: Collection[str], wait_s: float
     ) -> Lane | None:
@@ -177,12 +182,11 @@ class LanePool:
     def _choose(self, request: GenerationRequest, chain: tuple[int, ...], avoid: Collection[str]) -> Lane | None:
         ready = {replica_id: lane for replica_id, lane in self._ready().items() if replica_id not in avoid}
         tokens = self._sizes.tokens(request)
-        compared = tokens * compared_share(request)  # prompt tokens that fingerprints compare
+        serving = self._serving(self._heard(ready))
+        matched = self._matched(request, chain, serving)
         candidates = [
-            Candidate(
-                replica_id, lane.outlook, lane.outstanding, round(compared * self._prefixes[replica_id].matched(chain))
-            )
-            for replica_id, lane in self._serving(self._heard(ready)).items()
+            Candidate(replica_id, lane.outlook, lane.outstanding, matched[replica_id])
+            for replica_id, lane in serving.items()
         ]
         priority = _queued_as(request)
         choice = place(candidates, request.request_id, tokens, priority, self._config.affinity_weight)

@@ -25,8 +25,8 @@ STORED = {
     8: (0.6869532494428036, 2.9460124099824014, 55306.05597070934, 0.16903679983803094),
     40: (0.49363893925254737, 2.431184577942929, 30941.124755977104, 0.34445419897308394),
 }
-"""Of runs with so many replicas: mean and highest TTFT and the sum of the instants of all ends, in seconds, and the hit
-rate. Beyond 16 replicas a router looks at a part of them only."""
+"""The figures of a run, by its number of replicas: mean TTFT, highest TTFT and the sum of the instants at which all
+requests end, in seconds, and the hit rate. A router of more than 16 replicas looks at a part of them."""
 
 
 def conversations(count: int, rate: float, seed: int = 0) -> Trace:
