@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
+import threading
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -79,7 +80,13 @@ class RedisServer:
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Starts the process and returns at once, before the server answers. Raises RedisMissingError and OSError."""
+        """Starts the process and returns at once, before the server answers. The process ends with this one.
+
+        Raises RedisMissingError, OSError, and RuntimeError from another thread than the main one: Linux ends a child
+        together with the thread that started it (prctl(2), PR_SET_PDEATHSIG).
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("only the main thread may start Redis, which ends with the thread that starts it")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [str(redis_binary()), str(self._config)],

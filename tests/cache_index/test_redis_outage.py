@@ -65,7 +65,7 @@ async def test_without_redis_there_is_no_semantic_stage_and_with_it_there_is_aga
     await asyncio.sleep(0.3)
     assert not following.done()
 
-    await asyncio.to_thread(redis_server.keep_running)
+    redis_server.keep_running()
     await asyncio.to_thread(wait_until_ready, redis_server)
     await asyncio.sleep(0.3)  # until the breakers let a call through
     await store.put(entry(2, question="how do I reset my password now", **times), ROOM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -61,6 +62,12 @@ def test_it_is_started_again_with_its_data(server: RedisServer) -> None:
     wait_until_ready(server)
     with redis.Redis.from_url(server.url) as client:
         assert (client.get("a"), client.get("c")) == (b"b", b"d")
+
+
+def test_only_the_main_thread_starts_it(server: RedisServer) -> None:
+    server.kill()
+    with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="main thread"):
+        pool.submit(server.keep_running).result()
 
 
 def test_only_an_application_without_a_redis_of_its_own_gets_one() -> None:
