@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Collection, Sequence
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from tests.router.backend import ReadyTiers
 
 
 class EngineBackend(ReadyTiers):
-    """Every tier is the same engine."""
+    """Every tier is the same engine. ``pause_s`` is what it waits after each step, in seconds."""
 
     def __init__(self, model: Path) -> None:
+        self.pause_s = 0.0
         self._queues: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Queue[Delta]]] = {}
         self._settling: dict[str, tuple[asyncio.AbstractEventLoop, OnUsage]] = {}
         self.engine = AsyncEngine(Engine.from_pretrained(model, dtype="float32", threads=1), self._on_step)
@@ -59,3 +61,4 @@ class EngineBackend(ReadyTiers):
             elif found := self._queues.get(delta.request_id):
                 loop, queue = found
                 loop.call_soon_threadsafe(queue.put_nowait, delta)
+        time.sleep(self.pause_s)

@@ -47,6 +47,9 @@ TOKENS = 400
 LAG = 2
 """The tokens of a sequence that may be generated behind the halt: those of the step that runs when the abort arrives,
 and those of the step before, whose deltas are on their way."""
+PAUSE_S = 0.1
+"""What the engine waits after each step once a halt is due. On a busy machine the steps of a model as small as this one
+are shorter than a turn of the event loop."""
 
 
 class LengthScanner:
@@ -84,10 +87,14 @@ def judge(scores: Scores) -> Verdict | None:
 
 
 class Halting:
-    """A guard that halts each text after ``LENGTH`` characters, and the engine's counters at the first halt."""
+    """A guard that halts each text after ``LENGTH`` characters, and the engine's counters at the first halt.
 
-    def __init__(self, backend: EngineBackend, by: str) -> None:
-        self._stats = backend.engine.stats
+    From then on the engine waits for ``pause_s`` after each step.
+    """
+
+    def __init__(self, backend: EngineBackend, by: str, pause_s: float = 0.0) -> None:
+        self._backend = backend
+        self._pause_s = pause_s
         self.at_halt: EngineStats | None = None
         if by == "scanner":
             rule = ScannerRule("length", "1", lambda: LengthScanner(self._found), Action.BLOCK)
@@ -104,7 +111,8 @@ class Halting:
         self.guard: AnswerGuard = PlannedGuard(plan, lambda *_: None, message="No.")
 
     def _found(self) -> None:
-        self.at_halt = self.at_halt or self._stats()
+        self._backend.pause_s = self._pause_s
+        self.at_halt = self.at_halt or self._backend.engine.stats()
 
 
 def request(prompts: Sequence[str], **sampling: int) -> InferenceRequest:
@@ -132,7 +140,8 @@ async def answers(
 
 
 def settled(backend: EngineBackend) -> EngineStats:
-    """The engine's counters once nothing runs."""
+    """The engine's counters once nothing runs. It has no pauses from then on."""
+    backend.pause_s = 0.0
     for _ in range(1000):
         if not (stats := backend.engine.stats()).running:
             return stats
@@ -145,7 +154,7 @@ def settled(backend: EngineBackend) -> EngineStats:
 def test_a_halt_stops_the_engine_within_a_step_and_is_paid_for_to_the_token(
     backend: EngineBackend, by: str, count: int
 ) -> None:
-    before, halting, meter = settled(backend), Halting(backend, by), UsageMeter()
+    before, halting, meter = settled(backend), Halting(backend, by, PAUSE_S), UsageMeter()
 
     events = asyncio.run(answers(backend, request(["Once upon a time"], n=count), halting.guard, meter))
 
