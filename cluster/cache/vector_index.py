@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.cache.lru_slots import LruSlots
-from cluster.cache.partition_index import CONNECTIVITY, MAX_ROWS, PartitionIndex
+from cluster.cache.partition_index import PartitionIndex
+from cluster.cache.row_scan import ScanSizes, row_scan
 from cluster.cache.slot_expiry import SlotExpiry
 from cluster.cache.vector_quantisation import to_int8
 
-ENTRY_BYTES = 570 + 8 * CONNECTIVITY
-"""What an entry takes beside its vector and its id: slot, expiry, recency, and its links in a graph, as the
-process was found to grow."""
+ENTRY_BYTES = 480
+"""What an entry takes beside its vector and its id: slot, expiry, recency, and the bits of its vector, as the process
+was found to grow."""
 PARTITION_BYTES = 900
 SPARE = 4
 """How many times as many candidates are searched as are wanted: some may be too old, or expired."""
@@ -84,21 +85,22 @@ class _Shelf:
 
 
 class VectorIndex:
-    """The index. Vectors are unit vectors of ``dimensions`` components. The newest ``max_rows`` of a partition are
-    searched exactly.
+    """The index. Vectors are unit vectors of ``dimensions`` components. ``sizes`` says how exactly a
+    large partition is searched.
 
     Nothing is kept of a removed entry. The facts about an entry are in arrays, by its slot: if each were an object, the
     garbage collector would stop lookups for tens of milliseconds.
     """
 
-    def __init__(self, dimensions: int, bounds: IndexBounds, max_rows: int = MAX_ROWS) -> None:
+    def __init__(self, dimensions: int, bounds: IndexBounds, sizes: ScanSizes = ScanSizes()) -> None:
         self.dimensions = dimensions
         self._bounds = bounds
-        self._max_rows = max_rows
+        self._scan = row_scan(dimensions, sizes)
         self._tenants: dict[str, _Tenant] = {}
         self._ids: list[str] = []  # by slot, as all that follow
         self._shelves: list[_Shelf | None] = []  # None: the slot is free, or a head
         self._created = array("q")
+        self._places = array("i")  # the row in its partition
         self._expiry = SlotExpiry()
         self._recency = LruSlots()
         self._free = array("i")
@@ -146,12 +148,9 @@ class VectorIndex:
         self._make_room(shelf.tenant)
         return self.has(entry.tenant, entry.id)
 
-    def add_many(self, entries: Sequence[IndexedEntry], vectors: NDArray[np.float32], threads: int = 1) -> None:
-        """Adds entries, which differ in tenant or id, with their unit vectors, float32 [n, dimensions].
-
-        ``threads`` is the number of threads that build the graph of a large partition; 0: one per core. Evicts as
-        ``add`` does.
-        """
+    def add_many(self, entries: Sequence[IndexedEntry], vectors: NDArray[np.float32]) -> None:
+        """Adds entries, which differ in tenant or id, with their unit vectors, float32 [n, dimensions]. Evicts as
+        ``add`` does."""
         rows: dict[tuple[str, str], list[int]] = {}
         for row, entry in enumerate(entries):
             self.remove(entry.tenant, entry.id)
@@ -160,7 +159,7 @@ class VectorIndex:
         for (tenant, partition), places in rows.items():
             shelf = self._shelf(tenant, partition)
             slots = [self._take(entries[place], shelf) for place in places]
-            shelf.partition.add_many(slots, quantised[places], threads)
+            shelf.partition.add_many(slots, quantised[places])
             self._make_room(shelf.tenant)
 
     def remove(self, tenant: str, entry_id: str) -> bool:
@@ -217,7 +216,7 @@ class VectorIndex:
             self._recency.start(owner.head)
         shelf = owner.shelves.get(partition)
         if shelf is None:
-            shelf = owner.shelves[partition] = _Shelf(partition, owner, PartitionIndex(self.dimensions, self._max_rows))
+            shelf = owner.shelves[partition] = _Shelf(partition, owner, PartitionIndex(self._scan, self._places))
             self._partitions += 1
             self._count(owner, PARTITION_BYTES)
         return shelf
@@ -229,6 +228,7 @@ class VectorIndex:
             self._ids.extend([""] * more)
             self._shelves.extend([None] * more)
             self._created.extend([0] * more)
+            self._places.extend([0] * more)
             self._expiry.grow(first + more)
             self._recency.grow(first + more)
             self._free.extend(range(first + more - 1, first - 1, -1))

@@ -54,7 +54,7 @@ def make(entries: Entries, questions: Questions, embedder: FakeEmbedder, clock: 
 
     def make(embedder: FakeEmbedder = embedder) -> IndexFollower:
         def index() -> VectorIndex:
-            return VectorIndex(embedder.dimensions, IndexBounds(1000, 1 << 30, 1 << 30), max_rows=16)
+            return VectorIndex(embedder.dimensions, IndexBounds(1000, 1 << 30, 1 << 30))
 
         feed = SoonFeed(entries)
         embeddings = EmbeddingCache(100)

@@ -10,7 +10,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,9 +50,7 @@ def built(cache: Path | None = None, registers: Tiles | None = None) -> Path:
     If several processes need it at once, one compiles and the others wait. Raises CompilerError if it cannot be
     compiled, and ValueError as ``tiles`` does.
     """
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
-        raise CompilerError(f"no C compiler was found (looked for {', '.join(COMPILERS)})")
+    compiler = _compiler()
     folder = cache if cache is not None else _cache_folder()
     chosen = tiles() if registers is None else registers
     try:
@@ -64,14 +62,34 @@ def built(cache: Path | None = None, registers: Tiles | None = None) -> Path:
         return _built_for(compiler, folder, Tiles.NONE)
 
 
+def built_source(source: Path, name: str, cache: Path | None = None) -> Path:
+    """Returns the path of the shared library that one C file, which includes no other of its own, is compiled to for
+    this machine. It is compiled if it is not in ``cache`` yet (default: the user's cache folder). Raises
+    CompilerError."""
+    return _built(_compiler(), (source,), source, name, FLAGS, cache if cache is not None else _cache_folder())
+
+
+def _compiler() -> str:
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        raise CompilerError(f"no C compiler was found (looked for {', '.join(COMPILERS)})")
+    return compiler
+
+
 def _built_for(compiler: str, folder: Path, registers: Tiles) -> Path:
     flags = (*FLAGS, f"-DTILES={int(registers)}")
-    library = folder / f"cpu-{_fingerprint(compiler, flags)}.so"
+    return _built(compiler, tuple(sorted(SOURCES.iterdir())), SOURCES / ENTRY, "cpu", flags, folder)
+
+
+def _built(
+    compiler: str, sources: Sequence[Path], entry: Path, name: str, flags: tuple[str, ...], folder: Path
+) -> Path:
+    library = folder / f"{name}-{_fingerprint(compiler, sources, flags)}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             if not library.exists():
-                _compile(compiler, flags, library)
+                _compile(compiler, flags, entry, library)
     return library
 
 
@@ -87,10 +105,10 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _compile(compiler: str, flags: tuple[str, ...], library: Path) -> None:
+def _compile(compiler: str, flags: tuple[str, ...], entry: Path, library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
         made = Path(scratch) / library.name
-        command = [compiler, *flags, str(SOURCES / ENTRY), "-o", str(made), "-lm"]
+        command = [compiler, *flags, str(entry), "-o", str(made), "-lm"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -100,9 +118,9 @@ def _compile(compiler: str, flags: tuple[str, ...], library: Path) -> None:
         made.replace(library)
 
 
-def _fingerprint(compiler: str, flags: tuple[str, ...]) -> str:
+def _fingerprint(compiler: str, sources: Sequence[Path], flags: tuple[str, ...]) -> str:
     checksum = hashlib.sha256()
-    for path in sorted(SOURCES.iterdir()):
+    for path in sources:
         checksum.update(path.read_bytes())
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
     for part in (*flags, compiler, version.stdout, platform.machine(), _processor()):

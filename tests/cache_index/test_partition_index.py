@@ -1,0 +1,123 @@
+"""The scan of a partition: what C and numpy find, and what is left after removals."""
+
+from __future__ import annotations
+
+from array import array
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cluster.cache.partition_index import PartitionIndex
+from cluster.cache.row_scan import RowScan, ScanSizes
+from cluster.cache.scan_library import scan_library
+from cluster.cache.vector_quantisation import to_int8, unit_rows
+from engine.kernels.cpu.compiler import CompilerError, built_source
+
+SIZES = ScanSizes(exact=256, near=1024, share=64, block=512)
+ROOM = 5000
+
+
+def clustered(count: int, dimensions: int, seed: int = 0) -> NDArray[np.int8]:
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).standard_normal((20, dimensions))
+    drawn = centres[rng.integers(0, 20, count)] + 0.7 * rng.standard_normal((count, dimensions))
+    return to_int8(unit_rows(drawn.astype(np.float32)))
+
+
+def partition(dimensions: int, compiled: bool = True, sizes: ScanSizes = SIZES) -> PartitionIndex:
+    library = scan_library() if compiled else None
+    assert compiled == (library is not None)
+    return PartitionIndex(RowScan(dimensions, sizes, library), array("i", [0]) * ROOM)
+
+
+def by_brute_force(codes: NDArray[np.int8], query: NDArray[np.int8], count: int) -> list[int]:
+    rows = codes.astype(np.float32)
+    cosines = rows @ query.astype(np.float32) / np.maximum(np.linalg.norm(rows, axis=1), 1)
+    return [int(each) for each in np.argsort(-cosines, kind="stable")[:count]]
+
+
+@pytest.mark.parametrize("dimensions", [8, 100, 384, 520])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_few_vectors_are_ranked_as_by_brute_force(dimensions: int, compiled: bool) -> None:
+    codes, index = clustered(64, dimensions), partition(dimensions, compiled)
+    index.add_many(range(64), codes)
+
+    for query in clustered(20, dimensions, seed=1):
+        found = index.search(query, 10)
+        cosines = [each.similarity for each in found]
+        assert cosines == sorted(cosines, reverse=True)
+        rows = codes.astype(np.float32)
+        best = rows[by_brute_force(codes, query, 1)[0]]
+        wide = query.astype(np.float32)
+        expected = best @ wide / (np.linalg.norm(best) * np.linalg.norm(wide))
+        assert cosines[0] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("dimensions", [100, 384])
+def test_many_vectors_are_found_by_their_bits(compiled: bool, dimensions: int) -> None:
+    codes, index = clustered(4000, dimensions), partition(dimensions, compiled)
+    index.add_many(range(4000), codes)
+
+    hits = sum(
+        len({each.slot for each in index.search(query, 10)} & set(by_brute_force(codes, query, 5)))
+        for query in clustered(100, dimensions, seed=1)
+    )
+
+    assert hits >= 0.99 * 500
+
+
+def test_c_and_numpy_find_the_same_where_all_rows_are_looked_at() -> None:
+    sizes = ScanSizes(exact=256, near=4096, share=64, block=512)  # the first look leaves none out
+    codes = clustered(3000, 384)
+    both = [partition(384, compiled, sizes) for compiled in (True, False)]
+    for index in both:
+        index.add_many(range(3000), codes)
+
+    for query in clustered(50, 384, seed=2):
+        one, other = ({each.slot for each in index.search(query, 5)} for index in both)
+        assert len(one & other) >= 4  # rows with the same number of bits in common may be left out by either
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_equal_vectors_are_found_though_all_are_equally_near(compiled: bool) -> None:
+    index = partition(384, compiled)
+    index.add_many(range(4000), np.repeat(clustered(1, 384), 4000, axis=0))
+
+    found = index.search(clustered(1, 384)[0], 10)
+
+    assert len({each.slot for each in found}) == 10
+    assert all(each.similarity == pytest.approx(1, abs=1e-5) for each in found)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_is_left_after_removals_is_found_and_nothing_else(compiled: bool) -> None:
+    codes, index = clustered(2000, 64), partition(64, compiled)
+    index.add_many(range(2000), codes)
+    order = np.random.default_rng(5).permutation(2000).tolist()
+    while len(order) > 1:
+        for slot in order[len(order) // 3 :]:
+            index.remove(slot)
+        del order[len(order) // 3 :]
+        assert len(index) == len(order)
+        for slot in order[:20]:
+            assert slot in {each.slot for each in index.search(codes[slot], 3)}
+        assert {each.slot for each in index.search(codes[0], 2000)} <= set(order)
+
+
+def test_a_vector_of_zeros_is_neither_near_nor_an_error() -> None:
+    index = partition(384)
+    index.add_many([0, 1], np.stack([np.zeros(384, np.int8), clustered(1, 384)[0]]))
+
+    assert [each.slot for each in index.search(clustered(1, 384)[0], 2)] == [1, 0]
+    assert all(each.similarity == 0 for each in index.search(np.zeros(384, np.int8), 2))
+
+
+def test_source_that_does_not_compile_is_an_error_that_says_so(tmp_path: Path) -> None:
+    source = tmp_path / "wrong.c"
+    source.write_text("int nearest(", encoding="utf-8")
+
+    with pytest.raises(CompilerError, match="failed"):
+        built_source(source, "wrong", tmp_path)
