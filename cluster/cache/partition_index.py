@@ -82,7 +82,7 @@ class PartitionIndex:
         rows, room, blocks = len(self._slots), len(self._blocks[0].codes), len(self._blocks)
         if blocks > 1 and rows <= (blocks - 2) * room:
             self._blocks.pop()  # one that is empty stays, for the next vector
-        elif blocks == 1 and 1 < room and rows <= room // 4:
+        elif blocks == 1 and room > 1 and rows <= room // 4:
             self._resize(room // 2)
         else:
             return

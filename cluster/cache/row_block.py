@@ -8,22 +8,29 @@ from numpy.typing import NDArray
 HEAD_WORDS = 2
 """The words of sign bits that a scan reads of each row. scan.c has the same number."""
 
+CACHE_LINE = 64
+
 
 class RowBlock:
     """Room for ``rows`` vectors in 8 bits with their lengths, and with ``words`` words of sign bits each; 0: none.
 
     The first bits lie one word beside that of the next row, since a scan reads those of all rows; the others lie row
-    by row.
+    by row. All arrays are parts of one, which numpy asks the system to keep in large pages: a scan reads rows from all
+    over it.
     """
 
     __slots__ = ("codes", "head", "lengths", "tail")
 
     def __init__(self, rows: int, dimensions: int, words: int) -> None:
-        self.codes: NDArray[np.int8] = np.empty((rows, dimensions), np.int8)
-        self.lengths: NDArray[np.float32] = np.ones(rows, np.float32)
         kept = rows if words else 0
-        self.head: NDArray[np.uint64] = np.zeros((HEAD_WORDS, kept), np.uint64)
-        self.tail: NDArray[np.uint64] = np.empty((kept, max(0, words - HEAD_WORDS)), np.uint64)
+        sizes = 8 * HEAD_WORDS * kept, 8 * max(0, words - HEAD_WORDS) * kept, 4 * rows, rows * dimensions
+        buffer = np.empty(sum(sizes) + CACHE_LINE, np.uint8)
+        first = -buffer.ctypes.data % CACHE_LINE  # a row of bits is then in one line
+        parts = np.split(buffer[first : first + sum(sizes)], np.cumsum(sizes)[:-1])
+        self.head: NDArray[np.uint64] = parts[0].view(np.uint64).reshape(HEAD_WORDS, kept)
+        self.tail: NDArray[np.uint64] = parts[1].view(np.uint64).reshape(kept, -1 if kept else 0)
+        self.lengths: NDArray[np.float32] = parts[2].view(np.float32)
+        self.codes: NDArray[np.int8] = parts[3].view(np.int8).reshape(rows, dimensions)
 
     @property
     def addresses(self) -> tuple[int, int, int, int]:
@@ -34,7 +41,7 @@ class RowBlock:
     @property
     def has_bits(self) -> bool:
         """Whether there is room for sign bits."""
-        return self.head.shape[1] > 0
+        return bool(self.head.size)
 
     def put(self, first: int, codes: NDArray[np.int8], bits: NDArray[np.uint64] | None) -> None:
         """Writes vectors, int8 [n, dimensions], from row ``first`` on, with their sign bits, uint64 [n, words], if the

@@ -37,6 +37,9 @@ class ScanSizes(NamedTuple):
         return max(self.near, rows // self.share)
 
 
+SIZES = ScanSizes()
+
+
 class RowScan:
     """Searches the blocks of any partition with vectors of ``dimensions`` components. Not for several threads at once.
     ``library`` None: numpy."""
@@ -81,7 +84,7 @@ class RowScan:
         return best[:found], cosines[:found]
 
 
-def row_scan(dimensions: int, sizes: ScanSizes = ScanSizes()) -> RowScan:
+def row_scan(dimensions: int, sizes: ScanSizes = SIZES) -> RowScan:
     """Returns a scan that uses the C library, where it can be built."""
     return RowScan(dimensions, sizes, scan_library())
 

@@ -8,6 +8,7 @@
 #define HEAD 2         // words of bits that the first look reads
 #define MAX_BITS 16384
 #define CHUNK 64
+#define AHEAD 24       // rows that are fetched before they are read
 #define SAMPLED 16     // one chunk in so many tells which distance is near
 
 struct block {
@@ -116,18 +117,21 @@ static int64_t first_look(
     return many;
 }
 
+static inline const uint64_t *tail_of(const struct block *blocks, int shift, int64_t width, uint32_t row) {
+    return blocks[row >> shift].tail + (row & ((UINT32_C(1) << shift) - 1)) * width;
+}
+
+static inline const int8_t *code_of(const struct block *blocks, int shift, int64_t dimensions, uint32_t row) {
+    return blocks[row >> shift].codes + (row & ((UINT32_C(1) << shift) - 1)) * dimensions;
+}
+
 static void add_tails(
-    const struct block *blocks, int64_t block_rows, int64_t words, const uint64_t *query, struct near *found,
-    int64_t many
+    const struct block *blocks, int shift, int64_t words, const uint64_t *query, struct near *found, int64_t many
 ) {
     int64_t width = words - HEAD;
     for (int64_t each = 0; each < many; each++) {
-        if (each + 16 < many) {
-            uint32_t later = found[each + 16].row;
-            __builtin_prefetch(blocks[later / block_rows].tail + later % block_rows * width);
-        }
-        uint32_t row = found[each].row;
-        const uint64_t *tail = blocks[row / block_rows].tail + row % block_rows * width;
+        if (each + AHEAD < many) __builtin_prefetch(tail_of(blocks, shift, width, found[each + AHEAD].row));
+        const uint64_t *tail = tail_of(blocks, shift, width, found[each].row);
         uint32_t distance = 0;
         for (int64_t word = 0; word < width; word++) distance += __builtin_popcountll(tail[word] ^ query[HEAD + word]);
         found[each].distance += distance;
@@ -149,22 +153,22 @@ __attribute__((visibility("default"))) int64_t nearest_rows(
     struct near *found, uint32_t *best, float *cosines
 ) {
     int64_t many = rows, farthest, kept = 0;
+    int shift = __builtin_ctzll((uint64_t)block_rows);  // rows to blocks without a division
     if (rows > nearer) {
         many = first_look(blocks, rows, block_rows, bits, near, found);
-        add_tails(blocks, block_rows, words, bits, found, many);
+        add_tails(blocks, shift, words, bits, found, many);
         if (many > nearer) many = nearest_of(found, many, 64 * words, nearer, &farthest);
     } else {
         for (int64_t each = 0; each < rows; each++) found[each].row = (uint32_t)each;
     }
     for (int64_t each = 0; each < many; each++) {
-        if (each + 4 < many) {
-            uint32_t later = found[each + 4].row;
-            const int8_t *codes = blocks[later / block_rows].codes + later % block_rows * dimensions;
-            for (int64_t line = 0; line < dimensions; line += 64) __builtin_prefetch(codes + line);
+        if (each + AHEAD / 4 < many) {
+            const int8_t *later = code_of(blocks, shift, dimensions, found[each + AHEAD / 4].row);
+            for (int64_t line = 0; line < dimensions; line += 64) __builtin_prefetch(later + line);
         }
-        uint32_t row = found[each].row, place = row % block_rows;
-        const struct block *block = &blocks[row / block_rows];
-        float cosine = (float)product(block->codes + place * dimensions, code, dimensions) / (block->lengths[place] * length);
+        uint32_t row = found[each].row;
+        int32_t dot = product(code_of(blocks, shift, dimensions, row), code, dimensions);
+        float cosine = (float)dot / (blocks[row >> shift].lengths[row & (block_rows - 1)] * length);
         if (kept == count && cosine <= cosines[kept - 1]) continue;
         int64_t rank = kept < count ? kept++ : kept - 1;
         for (; rank > 0 && cosines[rank - 1] < cosine; rank--) {

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cluster.cache.lru_slots import LruSlots
 from cluster.cache.partition_index import PartitionIndex
-from cluster.cache.row_scan import ScanSizes, row_scan
+from cluster.cache.row_scan import SIZES, ScanSizes, row_scan
 from cluster.cache.slot_expiry import SlotExpiry
 from cluster.cache.vector_quantisation import to_int8
 
@@ -92,7 +92,7 @@ class VectorIndex:
     garbage collector would stop lookups for tens of milliseconds.
     """
 
-    def __init__(self, dimensions: int, bounds: IndexBounds, sizes: ScanSizes = ScanSizes()) -> None:
+    def __init__(self, dimensions: int, bounds: IndexBounds, sizes: ScanSizes = SIZES) -> None:
         self.dimensions = dimensions
         self._bounds = bounds
         self._scan = row_scan(dimensions, sizes)

@@ -39,9 +39,9 @@ def test_processes_that_need_a_library_at_once_compile_it_once(tmp_path: Path, m
     compiled: list[Path] = []
     compile_one = compiler._compile
 
-    def counted(name: str, flags: tuple[str, ...], library: Path) -> None:
+    def counted(name: str, flags: tuple[str, ...], entry: Path, library: Path) -> None:
         compiled.append(library)
-        compile_one(name, flags, library)
+        compile_one(name, flags, entry, library)
 
     monkeypatch.setattr(compiler, "_compile", counted)
     with ThreadPoolExecutor(3) as threads:  # each has a handle of its own on the folder, as processes have

@@ -263,10 +263,10 @@ def test_a_compiler_that_knows_no_tiles_builds_without_them(
     monkeypatch.setattr(compiler, "tiles", lambda: Tiles.HARDWARE)
     compile_one = compiler._compile
 
-    def refusing(name: str, flags: tuple[str, ...], library: Path) -> None:
+    def refusing(name: str, flags: tuple[str, ...], entry: Path, library: Path) -> None:
         if "-DTILES=1" in flags:
             raise CompilerError("no such instruction: tdpbf16ps")
-        compile_one(name, ("-O0", *flags[1:]), library)
+        compile_one(name, ("-O0", *flags[1:]), entry, library)
 
     monkeypatch.setattr(compiler, "_compile", refusing)
 
