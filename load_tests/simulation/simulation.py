@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cluster.config import PlacementConfig
 from load_tests.simulation.admission import SimulatedAdmission
+from load_tests.simulation.collector import paused_collector
 from load_tests.simulation.fleet import Fleet
 from load_tests.simulation.observation import Counters, Latencies, Observation, Policy
 from load_tests.simulation.placement import PEERS, PREDICTED, Asked, Placement, PredictedTtft
@@ -129,6 +130,11 @@ class Simulation:
 
     def run(self) -> Outcome:
         """Runs until every request has ended, or MAX_OVERTIME_S after the end of the trace."""
+        with paused_collector():
+            self._run()
+        return self._outcome()
+
+    def _run(self) -> None:
         for _ in range(self._target):
             slot = self._fleet.start(0.0)
             if slot is not None:
@@ -159,7 +165,6 @@ class Simulation:
             else:
                 self._decide(now)
                 tick = now + self._policy.interval_s
-        return self._outcome()
 
     def _outcome(self) -> Outcome:
         first, end = np.asarray(self._first), np.asarray(self._end)
