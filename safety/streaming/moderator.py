@@ -194,7 +194,7 @@ class _Checks:
         self._on_verdict = on_verdict
         self._notify = notify
         self._loop = asyncio.get_running_loop()
-        self._schedule = CheckSchedule(rule.pace, before)
+        self._schedule = CheckSchedule(rule.pace, before, rule.recent)
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
