@@ -244,14 +244,21 @@ class _Checks:
         due_at = None if self._stopped or self._task is not None else self._schedule.due_at()
         if due_at is None:
             return
+        waits = due_at > self._loop.time()
         if self._timer is not None:
+            if waits and self._timer.when() <= due_at:
+                return  # it looks again then; to set a timer for each token would cost more than the rest of this
             self._timer.cancel()
             self._timer = None
-        if due_at <= self._loop.time():
+        if waits:
+            self._timer = self._loop.call_at(due_at, self._wake)
+        else:
             self._task = self._loop.create_task(self._run())
             self._task.add_done_callback(self._ended)
-        else:
-            self._timer = self._loop.call_at(due_at, self._start)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._start()
 
     async def _run(self) -> None:
         """Runs checks one after the other until none is due."""
