@@ -117,6 +117,7 @@ def _classifier(compiled: CompiledPolicy, streamed: bool) -> ClassifierRule | No
         mode=policy.stream if streamed else "hold",  # a whole answer waits for its last check anyway
         on_failure=compiled.failure_action,
         pace=Pace() if streamed else WHOLE_ANSWER,
+        recent=compiled.recent_checks,
     )
 
 

@@ -15,6 +15,7 @@ from safety.phrases.automaton import PhraseAutomaton
 from safety.phrases.phrase import Phrase, is_literal
 from safety.pii.kinds import recognisers_of
 from safety.policy import PhrasePolicy, PolicyConfig
+from safety.streaming.recent_checks import RecentChecks
 from safety.structure.payloads import decoded
 
 MAX_AUTOMATONS = 256  # compiled lists of phrases that are kept
@@ -54,6 +55,11 @@ class CompiledPolicy:
     def classifier(self) -> TextClassifier:
         """The classifier, with the deadline of the policy."""
         return BoundedClassifier(self.parts.classifier, self.policy.deadline, self.tenant)
+
+    @cached_property
+    def recent_checks(self) -> RecentChecks:
+        """The durations of the classifier's checks of this tenant's answers."""
+        return RecentChecks()
 
     @cached_property
     def banned(self) -> tuple[str, ...]:

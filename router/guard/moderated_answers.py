@@ -226,9 +226,13 @@ class _ReadAhead:
     async def _read(self) -> None:
         async with aclosing(self._events) as events:
             async for batch in events:
-                self._ready += self._answers.push(batch)
+                released = self._answers.push(batch)
+                halted = self._answers.halted
+                if not released and not halted and not self._answers.finished:
+                    continue  # all of it is held, until a check ends: the client's task would wake for nothing
+                self._ready += released
                 self._changed.set()
-                if self._answers.halted:
+                if halted:
                     return
                 self._unread += 1
                 if self._unread >= MAX_UNREAD:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from safety.streaming.plan import Pace
+from safety.streaming.recent_checks import RecentChecks
 
 SENTENCE_END = re.compile(r"[.!?…;:][\"')\]]*\s|[。！？\n]")
 """The end of a sentence or a line, with the first character behind it where that decides."""
@@ -21,14 +22,16 @@ class Due:
 
 class CheckSchedule:
     """Decides when the next piece of one growing text is classified, and with which context. One check runs at a time.
-    ``pace`` sets their sizes. The text continues ``before``, which is read as context.
+    ``pace`` sets their sizes. The text continues ``before``, which is read as context. ``recent`` has the durations of
+    the checks of all texts; None: of this one.
 
     ``approved`` is the offset up to which checks have ended without a finding. Text before it is classified again only
     as context.
     """
 
-    def __init__(self, pace: Pace, before: str = "") -> None:
+    def __init__(self, pace: Pace, before: str = "", recent: RecentChecks | None = None) -> None:
         self._pace = pace
+        self._recent = RecentChecks() if recent is None else recent
         self._size = pace.start  # the new characters that make a check due
         self._next_size = pace.first
         self._text = before[-pace.window :]  # the whole text from the offset _base on
@@ -86,7 +89,9 @@ class CheckSchedule:
     def finish(self, due: Due, now: float) -> None:
         """Ends the running check: the next one may begin, after a rest."""
         self.approved = due.end
-        self._rested_at = now + min(self._pace.rest * (now - self._begun_at), self._pace.most_rest_s)
+        took = now - self._begun_at
+        self._recent.add(took)
+        self._rested_at = now + min(self._pace.rest * max(took, self._recent.usual_s), self._pace.most_rest_s)
 
     @property
     def _length(self) -> int:

@@ -26,19 +26,32 @@ from safety.streaming.continued_scanner import ContinuedScanner
 from safety.streaming.plan import ClassifierRule, ScannerRule, StreamPlan
 from safety.streaming.window import Window
 
+MAX_GATHERED = 64
+"""The characters that gather before they are scanned, while text waits for the classifier: a scan costs as much for one
+token as for ten."""
+
 MAX_REPORTED_SPANS = 1000
 """The most spans of one rule that a verdict names, so that an endless answer does not fill the memory."""
 
 
 class StreamModerator:
     """The checks of one text. Implements ``TextModerator``. ``plan`` holds the rules for texts of ``origin``. The text
-    continues ``before``. ``notify`` is called when a check has ended."""
+    continues ``before``. ``notify`` is called when a check has ended.
+
+    Scanners that may halt the text read each piece when it arrives. Where text is held for the classifier, the others
+    read several pieces together, before any of these is released.
+    """
 
     def __init__(self, origin: Origin, plan: StreamPlan, notify: Callable[[], None], before: str = "") -> None:
         self._origin = origin
         self._window = Window()
-        self._scanners = [_Scanner(rank, rule, _made(rule, before)) for rank, rule in enumerate(plan.scanners)]
-        self._settled = 0
+        scanners = [_Scanner(rank, rule, _made(rule, before)) for rank, rule in enumerate(plan.scanners)]
+        holds = plan.classifier is not None and plan.classifier.mode == "hold"
+        self._prompt = [each for each in scanners if not holds or each.rule.action is Action.BLOCK]
+        self._patient = [] if not holds else [each for each in scanners if each.rule.action is not Action.BLOCK]
+        self._scanners = scanners
+        self._gathered: list[str] = []  # the pieces that patient scanners have not read
+        self._gathered_length = 0
         self._final = False
         self._halt: Verdict | None = None
         self._checks = None if plan.classifier is None else _Checks(plan.classifier, self._judged, notify, before)
@@ -60,7 +73,7 @@ class StreamModerator:
             return self._release()
         self._final = final
         if piece or final:
-            self._scan(piece, final)
+            self._take(piece)
         if self._checks is not None:
             if self._halt is None:
                 self._checks.push(piece, final)
@@ -75,7 +88,7 @@ class StreamModerator:
 
     async def close(self) -> Inspection:
         """Cancels the running check, and returns the record of the text."""
-        covered = {f"{each.rule.name}@{each.rule.version}": self._window.length for each in self._scanners}
+        covered = {f"{each.rule.name}@{each.rule.version}": each.read for each in self._scanners}
         verdicts = [verdict for each in self._scanners for verdict in each.verdicts()]
         if self._checks is not None:
             await self._checks.close()
@@ -83,27 +96,38 @@ class StreamModerator:
             verdicts += self._checks.verdicts
         return Inspection(self._origin, self._window.length, self._window.sent, covered, tuple(verdicts))
 
-    def _scan(self, piece: str, final: bool) -> None:
-        """Has all scanners read ``piece``. Sets ``_settled``, and ``_halt`` if one of them blocks."""
-        window = self._window
-        window.push(piece)
-        settled = window.length
-        blocked: list[tuple[Span, ScannerRule]] = []
-        for each in self._scanners:
-            scan = each.scanner.push(piece, final=final)
-            settled = min(settled, scan.settled)
-            if not scan.found:
-                continue
-            each.add(scan.found)
-            if each.rule.action is Action.REDACT:
-                window.replace(scan.found, each.rank)
-            elif each.rule.action is Action.BLOCK:
-                blocked.append((scan.found[0], each.rule))
-        self._settled = settled
+    def _take(self, piece: str) -> None:
+        """Adds ``piece`` to the text. Sets ``_halt`` if a scanner blocks it."""
+        self._window.push(piece)
+        blocked = [(span, each.rule) for each in self._prompt if (span := self._scan(each, piece)) is not None]
         if blocked:
             span, rule = min(blocked, key=lambda found: found[0].start)
-            window.halt(span.start)
+            self._window.halt(span.start)
             self._halt = Verdict(rule.name, rule.version, Action.BLOCK, span.kind, spans=(span,))
+        if self._patient:
+            self._gathered.append(piece)
+            self._gathered_length += len(piece)
+            if self._final or self._gathered_length >= MAX_GATHERED:
+                self._scan_gathered()
+
+    def _scan_gathered(self) -> None:
+        """Has the patient scanners read the pieces that have gathered."""
+        piece = "".join(self._gathered)
+        self._gathered, self._gathered_length = [], 0
+        for each in self._patient:
+            self._scan(each, piece)
+
+    def _scan(self, each: _Scanner, piece: str) -> Span | None:
+        """Has a scanner read ``piece``. Returns the first span that it blocks."""
+        scan = each.scanner.push(piece, final=self._final)
+        each.read += len(piece)
+        each.settled = scan.settled
+        if not scan.found:
+            return None
+        each.add(scan.found)
+        if each.rule.action is Action.REDACT:
+            self._window.replace(scan.found, each.rank)
+        return scan.found[0] if each.rule.action is Action.BLOCK else None
 
     def _judged(self, verdict: Verdict) -> None:
         """Takes the verdict of a check of the classifier."""
@@ -112,10 +136,15 @@ class StreamModerator:
 
     def _release(self) -> Release:
         window, checks = self._window, self._checks
-        end, complete = self._settled, True
+        end, complete = window.length, True
         if checks is not None:
             checks.raise_fault()
-            end, complete = min(end, checks.released(window.length)), checks.complete
+            end, complete = checks.released(end), checks.complete
+        if self._gathered and end > window.sent:
+            self._scan_gathered()
+        for each in self._scanners:
+            if each.settled < end:
+                end = each.settled
         text, replaced = window.release(end)
         done = self._halt is not None or (self._final and complete and window.sent == window.length)
         return Release(text, window.sent, replaced, self._halt, done)
@@ -127,12 +156,15 @@ def _made(rule: ScannerRule, before: str) -> StreamScanner:
 
 @dataclass(slots=True)
 class _Scanner:
-    """A scanner with its rule, the rank of the rule in the plan, and the spans that it has found."""
+    """A scanner with its rule, the rank of the rule in the plan, and the spans that it has found. ``read`` counts the
+    characters that it has read; before ``settled`` it will find nothing more."""
 
     rank: int
     rule: ScannerRule
     scanner: StreamScanner
     spans: list[Span] = field(default_factory=list)
+    read: int = 0
+    settled: int = 0
 
     def add(self, spans: Sequence[Span]) -> None:
         self.spans += spans[: MAX_REPORTED_SPANS - len(self.spans)]
@@ -162,7 +194,7 @@ class _Checks:
         self._on_verdict = on_verdict
         self._notify = notify
         self._loop = asyncio.get_running_loop()
-        self._schedule = CheckSchedule(rule.pace, before)
+        self._schedule = CheckSchedule(rule.pace, before, rule.recent)
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -212,14 +244,21 @@ class _Checks:
         due_at = None if self._stopped or self._task is not None else self._schedule.due_at()
         if due_at is None:
             return
+        waits = due_at > self._loop.time()
         if self._timer is not None:
+            if waits and self._timer.when() <= due_at:
+                return  # it looks again then; to set a timer for each token would cost more than the rest of this
             self._timer.cancel()
             self._timer = None
-        if due_at <= self._loop.time():
+        if waits:
+            self._timer = self._loop.call_at(due_at, self._wake)
+        else:
             self._task = self._loop.create_task(self._run())
             self._task.add_done_callback(self._ended)
-        else:
-            self._timer = self._loop.call_at(due_at, self._start)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._start()
 
     async def _run(self) -> None:
         """Runs checks one after the other until none is due."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from safety.api import Action, Origin, Scores, StreamScanner, TextClassifier, Verdict
+from safety.streaming.recent_checks import RecentChecks
 
 ALL_TEXTS = frozenset({Origin.ANSWER, Origin.REASONING, Origin.TOOL_ARGUMENTS})
 """The origins of the texts of an answer."""
@@ -34,9 +35,9 @@ class Pace:
     The first check begins once ``start`` characters are there, which is with the first piece unless it is set. Every
     further check begins after a number of new characters, which is ``first`` and grows fourfold with each check up to
     ``most``; or at a sentence border after a quarter of that number; or when text has waited for ``wait_s`` seconds.
-    After a check the next one rests for ``rest`` times as long as it took, at most ``most_rest_s`` seconds, so that a
-    busy classifier gets fewer and larger checks; the end of a text is never kept waiting. A check reads ``window``
-    characters, at least ``overlap`` of them for the second time.
+    After a check the next one rests for ``rest`` times as long as it took, or as checks of all texts take at present if
+    that is longer; at most ``most_rest_s`` seconds. So a busy classifier gets fewer and larger checks; the end of a
+    text is never kept waiting. A check reads ``window`` characters, at least ``overlap`` of them for the second time.
     """
 
     start: int = 1
@@ -72,7 +73,8 @@ class ClassifierRule:
 
     ``mode``: ``hold`` releases text once a check that covers it has ended without a finding. ``beside`` releases it
     after the scanners, and halts when a check that runs meanwhile finds something. ``on_failure`` is the action when
-    the classifier is unavailable: BLOCK halts the text, ALLOW sends it unscanned.
+    the classifier is unavailable: BLOCK halts the text, ALLOW sends it unscanned. ``recent`` has the durations of the
+    checks of all texts of the policy.
     """
 
     classifier: TextClassifier
@@ -81,6 +83,7 @@ class ClassifierRule:
     mode: Literal["hold", "beside"] = "hold"
     on_failure: Action = Action.BLOCK
     pace: Pace = field(default_factory=Pace)
+    recent: RecentChecks = field(default_factory=RecentChecks)
     origins: frozenset[Origin] = ALL_TEXTS
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from safety.streaming.check_schedule import CheckSchedule
 from safety.streaming.plan import WHOLE_ANSWER, Pace
+from safety.streaming.recent_checks import RecentChecks
 
 PACE = Pace(first=4, most=16, window=24, overlap=6, wait_s=1.0)
 
@@ -126,6 +127,24 @@ def test_a_check_that_took_long_is_followed_by_a_rest() -> None:
     assert schedule.due_at() == pytest.approx(10.1 + PACE.rest * 0.1)
     schedule.push(".", 10.2, final=True)
     assert schedule.begin(10.2) is not None, "the end of a text never rests"
+
+
+def test_a_check_answered_from_memory_is_followed_by_a_rest_as_long_as_those_of_other_texts() -> None:
+    recent = RecentChecks()
+    other = CheckSchedule(PACE, recent=recent)
+    other.push("Hello", 0.0)
+    due = other.begin(0.0)
+    assert due is not None
+    other.finish(due, 0.1)
+
+    schedule = CheckSchedule(PACE, recent=recent)
+    schedule.push("H", 1.0)
+    due = schedule.begin(1.0)
+    assert due is not None
+    schedule.finish(due, 1.0001)
+    schedule.push("ello, and much more text than a check needs", 1.001)
+    assert schedule.due_at() == pytest.approx(1.0001 + PACE.rest * 0.1)
+    assert recent.usual_s == pytest.approx(0.1), "a check answered from memory does not count"
 
 
 def test_a_rest_is_bounded() -> None:

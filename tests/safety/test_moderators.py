@@ -7,11 +7,11 @@ import random
 
 import pytest
 
-from safety.api import Action, ClassifierUnavailableError, Inspection, Origin, Release, Scores
+from safety.api import Action, ClassifierUnavailableError, Inspection, Origin, Release, Scan, Scores
 from safety.streaming.answer_guard import PlannedGuard
 from safety.streaming.moderator import StreamModerator
 from safety.streaming.plan import ClassifierRule, Pace, ScannerRule, StreamPlan
-from tests.safety.scripted import ScriptedClassifier, judge, needles
+from tests.safety.scripted import NeedleScanner, ScriptedClassifier, judge, needles
 
 PACE = Pace(first=4, most=16, window=24, overlap=6, wait_s=0.01, rest=0.0)
 
@@ -231,6 +231,40 @@ def test_a_scanner_that_blocks_ends_the_running_check() -> None:
         await text.moderator.close()
         assert classifier.cancelled == 1
         assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("mode", "most"), [("hold", 12), ("beside", 500)])
+def test_held_text_is_scanned_in_parts_and_redacted_all_the_same(mode: str, most: int) -> None:
+    pushes: list[str] = []
+
+    class Counted(NeedleScanner):
+        def push(self, piece: str, *, final: bool = False) -> Scan:
+            pushes.append(piece)
+            return super().push(piece, final=final)
+
+    async def run() -> None:
+        text = Text(
+            ScriptedClassifier(), ScannerRule("n", "1", lambda: Counted(["bad"], "N"), Action.REDACT), mode=mode
+        )
+        for char in "a bad day. " * 40:
+            text.push(char)
+        inspection = await text.end()
+        assert text.sent == "a <N> day. " * 40
+        assert inspection.covered["n@1"] == len("".join(pushes)) == 440
+
+    asyncio.run(run())
+    assert most / 2 < len(pushes) <= most
+
+
+def test_the_record_of_an_answer_cut_off_counts_what_was_scanned() -> None:
+    async def run() -> None:
+        text = Text(ScriptedClassifier(gate=asyncio.Event()), needles(Action.REDACT, "bad"))
+        text.push("a bad day")
+        inspection = await text.moderator.close()
+        assert inspection.characters == 9
+        assert (inspection.sent, inspection.covered["needles-needle@1"]) == (0, 0)
 
     asyncio.run(run())
 
