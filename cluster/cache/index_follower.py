@@ -191,7 +191,7 @@ class IndexFollower:
         await self._questions.put(records)
         for record in (*known.values(), *records):
             index.add(indexed(record), record.vector)
-            await asyncio.sleep(0)  # a place in a graph takes up to a millisecond; look-ups go between
+            await asyncio.sleep(0)  # look-ups go between
 
     async def _known(
         self, entries: Sequence[CacheChange | CacheEntry], model: int
@@ -228,12 +228,12 @@ class IndexFollower:
     async def _build(self) -> str:
         """Builds the index from the stored records, and returns the position from which to follow.
 
-        The former index, if there is one, answers until then. The graph is built on another thread.
+        The former index, if there is one, answers until then. The new one is built on another thread.
         """
         model, now_ms = self._model(), self._now_ms()
         position = await self._feed.position()
         noted = None if self._has_gap else await self._questions.position(model)
-        index = self._make_index()
+        index = await asyncio.to_thread(self._make_index)  # the first on a machine compiles the scan
         unusable: list[tuple[str, str]] = []
         async for page in self._questions.pages():
             self.counts.poisoned += len(page.poisoned)

@@ -80,8 +80,8 @@ class PartitionIndex:
 
     def _give_room_back(self) -> None:
         rows, room, blocks = len(self._slots), len(self._blocks[0].codes), len(self._blocks)
-        if blocks > 1 and rows <= (blocks - 2) * room:
-            self._blocks.pop()  # one that is empty stays, for the next vector
+        if blocks > 1 and rows <= (blocks - 1) * room - room // 2:
+            self._blocks.pop()  # the last is empty, and half of the one before
         elif blocks == 1 and room > 1 and rows <= room // 4:
             self._resize(room // 2)
         else:

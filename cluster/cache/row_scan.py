@@ -2,7 +2,7 @@
 
 Three looks: at the first 128 sign bits of all rows, at all bits of those that are near by them, and at the 8-bit codes
 of those that are nearest by their bits. ``scan.c`` takes them in one call; without a C compiler numpy does the same,
-several times as slowly.
+many times as slowly.
 """
 
 from __future__ import annotations

@@ -153,6 +153,7 @@ __attribute__((visibility("default"))) int64_t nearest_rows(
     struct near *found, uint32_t *best, float *cosines
 ) {
     int64_t many = rows, farthest, kept = 0;
+    if (count < 1) return 0;
     int shift = __builtin_ctzll((uint64_t)block_rows);  // rows to blocks without a division
     if (rows > nearer) {
         many = first_look(blocks, rows, block_rows, bits, near, found);

@@ -45,7 +45,7 @@ def scan_library() -> NearestRows | None:
     try:
         library = ctypes.CDLL(str(built_source(SOURCE, "scan")))
     except (CompilerError, OSError) as error:
-        logger.warning("the semantic index is searched by numpy, several times as slowly: %s", error)
+        logger.warning("the semantic index is searched by numpy, many times as slowly: %s", error)
         return None
     function = library.nearest_rows
     pointer, number = ctypes.c_void_p, ctypes.c_int64

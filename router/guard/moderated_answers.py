@@ -228,14 +228,15 @@ class _ReadAhead:
             async for batch in events:
                 released = self._answers.push(batch)
                 halted = self._answers.halted
-                if not released and not halted and not self._answers.finished:
-                    continue  # all of it is held, until a check ends: the client's task would wake for nothing
-                self._ready += released
-                self._changed.set()
+                if released or halted or self._answers.finished:
+                    self._ready += released
+                    self._changed.set()
+                # Otherwise all of it is held, until a check ends: the client's task would wake for nothing.
                 if halted:
                     return
                 self._unread += 1
                 if self._unread >= MAX_UNREAD:
+                    self._changed.set()  # a client that waits makes room, though it gets nothing
                     self._room.clear()
                     await self._room.wait()
 

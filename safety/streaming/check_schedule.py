@@ -90,8 +90,8 @@ class CheckSchedule:
         """Ends the running check: the next one may begin, after a rest."""
         self.approved = due.end
         took = now - self._begun_at
-        self._recent.add(took)
-        self._rested_at = now + min(self._pace.rest * max(took, self._recent.usual_s), self._pace.most_rest_s)
+        self._recent.add(took, now)
+        self._rested_at = now + min(self._pace.rest * max(took, self._recent.usual_s(now)), self._pace.most_rest_s)
 
     @property
     def _length(self) -> int:

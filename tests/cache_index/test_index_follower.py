@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -93,6 +94,20 @@ async def test_entries_come_and_go_with_the_store(entries: Entries, make: Make) 
         False,
         True,
     ]
+
+
+async def test_look_ups_go_on_while_the_scan_is_compiled(make: Make) -> None:
+    follower = make()
+    make_index, threads = follower._make_index, list[int]()
+
+    def compiling() -> VectorIndex:
+        threads.append(threading.get_ident())
+        return make_index()
+
+    follower._make_index = compiling
+    await follower.step()
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_an_entry_that_is_deleted_and_stored_again_at_once_stays(make: Make, entries: Entries) -> None:

@@ -107,6 +107,23 @@ def test_what_is_left_after_removals_is_found_and_nothing_else(compiled: bool) -
         assert {each.slot for each in index.search(codes[0], 2000)} <= set(order)
 
 
+def test_a_partition_that_was_large_gives_its_room_back() -> None:
+    codes, index = clustered(SIZES.block + 1, 64), partition(64)
+    index.add_many(range(len(codes)), codes)
+    for slot in range(1, len(codes)):
+        index.remove(slot)
+
+    assert [each.slot for each in index.search(codes[0], 3)] == [0]
+    assert sum(len(block.codes) for block in index._blocks) <= 4
+
+
+def test_no_vector_is_asked_for_and_none_is_found() -> None:
+    index = partition(64)
+    index.add_many(range(10), clustered(10, 64))
+
+    assert index.search(clustered(1, 64)[0], 0) == []
+
+
 def test_a_vector_of_zeros_is_neither_near_nor_an_error() -> None:
     index = partition(384)
     index.add_many([0, 1], np.stack([np.zeros(384, np.int8), clustered(1, 384)[0]]))

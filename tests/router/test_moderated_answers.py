@@ -27,7 +27,7 @@ from router.answer_events import (
 )
 from router.complete_answer import HaltReason
 from router.generation.collect import collect
-from router.guard.moderated_answers import moderate
+from router.guard.moderated_answers import MAX_UNREAD, moderate
 from router.usage_meter import UsageMeter
 from safety.api import Action, Inspection, Origin, Verdict
 from safety.pii.kinds import PiiScanner
@@ -239,6 +239,39 @@ def test_a_halt_stops_the_engine_while_the_client_does_not_read() -> None:
         rest = [event for batch in [batch async for batch in batches] for event in batch]
         assert "bomb" not in text_of(rest)
         assert ends(rest) == {0: "content_filter"}
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("gate", [None, asyncio.Event()], ids=["checks end", "no check ends"])
+def test_no_more_than_so_many_batches_are_read_ahead_of_a_client_that_does_not_read(gate: asyncio.Event | None) -> None:
+    async def run() -> None:
+        source = Source(answer(*["more "] * 2000), stall=True)
+        classifier = ScriptedClassifier(delay_s=0.02, gate=gate)
+        batches = moderate(source.events(), Guarded(classifier=classifier).guard, source.meter, [0])
+        await anext(batches)
+        await asyncio.sleep(0.3)  # the client takes nothing
+        assert source.yielded <= MAX_UNREAD + 1
+        await batches.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_client_that_waits_makes_room_while_all_is_held() -> None:
+    async def run() -> None:
+        gate = asyncio.Event()
+        source = Source(answer(*["more "] * (3 * MAX_UNREAD)), stall=True)
+        guarded = Guarded(classifier=ScriptedClassifier(gate=gate))
+        batches = moderate(source.events(), guarded.guard, source.meter, [0])
+
+        async def read() -> list[AnswerEvent]:
+            return [event for batch in [batch async for batch in batches] for event in batch]
+
+        reading = asyncio.create_task(read())
+        async with asyncio.timeout(60):
+            await source.stalled.wait()
+            gate.set()
+            assert text_of(await reading) == "more " * (3 * MAX_UNREAD)
 
     asyncio.run(run())
 

@@ -144,7 +144,20 @@ def test_a_check_answered_from_memory_is_followed_by_a_rest_as_long_as_those_of_
     schedule.finish(due, 1.0001)
     schedule.push("ello, and much more text than a check needs", 1.001)
     assert schedule.due_at() == pytest.approx(1.0001 + PACE.rest * 0.1)
-    assert recent.usual_s == pytest.approx(0.1), "a check answered from memory does not count"
+    assert recent.usual_s(1.0) == pytest.approx(0.1), "a check answered from memory does not count"
+
+
+def test_a_slow_classifier_of_an_hour_ago_is_no_reason_to_rest() -> None:
+    recent = RecentChecks()
+    recent.add(2.0, 0.0)
+
+    schedule = CheckSchedule(PACE, recent=recent)
+    schedule.push("H", 3600.0)
+    due = schedule.begin(3600.0)
+    assert due is not None
+    schedule.finish(due, 3600.0001)
+    schedule.push("ello, and much more text than a check needs", 3600.001)
+    assert schedule.due_at() == pytest.approx(3600.001, abs=0.01)
 
 
 def test_a_rest_is_bounded() -> None:
