@@ -38,13 +38,13 @@ from engine.config import EngineConfig
 from engine.counters import Counters
 from engine.draft_model import Drafter
 from engine.forward import FailedDraftError, Forward, Outcome
+from engine.garbage_collection import freeze_gc, gc_paused
 from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.pool import KVIntegrityError
 from engine.kv.shape import context_of, shapes_of
 from engine.load import StepTimes, demand, due_work, oldest, waits
 from engine.log_failure import log_failure
-from engine.memory import freeze_gc, gc_paused
 from engine.metrics import EngineMetrics, Phase, Recorder
 from engine.model.decoder import Decoder
 from engine.model.location import check_digest, locate

@@ -1,12 +1,9 @@
-"""Memory: how much is available, tensors that take it only when written, and Python's garbage collector."""
+"""Memory: how much is available, and tensors that take it only when written."""
 
 from __future__ import annotations
 
-import gc
 import mmap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
@@ -28,27 +25,6 @@ def available_bytes(device: torch.device, meminfo: Path = MEMINFO) -> int | None
         return None
     kibibytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
     return None if kibibytes is None else int(kibibytes) * 1024
-
-
-@contextmanager
-def gc_paused() -> Iterator[None]:
-    """Turns garbage collection off for the context. A vocabulary is some hundred thousand small objects, none of them
-    garbage; while they are made, collections that walk them would take most of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@cache
-def freeze_gc() -> None:
-    """Excludes all objects alive now from garbage collection, once per process. Libraries and a loaded model are some
-    hundred thousand objects; a full collection that walks them would take 150 ms in the middle of a step."""
-    gc.collect()
-    gc.freeze()
 
 
 def lazy_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:

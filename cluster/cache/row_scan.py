@@ -23,9 +23,10 @@ CHUNK = 64  # rows that scan.c looks at together: a block has room for whole one
 
 class ScanSizes(NamedTuple):
     """How many rows a scan keeps. A partition of at most ``exact`` rows is compared as a whole, and ``exact`` rows of a
-    larger one by their codes. ``near`` rows, or 1 in ``share`` where that is more, are kept by their first bits.
-    ``block`` is the number of rows that lie together. ``exact`` and ``block`` are powers of two, ``exact`` is at least
-    64 and at most ``near``, and ``block`` is larger."""
+    larger one by their codes. About ``near`` rows, or 1 in ``share`` where that is more, are kept by their first bits;
+    with a small ``near``, whose limit is estimated from few rows, fewer may be. ``block`` is the number of rows that
+    lie together. ``exact`` and ``block`` are powers of two, ``exact`` is at least 64 and at most ``near``, and
+    ``block`` is larger."""
 
     exact: int = 1024
     near: int = 8192

@@ -43,11 +43,15 @@ def scan_library() -> NearestRows | None:
     """Returns the function, compiled if it has not been on this machine. None, after a line in the log, if it cannot be
     compiled."""
     try:
-        library = ctypes.CDLL(str(built_source(SOURCE, "scan")))
+        return loaded_scan(built_source(SOURCE, "scan"))
     except (CompilerError, OSError) as error:
         logger.warning("the semantic index is searched by numpy, many times as slowly: %s", error)
         return None
-    function = library.nearest_rows
+
+
+def loaded_scan(library: Path) -> NearestRows:
+    """Returns the function of a library that ``scan.c`` was compiled to. Raises OSError if it cannot be loaded."""
+    function = ctypes.CDLL(str(library)).nearest_rows
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     function.argtypes = [
         *(pointer, number, number, number, number, pointer, pointer, ctypes.c_float),

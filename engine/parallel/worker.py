@@ -21,9 +21,9 @@ import torch
 
 from engine.backend import StepRunner, load_model, make_runner
 from engine.config import EngineConfig
+from engine.garbage_collection import freeze_gc
 from engine.kv.shape import context_of, shapes_of
 from engine.log_failure import log_failure
-from engine.memory import freeze_gc
 from engine.model.location import locate
 from engine.model.source import open_model
 from engine.parallel.collectives import ProcessGroup

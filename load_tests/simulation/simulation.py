@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.config import PlacementConfig
+from engine.garbage_collection import gc_paused
 from load_tests.simulation.admission import SimulatedAdmission
-from load_tests.simulation.collector import paused_collector
 from load_tests.simulation.fleet import Fleet
 from load_tests.simulation.observation import Counters, Latencies, Observation, Policy
 from load_tests.simulation.placement import PEERS, PREDICTED, Asked, Placement, PredictedTtft
@@ -130,7 +130,7 @@ class Simulation:
 
     def run(self) -> Outcome:
         """Runs until every request has ended, or MAX_OVERTIME_S after the end of the trace."""
-        with paused_collector():
+        with gc_paused():  # a run makes hundreds of thousands of objects that stay until its end
             self._run()
         return self._outcome()
 

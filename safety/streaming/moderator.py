@@ -47,10 +47,10 @@ class StreamModerator:
         self._window = Window()
         scanners = [_Scanner(rank, rule, _made(rule, before)) for rank, rule in enumerate(plan.scanners)]
         holds = plan.classifier is not None and plan.classifier.mode == "hold"
-        self._prompt = [each for each in scanners if not holds or each.rule.action is Action.BLOCK]
-        self._patient = [] if not holds else [each for each in scanners if each.rule.action is not Action.BLOCK]
+        self._immediate = [each for each in scanners if not holds or each.rule.action is Action.BLOCK]
+        self._deferred = [] if not holds else [each for each in scanners if each.rule.action is not Action.BLOCK]
         self._scanners = scanners
-        self._gathered: list[str] = []  # the pieces that patient scanners have not read
+        self._gathered: list[str] = []  # the pieces that the deferred scanners have not read
         self._gathered_length = 0
         self._final = False
         self._halt: Verdict | None = None
@@ -99,22 +99,22 @@ class StreamModerator:
     def _take(self, piece: str) -> None:
         """Adds ``piece`` to the text. Sets ``_halt`` if a scanner blocks it."""
         self._window.push(piece)
-        blocked = [(span, each.rule) for each in self._prompt if (span := self._scan(each, piece)) is not None]
+        blocked = [(span, each.rule) for each in self._immediate if (span := self._scan(each, piece)) is not None]
         if blocked:
             span, rule = min(blocked, key=lambda found: found[0].start)
             self._window.halt(span.start)
             self._halt = Verdict(rule.name, rule.version, Action.BLOCK, span.kind, spans=(span,))
-        if self._patient:
+        if self._deferred:
             self._gathered.append(piece)
             self._gathered_length += len(piece)
             if self._final or self._gathered_length >= MAX_GATHERED:
                 self._scan_gathered()
 
     def _scan_gathered(self) -> None:
-        """Has the patient scanners read the pieces that have gathered."""
+        """Has the deferred scanners read the pieces that have gathered."""
         piece = "".join(self._gathered)
         self._gathered, self._gathered_length = [], 0
-        for each in self._patient:
+        for each in self._deferred:
             self._scan(each, piece)
 
     def _scan(self, each: _Scanner, piece: str) -> Span | None:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from cluster.cache.partition_index import PartitionIndex
 from cluster.cache.row_scan import RowScan, ScanSizes
-from cluster.cache.scan_library import scan_library
+from cluster.cache.scan_library import SOURCE, loaded_scan, scan_library
 from cluster.cache.vector_quantisation import to_int8, unit_rows
+from engine.kernels.cpu import compiler
 from engine.kernels.cpu.compiler import CompilerError, built_source
 
 SIZES = ScanSizes(exact=256, near=1024, share=64, block=512)
@@ -67,6 +68,18 @@ def test_many_vectors_are_found_by_their_bits(compiled: bool, dimensions: int) -
     )
 
     assert hits >= 0.99 * 500
+
+
+def test_a_lesser_processor_finds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "FLAGS", tuple(each for each in compiler.FLAGS if "-march" not in each))
+    lesser = loaded_scan(built_source(SOURCE, "scan", tmp_path))
+    codes, usual = clustered(4000, 384), partition(384)
+    other = PartitionIndex(RowScan(384, SIZES, lesser), array("i", [0]) * ROOM)
+    for index in (usual, other):
+        index.add_many(range(4000), codes)
+
+    for query in clustered(50, 384, seed=2):
+        assert [each.slot for each in other.search(query, 10)] == [each.slot for each in usual.search(query, 10)]
 
 
 def test_c_and_numpy_find_the_same_where_all_rows_are_looked_at() -> None:

@@ -6,14 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.api import FinishReason, Logprob, TokenLogprobs, Usage
+from engine.api import FinishReason, Logprob, TokenLogprobs
 from router.answer_events import (
     AnswerEvent,
     Ended,
@@ -27,107 +26,23 @@ from router.answer_events import (
 )
 from router.complete_answer import HaltReason
 from router.generation.collect import collect
-from router.guard.moderated_answers import MAX_UNREAD, moderate
-from router.usage_meter import UsageMeter
-from safety.api import Action, Inspection, Origin, Verdict
+from router.guard.moderated_answers import moderate
+from safety.api import Action, Origin, Verdict
 from safety.pii.kinds import PiiScanner
-from safety.streaming.answer_guard import PlannedGuard, ToolGate
-from safety.streaming.plan import ClassifierRule, Pace, ScannerRule, StreamPlan
-from tests.safety.scripted import ScriptedClassifier, judge, needles
-
-USAGE = Usage(3, 5, 0)
-REFUSAL = "I cannot go on."
-PACE = Pace(first=4, most=16, window=24, overlap=6, wait_s=0.005)
-REDACTING = needles(Action.REDACT, "secret", kind="KEY")
-BLOCKING = needles(Action.BLOCK, "bomb", kind="PHRASE")
-
-
-@dataclass
-class Source:
-    """The events of ``generate``: each batch after a turn of the event loop, then a wait if ``stall`` is set."""
-
-    batches: Sequence[Sequence[AnswerEvent]]
-    stall: bool = False
-    meter: UsageMeter = field(default_factory=UsageMeter)
-    yielded: int = 0
-    closed: bool = False
-    stalled: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def events(self) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-        attempt = self.meter.attempt(3)
-        try:
-            for batch in self.batches:
-                await asyncio.sleep(0)
-                self.yielded += 1
-                attempt.seen += 1
-                yield batch
-            if self.stall:
-                self.stalled.set()
-                await asyncio.Event().wait()
-        finally:
-            self.closed = True
-            attempt.report(USAGE if self.yielded == len(self.batches) else Usage(3, attempt.seen, 0))
-
-
-class Guarded:
-    """A guard with what it has recorded."""
-
-    def __init__(
-        self,
-        *scanners: ScannerRule,
-        classifier: ScriptedClassifier | None = None,
-        gate: ToolGate | None = None,
-        message: str = "",
-        halts_all: bool = False,
-        mode: str = "hold",
-        on_failure: Action = Action.BLOCK,
-    ) -> None:
-        rule = None
-        if classifier is not None:
-            rule = ClassifierRule(classifier, judge, mode=mode, on_failure=on_failure, pace=PACE)  # type: ignore[arg-type]
-        self.records: list[tuple[int, Inspection]] = []
-        plan = StreamPlan(scanners, rule)
-        record = lambda choice, inspection: self.records.append((choice, inspection))  # noqa: E731
-        self.guard = PlannedGuard(plan, record, gate, message, halts_all)
-
-    async def run(self, source: Source, prompts: Sequence[int] = (0,)) -> list[AnswerEvent]:
-        """All events that are sent. Afterwards nothing runs any more."""
-        events: list[AnswerEvent] = []
-        async with asyncio.timeout(10):
-            async with aclosing(moderate(source.events(), self.guard, source.meter, prompts)) as batches:
-                async for batch in batches:
-                    assert batch
-                    events += batch
-        assert source.closed
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        return events
-
-    def __call__(self, source: Source, prompts: Sequence[int] = (0,)) -> list[AnswerEvent]:
-        return asyncio.run(self.run(source, prompts))
-
-
-def text_events(*pieces: str, choice: int = 0) -> list[list[AnswerEvent]]:
-    """An answer of text, one piece per batch."""
-    texts: list[list[AnswerEvent]] = [[Text(choice, piece)] for piece in pieces]
-    return [[Opened(choice)], *texts, [Ended(choice, FinishReason.STOP)]]
-
-
-def answer(*pieces: str) -> list[list[AnswerEvent]]:
-    """All events of a request with one answer of text."""
-    return [*text_events(*pieces), [Finished(USAGE)]]
-
-
-def text_of(
-    events: Sequence[AnswerEvent], kind: type[Text] | type[Reasoning] | type[ToolCallArguments] = Text, choice: int = 0
-) -> str:
-    """The joined text of one kind of events."""
-    texts = [event for event in events if isinstance(event, Text | Reasoning | ToolCallArguments)]
-    return "".join(event.text for event in texts if isinstance(event, kind) and event.choice == choice)
-
-
-def ends(events: Sequence[AnswerEvent]) -> dict[int, str]:
-    """The reason with which each choice ended."""
-    return {event.choice: event.reason.value for event in events if isinstance(event, Ended)}
+from safety.streaming.plan import ScannerRule
+from tests.router.guarded_answers import (
+    BLOCKING,
+    REDACTING,
+    REFUSAL,
+    USAGE,
+    Guarded,
+    Source,
+    answer,
+    ends,
+    text_events,
+    text_of,
+)
+from tests.safety.scripted import ScriptedClassifier
 
 
 @pytest.fixture(params=["scanners", "hold", "beside"])
@@ -208,87 +123,6 @@ def test_a_classifier_halts_although_nothing_more_is_generated(mode: str) -> Non
     )
     assert ends(events) == {0: "content_filter"}
     assert isinstance(events[-1], Finished)
-
-
-def test_held_text_is_sent_although_nothing_more_is_generated() -> None:
-    async def run() -> None:
-        source = Source([[Opened(0)], [Text(0, "Hello")], [Text(0, " there")]], stall=True)
-        guard = Guarded(classifier=ScriptedClassifier(delay_s=0.001)).guard
-        batches = moderate(source.events(), guard, source.meter, [0])
-        text = ""
-        async with asyncio.timeout(5):
-            while text != "Hello there":
-                text += text_of(await anext(batches))
-        await batches.aclose()
-        assert source.closed
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    asyncio.run(run())
-
-
-def test_a_halt_stops_the_engine_while_the_client_does_not_read() -> None:
-    async def run() -> None:
-        source = Source(answer("Hello ", "bomb", *["more "] * 1000), stall=True)
-        guard = Guarded(classifier=ScriptedClassifier(["bomb"])).guard
-        batches = moderate(source.events(), guard, source.meter, [0])
-        await anext(batches)
-        for _ in range(50):  # the client takes nothing
-            await asyncio.sleep(0.001)
-        assert source.closed
-        assert source.yielded < 200
-        rest = [event for batch in [batch async for batch in batches] for event in batch]
-        assert "bomb" not in text_of(rest)
-        assert ends(rest) == {0: "content_filter"}
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("gate", [None, asyncio.Event()], ids=["checks end", "no check ends"])
-def test_no_more_than_so_many_batches_are_read_ahead_of_a_client_that_does_not_read(gate: asyncio.Event | None) -> None:
-    async def run() -> None:
-        source = Source(answer(*["more "] * 2000), stall=True)
-        classifier = ScriptedClassifier(delay_s=0.02, gate=gate)
-        batches = moderate(source.events(), Guarded(classifier=classifier).guard, source.meter, [0])
-        await anext(batches)
-        await asyncio.sleep(0.3)  # the client takes nothing
-        assert source.yielded <= MAX_UNREAD + 1
-        await batches.aclose()
-
-    asyncio.run(run())
-
-
-def test_a_client_that_waits_makes_room_while_all_is_held() -> None:
-    async def run() -> None:
-        gate = asyncio.Event()
-        source = Source(answer(*["more "] * (3 * MAX_UNREAD)), stall=True)
-        guarded = Guarded(classifier=ScriptedClassifier(gate=gate))
-        batches = moderate(source.events(), guarded.guard, source.meter, [0])
-
-        async def read() -> list[AnswerEvent]:
-            return [event for batch in [batch async for batch in batches] for event in batch]
-
-        reading = asyncio.create_task(read())
-        async with asyncio.timeout(60):
-            await source.stalled.wait()
-            gate.set()
-            assert text_of(await reading) == "more " * (3 * MAX_UNREAD)
-
-    asyncio.run(run())
-
-
-def test_the_next_text_is_checked_while_the_client_does_not_read() -> None:
-    async def run() -> None:
-        classifier = ScriptedClassifier(delay_s=0.001)
-        source = Source(answer("One. ", "Two, and the rest. "))
-        batches = moderate(source.events(), Guarded(classifier=classifier).guard, source.meter, [0])
-        await anext(batches)
-        await asyncio.sleep(0.05)
-        rest = await anext(batches)  # all of it, at once
-        assert text_of(rest) == "One. Two, and the rest. "
-        assert ends(rest) == {0: "stop"}
-        assert [batch async for batch in batches] == []
-
-    asyncio.run(run())
 
 
 @pytest.mark.parametrize("halts_all", [False, True])

@@ -129,6 +129,17 @@ def test_a_check_that_took_long_is_followed_by_a_rest() -> None:
     assert schedule.begin(10.2) is not None, "the end of a text never rests"
 
 
+def next_due_at(recent: RecentChecks, now: float) -> float | None:
+    """When the second check of a text is due whose first, at ``now``, is answered from memory."""
+    schedule = CheckSchedule(PACE, recent=recent)
+    schedule.push("H", now)
+    due = schedule.begin(now)
+    assert due is not None
+    schedule.finish(due, now + 0.0001)
+    schedule.push("ello, and much more text than a check needs", now + 0.001)
+    return schedule.due_at()
+
+
 def test_a_check_answered_from_memory_is_followed_by_a_rest_as_long_as_those_of_other_texts() -> None:
     recent = RecentChecks()
     other = CheckSchedule(PACE, recent=recent)
@@ -137,13 +148,7 @@ def test_a_check_answered_from_memory_is_followed_by_a_rest_as_long_as_those_of_
     assert due is not None
     other.finish(due, 0.1)
 
-    schedule = CheckSchedule(PACE, recent=recent)
-    schedule.push("H", 1.0)
-    due = schedule.begin(1.0)
-    assert due is not None
-    schedule.finish(due, 1.0001)
-    schedule.push("ello, and much more text than a check needs", 1.001)
-    assert schedule.due_at() == pytest.approx(1.0001 + PACE.rest * 0.1)
+    assert next_due_at(recent, 1.0) == pytest.approx(1.0 + PACE.rest * 0.1, abs=0.01)
     assert recent.usual_s(1.0) == pytest.approx(0.1), "a check answered from memory does not count"
 
 
@@ -151,13 +156,7 @@ def test_a_slow_classifier_of_an_hour_ago_is_no_reason_to_rest() -> None:
     recent = RecentChecks()
     recent.add(2.0, 0.0)
 
-    schedule = CheckSchedule(PACE, recent=recent)
-    schedule.push("H", 3600.0)
-    due = schedule.begin(3600.0)
-    assert due is not None
-    schedule.finish(due, 3600.0001)
-    schedule.push("ello, and much more text than a check needs", 3600.001)
-    assert schedule.due_at() == pytest.approx(3600.001, abs=0.01)
+    assert next_due_at(recent, 3600.0) == pytest.approx(3600.0, abs=0.01)
 
 
 def test_a_rest_is_bounded() -> None:
