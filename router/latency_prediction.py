@@ -1,4 +1,5 @@
-"""``predict``: when a request would get its first and its last token from a replica with a given load. Pure.
+"""``predict``: when a request would get its first and its last token from a replica with a given load;
+``predict_ttft``: the first alone. Pure.
 
 A replica computes prompts in steps. A step takes a fixed time, plus one for each prompt token and each decoding
 sequence, which the replica measures. Of each step, prompts that one chunk completes come first, higher classes before
@@ -49,26 +50,39 @@ def predict(
     ``output_tokens`` is the expected length of the answer; None: the replica's mean. A replica that has not measured
     its steps, or whose release reports none, has ``wait_s`` as TTFT.
     """
-    output = max(1.0, output_tokens if output_tokens is not None else load.output_tokens or DEFAULT_OUTPUT_TOKENS)
+    ttft_s = predict_ttft(load, prompt_tokens, matched_tokens, priority)
     if not load.measured:
-        ttft_s = max(0.0, load.wait_s)
         return Prediction(ttft_s, ttft_s)
+    output = max(1.0, output_tokens if output_tokens is not None else load.output_tokens or DEFAULT_OUTPUT_TOKENS)
+    own = max(1, prompt_tokens - max(0, matched_tokens))
+    everything = sum(load.queued_short) + sum(load.queued_long)
+    _, tokens = _prefill(load, load.step_tokens or DEFAULT_STEP_TOKENS, own, priority)
+    # Prompts computed beside the answer:
+    behind_s = max(0, everything + own - tokens) * load.prompt_token_s * max(0.0, load.correction)
+    # The sequence itself is one more in each step of its answer.
+    step_s = load.step_s + load.sequence_s * load.decoding
+    return Prediction(ttft_s, ttft_s + (output - 1) * (step_s + load.sequence_s) + behind_s)
+
+
+def predict_ttft(
+    load: ReplicaLoad, prompt_tokens: int, matched_tokens: int = 0, priority: Priority = Priority.STANDARD
+) -> float:
+    """Returns the TTFT that ``predict`` says, in seconds, without the rest: it is all that a placement needs, for each
+    replica and request."""
+    if not load.measured:
+        return max(0.0, load.wait_s)
     own = max(1, prompt_tokens - max(0, matched_tokens))
     step_s = load.step_s + load.sequence_s * load.decoding  # without prompt tokens
     everything = sum(load.queued_short) + sum(load.queued_long)
     step_tokens = load.step_tokens or DEFAULT_STEP_TOKENS
-    tokens_s, correction = load.prompt_token_s, max(0.0, load.correction)
+    tokens_s = load.prompt_token_s
     busy_s = step_s if load.running or everything else 0.0  # prompt tokens of the step at work are in the queue
     steps, tokens = _prefill(load, step_tokens, own, priority)
     prefill_s = steps * step_s + tokens * tokens_s
-    full_s = busy_s + tokens_s * min(everything, step_tokens)
-    ttft_s = load.overhead_s + correction * (
+    full_s = busy_s + tokens_s * (everything if everything < step_tokens else step_tokens)
+    return load.overhead_s + max(0.0, load.correction) * (
         _left_s(load, busy_s) + _place_s(load, max(1, prompt_tokens), full_s) + prefill_s
     )
-    behind_s = max(0, everything + own - tokens) * tokens_s * correction  # prompts computed beside the answer
-    # The sequence itself is one more in each step of its answer.
-    finish_s = ttft_s + (output - 1) * (step_s + load.sequence_s) + behind_s
-    return Prediction(ttft_s, finish_s)
 
 
 def _left_s(load: ReplicaLoad, step_s: float) -> float:
@@ -103,16 +117,20 @@ def _prefill(load: ReplicaLoad, step_tokens: int, own: int, priority: Priority) 
     """Returns the steps until a prompt of ``own`` uncached tokens is computed, and the prompt tokens computed in
     them. This runs for each replica and request, so what has no effect is not computed."""
     decoding = load.decoding
-    room = max(1, step_tokens - decoding)
+    room = step_tokens - decoding
+    if room < 1:
+        room = 1
     chunk = load.prefill_chunk or room
-    short, long = _ahead(load.queued_short, priority), _ahead(load.queued_long, priority)
+    classes = priority - INTERACTIVE + 1
+    short, long = _ahead(load.queued_short, classes), _ahead(load.queued_long, classes)
     everything = short + long + own
     if not long and own <= chunk:
         return ceil(everything / room), everything
     # A long prompt has short ones, which are before it and decode by then, beside it.
     beside_decodes = decoding > 0 or (own > chunk and short > 0)
-    long_room = max(1, min(room, (load.long_beside_decodes if beside_decodes else load.long_step_tokens) or room))
-    beside = min(long, long_room)  # tokens of long prompts in each step, until these are done
+    long_room = (load.long_beside_decodes if beside_decodes else load.long_step_tokens) or room
+    long_room = room if long_room > room else long_room if long_room > 1 else 1
+    beside = long if long < long_room else long_room  # tokens of long prompts in each step, until these are done
     steps = ceil(everything / room)
     if room > beside:
         steps = min(steps, ceil((short + own) / (room - beside)))
@@ -137,10 +155,10 @@ def _before(long: int, own: int, load: ReplicaLoad) -> int:
     return long - together + min(together, beside * own)
 
 
-def _ahead(queued: tuple[int, ...], priority: Priority) -> int:
-    """Returns the tokens of the classes that are not below ``priority``."""
+def _ahead(queued: tuple[int, ...], classes: int) -> int:
+    """Returns the tokens of the first ``classes`` classes, which are the highest."""
     tokens = 0
-    for each in queued[: priority - INTERACTIVE + 1]:  # a loop, as this runs for each replica and request
+    for each in queued[:classes]:  # a loop, as this runs for each replica and request
         if each > 0:
             tokens += each
     return tokens
@@ -153,10 +171,11 @@ def _place_s(load: ReplicaLoad, prompt: int, busy_s: float) -> float:
     if not running:
         return 0.0
     output = load.output_tokens or DEFAULT_OUTPUT_TOKENS
-    excess = running + load.waiting + 1 - load.max_sequences if load.max_sequences else 0
+    queue = load.waiting
+    excess = running + queue + 1 - load.max_sequences if load.max_sequences else 0
     used = load.kv_used * capacity
     # Half of an answer, on average, is what a running sequence is still to grow by.
-    waiting = max(0.0, load.kv_demand_tokens - used - running * output / 2) if load.waiting else 0.0
+    waiting = max(0.0, load.kv_demand_tokens - used - running * output / 2) if queue else 0.0
     missing = waiting + prompt - (capacity - used) if capacity else 0.0
     if excess <= 0 and missing <= 0:
         return 0.0

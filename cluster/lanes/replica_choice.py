@@ -1,10 +1,10 @@
 """``place``: chooses the replica for a request, by predicted TTFT. Pure.
 
-The cost of a replica is the TTFT that ``predict`` says, plus ``affinity_weight`` times the seconds for which it would
-compute the prompt, raised by its KV cache usage. Without that weight, each request would take the least TTFT for
-itself, and prompts would be computed again on replicas that are idle for a moment, while those that come next wait for
-that. Affinity alone would overload the replica that has a popular prefix. Load alone would compute every prefix on
-every replica.
+The cost of a replica is the TTFT that ``predict_ttft`` says, plus ``affinity_weight`` times the seconds for which it
+would compute the prompt, raised by its KV cache usage. Without that weight, each request would take the least TTFT
+for itself, and prompts would be computed again on replicas that are idle for a moment, while those that come next
+wait for that. Affinity alone would overload the replica that has a popular prefix. Load alone would compute every
+prefix on every replica.
 
 As long as no replica has measured its steps, the cost is the number of sequences on it, plus ``affinity_weight`` times
 the part of the prompt that it would have to compute.
@@ -13,13 +13,13 @@ the part of the prompt that it would have to compute.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean
 from typing import NamedTuple
 from zlib import crc32
 
 from engine.api import Priority
-from router.latency_prediction import predict
+from router.latency_prediction import predict_ttft
 from router.ports.replica_load import ReplicaLoad
 
 NEAR = 1.05
@@ -27,8 +27,7 @@ NEAR = 1.05
 seems fastest by a hair would get every request at light load."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A replica that may get the request."""
 
     replica_id: str
@@ -66,32 +65,29 @@ def place(
     known = [load for load in measured if load.output_tokens > 0] or measured
     answered = bool(known) and known[0].output_tokens > 0
 
-    def cost(choice: Choice) -> float:
-        candidate, ttft_s = choice
+    def cost(candidate: Candidate, ttft_s: float) -> float:
         load = candidate.load
         if not known:
             uncached = 1.0 - min(1.0, candidate.matched_tokens / prompt_tokens)
             return candidate.outstanding * (1.0 + load.kv_used) + affinity_weight * uncached
         if not load.measured or (answered and load.output_tokens <= 0):
             load = _as_fast_as(known, load, prompt_tokens)
-            ttft_s = predict(load, prompt_tokens, candidate.matched_tokens, priority).ttft_s
+            ttft_s = predict_ttft(load, prompt_tokens, candidate.matched_tokens, priority)
         own_s = max(0, prompt_tokens - candidate.matched_tokens) * load.prompt_token_s
         # An engine whose KV cache is nearly full preempts.
         return (ttft_s + affinity_weight * own_s) * (1.0 + load.kv_used)
 
-    choices = [
-        Choice(candidate, predict(candidate.load, prompt_tokens, candidate.matched_tokens, priority).ttft_s)
-        for candidate in candidates
-    ]
-    costs = [cost(choice) for choice in choices]
+    ttfts = [predict_ttft(each.load, prompt_tokens, each.matched_tokens, priority) for each in candidates]
+    costs = list(map(cost, candidates, ttfts))
     limit = NEAR * min(costs)
-    near = [choice for choice, each in zip(choices, costs, strict=True) if each <= limit]
+    near = [at for at, each in enumerate(costs) if each <= limit]
 
-    def order(choice: Choice) -> tuple[int, int]:
-        candidate = choice.candidate
+    def order(at: int) -> tuple[int, int]:
+        candidate = candidates[at]
         return -candidate.matched_tokens, crc32(f"{request_id}/{candidate.replica_id}".encode())
 
-    return near[0] if len(near) == 1 else min(near, key=order)
+    chosen = near[0] if len(near) == 1 else min(near, key=order)
+    return Choice(candidates[chosen], ttfts[chosen])
 
 
 def _as_fast_as(peers: Sequence[ReplicaLoad], load: ReplicaLoad, prompt_tokens: int) -> ReplicaLoad:

@@ -40,14 +40,14 @@ class TtftCorrection:
 
     def observe(self, predicted_s: float, measured_s: float) -> None:
         """Records a measured TTFT, and the TTFT that was predicted for it without correction."""
-        predicted_s = min(max(predicted_s, LEAST_S), MOST_S)
+        predicted_s = _within(predicted_s, LEAST_S, MOST_S)
         if not self._sums[0]:
             for prior_s in (predicted_s / 2, predicted_s * 2):
                 self._add(prior_s, prior_s, prior_s**-2)
         expected_s = max(self.overhead_s + self.factor * predicted_s, LEAST_S)
         most = SURPRISE if self._count >= FIRST else FIRST_SURPRISE
         self._count += 1
-        self._add(predicted_s, min(max(measured_s, expected_s / most), expected_s * most), expected_s**-2)
+        self._add(predicted_s, _within(measured_s, expected_s / most, expected_s * most), expected_s**-2)
         self._solve()
 
     def _add(self, predicted_s: float, measured_s: float, weight: float) -> None:
@@ -65,8 +65,13 @@ class TtftCorrection:
         spread = ones * pp - p**2
         factor = self.factor
         if spread > LEAST_SPREAD * ones * pp:  # predictions of one size do not say which is overhead and which factor
-            factor = min(max((ones * pm - p * m) / spread, LEAST), MOST)
-        self.overhead_s = min(max((m - factor * p) / ones, 0.0), MOST_OVERHEAD_S)
+            factor = _within((ones * pm - p * m) / spread, LEAST, MOST)
+        self.overhead_s = _within((m - factor * p) / ones, 0.0, MOST_OVERHEAD_S)
         if not 0.0 < self.overhead_s < MOST_OVERHEAD_S:
-            factor = min(max((pm - self.overhead_s * p) / pp, LEAST), MOST)
+            factor = _within((pm - self.overhead_s * p) / pp, LEAST, MOST)
         self.factor = factor
+
+
+def _within(value: float, least: float, most: float) -> float:
+    """Returns ``value`` within its bounds: at half the cost of ``min`` and ``max``, for each request's TTFT."""
+    return least if value < least else most if value > most else value

@@ -112,7 +112,9 @@ class Fleet:
         return replica
 
     def note_load(self, replica: Replica) -> None:
-        """Updates the rough cost of a serving replica, which has changed."""
+        """Updates the rough cost of a replica, which has changed, if it serves."""
+        if replica.slot not in self.ready:
+            return
         fullness = replica.kv_reserved / self._kv_tokens
         self.load[replica.slot] = (replica.backlog_s + replica.step_now_s) * (1.0 + fullness)
 

@@ -146,16 +146,20 @@ class PredictedTtft:
         if choice is None:
             raise LookupError("no replica is ready")
         chosen, ttft_s = choice
-        view = views[int(chosen.replica_id)]
+        slot = int(chosen.replica_id)
+        view = views[slot]
         uncached = prompt - chosen.matched_tokens
         view.placed.place(request_id, Priority.STANDARD, uncached, chosen.load, ttft_s, now)
         view.placed.accepted(request_id)
         self._placed[number] = view
-        return int(chosen.replica_id)
+        return slot
 
     def first_token(self, request: int, now: float) -> None:
         if (view := self._placed.pop(request, None)) is not None:
             view.placed.first_token(str(request), now)
+
+    def _note_error(self, predicted_s: float, measured_s: float) -> None:
+        self.errors.append((predicted_s, measured_s))
 
     def _looked_at(self, fleet: Fleet, chain: Sequence[int]) -> Iterable[int]:
         if len(fleet.ready) <= FEW:
@@ -166,8 +170,7 @@ class PredictedTtft:
     def _view(self, views: dict[int, _View], since: float, replica: Replica, now: float) -> _View:
         view = views.get(replica.slot)
         if view is None or view.since != since:
-            placed = PlacedRequests(lambda predicted, measured: self.errors.append((predicted, measured)))
-            view = views[replica.slot] = _View(str(replica.slot), since, placed=placed)
+            view = views[replica.slot] = _View(str(replica.slot), since, placed=PlacedRequests(self._note_error))
         if now - view.reported_at >= self._report_s:
             replica.advance(now)
             learnt = view.placed.learnt
@@ -185,17 +188,19 @@ def load_of(
     profile = replica.profile
     chunk, decoding = profile.chunk_tokens, replica.decoding
     running = decoding + replica.prefilling
-    short = max(0, round(replica.short_s * profile.prefill_tokens_s))
+    tokens_s = profile.prefill_tokens_s
+    short = max(0, round(replica.short_s * tokens_s))
+    kv_reserved = replica.kv_reserved
     return ReplicaLoad(
         running=running,
         waiting=len(replica.waiting),
-        blocks_used=replica.kv_reserved,
+        blocks_used=kv_reserved,
         blocks_total=profile.kv_tokens,
         decoding=decoding,
         queued_short=(0, short, 0),
-        queued_long=(0, max(0, round(replica.backlog_s * profile.prefill_tokens_s) - short), 0),
+        queued_long=(0, max(0, round(replica.backlog_s * tokens_s) - short), 0),
         step_s=profile.step_s,
-        prompt_token_s=(profile.chunk_s - profile.step_s) / chunk,
+        prompt_token_s=profile.prompt_token_s,
         sequence_s=profile.sequence_s + (profile.kv_s * replica.kv_resident / decoding if decoding else 0.0),
         step_tokens=2 * chunk + decoding,  # short prompts and long ones each have a chunk
         long_step_tokens=chunk,
@@ -203,7 +208,7 @@ def load_of(
         prefill_chunk=chunk,
         max_sequences=profile.max_sequences,
         output_tokens=output_tokens,
-        kv_demand_tokens=replica.kv_reserved + running * output_tokens / 2 + replica.waiting_tokens,
+        kv_demand_tokens=kv_reserved + running * output_tokens / 2 + replica.waiting_tokens,
         kv_capacity_tokens=profile.kv_tokens,
         long_prompts=replica.long_prompts,
         long_at_once=MAX_PARTIAL_PREFILLS,

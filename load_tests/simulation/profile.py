@@ -8,7 +8,7 @@ same weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 
@@ -26,11 +26,14 @@ class ReplicaProfile:
     chunk_tokens: int  # prompt tokens of a mixed step
     kv_tokens: int  # that the cache holds
     max_sequences: int  # that decode or prefill at once
+    # These follow from the others, once: replicas report them with each request.
+    chunk_s: float = field(init=False)  # that a full chunk takes, at least a step's own
+    prompt_token_s: float = field(init=False)  # that a token of a chunk adds to a step
 
-    @property
-    def chunk_s(self) -> float:
-        """Seconds that a full chunk takes, at least a step's own."""
-        return max(self.chunk_tokens / self.prefill_tokens_s, self.step_s)
+    def __post_init__(self) -> None:
+        chunk_s = max(self.chunk_tokens / self.prefill_tokens_s, self.step_s)
+        object.__setattr__(self, "chunk_s", chunk_s)
+        object.__setattr__(self, "prompt_token_s", (chunk_s - self.step_s) / self.chunk_tokens)
 
     def decode_step_s(self, sequences: float, kv_tokens: float) -> float:
         """Returns the time of a step that only decodes."""

@@ -272,7 +272,8 @@ class Replica:
             request = self._shared.pop(0)[1]
             if not self._shared:
                 self._share_s = 0.0
-            self._begin_long()
+            if self._long:
+                self._begin_long()
         if not self.prefilling:
             self.prefilling_s = 0.0  # nothing of rounding stays
             if not self.waiting:

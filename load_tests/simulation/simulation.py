@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 from math import inf
 
 import numpy as np
@@ -148,15 +148,16 @@ class Simulation:
         position = 0
         arrival = arrivals[0]
         tick = 0.0
+        now = min(lifecycle[0][0] if lifecycle else inf, arrival, tick)  # of the next event that is not a replica's
         while self._left and self._late <= self._max_late:
-            due = events[0][0] if events else inf
-            change = lifecycle[0][0] if lifecycle else inf
-            now = min(due, change, arrival, tick)
+            if events and events[0][0] <= now:
+                if events[0][0] > last:
+                    break
+                self._fire(events[0][0])
+                continue
             if now > last:
                 break
-            if due == now:
-                self._fire(now)
-            elif change == now:
+            if lifecycle and lifecycle[0][0] == now:
                 self._change(now)
             elif arrival == now:
                 self._arrive(position, now)
@@ -165,6 +166,7 @@ class Simulation:
             else:
                 self._decide(now)
                 tick = now + self._policy.interval_s
+            now = min(lifecycle[0][0] if lifecycle else inf, arrival, tick)
 
     def _outcome(self) -> Outcome:
         first, end = np.asarray(self._first), np.asarray(self._end)
@@ -232,18 +234,21 @@ class Simulation:
 
     def _moved(self, replica: Replica) -> None:
         """A replica has changed: its next event and its cost."""
-        slot = replica.slot
         if replica.due < inf:
-            heappush(self._events, (replica.due, slot))
-        if slot in self._fleet.ready:
-            self._fleet.note_load(replica)
+            heappush(self._events, (replica.due, replica.slot))
+        self._fleet.note_load(replica)
 
     def _fire(self, now: float) -> None:
-        slot = heappop(self._events)[1]
+        slot = self._events[0][1]
         replica = self._fleet.replicas[slot]
         if replica is None or replica.due != now:
-            return  # an entry that a later change has replaced
+            heappop(self._events)  # an entry that a later change has replaced
+            return
         first, ended = replica.fire()
+        if replica.due < inf:
+            heapreplace(self._events, (replica.due, slot))  # one way through the heap, where pop and push are two
+        else:
+            heappop(self._events)
         if first >= 0 and self._first[first] < 0:
             self._first[first] = now
             self._placement.first_token(first, now)
@@ -269,7 +274,7 @@ class Simulation:
             if slot in self._fleet.draining:
                 self._fleet.end_if_empty(slot)
                 self._note(now)
-        self._moved(replica)
+        self._fleet.note_load(replica)
 
     def _decide(self, now: float) -> None:
         fleet = self._fleet

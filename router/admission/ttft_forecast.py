@@ -13,7 +13,7 @@ from engine.api import Priority
 from router.admission.admission_decision import RequestFacts
 from router.admission.admitted_requests import AdmittedRequests
 from router.admission.start_rate import RANKS
-from router.latency_prediction import predict
+from router.latency_prediction import predict_ttft
 from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import TierSnapshot
 
@@ -45,11 +45,10 @@ def forecast_ttft(snapshot: TierSnapshot, facts: RequestFacts, admitted: Admitte
     if not loads:
         return TtftForecast(snapshot.wait_s) if snapshot.waiting else None
     prompt = facts.prompt_length
-    output = facts.output_tokens / max(facts.requests, 1)
 
     def ttft_s(replica_id: str, load: ReplicaLoad) -> float:
         cached = facts.cached_tokens.get(replica_id, 0) // max(facts.requests, 1)
-        return predict(load, prompt, cached, reported_as(facts), output).ttft_s
+        return predict_ttft(load, prompt, cached, reported_as(facts))
 
     own = own_queue(facts, admitted, max(len(loads), len(snapshot.replicas)))
     seen = {replica_id: as_seen(load, own, reported_as(facts)) for replica_id, load in loads.items()}

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from engine.api import EngineLoad, EngineStats
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for each step of a replica, and again for each request
 class ReplicaLoad:
-    """The load of a replica's engine. Each item of a lane carries it.
+    """The load of a replica's engine. Each item of a lane carries it. Nothing changes one that is made: parts of the
+    router compare by identity, and ``dataclasses.replace`` makes others.
 
     ``router.latency_prediction`` predicts a request's TTFT from it. The fields from ``decoding`` on have their
     defaults if the replica's release does not report them, and those that are measured until they are.
