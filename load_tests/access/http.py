@@ -7,7 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,16 +28,23 @@ class Leave(StrEnum):
 @dataclass(slots=True)
 class Exchange:
     """What came of a request. ``status`` 0: the connection broke before an answer. ``first_s``: until the first piece
-    of the body, in seconds. ``events``: of the stream that were read. ``whole``: the body came to its end."""
+    of the body, in seconds. ``events``: of the stream that were read. ``whole``: the body came to its end. ``headers``:
+    of the answer, names in lower case."""
 
     status: int = 0
     first_s: float | None = None
     events: int = 0
     whole: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 async def stream(
-    url: str, key: str, body: Mapping[str, Any], leave_after: int | None = None, leave: Leave = Leave.CLOSE
+    url: str,
+    key: str,
+    body: Mapping[str, Any],
+    leave_after: int | None = None,
+    leave: Leave = Leave.CLOSE,
+    path: str = "/v1/completions",
 ) -> Exchange:
     """Sends a completion request and reads its stream, whole or until ``leave_after`` events have come.
 
@@ -45,7 +52,7 @@ async def stream(
     """
     target, sent = urlsplit(url), json.dumps({"model": "fast", "stream": True, **body}).encode()
     head = (
-        f"POST /v1/completions HTTP/1.1\r\nhost: {target.netloc}\r\nauthorization: Bearer {key}\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: {target.netloc}\r\nauthorization: Bearer {key}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(sent)}\r\nconnection: close\r\n\r\n"
     )
     exchange, started = Exchange(), time.perf_counter()
@@ -54,7 +61,9 @@ async def stream(
             reader, writer = await asyncio.open_connection(target.hostname, target.port)
             try:
                 writer.write(head.encode() + sent)
-                exchange.status = int((await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1])
+                status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                exchange.status = int(status.split(" ", 2)[1])
+                exchange.headers = {name.lower(): text for name, _, text in (line.partition(": ") for line in lines)}
                 while leave_after is None or exchange.events < leave_after:
                     piece = await reader.read(READ_BYTES if leave_after is not None else 65536)
                     if not piece:
