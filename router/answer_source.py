@@ -11,7 +11,7 @@ from functools import partial
 from router.aborted_prompts import AbortedPrompts
 from router.admission.admission import Admission
 from router.answer_events import AnswerEvent
-from router.cache.answer_cache import Found
+from router.cache.found_answer import Found
 from router.cache.replay import replay
 from router.config.router import RouterConfig
 from router.errors import PromptTooLongError

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from router.answer_events import AnswerEvent
-from router.cache.answer_cache import Found
+from router.cache.found_answer import Found
 from router.generation.collect import Collector
 from router.ledger.ledger import Account
 

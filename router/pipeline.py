@@ -11,7 +11,8 @@ from typing import Any
 from router.admission.admission import Admission, Place
 from router.answer_events import AnswerEvent, Repeated, Routed
 from router.answer_source import AnswerSource
-from router.cache.answer_cache import AnswerCache, Found
+from router.cache.answer_cache import AnswerCache
+from router.cache.found_answer import Found
 from router.config.router import RouterConfig
 from router.endpoint_protocol import Endpoint
 from router.idempotency.idempotent_requests import Claim, IdempotentRequests

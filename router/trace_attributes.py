@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from router.cache.answer_cache import Found
+from router.cache.found_answer import Found
 from router.inference_request import Call
 from router.ledger.ledger import Account
 from router.ledger.ledger_entry import MAX_VERDICTS, decision_of

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from router.cache.answer_cache import AnswerCache, CacheStatus, Found
+from router.cache.answer_cache import AnswerCache
 from router.cache.cache_control import controlled
 from router.cache.cache_key import CacheScope
+from router.cache.found_answer import CacheStatus, Found
 from router.ledger.ledger import Account
 from router.trace_attributes import note_look_up
 
