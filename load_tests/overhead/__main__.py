@@ -15,7 +15,7 @@ from typing import Any
 from load_tests.generator.options import LoadOptions
 from load_tests.generator.prompts import builtin_prompts
 from load_tests.generator.report import Report
-from load_tests.generator.session import run
+from load_tests.generator.session import Session, run
 from load_tests.generator.target import Target
 from load_tests.overhead.server import Server, stub_server
 
@@ -23,7 +23,8 @@ DESCRIPTION = """\
 Measure the graph itself. Starts the real one (ingress, router, lanes, replicas) around a stub engine that answers at
 once, one token per step to every stream, and loads it. Whatever a token costs then, the graph costs; a first token is
 due after one step, so what it takes beyond that the graph adds. CPU time is the server's alone: the processes of the
-graph, without the generator. No answer comes from the cache, and no text is checked without --safety.
+graph, without the generator. No answer comes from the cache, and no text is checked without --safety: what checks cost
+is measured in pairs by load_tests.overhead.safety, since two runs of this command differ by more.
 """
 
 
@@ -68,16 +69,25 @@ def make_parser() -> argparse.ArgumentParser:
 
 def measure(server: Server, streams: int, options: argparse.Namespace, key: str) -> Report:
     """Loads the server with ``key``, for ``options.duration`` seconds after a second to warm up."""
-    target = Target.of(server.url, key)
-    common: dict[str, Any] = {
-        "target": target,
-        "model": "fast",
-        "prompts": tuple(builtin_prompts()),
-        "concurrency": streams,
-        "max_tokens": options.max_tokens,
-    }
-    asyncio.run(run(LoadOptions(**common, duration=1.0, progress=False)))  # connections, code paths, allocator
-    return asyncio.run(run(LoadOptions(**common, duration=options.duration, server_pids=server.pids))).report
+    loaded(server, streams, 1.0, options, key, progress=False)  # connections, code paths, allocator
+    return loaded(server, streams, options.duration, options, key).report
+
+
+def loaded(
+    server: Server, streams: int, seconds: float, options: argparse.Namespace, key: str, *, progress: bool = True
+) -> Session:
+    """Loads the server with ``key``. No request begins after ``seconds``."""
+    load = LoadOptions(
+        target=Target.of(server.url, key),
+        model="fast",
+        prompts=tuple(builtin_prompts()),
+        concurrency=streams,
+        max_tokens=options.max_tokens,
+        duration=seconds,
+        server_pids=server.pids,
+        progress=progress,
+    )
+    return asyncio.run(run(load))
 
 
 def _row(streams: int, report: Report, step_ms: float) -> dict[str, Any]:
