@@ -74,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stub_server(step_s, **common) as free,
         paused(free),
     ):
+        for server in (checked, free):
+            _run(server, options)  # not counted: what is loaded and remembered once
         for turn in range(options.pairs):
             halves: dict[str, Half] = {}
             for name, server in order(turn, ("checked", checked), ("free", free)):
