@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
+from functools import partial
 
 from cluster.safety.classifier_client import Ask
 from cluster.safety.gathering import GatheredCall, Gathering
@@ -61,7 +62,7 @@ class GatheredAsk:
             # Outside the context of the request that happens to be the first: the call is that of several.
             task = loop.create_task(self._answer(call), context=Context())
             for caller in call.items:
-                caller.reply.add_done_callback(lambda _, call=call, task=task: _give_up(call, task))  # type: ignore[misc]
+                caller.reply.add_done_callback(partial(_give_up, call, task))
         due_at = self._gathering.due_at(now)
         if due_at is not None and self._timer is None:
             self._timer = loop.call_at(due_at, self._wake)
@@ -93,7 +94,7 @@ class GatheredAsk:
         return replies if isinstance(replies, list) and len(replies) == len(texts) else [None] * len(texts)
 
 
-def _give_up(call: GatheredCall[_Caller], task: asyncio.Task[None]) -> None:
+def _give_up(call: GatheredCall[_Caller], task: asyncio.Task[None], _: asyncio.Future[object]) -> None:
     """Cancels a call all of whose callers have left."""
     if all(caller.reply.cancelled() for caller in call.items):
         task.cancel()

@@ -45,7 +45,7 @@ class Gathering(Generic[Item]):
         return len(self._waiting)
 
     def add(self, item: Item, characters: int) -> None:
-        """Adds an item of so many characters."""
+        """Adds an item with the number of its characters."""
         self._waiting.append((item, characters))
         self._characters += characters
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -34,10 +33,10 @@ def by_group(
 ) -> dict[str, float]:
     """Returns the CPU seconds of each group: those of its processes without what they had used ``before``. A process
     without a command line has ended, and counts as one of the rest."""
-    found: Counter[str] = Counter(dict.fromkeys(GROUPS, 0.0))
+    found = dict.fromkeys(GROUPS, 0.0)
     for pid, spent in seconds.items():
         found[group_of(commands.get(pid, ""))] += spent - before.get(pid, 0.0)
-    return dict(found)
+    return found
 
 
 class GroupMeter:

@@ -38,7 +38,8 @@ class Pace:
     After a check the next one rests for ``rest`` times as long as it took, or as checks of all texts take at present if
     that is longer; and by as many times longer again as that is longer than ``quick_s``, in which a check is answered
     that has not waited for others; at most ``most_rest_s`` seconds. So a busy classifier gets fewer and larger checks;
-    the end of a text is never kept waiting. A check reads ``window`` characters, at least ``overlap`` of them for the second time.
+    the end of a text is never kept waiting. A check reads ``window`` characters, at least ``overlap`` of them for the
+    second time.
     """
 
     start: int = 1

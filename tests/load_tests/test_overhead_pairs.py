@@ -60,7 +60,7 @@ def test_most_intervals_of_noisy_pairs_hold_the_true_ratio() -> None:
 
 
 def test_equal_pairs_have_an_interval_of_no_width() -> None:
-    assert interval([(9.0, 10.0)] * 6) == (pytest.approx(0.9), pytest.approx(0.9))
+    assert interval([(9.0, 10.0)] * 6) == pytest.approx((0.9, 0.9))
 
 
 @pytest.mark.parametrize(
