@@ -7,6 +7,7 @@ Deadlines and the circuit breaker are those of each caller, as without it: they 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from functools import partial
@@ -14,6 +15,8 @@ from functools import partial
 from cluster.safety.classifier_client import Ask
 from cluster.safety.gathering import GatheredCall, Gathering
 from safety.api import ClassifierUnavailableError
+
+logger = logging.getLogger(__name__)
 
 Texts = tuple[Sequence[str], str]
 """The texts of a caller, and their tenant."""
@@ -35,8 +38,9 @@ class GatheredAsk:
     """Sends texts by ``ask``, or by ``ask_each`` where several callers' go together. Implements ``Ask``. All calls are
     on one event loop.
 
-    A caller that leaves takes its texts along if they still wait; a call is given up with the last of its callers. A
-    call that fails fails for each of its callers. What is wrong with the texts of one is in its reply alone.
+    A caller that leaves takes its texts along if they still wait; a call is given up with the last of its callers. What
+    is wrong with the texts of one is in its reply alone. Where a call of several fails, each is asked for by itself:
+    the replica may have been lost by one of them, or may be of a version that knows no such calls.
     """
 
     def __init__(self, ask: Ask, ask_each: AskEach) -> None:
@@ -75,23 +79,24 @@ class GatheredAsk:
         """Asks, and passes the replies on to the callers that are still there."""
         try:
             replies = await self._replies([caller.texts for caller in call.items])
-        except Exception as error:  # noqa: BLE001 it is raised again, by each caller
-            for caller in call.items:
-                _fail(caller, error)
-        else:
             for caller, reply in zip(call.items, replies, strict=True):
-                if not caller.reply.done():
-                    caller.reply.set_result(reply)
+                _give(caller, reply)
         finally:
             self._gathering.ended(call)
             self._send()
 
     async def _replies(self, texts: Sequence[Texts]) -> Sequence[object]:
-        """Returns a reply for each caller; None for each if the replica's answer is no list of as many."""
-        if len(texts) == 1:
-            return [await self._ask(*texts[0])]
-        replies = await self._ask_each(texts)
-        return replies if isinstance(replies, list) and len(replies) == len(texts) else [None] * len(texts)
+        """Returns a reply for each caller: what it raises, if it is lost, and None for each if the replica's answer is
+        no list of as many."""
+        if len(texts) > 1:
+            try:
+                replies = await self._ask_each(texts)
+            except Exception as error:  # noqa: BLE001 whatever it is, each caller is told what its own call raises
+                name = type(error.__cause__ or error).__name__
+                logger.warning("a call for %d callers failed (%s), each is asked for by itself", len(texts), name)
+            else:
+                return replies if isinstance(replies, list) and len(replies) == len(texts) else [None] * len(texts)
+        return await asyncio.gather(*(self._ask(*each) for each in texts), return_exceptions=True)
 
 
 def _give_up(call: GatheredCall[_Caller], task: asyncio.Task[None], _: asyncio.Future[object]) -> None:
@@ -100,8 +105,13 @@ def _give_up(call: GatheredCall[_Caller], task: asyncio.Task[None], _: asyncio.F
         task.cancel()
 
 
-def _fail(caller: _Caller, error: Exception) -> None:
-    """Fails a caller. Each has an error of its own, since it is raised once for each."""
-    if not caller.reply.done():
-        lost = isinstance(error, ClassifierUnavailableError)
-        caller.reply.set_exception(ClassifierUnavailableError(str(error)) if lost else error)
+def _give(caller: _Caller, reply: object) -> None:
+    """Gives a caller its reply, or raises it there, unless the caller has left."""
+    if caller.reply.done():
+        return
+    if isinstance(reply, asyncio.CancelledError):  # not by the caller, which is still there
+        caller.reply.set_exception(ClassifierUnavailableError("the call of the classifier was cancelled"))
+    elif isinstance(reply, BaseException):
+        caller.reply.set_exception(reply)
+    else:
+        caller.reply.set_result(reply)

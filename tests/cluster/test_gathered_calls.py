@@ -221,17 +221,47 @@ async def test_an_answer_that_is_no_list_of_replies_fails_for_each(
             await each
 
 
-async def test_a_lost_replica_is_a_fault_for_each_caller_of_the_call(
+async def test_of_a_call_that_fails_each_caller_is_asked_for_by_itself(
     client: ClassifierClient, replica: Replica
 ) -> None:
     answers = await asked(client, "a:0", "a:1", "a:2", "b:3")
     await replica.end()
     await replica.end(ClassifierUnavailableError("the classifier was lost"))
+    assert replica.calls[2:] == [["a:1"], ["a:2"], ["b:3"]]
+    await replica.end()
+    await replica.end(ClassifierUnavailableError("this one loses the classifier"))
+    await replica.end()
+
+    assert [await answers[1], await answers[3]] == [[GOOD]] * 2
+    with pytest.raises(ClassifierUnavailableError, match="this one"):
+        await answers[2]
+    assert client.state.value == "closed"
+
+
+@pytest.mark.parametrize("error", [ClassifierUnavailableError("the classifier was lost"), KeyError("no such method")])
+async def test_a_lost_replica_is_a_fault_for_each_caller_of_the_call(
+    client: ClassifierClient, replica: Replica, error: Exception
+) -> None:
+    answers = await asked(client, "a:0", "a:1", "a:2", "b:3")
+    await replica.end()
+    await replica.end(error)
+    for number in range(3):
+        await replica.end(ClassifierUnavailableError(f"lost {number}"))
 
     errors = await asyncio.gather(*answers[1:], return_exceptions=True)
-    assert [str(error) for error in errors] == ["the classifier was lost"] * 3
-    assert len({id(error) for error in errors}) == 3
+    assert [str(each) for each in errors] == ["lost 0", "lost 1", "lost 2"]
     assert client.state.value == "open"
+
+
+async def test_a_call_that_is_cancelled_under_its_callers_is_a_fault(
+    client: ClassifierClient, replica: Replica
+) -> None:
+    (answer,) = await asked(client, "a:0")
+    replica.ends[0].cancel()
+    await settle()
+
+    with pytest.raises(ClassifierUnavailableError, match="cancelled"):
+        await answer
 
 
 async def test_a_caller_that_leaves_takes_its_waiting_text_along(client: ClassifierClient, replica: Replica) -> None:
