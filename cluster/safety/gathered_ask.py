@@ -91,7 +91,7 @@ class GatheredAsk:
         if len(texts) > 1:
             try:
                 replies = await self._ask_each(texts)
-            except Exception as error:  # noqa: BLE001 whatever it is, each caller is told what its own call raises
+            except Exception as error:  # noqa: BLE001 whatever it is, each caller gets the reply or error of a call of its own
                 name = type(error.__cause__ or error).__name__
                 logger.warning("a call for %d callers failed (%s), each is asked for by itself", len(texts), name)
             else:
