@@ -104,6 +104,7 @@ class Overloaded:
         config = AdmissionConfig(standard=ClassAdmission(ttft_s=4.0, max_requests=8))
         self.admission = Admission(config, self.clock, NoUsageMetrics())
         self.places: list[Place] = []
+        self.waits: list[float] = []  # that refusals ask for, in seconds
         self.found: dict[str, list[str]] = {}  # by key: "admitted", or the reason of the refusal
 
     def ask(self, tenant: str, key: str) -> None:
@@ -115,8 +116,7 @@ class Overloaded:
             self.places.append(self.admission.enter(facts, "fast", ["fast"], [tier], "1"))
         except AdmissionRefusedError as error:
             found.append(error.refused.split(";")[0].removeprefix("reason="))
-            assert error.retry_after_s is not None
-            assert error.retry_after_s >= 1.0
+            self.waits.append(error.retry_after_s or 0.0)
         else:
             found.append("admitted")
 
@@ -148,6 +148,7 @@ def test_a_flood_is_mostly_turned_away_and_no_other_key_is() -> None:
     assert flood.count("admitted") == pytest.approx(20 * 20, rel=0.15), "as many as the tier starts"
     assert "tenant_share" not in tier.found["q"] + tier.found["calm"]
     assert tier.found["q"] == ["admitted"] * 20
+    assert min(tier.waits) >= 1.0
 
 
 def test_nobody_is_turned_away_where_no_other_tenant_suffers() -> None:
