@@ -1,7 +1,7 @@
 """``FloodGate``: how many requests of a flood are looked at. The others are refused before their bodies are read.
 
 A refusal that was decided on costs the router most of a millisecond, and a flood sends hundreds a second: the other
-tenants' requests would wait for the event loop. So of a sender that was refused, only so many are looked at as may find
+tenants' requests would wait for the event loop. So of a sender that was refused, only those are looked at that may find
 room. They stand for the others, since nothing but their order tells them apart. Lives as long as the router.
 """
 

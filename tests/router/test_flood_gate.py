@@ -87,7 +87,7 @@ def test_a_sender_of_whose_requests_more_than_one_in_four_is_served_is_never_tur
             gate.served(("acme", "a"))
 
 
-def test_only_so_many_senders_are_remembered() -> None:
+def test_a_bounded_number_of_senders_is_remembered() -> None:
     gate: FloodGate[None] = FloodGate()
     for number in range(2 * MOST_SENDERS):
         gate.refused(("acme", str(number)), None, 0.0)
@@ -115,7 +115,7 @@ class Overloaded:
             tier = TierSnapshot("fast", frozenset({"one"}))
             self.places.append(self.admission.enter(facts, "fast", ["fast"], [tier], "1"))
         except AdmissionRefusedError as error:
-            found.append(error.refused.split(";")[0].removeprefix("reason="))
+            found.append((error.refused or "").split(";")[0].removeprefix("reason="))
             self.waits.append(error.retry_after_s or 0.0)
         else:
             found.append("admitted")
