@@ -56,7 +56,7 @@ class OwnRequests:
         equal part of the others. Of what was placed, no more counts than the replica still has to do."""
         tokens = [each // self.replicas for each in self.unplaced.tokens]
         ahead = [
-            int(share * each) // self.replicas for share, each in zip(self.shares, self.unplaced.tokens, strict=True)
+            round(share * each) // self.replicas for share, each in zip(self.shares, self.unplaced.tokens, strict=True)
         ]
         requests = self.unplaced.requests
         there, there_ahead = 0, 0
