@@ -44,7 +44,8 @@ def interval(
     statistic: Statistic = ratio,
 ) -> tuple[float, float]:
     """Returns the 95 % interval of ``statistic`` by the percentile bootstrap: as many pairs as there are, drawn with
-    replacement. With fewer than six pairs it is too narrow, and it knows nothing of what was different on another day."""
+    replacement. With fewer than six pairs it is too narrow, and it knows nothing of what was different on another
+    day."""
     draw = random.Random(seed)
     found = sorted(statistic(draw.choices(pairs, k=len(pairs))) for _ in range(draws))
     cut = round((1 - SHARE) / 2 * draws)
