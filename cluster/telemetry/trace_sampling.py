@@ -37,7 +37,8 @@ class TraceSampler:
         self._config, self._role = config, role
         self._follows = follows
         self._decides = role == "router"  # a replica samples what its router has sampled
-        resource = Resource({"service.name": config.service_name, "manta.role": role})
+        known = Resource({"service.name": config.service_name, "manta.role": role}).attributes
+        resource = {name: value for name, value in known.items() if isinstance(value, str)}
         self._pending: set[int] = set()  # first spans; a replica begins and ends them on two threads
         made = RayInstruments(application)
         self._untraced = made.counter(
@@ -45,7 +46,7 @@ class TraceSampler:
         )
         self._warned = False
         self._processor = BatchSpanProcessor(
-            exporter_of(config, resource.attributes),
+            exporter_of(config, resource),
             max_queue_size=MAX_QUEUE,
             max_export_batch_size=MAX_BATCH,
             schedule_delay_millis=MAX_EXPORT_WAIT_MS,
