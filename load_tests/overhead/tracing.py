@@ -109,8 +109,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for server in (traced, plain):
             measure(server, options)  # connections, code paths, allocator: a first run takes longer
         for turn in range(options.pairs):
-            each = {name: measure(*of, options) for name, *of in order(turn, ("traced", traced), ("plain", plain))}
-            pairs.append(Pair(**each))
+            halves: dict[str, Half] = {}
+            for name, server in order(turn, ("traced", traced), ("plain", plain)):
+                halves[name] = measure(server, options)
+            pairs.append(Pair(**halves))
             print(f"pair {turn + 1} of {options.pairs}: {_ratios(pairs[-1:])}", file=sys.stderr)
     print(f"{options.streams} streams, {options.sample_ratio:.0%} of the requests traced, {len(pairs)} pairs:")
     print(summary(pairs))
