@@ -7,7 +7,8 @@ pair have nearly the same machine, and a turned order in every other pair takes 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 DRAWS = 10_000
@@ -15,6 +16,8 @@ SEED = 1
 SHARE = 0.95
 
 Half = TypeVar("Half")
+Statistic = Callable[[Sequence[tuple[float, float]]], float]
+"""A figure of pairs."""
 
 
 def order(pair: int, first: Half, second: Half) -> tuple[Half, Half]:
@@ -28,10 +31,22 @@ def ratio(pairs: Sequence[tuple[float, float]]) -> float:
     return sum(pair[0] for pair in pairs) / sum(pair[1] for pair in pairs)
 
 
-def interval(pairs: Sequence[tuple[float, float]], draws: int = DRAWS, seed: int = SEED) -> tuple[float, float]:
-    """Returns the 95 % interval of ``ratio`` by the percentile bootstrap: pairs are drawn with replacement, as many as
-    there are. With fewer than six pairs it is too narrow, and it knows nothing of what was different on another day."""
+def median_ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    """Returns the median of the ratios of single pairs: a run that a neighbour of the machine has slowed counts as one
+    of many, and not by how much."""
+    return statistics.median(first / second for first, second in pairs)
+
+
+def interval(
+    pairs: Sequence[tuple[float, float]],
+    draws: int = DRAWS,
+    seed: int = SEED,
+    statistic: Statistic = ratio,
+) -> tuple[float, float]:
+    """Returns the 95 % interval of ``statistic`` by the percentile bootstrap: as many pairs as there are, drawn with
+    replacement. With fewer than six pairs it is too narrow, and it knows nothing of what was different on another
+    day."""
     draw = random.Random(seed)
-    found = sorted(ratio(draw.choices(pairs, k=len(pairs))) for _ in range(draws))
+    found = sorted(statistic(draw.choices(pairs, k=len(pairs))) for _ in range(draws))
     cut = round((1 - SHARE) / 2 * draws)
     return found[cut], found[draws - 1 - cut]

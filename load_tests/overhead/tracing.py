@@ -3,26 +3,64 @@
 from __future__ import annotations
 
 import argparse
-import statistics
+import asyncio
+import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
-from load_tests.generator.report import Report
-from load_tests.overhead.__main__ import measure
-from load_tests.overhead.server import free_port, stub_server
+from load_tests.generator.options import LoadOptions
+from load_tests.generator.prompts import builtin_prompts
+from load_tests.generator.session import run
+from load_tests.generator.target import Target
+from load_tests.overhead.pairs import Statistic, interval, median_ratio, order, ratio
+from load_tests.overhead.process_groups import GROUPS, GroupMeter
+from load_tests.overhead.safety import paused, running
+from load_tests.overhead.server import Server, free_port, stub_server
 
 DESCRIPTION = """\
-Measure what traces cost. Starts the graph of `make bench` twice for each pair: once without a receiver of traces, and
-once with one that runs as a process of its own and gets the traces of a share of the requests. The order alternates.
-The CPU time of the receiver does not count. With --all the second one pushes its metrics each second too, and writes
-JSON logs. What Ray's own metrics cost is in both.
+Measure what traces cost. Starts the graph of `make bench` twice: without a receiver of traces, and with one that runs
+as a process of its own and gets the traces of a share of the requests. Loads them in turn, in pairs of short runs whose
+order alternates (ABBA); the one that is not loaded is stopped meanwhile. All runs have the same work. The CPU time of
+the receiver does not count. With --all the second one pushes its metrics each second too, and writes JSON logs. What
+Ray's own metrics cost is in both. Prints tokens per second and CPU time with telemetry over those without: the median
+of the pairs, and the ratio of all runs together, each with its 95 % interval. With --add the pairs of earlier runs
+count too: a fresh start of both servers is another draw of what differs between two starts.
 """
 START_S = 20.0
+MAX_S = 600.0  # of a run, which ends with its work
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """One run, and the CPU seconds of each group of processes in it."""
+
+    tokens: int
+    seconds: float
+    cpu_s: Mapping[str, float]
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds
+
+    @property
+    def server_cpu(self) -> float:
+        """The CPU seconds of the server for 1,000 tokens."""
+        return 1000 * sum(self.cpu_s[group] for group in GROUPS) / max(1, self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two runs right after one another, with telemetry and without."""
+
+    traced: Half
+    plain: Half
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -59,34 +97,103 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     if options.receive is not None:
         ThreadingHTTPServer(("127.0.0.1", options.receive), Receiver).serve_forever()
-    losses, cpu = [], []
-    with receiver() as endpoint:
-        traced: dict[str, Any] = {"endpoint": endpoint, "sample_ratio": options.sample_ratio}
-        if options.all:
-            metrics = {"endpoint": endpoint.replace("traces", "metrics"), "interval_s": 1}
-            traced |= {"metrics": metrics, "logs": {"format": "json"}}
+    pairs = [pair for path in options.add for pair in read(path)]
+    step_s = options.step_ms / 1000
+    with (
+        receiver() as endpoint,
+        stub_server(step_s, telemetry=settings(endpoint, options)) as traced,
+        paused(traced),
+        stub_server(step_s, telemetry={}) as plain,
+        paused(plain),
+    ):
+        for server in (traced, plain):
+            measure(server, options)  # connections, code paths, allocator: a first run takes longer
         for turn in range(options.pairs):
-            order: list[dict[str, Any]] = [{}, traced] if turn % 2 else [traced, {}]
-            reports = {bool(telemetry): _run(telemetry, options) for telemetry in order}
-            losses.append(1 - reports[True].tokens_per_s / reports[False].tokens_per_s)
-            cpu.append(_cpu(reports[True]) / _cpu(reports[False]) - 1)
-            print(
-                f"pair {turn + 1} of {options.pairs}: {losses[-1]:+.1%} tokens/s, {cpu[-1]:+.1%} CPU", file=sys.stderr
-            )
-    print(f"{options.streams} streams, {options.sample_ratio:.0%} of the requests traced, {options.pairs} pairs:")
-    print(f"tokens/s lost: median {statistics.median(losses):+.1%} ({min(losses):+.1%} to {max(losses):+.1%})")
-    print(f"CPU-s per token: median {statistics.median(cpu):+.1%} ({min(cpu):+.1%} to {max(cpu):+.1%})")
+            halves: dict[str, Half] = {}
+            for name, server in order(turn, ("traced", traced), ("plain", plain)):
+                halves[name] = measure(server, options)
+            pairs.append(Pair(**halves))
+            print(f"pair {turn + 1} of {options.pairs}: {_ratios(pairs[-1:])}", file=sys.stderr)
+    print(f"{options.streams} streams, {options.sample_ratio:.0%} of the requests traced, {len(pairs)} pairs:")
+    print(summary(pairs))
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps([asdict(pair) for pair in pairs], indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def _run(telemetry: dict[str, Any], options: argparse.Namespace) -> Report:
-    with stub_server(options.step_ms / 1000, telemetry=telemetry) as server:
-        return measure(server, options.streams, options, options.key)
+def measure(server: Server, options: argparse.Namespace) -> Half:
+    """Loads a paused server with ``options.answers`` requests for each stream. Raises RuntimeError if one fails."""
+    with running(server):
+        meter = GroupMeter(server.pids)
+        load = LoadOptions(
+            target=Target.of(server.url, options.key),
+            model="fast",
+            prompts=tuple(builtin_prompts()),
+            concurrency=options.streams,
+            requests=options.streams * options.answers,
+            duration=MAX_S,
+            max_tokens=options.max_tokens,
+            progress=False,
+        )
+        report = asyncio.run(run(load)).report
+        if not report.clean:
+            raise RuntimeError(f"requests failed: {report.problems}")
+        cpu_s = {**meter.seconds(), "generator": report.generator_cpu_s}
+        return Half(report.tokens, report.seconds, cpu_s)
 
 
-def _cpu(report: Report) -> float:
-    """CPU seconds of the server per token."""
-    return (report.server_cpu_s or 0.0) / max(report.tokens, 1)
+def settings(endpoint: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the settings of telemetry that ``options`` ask for. ``endpoint`` is the receiver's, for traces."""
+    traces: dict[str, Any] = {"endpoint": endpoint, "sample_ratio": options.sample_ratio}
+    if not options.all:
+        return traces
+    metrics = {"endpoint": endpoint.replace("traces", "metrics"), "interval_s": 1}
+    return traces | {"metrics": metrics, "logs": {"format": "json"}}
+
+
+def read(path: Path) -> list[Pair]:
+    """Returns the pairs of a file that --json wrote."""
+    pairs = json.loads(path.read_text(encoding="utf-8"))
+    return [Pair(Half(**pair["traced"]), Half(**pair["plain"])) for pair in pairs]
+
+
+def rates(pairs: Sequence[Pair]) -> list[tuple[float, float]]:
+    """Returns the tokens per second of each pair, with telemetry and without."""
+    return [(pair.traced.tokens_per_s, pair.plain.tokens_per_s) for pair in pairs]
+
+
+def costs(pairs: Sequence[Pair]) -> list[tuple[float, float]]:
+    """Returns the server's CPU seconds for 1,000 tokens of each pair, with telemetry and without."""
+    return [(pair.traced.server_cpu, pair.plain.server_cpu) for pair in pairs]
+
+
+def summary(pairs: Sequence[Pair]) -> str:
+    """Returns the figures of all pairs, for a terminal."""
+    lines = [f"{'':18}{'median of pairs':32}all runs together"]
+    for name, figures in (("tokens/s", rates(pairs)), ("CPU-s per token", costs(pairs))):
+        shares = [_share(figures, statistic) for statistic in (median_ratio, ratio)]
+        lines.append(f"{name:18}{shares[0]:32}{shares[1]}")
+    lines.append("CPU-s for 1,000 tokens, with telemetry and without:")
+    for group in (*GROUPS, "generator"):
+        traced = _cpu([pair.traced for pair in pairs], group)
+        plain = _cpu([pair.plain for pair in pairs], group)
+        lines.append(f"  {group:10}{traced:9.4f}{plain:9.4f}{traced - plain:+9.4f}")
+    return "\n".join(lines)
+
+
+def _share(figures: Sequence[tuple[float, float]], statistic: Statistic) -> str:
+    low, high = interval(figures, statistic=statistic)
+    return f"{statistic(figures) - 1:+.1%} ({low - 1:+.1%} to {high - 1:+.1%})"
+
+
+def _ratios(pairs: Sequence[Pair]) -> str:
+    return f"{ratio(rates(pairs)) - 1:+.1%} tokens/s, {ratio(costs(pairs)) - 1:+.1%} CPU"
+
+
+def _cpu(halves: Sequence[Half], group: str) -> float:
+    """Returns the CPU seconds of a group of processes for 1,000 tokens."""
+    return 1000 * sum(half.cpu_s[group] for half in halves) / max(1, sum(half.tokens for half in halves))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -97,13 +204,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--streams", type=int, default=256, help="at a time (default: %(default)s)")
-    add("--pairs", type=int, default=4, help="of runs (default: %(default)s)")
+    add("--pairs", type=int, default=18, help="of runs (default: %(default)s)")
     add("--sample-ratio", type=float, default=1.0, help="share of requests whose traces are sent (default: all)")
     add("--all", action="store_true", help="also push metrics, and write JSON logs")
-    add("--duration", type=float, default=6.0, help="seconds of each run (default: %(default)s)")
+    add("--answers", type=int, default=3, help="of each stream in a run (default: %(default)s)")
     add("--max-tokens", type=int, default=64, help="per answer (default: %(default)s)")
     add("--step-ms", type=float, default=10.0, help="step of the stub engine (default: %(default)s)")
     add("--key", default="sk-manta-dev", help="API key (default: the one of dev.yaml)")
+    add("--json", type=Path, metavar="OUT", help="write the figures of all pairs")
+    add("--add", type=Path, nargs="+", default=[], metavar="FILE", help="figures of earlier runs, which count too")
     add("--receive", type=int, metavar="PORT", help=argparse.SUPPRESS)
     return parser
 
