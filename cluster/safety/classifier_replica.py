@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -16,8 +14,6 @@ from cluster.safety.config import ClassifierConfig
 from cluster.telemetry.config import LogsConfig
 from cluster.telemetry.logs import replica_logs
 from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores
-
-logger = logging.getLogger(__name__)
 
 
 class LocalClassifier(Protocol):
@@ -57,18 +53,6 @@ class ClassifierReplica:
             return ClassifierReply(version, tuple(await self._classifier.classify(texts, tenant)))
         except ClassifierUnavailableError as error:
             return ClassifierReply(version, failure=str(error), busy=isinstance(error, ClassifierBusyError))
-
-    async def classify_each(self, calls: Sequence[tuple[Sequence[str], str]]) -> list[ClassifierReply]:
-        """Returns the reply to each of several callers, who have texts of a tenant each. Whatever is wrong with the
-        texts of one, the others have their scores."""
-        replies = await asyncio.gather(*(self.classify(*call) for call in calls), return_exceptions=True)
-        return [self._reply(reply) for reply in replies]
-
-    def _reply(self, reply: ClassifierReply | BaseException) -> ClassifierReply:
-        if isinstance(reply, ClassifierReply):
-            return reply
-        logger.error("the classifier failed: %s", type(reply).__name__)  # its message may quote a text
-        return ClassifierReply(self._classifier.version, failure=f"the classifier failed: {type(reply).__name__}")
 
     async def pid(self) -> int:
         """Returns the process id, for operators and tests."""

@@ -11,7 +11,6 @@ from cluster.model_service.deployment import asked, model_deployment, pickling
 from cluster.safety.classifier_client import ClassifierClient
 from cluster.safety.classifier_replica import ClassifierReplica, MakeClassifier
 from cluster.safety.config import ClassifierConfig
-from cluster.safety.gathered_ask import GatheredAsk, Texts
 from cluster.telemetry.config import LogsConfig
 from safety.api import ClassifierUnavailableError
 from safety.classifier.artefact import read_artefact
@@ -59,8 +58,7 @@ def classifier_version(config: ClassifierConfig) -> str:
 
 def classifier_client(link: ClassifierLink) -> ClassifierClient:
     """Returns a router's client of the classifier. It is called in the router's process."""
-    ask = ServeAsk(link.handle)
-    return ClassifierClient(GatheredAsk(ask, ask.each), link.config, link.version)
+    return ClassifierClient(ServeAsk(link.handle), link.config, link.version)
 
 
 class ServeAsk:
@@ -74,9 +72,3 @@ class ServeAsk:
         return await asked(
             "classifier", lambda: handle.classify.remote(list(texts), tenant), ClassifierUnavailableError
         )
-
-    async def each(self, calls: Sequence[Texts]) -> object:
-        """Sends the texts of several callers in one call. Implements ``gathered_ask.AskEach``."""
-        handle = self._handle
-        sent = [(list(texts), tenant) for texts, tenant in calls]
-        return await asked("classifier", lambda: handle.classify_each.remote(sent), ClassifierUnavailableError)

@@ -59,13 +59,6 @@ class SmallModelsReplica:
         self._busy.count()
         return await self._classifier.classify(texts, tenant)
 
-    async def classify_each(self, calls: Sequence[tuple[Sequence[str], str]]) -> list[ClassifierReply]:
-        """As ``ClassifierReplica.classify_each``."""
-        assert self._classifier is not None, "routers have a link to the classifier only if it is hosted"
-        for _ in calls:
-            self._busy.count()
-        return await self._classifier.classify_each(calls)
-
     async def embed(self, texts: Sequence[str]) -> EmbedderReply:
         """As ``EmbedderReplica.embed``."""
         assert self._embedder is not None, "routers have a link to the embedder only if it is hosted"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deployments.models.training.pairs import sources
+from deployments.models.training.pairs import sources, written
 from deployments.models.training.pairs.edits import (
     NameSwaps,
     edit_direction,
@@ -26,9 +27,11 @@ from deployments.models.training.pairs.pair import Pair, normal
 from deployments.models.training.pairs.requests import RULES, Frames
 from deployments.models.training.pairs.retyped import retyped
 from deployments.models.training.pairs.splits import components, cut, without_near_duplicates
+from deployments.models.training.pairs.transitive import MAX_GROUP, transitive
 from load_tests.cache.opposites import opposites
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+FAQ = Path(__file__).resolve().parents[2] / "load_tests" / "cache" / "faq_paraphrases.json"
 RNG = random.Random
 
 
@@ -170,3 +173,54 @@ def test_the_calibration_cut_has_ten_thousand_pairs() -> None:
     assert len(calibration) >= 10_000
     assert len(test) >= 3_500
     assert len(training) > 40_000
+
+
+def test_labels_follow_from_what_is_the_same_by_way_of_a_third_question() -> None:
+    labelled = [pair("a", "b"), pair("b", "c"), pair("c", "x", 0), pair("d", "e")]
+    made = transitive(labelled, "follows", 100, RNG(0))
+    found = {(frozenset((each.text_a, each.text_b)), each.same) for each in made}
+    assert found == {(frozenset("ac"), 1), (frozenset("ax"), 0), (frozenset("bx"), 0)}
+
+
+def test_what_somebody_labelled_is_never_labelled_by_others() -> None:
+    labelled = [pair("a", "b"), pair("b", "c"), pair("A?", "c", 0)]
+    assert not [
+        each for each in transitive(labelled, "follows", 100, RNG(0)) if {each.text_a, each.text_b} == {"a", "c"}
+    ]
+    assert all(normal(each.text_a) != normal(each.text_b) for each in transitive(labelled, "follows", 100, RNG(0)))
+
+
+def test_nothing_follows_from_a_group_so_large_that_a_wrong_label_may_have_joined_it() -> None:
+    chain = [pair(str(number), str(number + 1)) for number in range(MAX_GROUP + 2)]
+    assert transitive(chain, "follows", 100, RNG(0)) == []
+    assert transitive(chain[: MAX_GROUP - 1], "follows", 100, RNG(0))
+
+
+def test_written_groups_are_of_many_domains_and_no_text_is_in_two_places() -> None:
+    found = written.groups()
+    texts = [normal(text) for group in found for text in (*group.same, *group.near)]
+    assert len({group.domain for group in found}) >= 30
+    assert len(set(texts)) == len(texts)
+    measured = {normal(text) for each in opposites() for text in each.pair[:2]}
+    faq = json.loads(FAQ.read_text(encoding="utf-8")).values()
+    assert not set(texts) & (measured | {normal(text) for text in faq})
+
+
+def test_domains_that_are_kept_apart_are_not_drawn() -> None:
+    kept, rest = written.cut_by_domain(written.groups(), 0.15, 0)
+    assert kept
+    assert not {group.domain for group in kept} & {group.domain for group in rest}
+    assert not {pair.text_a for group in kept for pair in written.pairs_of(group, RNG(0))} & {
+        pair.text_a for pair in written.drawn(rest, 4000, RNG(0))
+    }
+
+
+def test_written_groups_are_drawn_as_written_and_again_retyped() -> None:
+    groups = written.groups()[:10]
+    made = written.drawn(groups, 140, RNG(0))
+    once = len(made) // 2
+    asked = {text for group in groups for text in (*group.same, *group.near)}
+    assert len(made) == 140
+    assert {text for each in made[:once] for text in (each.text_a, each.text_b)} <= asked
+    assert not {each.text_b for each in made[once:]} <= asked
+    assert sum(each.same for each in made[:once]) == 30

@@ -24,6 +24,7 @@ from deployments.models.training.safety.splits import without_near_duplicates
 from deployments.models.training.safety.thresholds import FLAG, anchored, flag_thresholds, flagged_share
 from deployments.models.training.safety.twins import PHRASES, STATEMENTS, Rules
 from deployments.models.training.safety.windows import STRIDE, WINDOW, windows
+from deployments.models.training.safety.written import COPIES, KINDS, written
 from safety.classifier.windows import WindowSize
 from safety.classifier.windows import windows as served_windows
 
@@ -174,3 +175,13 @@ def test_an_anchored_calibration_flags_where_the_threshold_was() -> None:
     scale, offset = anchored((2.0, -1.0), 3.0)
     logit = torch.tensor((3.0 + 1.0) / 2.0)
     assert float(torch.sigmoid(scale * logit + offset)) == pytest.approx(FLAG)
+
+
+def test_written_texts_are_labelled_by_their_kind_and_most_are_harmless() -> None:
+    examples = written()
+    assert len({example.text for example in examples}) * COPIES == len(examples)
+    kinds = {kind: [each for each in examples if each.source == f"written:{kind}"] for kind in KINDS}
+    assert len(kinds["harmless"]) * 2 > len(examples)
+    assert all(each.known[INJECTION] > 0.9 and HARMFUL not in each.known for each in kinds["injection"])
+    assert all(each.known[HARMFUL] > 0.9 and each.known[INJECTION] == 0.0 for each in kinds["harmful"])
+    assert all(set(each.known.values()) == {0.0} for each in kinds["harmless"])

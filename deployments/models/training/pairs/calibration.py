@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -12,19 +10,12 @@ from cluster.pair_scorer.pair_model_files import Combination
 from load_tests.cache.stage import Scores
 from router.cache.calibration_table import CalibrationTable, Scored, tabulated
 
-COSINE_GAIN: Final = 1.6
-"""By what the cosine weighs more than where all pairs are fitted alike. At few false hits, where the cache works, this
-raises the recall (on the calibration pairs from .165 to .172 at 1 %), and it orders other domains better."""
-
 
 def combination(scores: Scores) -> Combination:
-    """Returns the logistic regression of ``same`` on output and cosine, with COSINE_GAIN. No weight is below 0."""
+    """Returns the logistic regression of ``same`` on output and cosine. No weight is below 0."""
     known = np.isfinite(scores.logit)
-    logit, cosine, same = scores.logit[known], scores.cosine[known], scores.same[known]
-    pair, weight, _ = _regression(np.stack([logit, cosine], axis=1), same)
-    ratio = COSINE_GAIN * weight / pair
-    scale, offset = _regression((logit + ratio * cosine)[:, None], same)
-    return Combination(scale, scale * ratio, offset)
+    features = np.stack([scores.logit[known], scores.cosine[known]], axis=1)
+    return Combination(*_regression(features, scores.same[known]))
 
 
 def _regression(features: NDArray[np.float64], same: NDArray[np.bool_]) -> list[float]:

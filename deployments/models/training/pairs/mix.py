@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from deployments.models.training.pairs import sources
+from deployments.models.training.pairs import sources, written
 from deployments.models.training.pairs.edits import (
     NAME,
     WORD,
@@ -26,10 +26,12 @@ from deployments.models.training.pairs.pair import Pair, normal
 from deployments.models.training.pairs.requests import RULES, Frames
 from deployments.models.training.pairs.retyped import retyped
 from deployments.models.training.pairs.splits import cut, without_near_duplicates
+from deployments.models.training.pairs.transitive import transitive
 
 CALIBRATION, TEST = 0.175, 0.065  # of the components of Quora questions
 OTHER_TEST = 0.15  # of the components of the other labelled sets
 PAWS_TEST = 0.3
+WRITTEN_TEST = 0.15  # of the domains
 MAX_CHARACTERS = 300  # of both texts of a pair from a data set
 MIN_NAME = 3  # occurrences of a name that is put in the place of others
 
@@ -39,6 +41,8 @@ class Sizes:
     """How many pairs a part of the mix has at most."""
 
     quora: int = 46_000
+    transitive: int = 10_000
+    written: int = 7_500
     opposites: int = 7_500
     paws: int = 700
     contradictions: int = 4_000
@@ -85,6 +89,10 @@ def read_mix(data: Path, seed: int, sizes: Sizes | None = None) -> Mix:
         tests[name], rest = cut(pairs, (share,), seed)
         drawn += some(rest, limit, rng)
     drawn += some(sources.neighbours(data), sizes.neighbours, rng)
+    kept, groups = written.cut_by_domain(written.groups(), WRITTEN_TEST, seed)
+    tests[written.SOURCE] = [pair for group in kept for pair in written.pairs_of(group, rng)]
+    drawn += written.drawn(groups, sizes.written, rng)
+    drawn += transitive(quora, "quora transitive", sizes.transitive, rng)
     apart = [*calibration, *(pair for pairs in tests.values() for pair in pairs)]
     clean = without_near_duplicates(drawn, apart)
     made = rules(clean, sources.instructions(data), seed, sizes)

@@ -71,7 +71,12 @@ def train_on(mix: Mix, model: Classifier, pieces: WordPieces, options: argparse.
     ids = pieces([example.text for example in mix.training])
     items = [item(example, each) for example, each in zip(mix.training, ids, strict=True)]
     print(f"{len(items):,} texts, {sum(len(one.pieces) for one in items):,} word pieces", flush=True)
-    recipe = Recipe(minutes=options.minutes, learning_rate=options.learning_rate, seed=options.seed)
+    recipe = Recipe(
+        minutes=options.minutes,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+        bfloat16=options.bfloat16,
+    )
     train(model, items, recipe, options.work)
 
 
@@ -137,7 +142,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--learning-rate", type=float, default=Recipe().learning_rate, help="of the encoder, at its peak"
     )
     parser.add_argument("--version", default="1", help="what config.json calls this model")
-    parser.add_argument("--minutes", type=float, default=Recipe().minutes)
+    parser.add_argument("--minutes", type=float, default=Recipe().minutes, help="of the processor")
+    parser.add_argument("--bfloat16", action="store_true", help="products in bfloat16, faster on some processors")
     parser.add_argument("--judged", type=int, default=400, help="texts of each judging set, at most")
     parser.add_argument("--development", type=int, default=700, help="texts of the mix to calibrate with")
     parser.add_argument("--seed", type=int, default=0)

@@ -30,12 +30,15 @@ LABEL_WEIGHT: Final = torch.tensor([{HARMFUL: 3.0, INJECTION: 3.0}.get(label, 1.
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
+    """``minutes`` are of the processor, so that other work beside the training does not shorten it."""
+
     minutes: float = 45
     learning_rate: float = 1.2e-4
     head_learning_rate: float = 1e-3
     frozen_layers: int = 2
     warmup: float = 0.04
     seed: int = 0
+    bfloat16: bool = False  # products; twice as fast where the processor multiplies bfloat16
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ def loss_of(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def train(model: Classifier, items: Sequence[Item], recipe: Recipe, work: Path) -> None:
-    """Trains ``model`` for ``recipe.minutes``; the rate falls to zero by the clock. Writes checkpoints to ``work``."""
+    """Trains ``model`` for ``recipe.minutes``; the rate falls to zero with them. Writes checkpoints to ``work``."""
     torch.manual_seed(recipe.seed)
     rng = random.Random(f"batches {recipe.seed}")
     model.embeddings.requires_grad_(False)
@@ -102,21 +105,22 @@ def train(model: Classifier, items: Sequence[Item], recipe: Recipe, work: Path) 
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    start = saved = time.monotonic()
+    start, saved = time.process_time(), time.monotonic()
     seconds = recipe.minutes * 60
     seen = tokens_seen = 0
     average = 0.0
     model.train()
     bar = tqdm(total=round(seconds), unit="s", mininterval=10)
     for batch in batches(items, rng):
-        now = time.monotonic()
-        done = (now - start) / seconds
+        worked = time.process_time() - start
+        done = worked / seconds
         if done >= 1:
             break
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * rate(done, recipe.warmup)
         tokens, mask = collate([window for window, _ in batch])
-        logits = model(tokens, mask)
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+            logits = model(tokens, mask).float()
         loss = loss_of(
             logits, torch.tensor([one.target for _, one in batch]), torch.tensor([one.weight for _, one in batch])
         )
@@ -128,10 +132,10 @@ def train(model: Classifier, items: Sequence[Item], recipe: Recipe, work: Path) 
         tokens_seen += tokens.numel()
         average = 0.98 * average + 0.02 * loss.item() if average else loss.item()
         bar.set_postfix(loss=f"{average:.3f}", texts=seen, tokens=tokens_seen, refresh=False)
-        bar.update(round(now - start) - bar.n)
-        if now - saved > CHECKPOINT_SECONDS:
+        bar.update(round(worked) - bar.n)
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
             save_checkpoint(model, work)
-            saved = now
+            saved = time.monotonic()
     save_checkpoint(model, work)
     bar.close()
 

@@ -15,6 +15,7 @@ from deployments.models.training.safety.judges import Judge
 from deployments.models.training.safety.sources import TRAINING, draw, rows
 from deployments.models.training.safety.splits import without_near_duplicates
 from deployments.models.training.safety.twins import Rules
+from deployments.models.training.safety.written import written
 
 DEVELOPMENT = 0.03  # of the mix, kept from training to calibrate with
 MAX_TASK = 220  # characters of a harmless request in a frame
@@ -31,7 +32,7 @@ def read_mix(data: Path, judges: Sequence[Judge], seed: int) -> Mix:
     """Reads the sources in ``data`` and draws the rules. Raises OSError."""
     sourced = [example for name, source in TRAINING.items() for example in draw(source, name, data, seed)]
     rules = Rules(harmless_tasks(data), documents(data), jailbreak_templates(data), seed)
-    everything = [*sourced, *rules.draw()]
+    everything = [*sourced, *rules.draw(), *written()]
     apart = without_near_duplicates(everything, (example.text for judge in judges for example in judge.examples))
     random.Random(f"mix {seed}").shuffle(apart)
     kept = round(len(apart) * DEVELOPMENT)

@@ -1,0 +1,29 @@
+"""Texts that were written for this training: attacks and harmful requests, each beside harmless texts of like words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from deployments.models.training.safety.example import Example, benign, marked
+from deployments.models.training.safety.labels import CATEGORIES, HARMFUL, INJECTION
+from deployments.models.training.safety.sources import ABUSE
+
+FILE: Final = Path(__file__).with_name("written.jsonl")
+COPIES: Final = 3
+"""How often each text is in the mix: they are few, and closer to what is asked of the model than any data set."""
+
+KINDS: Final[dict[str, Callable[[str], Example]]] = {
+    "harmless": lambda text: benign(text, "written:harmless"),
+    "injection": lambda text: marked(text, "written:injection", {INJECTION: 0.97}, (*CATEGORIES, HARMFUL)),
+    "harmful": lambda text: marked(text, "written:harmful", {HARMFUL: 0.95}, CATEGORIES),
+    "harassment": lambda text: marked(text, "written:harassment", {"harassment": 0.8}, ABUSE),
+}
+
+
+def written() -> list[Example]:
+    """Reads the texts, each COPIES times. Raises OSError."""
+    rows = map(json.loads, FILE.read_text(encoding="utf-8").splitlines())
+    return [KINDS[row["kind"]](row["text"]) for row in rows] * COPIES
