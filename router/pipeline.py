@@ -102,7 +102,6 @@ class Pipeline:
         """
         config, started_at, trace = self._config, self._clock.now(), call.trace
         async with self._intake.open(call) as principal:
-            self._admission.turn_away(call, principal)
             body = await self._intake.body(call)
             request = endpoint.parse(body)
             trace.enter(SpanName.PROMPT)

@@ -15,7 +15,6 @@ from cluster.lanes.reader_wakeups import ReaderWakeups
 from cluster.lanes.replica_choice import Candidate, place
 from cluster.lanes.sent_prefixes import PrefixMemory, compared_share, fingerprint
 from engine.api import GenerationRequest, Priority, Prompt, SamplingParams
-from router.ports.placed_work import PlacedWork
 from router.ports.tier_backend import OnOrphans, TierSnapshot, TierUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -107,8 +106,6 @@ class LanePool:
             scales_to_zero=self._room is not None,
             warm=frozenset(all_ready.keys() - ready.keys()),
             cached_tokens=self.cached_tokens,
-            placed={replica_id: lane.placed.work for replica_id, lane in ready.items()},
-            placed_in_all=PlacedWork.of_all(lane.placed.work for lane in self._lanes.values()),
         )
 
     def cached_tokens(self, prompt: Prompt, cache_salt: str) -> dict[str, int]:

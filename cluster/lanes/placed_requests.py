@@ -15,7 +15,6 @@ from math import inf
 from cluster.lanes.ttft_correction import TtftCorrection
 from engine.api import Priority
 from router.latency_prediction import work_off
-from router.ports.placed_work import CLASSES, PlacedWork
 from router.ports.replica_load import ReplicaLoad
 
 OnFirstToken = Callable[[float, float], None]
@@ -61,7 +60,6 @@ class PlacedRequests:
     def __init__(self, on_first_token: OnFirstToken = lambda _, __: None) -> None:
         self._on_first_token = on_first_token
         self._placed: dict[str, _Placed] = {}
-        self._requests, self._tokens = [0] * CLASSES, [0] * CLASSES  # of these, by class
         self._unreported: dict[str, _Placed] = {}
         self._correction = TtftCorrection()
         self._reported_at = -inf
@@ -75,11 +73,6 @@ class PlacedRequests:
         """The correction of predictions that is learnt from measured TTFTs."""
         return self._correction
 
-    @property
-    def work(self) -> PlacedWork:
-        """The requests without a first token."""
-        return PlacedWork(tuple(self._requests), tuple(self._tokens))
-
     def place(
         self, request_id: str, priority: Priority, uncached: int, load: ReplicaLoad, ttft_s: float, now: float
     ) -> None:
@@ -88,8 +81,7 @@ class PlacedRequests:
         known = load.measured and load.correction > 0 and ttft_s > load.overhead_s
         predicted_s = (ttft_s - load.overhead_s) / load.correction if known else 0.0
         placed = _Placed(priority, uncached, predicted_s, ttft_s, now)
-        self.end(request_id)
-        self._count(placed, 1)
+        self._forget(request_id)
         self._placed[request_id] = self._unreported[request_id] = placed
         self._outlook = None
 
@@ -108,10 +100,9 @@ class PlacedRequests:
 
     def first_token(self, request_id: str, now: float) -> None:
         """Records the first row of a request, and learns from its TTFT. Later rows are ignored."""
-        placed = self._placed.get(request_id)
-        if placed is None:
+        if (placed := self._placed.pop(request_id, None)) is None:
             return
-        self.end(request_id)
+        self._forget(request_id)
         if placed.predicted_s > 0:
             measured_s = now - placed.placed_at
             self._correction.observe(placed.predicted_s, measured_s)
@@ -120,8 +111,7 @@ class PlacedRequests:
 
     def end(self, request_id: str) -> None:
         """Forgets a request, which has ended, failed or left."""
-        if (placed := self._placed.pop(request_id, None)) is not None:
-            self._count(placed, -1)
+        self._placed.pop(request_id, None)
         self._forget(request_id)
 
     def outlook(self, load: ReplicaLoad, now: float) -> ReplicaLoad:
@@ -172,12 +162,6 @@ class PlacedRequests:
         for placed in islice(self._unreported.values(), queues.count, None):  # in order of their time
             queues.add(placed, correction)
         return queues
-
-    def _count(self, placed: _Placed, sign: int) -> None:
-        """Adds a request to the counts, or takes it away."""
-        at = placed.priority - Priority.INTERACTIVE
-        self._requests[at] += sign
-        self._tokens[at] += sign * placed.uncached
 
     def _forget(self, request_id: str) -> None:
         """Removes a request from the unreported ones."""

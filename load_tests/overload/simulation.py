@@ -97,7 +97,6 @@ class Simulation:
                 following = next(waiting, None)
                 facts = RequestFacts(one.offered.tenant, one.priority, 1, one.offered.words, one.offered.max_tokens)
                 try:
-                    admission.turn_away(one.offered.tenant, "", str(number))
                     one.place = admission.enter(facts, "fast", ["fast"], [report(subject)], str(number))
                 except AdmissionRefusedError as error:
                     one.refused = error

@@ -18,7 +18,6 @@ from router.admission.admission import Admission, Place
 from router.admission.admission_decision import RequestFacts
 from router.config.admission import AdmissionConfig, ClassAdmission
 from router.errors import AdmissionRefusedError
-from router.ports.placed_work import PlacedWork
 from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import TierSnapshot
 from router.ports.usage_metrics import NoUsageMetrics
@@ -79,18 +78,7 @@ class SimulatedAdmission:
             replica.advance(now)
             loads[str(slot)] = load_of(replica, self._output_tokens)
         waiting = sum(load.waiting for load in loads.values())
-        admitted = self._admission.admitted[TIER]
-        counts = [admitted.of(priority) for priority in Priority]
-        return TierSnapshot(
-            TIER,
-            self._names(fleet),
-            waiting=waiting,
-            loads=loads,
-            placed={slot: _placed(load) for slot, load in loads.items()},
-            placed_in_all=PlacedWork(
-                tuple(count.requests for count in counts), tuple(count.prompt_tokens for count in counts)
-            ),
-        )
+        return TierSnapshot(TIER, self._names(fleet), waiting=waiting, loads=loads)
 
     def _names(self, fleet: Fleet) -> frozenset[str]:
         """Returns the names of the ready replicas, which are made anew only when they change."""
@@ -98,10 +86,3 @@ class SimulatedAdmission:
         if known != self._known or len(self._replicas) != known[0]:
             self._known, self._replicas = known, frozenset(map(str, fleet.ready))
         return self._replicas
-
-
-def _placed(load: ReplicaLoad) -> PlacedWork:
-    """Returns what one router has placed on a replica with this ``load``: all that waits there, as it is the only one.
-    The replica reports all classes as one."""
-    tokens = sum(load.queued_short) + sum(load.queued_long)
-    return PlacedWork((0, load.waiting, 0), (0, tokens, 0))

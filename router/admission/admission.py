@@ -2,7 +2,6 @@
 
 ::
 
-    turn_away → a request of a flood is refused before anything but its sender is known (``FloodGate``)
     enter ┬ Admit  → Place with a Ticket → the first token, a cache hit or the end gives the room back; so does the wait
           │                                for the answer to an identical request (``looking_up``)
           └ Refuse ┬ the answer cache may have the answer → Place without a Ticket → a hit, or ``settle`` raises
@@ -17,16 +16,14 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 
 from engine.api import Priority, rank_of
-from router.admission.admission_decision import Admit, Reason, Refuse, RequestFacts, TierView, decide
+from router.admission.admission_decision import Admit, Refuse, RequestFacts, TierView, decide
 from router.admission.admitted_requests import AdmittedRequests, Ticket
-from router.admission.flood_gate import FloodGate
 from router.admission.refusal import refusal_error
 from router.admission.retry_schedule import RetrySchedule
-from router.admission.tenant_shares import FLOOD
 from router.admission.tier_views import view_of
 from router.config.admission import AdmissionConfig
 from router.errors import AdmissionRefusedError
@@ -46,8 +43,7 @@ class Place:
     request comes after those of other tenants (``TenantShares``). ``moved`` says in
     ASCII why another tier takes the request, for a response header; "": the tier that was asked for takes it. ``take``
     takes the room; None: no room is counted. ``refused`` makes the error of a request that only the answer cache can
-    answer; None: the tier has room for it. ``on_answered`` is called if the cache answers such a request, ``on_exit``
-    at the end of the context.
+    answer; None: the tier has room for it. ``on_exit`` is called at the end of the context.
     """
 
     def __init__(
@@ -59,7 +55,6 @@ class Place:
         take: Callable[[], Ticket] | None = None,
         refused: Callable[[], AdmissionRefusedError] | None = None,
         on_exit: Callable[[], None] = lambda: None,
-        on_answered: Callable[[], None] = lambda: None,
         *,
         surplus: bool = False,
     ) -> None:
@@ -72,7 +67,6 @@ class Place:
         self._ticket = None if take is None else take()
         self._refused = refused
         self._on_exit = on_exit
-        self._on_answered = on_answered
 
     async def __aenter__(self) -> Place:
         return self
@@ -88,7 +82,6 @@ class Place:
         engine and the tier has no room."""
         if not needs_engine:
             self.release()
-            self._on_answered()
         elif self._refused is not None:
             raise self._refused()
         elif self._take is not None and self._ticket is None:
@@ -120,15 +113,6 @@ class Place:
         self._ticket = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A refused request, and the state of the tier that refused it."""
-
-    facts: RequestFacts
-    decision: Refuse
-    view: TierView
-
-
 class Admission:
     """Admits or refuses the requests of this router. ``admitted`` has the admitted requests, by tier. ``metrics``
     counts the decisions."""
@@ -140,22 +124,7 @@ class Admission:
         self.admitted: defaultdict[str, AdmittedRequests] = defaultdict(AdmittedRequests)
         self._retries: dict[tuple[str, int], RetrySchedule] = {}  # by tier and rank
         self._unreported: defaultdict[str, Counter[Priority]] = defaultdict(Counter)  # refusals by tier
-        self._gate: FloodGate[Refusal] = FloodGate()
         self._reading = 0  # requests that would be refused, and look into the answer cache
-
-    def turn_away(self, tenant: str, key_id: str, request_id: str) -> None:
-        """Raises AdmissionRefusedError for a request of a key whose tenant floods a tier, if its requests were refused
-        there lately and it has had as many looks as ``FloodGate`` allows. It counts as one like the last that was."""
-        latest = self._gate.latest((tenant, key_id))
-        if latest is None:
-            return
-        now, facts, tier = self._clock.monotonic(), latest.facts, latest.decision.tier
-        shares = self.admitted[tier].shares
-        if not shares.floods(tenant, self.admitted[tier].waiting_of(tenant)) or self._gate.look((tenant, key_id), now):
-            return
-        shares.asked(tenant, facts.tokens, now)
-        decision = replace(latest.decision, reason=Reason.TENANT_SHARE, value=shares.times_share(tenant), limit=FLOOD)
-        raise self._refuse(facts, decision, latest.view, request_id)
 
     def enter(
         self,
@@ -181,23 +150,21 @@ class Admission:
         self.admitted[tier].shares.asked(facts.tenant, facts.tokens, now)
         views = self._views(facts, tier, order, loads, now)
         decision = decide(facts, tier, views, order, self._config)
-        asked, sender = facts.tokens, (facts.tenant, facts.key_id)  # tokens of the tier that was asked for
+        asked = facts.tokens  # of the tier that was asked for
         if decision.tier != tier:
             facts = replace(facts, cached_tokens={})
         facts = self._ranked(facts, decision.tier)
         if isinstance(decision, Admit):
-            self._gate.served(sender)
             return self._admit(facts, decision, views[decision.tier], asked)
         if cacheable and self._reading < self._config.max_cache_reads:
             self._reading += 1
             return Place(
                 self._clock,
                 tier,
-                refused=lambda: self._looked_at(facts, decision, views[tier], request_id),
+                refused=lambda: self._refuse(facts, decision, views[tier], request_id),
                 on_exit=self._read,
-                on_answered=lambda: self._gate.served(sender),
             )
-        raise self._looked_at(facts, decision, views[tier], request_id)
+        raise self._refuse(facts, decision, views[tier], request_id)
 
     def take_refusals(self, tier: str) -> tuple[int, ...]:
         """Returns the numbers of requests for ``tier`` that were refused since the last call, by class in the order of
@@ -269,14 +236,6 @@ class Admission:
             facts, view, "admitted" if instead is None else "spilled", "" if instead is None else instead.reason
         )
         return place
-
-    def _looked_at(
-        self, facts: RequestFacts, refused: Refuse, view: TierView, request_id: str
-    ) -> AdmissionRefusedError:
-        """As ``_refuse``, for a request that was decided on: those that follow may be turned away."""
-        sender = facts.tenant, facts.key_id
-        self._gate.refused(sender, Refusal(facts, refused, view), self._clock.monotonic())
-        return self._refuse(facts, refused, view, request_id)
 
     def _refuse(self, facts: RequestFacts, refused: Refuse, view: TierView, request_id: str) -> AdmissionRefusedError:
         """Returns the error of a refused request, and counts it."""

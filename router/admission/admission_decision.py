@@ -39,14 +39,13 @@ class Reason(StrEnum):
     QUEUE_REQUESTS = "queue_requests"  # too many requests of its class wait
     QUEUE_TOKENS = "queue_tokens"  # too many tokens of its class wait
     CLASS_SHARE = "class_share"  # its class would starve lower ones
-    TENANT_SHARE = "tenant_share"  # its tenant floods the tier, and the like of it was just refused (``FloodGate``)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
     """The facts about a request that the decision needs. Its tokens are estimates, of all prompts and all answers
     together. ``cached_tokens`` are those of its prompts that replicas likely have in their prefix caches, by replica
-    id; a replica that is not among them has none. ``key_id`` is the tenant's key or token."""
+    id; a replica that is not among them has none."""
 
     tenant: str
     priority: Priority
@@ -57,7 +56,6 @@ class RequestFacts:
     spill: Spill = "none"
     surplus: bool = False  # its tenant has had its share (``TenantShares``)
     cached_tokens: Mapping[str, int] = field(default_factory=dict, hash=False)
-    key_id: str = ""
 
     @property
     def rank(self) -> int:

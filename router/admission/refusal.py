@@ -43,10 +43,5 @@ def _words(refused: Refuse) -> str:
             return f"The model is overloaded: {refused.value:.0f} requests of this class are waiting already."
         case Reason.QUEUE_TOKENS:
             return f"The model is overloaded: {refused.value:.0f} tokens of this class are waiting already."
-        case Reason.TENANT_SHARE:
-            return (
-                f"The model is overloaded, and you ask for {refused.value:.3g} times your share of it: requests like "
-                "this one were just refused."
-            )
         case Reason.CLASS_SHARE:
             return f"The model is overloaded: requests of this class and above have had {refused.value:.0%} of it."

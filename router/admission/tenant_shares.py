@@ -87,11 +87,6 @@ class TenantShares:
             return False
         return any(other.asked <= self._share for other in self._tenants.values() if other is not own)
 
-    def times_share(self, tenant: str) -> float:
-        """Returns how many times its share a tenant asks for; 0.0 if nothing is known of it."""
-        own, share = self._tenants.get(tenant), self._share
-        return own.asked / share if own is not None and share else 0.0
-
     def beside_flood(self, tenant: str) -> bool:
         """Returns whether a tenant asks for no more than its share, and another one for several times its own."""
         own, share = self._tenants.get(tenant), self._share

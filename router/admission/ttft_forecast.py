@@ -1,21 +1,19 @@
 """``forecast_ttft``: when a request would get its first token, by what the tier's replicas report. Pure.
 
 Of its own requests this router knows more than a report says: those that it has admitted since, and whose turn is
-before that of a new one. So they count as the router knows them: those that were placed on the replica that has them,
-the others in equal parts on all. The rest of a report is that of other routers.
+before that of a new one. So they count as the router knows them, in equal parts on all replicas. The rest of a report
+is that of other routers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 
 from engine.api import Priority
 from router.admission.admission_decision import RequestFacts
 from router.admission.admitted_requests import AdmittedRequests
 from router.admission.start_rate import RANKS
 from router.latency_prediction import predict_ttft
-from router.ports.placed_work import PlacedWork
 from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import TierSnapshot
 
@@ -40,46 +38,6 @@ class OwnQueue:
     displaceable: int  # running requests of lower classes, which give their places in the batch to higher ones
 
 
-@dataclass(frozen=True, slots=True)
-class OwnRequests:
-    """This router's waiting requests on a tier with ``replicas``. ``shares`` are the parts of them that are ahead of a
-    new request, by class, 0 to 1. ``unplaced`` are those that no replica is known to have. ``displaceable`` running
-    ones are of lower classes."""
-
-    replicas: int
-    shares: tuple[float, ...]
-    unplaced: PlacedWork
-    displaceable: int
-
-    def on(self, load: ReplicaLoad, placed: PlacedWork | None) -> OwnQueue:
-        """Returns the part of them that the replica with this ``load`` has: those that were ``placed`` on it, and an
-        equal part of the others. Of what was placed, no more counts than the replica still has to do."""
-        tokens = [each // self.replicas for each in self.unplaced.tokens]
-        ahead = [
-            round(share * each) // self.replicas for share, each in zip(self.shares, self.unplaced.tokens, strict=True)
-        ]
-        requests = self.unplaced.requests
-        there, there_ahead = 0, 0
-        if placed is not None:
-            queued = map(sum, zip_longest(load.queued_short, load.queued_long, fillvalue=0))
-            for at, (reported, mine) in enumerate(zip_longest(queued, placed.tokens, fillvalue=0)):
-                left = min(reported, mine)
-                tokens[at] += left
-                ahead[at] += round(self.shares[at] * left)
-            all_placed = sum(placed.requests)
-            there = min(load.waiting, all_placed)
-            before = sum(share * each for share, each in zip(self.shares, placed.requests, strict=True))
-            there_ahead = round(there * before / all_placed) if all_placed else 0
-        of_others = sum(share * each for share, each in zip(self.shares, requests, strict=True))
-        return OwnQueue(
-            tuple(tokens),
-            tuple(ahead),
-            sum(requests) // self.replicas + there,
-            round(of_others) // self.replicas + there_ahead,
-            self.displaceable // self.replicas,
-        )
-
-
 def forecast_ttft(snapshot: TierSnapshot, facts: RequestFacts, admitted: AdmittedRequests) -> TtftForecast | None:
     """Returns the forecast for a request on the replica that would be quickest. Before any replica has measured its
     steps, it is the shortest wait that replicas report; None if no sequence waits either."""
@@ -92,11 +50,8 @@ def forecast_ttft(snapshot: TierSnapshot, facts: RequestFacts, admitted: Admitte
         cached = facts.cached_tokens.get(replica_id, 0) // max(facts.requests, 1)
         return predict_ttft(load, prompt, cached, reported_as(facts))
 
-    queue = own_queue(facts, admitted, snapshot, max(len(loads), len(snapshot.replicas)))
-    seen = {
-        replica_id: as_seen(load, queue.on(load, snapshot.placed.get(replica_id)), reported_as(facts))
-        for replica_id, load in loads.items()
-    }
+    own = own_queue(facts, admitted, max(len(loads), len(snapshot.replicas)))
+    seen = {replica_id: as_seen(load, own, reported_as(facts)) for replica_id, load in loads.items()}
     return TtftForecast(
         min(ttft_s(replica_id, load) for replica_id, load in seen.items()),
         min(ttft_s(replica_id, without_queue(load)) for replica_id, load in seen.items()),
@@ -108,8 +63,8 @@ def reported_as(facts: RequestFacts) -> Priority:
     return Priority.BATCH if facts.surplus else facts.priority
 
 
-def own_queue(facts: RequestFacts, admitted: AdmittedRequests, snapshot: TierSnapshot, replicas: int) -> OwnRequests:
-    """Returns the requests in ``admitted``, and which of them are ahead of a new request. The tier has ``replicas``."""
+def own_queue(facts: RequestFacts, admitted: AdmittedRequests, replicas: int) -> OwnQueue:
+    """Returns the part of the requests in ``admitted`` that each of ``replicas`` replicas has on average."""
     own_class = reported_as(facts)
     surplus = [rank for rank in RANKS if rank > Priority.BATCH]
     counts = [admitted.of(each, *(surplus if each is Priority.BATCH else ())) for each in Priority]
@@ -118,15 +73,14 @@ def own_queue(facts: RequestFacts, admitted: AdmittedRequests, snapshot: TierSna
         count.tokens for priority, count in zip(Priority, counts, strict=True) if priority < own_class
     )
     part = before / same.tokens if same.tokens else 1.0
-    known = snapshot.placed_in_all if snapshot.placed else PlacedWork()
-    return OwnRequests(
-        replicas,
-        tuple(1.0 if each < own_class else part if each is own_class else 0.0 for each in Priority),
-        PlacedWork(
-            tuple(max(0, count.requests - placed) for count, placed in zip(counts, known.requests, strict=True)),
-            tuple(max(0, count.prompt_tokens - placed) for count, placed in zip(counts, known.tokens, strict=True)),
-        ),
-        displaceable=sum(admitted.running[each] for each in RANKS if each > facts.rank),
+    shares = [1.0 if each < own_class else part if each is own_class else 0.0 for each in Priority]
+    pairs = list(zip(counts, shares, strict=True))
+    return OwnQueue(
+        tuple(count.prompt_tokens // replicas for count in counts),
+        tuple(round(share * count.prompt_tokens) // replicas for count, share in pairs),
+        admitted.total.requests // replicas,
+        round(sum(share * count.requests for count, share in pairs)) // replicas,
+        displaceable=sum(admitted.running[each] for each in RANKS if each > facts.rank) // replicas,
     )
 
 

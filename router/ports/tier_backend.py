@@ -26,7 +26,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine.api import Delta, GenerationRequest, Prompt, Usage
-from router.ports.placed_work import PlacedWork
 from router.ports.replica_load import ReplicaLoad
 
 OnUsage = Callable[[Usage | None], None]
@@ -160,9 +159,6 @@ class TierSnapshot:
     scales_to_zero: bool = False  # whether it may have no replica; the first request starts one then
     warm: frozenset[str] = frozenset()  # ids of ready replicas beside those, which get what no other one can take
     cached_tokens: CachedTokens = field(default=nothing_cached, compare=False)
-    # What this router has sent and has no first token of, by replica; a replica that is not among them is not known.
-    placed: Mapping[str, PlacedWork] = field(default_factory=dict, compare=False)
-    placed_in_all: PlacedWork = field(default=PlacedWork(), compare=False)  # also by replicas without a load here
 
     @property
     def ready(self) -> bool:

@@ -47,10 +47,6 @@ class RequestAdmission:
         self._cache = cache
         self._sampling = {tier.name: tier.sampling for tier in backend.tiers()}
 
-    def turn_away(self, call: Call, principal: Principal) -> None:
-        """Raises AdmissionRefusedError for a request of a flood, of which nothing but the sender is known yet."""
-        self._admission.turn_away(principal.tenant, principal.key_id, call.request_id)
-
     def admit(
         self,
         call: Call,
@@ -78,7 +74,6 @@ class RequestAdmission:
             request.deadline_s,
             narrowed(self._allowed_spill(principal), request.spill),
             cached_tokens=_cached_tokens(request, tenant, loads, tier) if self._config.admission.enabled else {},
-            key_id=principal.key_id,
         )
         controls = controlled(request.cache, call.cache_control)
         cacheable = self._cache is not None and self._cache.may_have(tenant, request, controls)

@@ -319,11 +319,8 @@ async def test_a_surplus_request_is_placed_as_batch_work_and_its_wait_teaches_no
 async def test_a_snapshot_has_the_loads_with_what_was_sent_since() -> None:
     pool, client, _ = await measured_pool("a", "b")
     lane = await pool.acquire(request("q", "x" * 400))
-    snapshot = pool.snapshot()
-    loads, placed = snapshot.loads, snapshot.placed
+    loads = pool.snapshot().loads
     other = ({"a", "b"} - {lane.replica_id}).pop()
-    assert (placed[lane.replica_id].requests, placed[other].requests) == ((0, 1, 0), (0, 0, 0))
-    assert snapshot.placed_in_all == placed[lane.replica_id]
     assert 0 < sum(loads[lane.replica_id].queued_short) <= 100  # some may be computed by now
     assert sum(loads[other].queued_short) == 0
     assert client.replicas["a"].engine.live == {}

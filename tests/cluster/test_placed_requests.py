@@ -13,7 +13,6 @@ from cluster.lanes.prompt_size import CHARACTERS_PER_TOKEN, PromptSize
 from cluster.lanes.ttft_correction import LEAST, MOST, MOST_OVERHEAD_S, TtftCorrection
 from engine.api import Conversation, GenerationRequest, Message, Priority
 from router.latency_prediction import predict
-from router.ports.placed_work import PlacedWork
 from router.ports.replica_load import ReplicaLoad
 from tests.router.test_latency_prediction import IDLE
 
@@ -198,38 +197,3 @@ def test_outlooks_that_are_computed_in_parts_are_those_computed_anew(steps: list
             each(anew)
         anew._queues = anew._outlook = None
         assert asked.outlook(load, now) == anew.outlook(load, now)
-
-
-@given(
-    steps=st.lists(
-        st.tuples(
-            st.sampled_from(["place", "accept", "report", "first token", "end"]),
-            st.sampled_from("abcd"),
-            st.sampled_from(list(Priority)),
-            st.integers(0, 500),
-        )
-    )
-)
-def test_the_work_is_that_of_the_requests_without_a_first_token(
-    steps: list[tuple[str, str, Priority, int]],
-) -> None:
-    placed, waiting = PlacedRequests(), dict[str, tuple[Priority, int]]()
-    for kind, name, priority, tokens in steps:
-        match kind:
-            case "place":
-                placed.place(name, priority, tokens, IDLE, 0.1, 0.0)
-                waiting[name] = priority, tokens
-            case "accept":
-                placed.accepted(name)
-            case "report":
-                placed.reported(0.0)
-            case "first token":
-                placed.first_token(name, 0.1)
-                waiting.pop(name, None)
-            case _:
-                placed.end(name)
-                waiting.pop(name, None)
-        assert placed.work == PlacedWork(
-            tuple(sum(one is each for one, _ in waiting.values()) for each in Priority),
-            tuple(sum(tokens for one, tokens in waiting.values() if one is each) for each in Priority),
-        )

@@ -14,7 +14,6 @@ from router.admission.admitted_requests import AdmittedRequests
 from router.admission.tier_views import view_of
 from router.admission.ttft_forecast import TtftForecast, forecast_ttft
 from router.config.admission import AdmissionConfig, ClassAdmission
-from router.ports.placed_work import PlacedWork
 from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import TierSnapshot
 from router.ports.usage_metrics import NoUsageMetrics
@@ -112,73 +111,3 @@ def test_a_short_prompt_passes_a_long_one() -> None:
     load = replace(SLOW, running=1, queued_long=(0, LONG // 2, 0), long_prompts=1)
 
     assert expected(load, asked(20), room).ttft_s < 3.0
-
-
-def two(first: ReplicaLoad, second: ReplicaLoad, **placed: PlacedWork) -> TierSnapshot:
-    return TierSnapshot(
-        "general",
-        frozenset({"one", "two"}),
-        loads={"one": first, "two": second},
-        placed=placed,
-        placed_in_all=PlacedWork.of_all(placed.values()),
-    )
-
-
-def of_standard(requests: int, tokens: int) -> PlacedWork:
-    return PlacedWork((0, requests, 0), (0, tokens, 0))
-
-
-def forecast(tier: TierSnapshot, facts: RequestFacts, room: AdmittedRequests) -> float:
-    found = forecast_ttft(tier, facts, room)
-    assert found is not None
-    return found.ttft_s
-
-
-BUSY = replace(SLOW, running=1, waiting=9, queued_short=(0, 2_000, 0))
-
-
-def test_a_queue_delays_nothing_on_a_replica_that_does_not_have_it() -> None:
-    room = AdmittedRequests()
-    for _ in range(10):
-        room.take(Priority.STANDARD, "dev", 1, 300, 0.0, 200)
-    alone = forecast(two(SLOW, SLOW), asked(100), AdmittedRequests())
-
-    known = two(BUSY, SLOW, one=of_standard(10, 2_000), two=of_standard(0, 0))
-    assert forecast(known, asked(100), room) == pytest.approx(alone)
-    assert forecast(two(BUSY, SLOW), asked(100), room) > 4 * alone, "not known: half of it on each"
-
-
-def test_what_a_replica_has_computed_of_the_queue_does_not_count() -> None:
-    room = AdmittedRequests()
-    for _ in range(20):
-        room.take(Priority.STANDARD, "dev", 1, 300, 0.0, 200)
-    both = {"one": of_standard(10, 2_000), "two": of_standard(10, 2_000)}
-    half = replace(BUSY, waiting=4, queued_short=(0, 1_000, 0))
-
-    assert forecast(two(BUSY, half, **both), asked(100), room) == pytest.approx(
-        forecast(two(half, half, **both), asked(100), room)
-    )
-    assert forecast(two(half, half, **both), asked(100), room) < 0.7 * forecast(
-        two(BUSY, BUSY, **both), asked(100), room
-    )
-
-
-def test_requests_that_are_on_no_replica_yet_count_in_equal_parts() -> None:
-    room = AdmittedRequests()
-    for _ in range(20):
-        room.take(Priority.STANDARD, "dev", 1, 300, 0.0, 200)
-    placed = {"one": of_standard(10, 2_000), "two": of_standard(0, 0)}
-
-    busy, idle = forecast(two(BUSY, SLOW, **placed), asked(100), room), forecast(two(SLOW, SLOW), asked(100), room)
-    assert busy == pytest.approx(forecast(two(SLOW, SLOW), asked(100 + 1_000), AdmittedRequests()), rel=0.15)
-    assert busy < idle, "where nothing is known, ten requests count on each"
-
-
-def test_the_queue_of_another_tenant_is_passed_on_the_replica_that_has_it() -> None:
-    room = AdmittedRequests()
-    for _ in range(10):
-        room.take(Priority.STANDARD, "other", 1, 300, 0.0, 200)
-    full = {"one": of_standard(5, 2_000), "two": of_standard(5, 2_000)}
-
-    own, others = asked(100), replace(asked(100), tenant="other")
-    assert forecast(two(BUSY, BUSY, **full), own, room) < 0.5 * forecast(two(BUSY, BUSY, **full), others, room)
