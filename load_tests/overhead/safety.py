@@ -9,9 +9,10 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,15 @@ SETTLE_S = 0.5  # after the processes go on: what their timers have missed is ov
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """One run. ``cpu_s`` has the CPU seconds by group of processes; the generator's count as one."""
+    """One run. ``cpu_s`` has the CPU seconds by group of processes; the generator's count as one. ``problems`` counts
+    the answers that were not good, by what was wrong."""
 
     tokens: int
     tokens_per_s: float
     ttft_p50_ms: float
     ttft_p99_ms: float
     cpu_s: Mapping[str, float]
+    problems: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, session: Session, seconds: float, groups: Mapping[str, float]) -> Half:
@@ -52,7 +55,7 @@ class Half:
         report = session.report
         rate = tokens_per_s(session.answers, session.start + WARM_UP_S, seconds)
         times = 1000 * report.ttft.p50, 1000 * report.ttft.p99
-        return cls(report.tokens, rate, *times, {**groups, "generator": report.generator_cpu_s})
+        return cls(report.tokens, rate, *times, {**groups, "generator": report.generator_cpu_s}, report.problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,9 @@ def summary(pairs: Sequence[Pair]) -> str:
             + "".join(f"{value:>11,.1f}" for value in first)
             + "".join(f"{value:>11.3f}" for value in (sum(cpu[:-1]), *cpu))
         )
+    for name, halves in sides.items():
+        problems = sum((Counter(half.problems) for half in halves), Counter[str]())
+        lines += [f"FAILED {name}: {problem}, {count}" for problem, count in problems.most_common()]
     return "\n".join(lines)
 
 

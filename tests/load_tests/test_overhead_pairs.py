@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,14 @@ def test_the_summary_tells_ratio_interval_and_groups() -> None:
     assert "0.900 (95 %: 0.900 to 0.900, 6 pairs)" in text
     assert all(group in text for group in GROUPS)
     assert "0.400" in text
+
+
+def test_the_summary_counts_answers_that_were_not_good() -> None:
+    checked = replace(half(1000, 900.0, 0.4), problems={"status": 2})
+    text = summary([Pair(checked, half(1000, 1000.0, 0.1))] * 3)
+
+    assert "FAILED with checks: status, 6" in text
+    assert "FAILED without" not in text
 
 
 def test_the_command_has_a_parser() -> None:
