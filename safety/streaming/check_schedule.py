@@ -12,11 +12,6 @@ SENTENCE_END = re.compile(r"[.!?…;:][\"')\]]*\s|[。！？\n]")
 """The end of a sentence or a line, with the first character behind it where that decides."""
 
 
-def rest_s(pace: Pace, took_s: float) -> float:
-    """Returns the seconds for which a text rests after a check that took so long."""
-    return min(pace.rest * took_s * max(1.0, took_s / pace.quick_s), pace.most_rest_s)
-
-
 @dataclass(frozen=True, slots=True)
 class Due:
     """A check to be run now: of ``text``, whose new part ends at the offset ``end`` of the whole text."""
@@ -96,7 +91,7 @@ class CheckSchedule:
         self.approved = due.end
         took = now - self._begun_at
         self._recent.add(took, now)
-        self._rested_at = now + rest_s(self._pace, max(took, self._recent.usual_s(now)))
+        self._rested_at = now + min(self._pace.rest * max(took, self._recent.usual_s(now)), self._pace.most_rest_s)
 
     @property
     def _length(self) -> int:

@@ -36,10 +36,8 @@ class Pace:
     further check begins after a number of new characters, which is ``first`` and grows fourfold with each check up to
     ``most``; or at a sentence border after a quarter of that number; or when text has waited for ``wait_s`` seconds.
     After a check the next one rests for ``rest`` times as long as it took, or as checks of all texts take at present if
-    that is longer; and by as many times longer again as that is longer than ``quick_s``, in which a check is answered
-    that has not waited for others; at most ``most_rest_s`` seconds. So a busy classifier gets fewer and larger checks;
-    the end of a text is never kept waiting. A check reads ``window`` characters, at least ``overlap`` of them for the
-    second time.
+    that is longer; at most ``most_rest_s`` seconds. So a busy classifier gets fewer and larger checks; the end of a
+    text is never kept waiting. A check reads ``window`` characters, at least ``overlap`` of them for the second time.
     """
 
     start: int = 1
@@ -49,7 +47,6 @@ class Pace:
     overlap: int = 64
     wait_s: float = 0.25
     rest: float = 8.0
-    quick_s: float = 0.02
     most_rest_s: float = 1.0
 
     def __post_init__(self) -> None:
@@ -59,7 +56,6 @@ class Pace:
             and 0 <= self.overlap <= self.window
             and self.wait_s > 0
             and self.rest >= 0
-            and self.quick_s > 0
             and self.most_rest_s >= 0
         ):
             raise ValueError(f"a pace out of range: {self}")
