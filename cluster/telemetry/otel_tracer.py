@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.log_context import log_with_trace
-from cluster.telemetry.trace_record import RecordedSpan, TraceRecord, caller_of
+from cluster.telemetry.trace_record import RecordedSpan, TraceRecord
 from cluster.telemetry.trace_sampling import TraceSampler
 from router.errors import SERVICE_FAULTS, RefusalKind, refusal_of
 from router.ports.trace_names import Attribute, EventName, SpanName
@@ -92,7 +92,7 @@ class OtelTracer:
         self._export = TraceSampler(config, "router", follows=config.follow_caller, application=application)
 
     def request(self, caller: str | None) -> AbstractContextManager[Trace]:
-        record = self._export.begin(UNNAMED, caller_of(caller))
+        record = self._export.begin(UNNAMED, caller)
         return nullcontext(NoTrace()) if record is None else self._traced(record)
 
     def close(self) -> None:

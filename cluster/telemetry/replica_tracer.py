@@ -53,10 +53,9 @@ class ReplicaTracer:
         """Begins the span of a request that has arrived, and returns it for ``refused``. Returns None, and traces
         nothing, if the request's router does not trace it (``trace_context``), ``max_pending`` requests are being
         traced, or another request with its id runs."""
-        caller = caller_of(request.trace_context)
-        if caller is None or request.request_id in self._running:
+        if request.request_id in self._running or caller_of(request.trace_context) is None:
             return None
-        record = self._export.begin(SpanName.GENERATE.value, caller)
+        record = self._export.begin(SpanName.GENERATE.value, request.trace_context)
         if record is None:
             return None
         record.spans[0].describe(
@@ -142,11 +141,11 @@ class ReplicaTracer:
         record.begin(SpanName.QUEUE.value, span.span_id, span.started_ns).end(admitted_ns)
         prefill = record.begin(SpanName.PREFILL.value, span.span_id, admitted_ns)
         prefill.end(first_ns)
-        prefill.links = (self._link(first or step),)
+        prefill.links.append(self._link(first or step))
         if first is not None:
             decode = record.begin(SpanName.DECODE.value, span.span_id, first_ns)
             decode.end(step.ended_ns)
-            decode.links = (self._link(step),)
+            decode.links.append(self._link(step))
 
     def _link(self, step: TracedStep) -> Link:
         """Returns the link to a step, whose span is sent with the first one."""

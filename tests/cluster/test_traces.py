@@ -379,5 +379,5 @@ def test_an_endpoint_of_grpc_without_a_scheme_has_tls(monkeypatch: pytest.Monkey
     monkeypatch.setattr(grpc, "insecure_channel", partial(channel, "clear"))
     monkeypatch.setattr(grpc, "secure_channel", partial(channel, "tls"))
     for endpoint in ("collector:4317", "https://collector:4317", "http://collector:4317"):
-        exporter_of(TelemetryConfig(endpoint=endpoint, protocol="grpc"), {}).shutdown()
+        exporter_of(TelemetryConfig(endpoint=endpoint, protocol="grpc")).shutdown()
     assert made == ["tls collector:4317", "tls collector:4317", "clear collector:4317"]
