@@ -26,8 +26,7 @@ def order(pair: int, first: Half, second: Half) -> tuple[Half, Half]:
 
 
 def ratio(pairs: Sequence[tuple[float, float]]) -> float:
-    """Returns the sum of the first figures of ``pairs`` over the sum of the second ones: of runs of one length, the
-    ratio of what both got done in all."""
+    """Returns the sum of the first figures of ``pairs`` over the sum of the second ones."""
     return sum(pair[0] for pair in pairs) / sum(pair[1] for pair in pairs)
 
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from load_tests.cpu import process_tree
 from load_tests.generator.answer import Answer
 from load_tests.generator.report import Report
 from load_tests.generator.session import Session
 from load_tests.overhead.__main__ import loaded
 from load_tests.overhead.pairs import interval, order, ratio
+from load_tests.overhead.paused_server import paused, running
 from load_tests.overhead.process_groups import GROUPS, GroupMeter
 from load_tests.overhead.server import Server, stub_server
 
@@ -34,7 +30,6 @@ check has read before; with --equal all answers are equal, and most scores are r
 that come while all streams are under way: from a second after the first request until the last one is sent.
 """
 WARM_UP_S = 1.0
-SETTLE_S = 0.5  # after the processes go on: what their timers have missed is over then
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,33 +144,6 @@ def summary(pairs: Sequence[Pair]) -> str:
         problems = sum((Counter(half.problems) for half in halves), Counter[str]())
         lines += [f"FAILED {name}: {problem}, {count}" for problem, count in problems.most_common()]
     return "\n".join(lines)
-
-
-@contextmanager
-def paused(server: Server) -> Iterator[None]:
-    """Stops all processes of a server, until the end of the block; ``running`` lets them go on for a while."""
-    _signal(server, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        _signal(server, signal.SIGCONT)
-
-
-@contextmanager
-def running(server: Server) -> Iterator[None]:
-    """Lets the processes of a paused server run during the block."""
-    _signal(server, signal.SIGCONT)
-    time.sleep(SETTLE_S)
-    try:
-        yield
-    finally:
-        _signal(server, signal.SIGSTOP)
-
-
-def _signal(server: Server, number: signal.Signals) -> None:
-    for pid in process_tree(server.pids):
-        with suppress(ProcessLookupError):  # it has ended since the tree was read
-            os.kill(pid, number)
 
 
 def _run(server: Server, options: argparse.Namespace) -> tuple[Report, Half]:

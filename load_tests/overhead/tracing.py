@@ -20,8 +20,8 @@ from load_tests.generator.prompts import builtin_prompts
 from load_tests.generator.session import run
 from load_tests.generator.target import Target
 from load_tests.overhead.pairs import Statistic, interval, median_ratio, order, ratio
+from load_tests.overhead.paused_server import paused, running
 from load_tests.overhead.process_groups import GROUPS, GroupMeter
-from load_tests.overhead.safety import paused, running
 from load_tests.overhead.server import Server, free_port, stub_server
 
 DESCRIPTION = """\
@@ -35,6 +35,7 @@ count too: a fresh start of both servers is another draw of what differs between
 """
 START_S = 20.0
 MAX_S = 600.0  # of a run, which ends with its work
+EXPORT_S = 1.5  # after a run: processes send the last traces within a second, and that is part of the cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,6 @@ class Half:
     tokens: int
     seconds: float
     cpu_s: Mapping[str, float]
-
-    @property
-    def tokens_per_s(self) -> float:
-        return self.tokens / self.seconds
 
     @property
     def server_cpu(self) -> float:
@@ -139,6 +136,7 @@ def measure(server: Server, options: argparse.Namespace) -> Half:
         report = asyncio.run(run(load)).report
         if not report.clean:
             raise RuntimeError(f"requests failed: {report.problems}")
+        time.sleep(EXPORT_S)
         cpu_s = {**meter.seconds(), "generator": report.generator_cpu_s}
         return Half(report.tokens, report.seconds, cpu_s)
 
@@ -158,9 +156,10 @@ def read(path: Path) -> list[Pair]:
     return [Pair(Half(**pair["traced"]), Half(**pair["plain"])) for pair in pairs]
 
 
-def rates(pairs: Sequence[Pair]) -> list[tuple[float, float]]:
-    """Returns the tokens per second of each pair, with telemetry and without."""
-    return [(pair.traced.tokens_per_s, pair.plain.tokens_per_s) for pair in pairs]
+def speeds(pairs: Sequence[Pair]) -> list[tuple[float, float]]:
+    """Returns the seconds of each pair, without telemetry and with it. Both runs have the same work, so that the ratio
+    of two such times, or of their sums, is that of the tokens per second with telemetry and without."""
+    return [(pair.plain.seconds, pair.traced.seconds) for pair in pairs]
 
 
 def costs(pairs: Sequence[Pair]) -> list[tuple[float, float]]:
@@ -171,7 +170,7 @@ def costs(pairs: Sequence[Pair]) -> list[tuple[float, float]]:
 def summary(pairs: Sequence[Pair]) -> str:
     """Returns the figures of all pairs, for a terminal."""
     lines = [f"{'':18}{'median of pairs':32}all runs together"]
-    for name, figures in (("tokens/s", rates(pairs)), ("CPU-s per token", costs(pairs))):
+    for name, figures in (("tokens/s", speeds(pairs)), ("CPU-s per token", costs(pairs))):
         shares = [_share(figures, statistic) for statistic in (median_ratio, ratio)]
         lines.append(f"{name:18}{shares[0]:32}{shares[1]}")
     lines.append("CPU-s for 1,000 tokens, with telemetry and without:")
@@ -188,7 +187,7 @@ def _share(figures: Sequence[tuple[float, float]], statistic: Statistic) -> str:
 
 
 def _ratios(pairs: Sequence[Pair]) -> str:
-    return f"{ratio(rates(pairs)) - 1:+.1%} tokens/s, {ratio(costs(pairs)) - 1:+.1%} CPU"
+    return f"{ratio(speeds(pairs)) - 1:+.1%} tokens/s, {ratio(costs(pairs)) - 1:+.1%} CPU"
 
 
 def _cpu(halves: Sequence[Half], group: str) -> float:

@@ -56,7 +56,7 @@ class Ticket:
 
 
 class AnswerKeeper(Protocol):
-    """What becomes of a ticket: the cache that gave it."""
+    """The cache that issued a ticket. It takes the ticket back with the answer, or without one."""
 
     @property
     def max_entry_bytes(self) -> int:

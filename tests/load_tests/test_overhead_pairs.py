@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from load_tests.generator.answer import Answer, Problem
-from load_tests.overhead.pairs import interval, order, ratio
+from load_tests.overhead import tracing
+from load_tests.overhead.pairs import interval, median_ratio, order, ratio
 from load_tests.overhead.process_groups import GROUPS, GroupMeter, by_group, group_of
 from load_tests.overhead.safety import Half, Pair, cpu_per_1000_tokens, summary, tokens_per_s
 
@@ -133,6 +134,19 @@ def test_the_summary_counts_answers_that_were_not_good() -> None:
 
     assert "FAILED with checks: status, 6" in text
     assert "FAILED without" not in text
+
+
+def test_of_equal_work_the_speed_is_that_of_all_the_time() -> None:
+    cpu_s = {**dict.fromkeys(GROUPS, 0.0), "router": 1.0, "generator": 0.5}
+    pairs = [
+        tracing.Pair(traced=tracing.Half(1000, 2.0, cpu_s), plain=tracing.Half(1000, 1.0, cpu_s)),
+        tracing.Pair(traced=tracing.Half(1000, 2.0, cpu_s), plain=tracing.Half(1000, 2.0, cpu_s)),
+        tracing.Pair(traced=tracing.Half(1000, 2.0, cpu_s), plain=tracing.Half(1000, 2.0, cpu_s)),
+    ]
+
+    assert ratio(tracing.speeds(pairs)) == pytest.approx(5 / 6)  # 3,000 tokens in 6 s, and in 5 s
+    assert median_ratio(tracing.speeds(pairs)) == 1.0
+    assert "+0.0%" in tracing.summary(pairs)
 
 
 def test_the_command_has_a_parser() -> None:

@@ -1,4 +1,4 @@
-"""Labels that follow from others: what is the same as one question is, or is not, the same as another."""
+"""Pairs whose label follows from the labels of two other pairs (the transitive closure of the labels)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from deployments.models.training.pairs.pair import Pair, normal
 from deployments.models.training.pairs.splits import components
 
 MAX_GROUP: Final = 6
-"""Questions that are the same by way of others. In larger groups one wrong label has joined two questions."""
-SAME_SHARE: Final = 0.4
+"""Questions of one group. Larger groups are left out: in most of them a wrong label has joined two questions."""
+SAME_SHARE: Final = 0.4  # of the pairs that are returned
 
 
 def transitive(pairs: Sequence[Pair], source: str, limit: int, rng: random.Random) -> list[Pair]:
-    """Returns at most ``limit`` pairs that nobody labelled: two questions that are both the same as a third one, and
-    two of which one is the same as a third one that differs from the other."""
+    """Returns at most ``limit`` pairs that ``pairs`` does not label. If A is the same as B, and B the same as C, then A
+    and C are the same. If A is the same as B, and B differs from C, then A differs from C."""
     labelled = {frozenset((normal(pair.text_a), normal(pair.text_b))) for pair in pairs}
     groups = groups_of([pair for pair in pairs if pair.same])
     same = set(_same(groups)) - labelled
@@ -32,8 +32,8 @@ def transitive(pairs: Sequence[Pair], source: str, limit: int, rng: random.Rando
 
 
 def groups_of(same: Sequence[Pair]) -> dict[str, list[str]]:
-    """Returns, by normalised question, the questions that are the same as it, itself included: those in groups of at
-    most MAX_GROUP."""
+    """Returns the group of each question: the questions that are the same as it, itself included. Questions are
+    normalised. Groups of more than MAX_GROUP questions are left out."""
     members: defaultdict[str, set[str]] = defaultdict(set)
     for pair, component in zip(same, components(same), strict=True):
         members[component] |= {normal(pair.text_a), normal(pair.text_b)}

@@ -1,4 +1,4 @@
-"""Questions of many domains that were written for this training: three wordings of each, and two that are near it."""
+"""Hand-written training questions of many domains: three wordings of each question, and two similar ones."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def groups() -> list[Group]:
 
 
 def cut_by_domain(found: Sequence[Group], share: float, seed: int) -> tuple[list[Group], list[Group]]:
-    """Returns the groups of about ``share`` of the domains, and those of the others: a test on domains that the
-    training has not seen."""
+    """Returns two lists: the groups of about ``share`` of the domains, for tests, and the groups of the other domains,
+    for training."""
     kept = {group.domain for group in found if place_of(group.domain, seed) < share}
     return [group for group in found if group.domain in kept], [group for group in found if group.domain not in kept]
 
@@ -50,7 +50,8 @@ def pairs_of(group: Group, rng: random.Random) -> Iterator[Pair]:
 
 
 def drawn(found: Sequence[Group], limit: int, rng: random.Random) -> list[Pair]:
-    """Returns ``limit`` pairs: all of them as they were written, then again with one side retyped."""
+    """Returns ``limit`` pairs. The first pass over the groups leaves the texts as they are. Further passes retype one
+    side of each pair."""
     made: list[Pair] = []
     while found and len(made) < limit:
         again = bool(made)

@@ -1,4 +1,4 @@
-"""Texts that were written for this training: attacks and harmful requests, each beside harmless texts of like words."""
+"""Hand-written training texts: attacks and harmful requests, each with harmless texts of similar wording."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deployments.models.training.safety.sources import ABUSE
 
 FILE: Final = Path(__file__).with_name("written.jsonl")
 COPIES: Final = 3
-"""How often each text is in the mix: they are few, and closer to what is asked of the model than any data set."""
+"""How often each text is in the mix. They are few, and closer to what the model is asked than any data set."""
 
 KINDS: Final[dict[str, Callable[[str], Example]]] = {
     "harmless": lambda text: benign(text, "written:harmless"),
