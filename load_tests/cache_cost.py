@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     off, on = (1000 * statistics.median(times) / options.block for times in zip(*measured, strict=True))
     print(f"{options.model}, {options.block} questions at {options.streams} streams, at most {options.tokens} tokens")
     print(f"ms for each question: past the cache {off:.2f}, with it {on:.2f}")
-    print(f"hits: {cost.hits} of {len(blocks) * options.block}")
+    print(f"hits: {cost.hits} of {len(blocks) * options.block}; blocked by the guard: {cost.blocked // 2}")
     print(f"throughput with / past, median of {len(ratios)} pairs: {statistics.median(ratios):.4f}", end=" ")
     print(f"(95 %: {low:.4f} to {high:.4f})")
     return 0
@@ -63,10 +63,12 @@ def questions(path: Path, blocks: int, size: int, seed: int) -> Iterator[list[st
 
 @dataclass(slots=True)
 class Cost:
-    """``seconds``: of each block, past the cache and with it. ``hits``: answers that came out of the cache."""
+    """``seconds``: of each block, past the cache and with it. ``hits``: answers that came out of the cache.
+    ``blocked``: requests that the guard refused."""
 
     seconds: list[tuple[float, float]] = field(default_factory=list)
     hits: int = 0
+    blocked: int = 0
 
 
 async def measure(blocks: Sequence[list[str]], options: argparse.Namespace, cost: Cost) -> None:
@@ -95,7 +97,9 @@ async def asked(block: Sequence[str], cache: dict[str, Any], options: argparse.N
                 "cache": cache,
             }
             exchange = await stream(options.url, options.key, body, path="/v1/chat/completions")
-            if not exchange.whole or exchange.status != 200:
+            if exchange.headers.get("x-manta-safety") == "blocked":
+                cost.blocked += 1  # in both halves, since the guard comes first
+            elif not exchange.whole or exchange.status != 200:
                 raise RuntimeError(f"a question was not answered: {exchange}")
             cost.hits += exchange.headers.get("x-manta-cache", "").startswith(("exact", "semantic"))
 

@@ -63,7 +63,9 @@ async def stream(
                 writer.write(head.encode() + sent)
                 status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
                 exchange.status = int(status.split(" ", 2)[1])
-                exchange.headers = {name.lower(): text for name, _, text in (line.partition(": ") for line in lines)}
+                exchange.headers = {
+                    name.lower(): text for name, _, text in (line.partition(": ") for line in lines if line)
+                }
                 while leave_after is None or exchange.events < leave_after:
                     piece = await reader.read(READ_BYTES if leave_after is not None else 65536)
                     if not piece:
