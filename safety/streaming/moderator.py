@@ -196,7 +196,8 @@ class _Checks:
         self._loop = asyncio.get_running_loop()
         self._schedule = CheckSchedule(rule.pace, before, rule.recent)
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._wakes_at = 0.0  # of the timer, which does not say so itself on every event loop
         self._stopped = False
         self._fault: BaseException | None = None
         self.verdicts: list[Verdict] = []
@@ -246,12 +247,12 @@ class _Checks:
             return
         waits = due_at > self._loop.time()
         if self._timer is not None:
-            if waits and self._timer.when() <= due_at:
+            if waits and self._wakes_at <= due_at:
                 return  # it looks again then; to set a timer for each token would cost more than the rest of this
             self._timer.cancel()
             self._timer = None
         if waits:
-            self._timer = self._loop.call_at(due_at, self._wake)
+            self._timer, self._wakes_at = self._loop.call_at(due_at, self._wake), due_at
         else:
             self._task = self._loop.create_task(self._run())
             self._task.add_done_callback(self._ended)

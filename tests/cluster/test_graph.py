@@ -186,16 +186,14 @@ def test_a_missing_or_wrong_key_is_refused(graph: Graph, key: str | None) -> Non
 )
 def test_no_client_can_have_serve_cut_its_stream(graph: Graph, header: dict[str, str]) -> None:
     body = {"model": "frontier", "messages": QUESTION, "stream": True, "max_tokens": 200, "ignore_eos": True}
-    body |= UNCACHED | {"temperature": 0}  # what is sampled may be halted by the guard
     response = graph.post("/v1/chat/completions", body, headers=header)
     assert response.status_code == 200
-    lines = stream_lines(response)
-    assert lines[-1].get("choices", [{}])[0].get("finish_reason") == "length", lines[-2:]
+    assert stream_lines(response)[-1]["choices"][0]["finish_reason"] == "length"
 
 
 def test_killing_a_replica_pauses_its_streams_and_they_go_on(graph: Graph) -> None:
-    body = {"model": "balanced", "messages": QUESTION, "stream": True, "max_tokens": 900, "ignore_eos": True}
-    body |= UNCACHED | {"temperature": 0, "stream_options": {"include_usage": True}}
+    body = {"model": "balanced", "messages": QUESTION, "stream": True, "max_tokens": 900, "ignore_eos": True, "seed": 5}
+    body |= UNCACHED | {"stream_options": {"include_usage": True}}
     (victim,) = graph.describe("balanced")
     with httpx.stream(
         "POST", f"{graph.url}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {KEY}"}, timeout=120

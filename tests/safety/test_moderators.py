@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 
 import pytest
+import uvloop
 
 from safety.api import Action, ClassifierUnavailableError, Inspection, Origin, Release, Scan, Scores
 from safety.streaming.answer_guard import PlannedGuard
@@ -21,7 +24,7 @@ class Text:
 
     def __init__(self, classifier: ScriptedClassifier, *scanners: ScannerRule, **rule: object) -> None:
         self.changed = asyncio.Event()
-        classifying = ClassifierRule(classifier, judge, pace=PACE, **rule)  # type: ignore[arg-type]
+        classifying = ClassifierRule(classifier, judge, **{"pace": PACE, **rule})  # type: ignore[arg-type]
         self.moderator = StreamModerator(Origin.ANSWER, StreamPlan(scanners, classifying), self.changed.set)
         self.sent = ""
         self.last = Release("", 0)
@@ -76,6 +79,24 @@ def test_text_that_no_further_piece_follows_is_released_after_a_while() -> None:
         await text.end()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("run_in", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_piece_may_come_while_the_next_check_is_due_in_less_than_a_millisecond(
+    run_in: Callable[[Coroutine[None, None, None]], None],
+) -> None:
+    # uvloop, on which routers run, returns a handle without a time for a timer that is so near.
+    async def run() -> None:
+        text = Text(ScriptedClassifier(), pace=replace(PACE, wait_s=0.0004))
+        text.push("Hello")
+        await text.wait()
+        for piece in (",", " ", "w"):
+            text.push(piece)
+        await text.wait()
+        assert text.sent == "Hello, w"
+        await text.end()
+
+    run_in(run())
 
 
 @pytest.mark.parametrize("mode", ["hold", "beside"])
