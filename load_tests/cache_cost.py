@@ -15,17 +15,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 from tqdm import tqdm
 
 from load_tests.access.http import stream
 from load_tests.cache_serving import interval
 
 ROOT: Final = Path(__file__).resolve().parents[1]
+SETTLE_S: Final = 0.5  # answers are stored after they are sent
 DESCRIPTION: Final = """\
 Ask a running service (`make serve`) questions that it has not seen, each twice: once past the cache ("cache": {"mode":
 "off"}) and once with it, in blocks that take turns to be first. The ratio of both times tells what the key, the
-embedding, the search of the index and the storing of answers cost, wherever they run. The namespace of each run is a
-new one, so that no answer is there already; hits by meaning, which would flatter the cache, are counted.
+embedding, the search of the index and the storing of answers cost, wherever they run. CPU times are those of the whole
+machine, this program's included, so nothing else should run. The namespace of each run is a new one, so that no answer
+is there already; hits by meaning, which would flatter the cache, are counted.
 """
 
 
@@ -41,9 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = cost.seconds[1:]  # the first block warms up
     ratios = [off / on for off, on in measured]
     low, high = interval(ratios)
-    off, on = (1000 * statistics.median(times) / options.block for times in zip(*measured, strict=True))
+    each_ms = 1000 / options.block
+    off, on = (each_ms * statistics.median(times) for times in zip(*measured, strict=True))
+    cpu = [(each_ms * past, each_ms * through) for past, through in cost.cpu_seconds[1:]]
+    more = [through - past for past, through in cpu]
     print(f"{options.model}, {options.block} questions at {options.streams} streams, at most {options.tokens} tokens")
     print(f"ms for each question: past the cache {off:.2f}, with it {on:.2f}")
+    print(f"ms of CPU, medians: past the cache {statistics.median(past for past, _ in cpu):.1f}", end=", ")
+    print(f"with it {statistics.median(more):+.1f} (95 %: {interval(more)[0]:+.1f} to {interval(more)[1]:+.1f})")
     print(f"hits: {cost.hits} of {len(blocks) * options.block}; blocked by the guard: {cost.blocked // 2}")
     print(f"throughput with / past, median of {len(ratios)} pairs: {statistics.median(ratios):.4f}", end=" ")
     print(f"(95 %: {low:.4f} to {high:.4f})")
@@ -63,10 +71,11 @@ def questions(path: Path, blocks: int, size: int, seed: int) -> Iterator[list[st
 
 @dataclass(slots=True)
 class Cost:
-    """``seconds``: of each block, past the cache and with it. ``hits``: answers that came out of the cache.
-    ``blocked``: requests that the guard refused."""
+    """``seconds``: of each block, past the cache and with it; ``cpu_seconds``: of the machine meanwhile. ``hits``:
+    answers that came out of the cache. ``blocked``: requests that the guard refused."""
 
     seconds: list[tuple[float, float]] = field(default_factory=list)
+    cpu_seconds: list[tuple[float, float]] = field(default_factory=list)
     hits: int = 0
     blocked: int = 0
 
@@ -76,10 +85,20 @@ async def measure(blocks: Sequence[list[str]], options: argparse.Namespace, cost
     namespace = f"cost-{time.time_ns()}"
     modes: list[dict[str, Any]] = [{"mode": "off"}, {"namespace": namespace}]
     for number, block in enumerate(tqdm(blocks, unit="pairs", disable=not sys.stderr.isatty())):
-        times = [0.0, 0.0]
+        times, cpu = [0.0, 0.0], [0.0, 0.0]
         for at in (0, 1) if number % 2 else (1, 0):
+            before = busy_seconds()
             times[at] = await asked(block, modes[at], options, cost)
+            await asyncio.sleep(SETTLE_S)
+            cpu[at] = busy_seconds() - before
         cost.seconds.append((times[0], times[1]))
+        cost.cpu_seconds.append((cpu[0], cpu[1]))
+
+
+def busy_seconds() -> float:
+    """Returns the CPU time of all processes of the machine so far."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
 
 
 async def asked(block: Sequence[str], cache: dict[str, Any], options: argparse.Namespace, cost: Cost) -> float:

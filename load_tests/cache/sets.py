@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         cosines = packaged()
-        sets = dict(test_sets(options.data, cosines, options.seed, options.pairs))
+        sets = dict(test_sets(options.data, cosines, options.pairs))
         stage = Stage.load(options.model, cosines)
         table = CalibrationTable.read(options.model / "calibration.json")
     except (OSError, ValueError) as error:
@@ -64,11 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def test_sets(data: Path, cosines: Cosines, seed: int, most: int) -> Iterator[tuple[str, list[LabelledPair]]]:
+def test_sets(data: Path, cosines: Cosines, most: int) -> Iterator[tuple[str, list[LabelledPair]]]:
     """Yields the sets: of Quora at most ``most`` pairs, of the others a fifth of that. Raises OSError."""
-    yield "quora", drawn(cut(sources.quora(data), (CALIBRATION, TEST), seed)[1], most)
+    yield "quora", drawn(cut(sources.quora(data), (CALIBRATION, TEST))[1], most)
     for name, read, share in _OTHERS:
-        yield name, drawn(cut(read(data), (share,), seed)[0], most // 5)
+        yield name, drawn(cut(read(data), (share,))[0], most // 5)
     for kind in dict.fromkeys(each.kind for each in opposites()):
         yield f"opposites: {kind}", [each.pair for each in opposites() if each.kind == kind]
     yield "faq paraphrases", faq(data, cosines)
@@ -149,7 +149,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the data sets")
     parser.add_argument("--model", type=Path, default=ROOT / "deployments" / "models" / "cache_pairs")
     parser.add_argument("--pairs", type=int, default=4000, help="of Quora, at most; of other sets a fifth")
-    parser.add_argument("--seed", type=int, default=0, help="of the cut: that of the training")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--false-hits", type=Path, help="write the false hits on Quora's test cut to this file")
     return parser

@@ -18,7 +18,7 @@ from engine.api import GenerationRequest, SamplingParams
 from router.errors import refusal_of
 from router.ports.tier_backend import TierStartingError
 from tests.cluster.engines import LocalClient, LocalReplica
-from tests.cluster.test_lanes import settle
+from tests.cluster.lanes import settle
 
 
 def request(name: str) -> GenerationRequest:

@@ -17,7 +17,7 @@ from router.app_factory import build_app
 from router.config.router import RouterConfig
 from router.ports.tier_backend import TierDescription
 from tests.cluster.engines import LocalClient, LocalReplica
-from tests.cluster.test_lanes import settle
+from tests.cluster.lanes import settle
 
 CONFIG = RouterConfig.model_validate({"keys": [{"key": "sk-1", "tenant": "t", "team": "t"}], "auto": None})
 HEADERS = {"authorization": "Bearer sk-1"}

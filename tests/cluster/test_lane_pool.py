@@ -12,7 +12,7 @@ from cluster.lanes.silence import QUIET_S, TICK_S
 from engine.api import BeamSearch, GenerationRequest, Priority, SamplingParams
 from router.ports.tier_backend import ReplicaDrainedError, TierSnapshot, TierUnavailableError
 from tests.cluster.engines import LocalClient, LocalReplica
-from tests.cluster.test_lanes import settle
+from tests.cluster.lanes import settle
 
 
 def request(request_id: str, prompt: str = "hi") -> GenerationRequest:

@@ -13,7 +13,7 @@ from cluster.lanes.request_validation import MAX_INLINE_PROMPT
 from cluster.replica.lane_registry import LaneRegistry
 from engine.api import Delta, EngineDeadError, FinishReason, GenerationRequest, Grammar, SamplingParams, Usage
 from tests.cluster.engines import LocalReplica
-from tests.cluster.test_lanes import settle
+from tests.cluster.lanes import settle
 
 
 def row(request_id: str, last: bool = False) -> Row:

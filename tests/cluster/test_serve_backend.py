@@ -20,7 +20,7 @@ from router.ports.tier_backend import (
     TierUnavailableError,
 )
 from tests.cluster.engines import LocalClient, LocalReplica
-from tests.cluster.test_lanes import settle
+from tests.cluster.lanes import settle
 
 TIERS = (TierDescription("small", "model-s"), TierDescription("large", "model-l"))
 

@@ -19,8 +19,8 @@ from router.ports.trace_names import Attribute, EventName, SpanName
 from router.ports.tracer import Value
 from router.trace_attributes import note_verdicts
 from safety.api import Action, Stage, Verdict
+from tests.cluster.lanes import settle
 from tests.cluster.otlp_receiver import Received, attributes, failed, http_receiver
-from tests.cluster.test_lanes import settle
 from tests.cluster.traced_service import IN, OUT, PARENT, TRACE, Service, Setup, service
 
 REFUSED = 400

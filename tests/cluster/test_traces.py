@@ -24,9 +24,9 @@ from cluster.telemetry.replica_tracer import ReplicaTracer
 from cluster.telemetry.trace_record import caller_of
 from engine.api import Delta, FinishReason, GenerationRequest, RequestError, StepFacts, Usage
 from router.ports.trace_names import Attribute, SpanName
+from tests.cluster.lanes import settle
 from tests.cluster.otlp_receiver import Received, attributes, failed, grpc_receiver, http_receiver
 from tests.cluster.ray_metrics import record
-from tests.cluster.test_lanes import settle
 from tests.cluster.traced_service import CALLER, IN, KEY, OUT, PARENT, ROOMS, TRACE, service, text_of
 from tests.embedder.fake_embedder import FakeEmbedder
 

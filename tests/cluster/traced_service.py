@@ -31,8 +31,8 @@ from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig, SafetyPolicies
 from safety.policy_source import ConfiguredPolicies
 from tests.cluster.engines import LocalClient, LocalReplica
+from tests.cluster.lanes import settle
 from tests.cluster.otlp_receiver import Received
-from tests.cluster.test_lanes import settle
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.router.scripted_index import ScriptedIndex
 from tests.safety.scripted_classifier import ScriptedClassifier

@@ -49,11 +49,11 @@ def test_pairs_that_share_a_question_by_way_of_others_are_one_component() -> Non
 def test_no_question_is_on_two_sides_and_a_cut_is_repeatable() -> None:
     rng = RNG(0)
     pairs = [pair(str(rng.randint(0, 900)), str(rng.randint(0, 900))) for _ in range(300)]
-    parts = cut(pairs, (0.3, 0.2), 1)
+    parts = cut(pairs, (0.3, 0.2))
     texts = [{normal(text) for each in part for text in (each.text_a, each.text_b)} for part in parts]
     assert all(parts)
     assert sum(map(len, texts)) == len(set.union(*texts))
-    assert cut(pairs, (0.3, 0.2), 1) == parts != cut(pairs, (0.3, 0.2), 2)
+    assert cut(pairs, (0.3, 0.2)) == parts
 
 
 def test_near_duplicates_of_what_is_kept_apart_are_left_out() -> None:
@@ -169,7 +169,7 @@ def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
 
 @pytest.mark.skipif(not DATA.exists(), reason="the data sets are not there")
 def test_the_calibration_cut_has_ten_thousand_pairs() -> None:
-    calibration, test, training = cut(sources.quora(DATA), (CALIBRATION, TEST), 0)
+    calibration, test, training = cut(sources.quora(DATA), (CALIBRATION, TEST))
     assert len(calibration) >= 10_000
     assert len(test) >= 3_500
     assert len(training) > 40_000
@@ -207,7 +207,7 @@ def test_written_groups_are_of_many_domains_and_no_text_is_in_two_places() -> No
 
 
 def test_domains_that_are_kept_apart_are_not_drawn() -> None:
-    kept, rest = written.cut_by_domain(written.groups(), 0.15, 0)
+    kept, rest = written.cut_by_domain(written.groups(), 0.15)
     assert kept
     assert not {group.domain for group in kept} & {group.domain for group in rest}
     assert not {pair.text_a for group in kept for pair in written.pairs_of(group, RNG(0))} & {

@@ -76,7 +76,7 @@ def read_mix(data: Path, seed: int, sizes: Sizes | None = None) -> Mix:
     """Reads the sets in ``data`` and draws the rules. Raises OSError."""
     sizes = sizes or Sizes()
     rng = random.Random(f"mix {seed}")
-    calibration, test, quora = cut(sources.quora(data), (CALIBRATION, TEST), seed)
+    calibration, test, quora = cut(sources.quora(data), (CALIBRATION, TEST))
     tests, drawn = {"quora": test}, some(quora, sizes.quora, rng)
     for name, pairs, share, limit in (
         ("cannot_negation", sources.labelled(data, "cannot_negation"), OTHER_TEST, sizes.opposites),
@@ -86,10 +86,10 @@ def read_mix(data: Path, seed: int, sizes: Sizes | None = None) -> Mix:
         ("stsb", sources.similar_sentences(data), OTHER_TEST, sizes.similar),
         ("disfl_qa", sources.labelled(data, "disfl_qa_train"), OTHER_TEST, sizes.disfluent),
     ):
-        tests[name], rest = cut(pairs, (share,), seed)
+        tests[name], rest = cut(pairs, (share,))
         drawn += some(rest, limit, rng)
     drawn += some(sources.neighbours(data), sizes.neighbours, rng)
-    kept, groups = written.cut_by_domain(written.groups(), WRITTEN_TEST, seed)
+    kept, groups = written.cut_by_domain(written.groups(), WRITTEN_TEST)
     tests[written.SOURCE] = [pair for group in kept for pair in written.pairs_of(group, rng)]
     drawn += written.drawn(groups, sizes.written, rng)
     drawn += transitive(quora, "quora transitive", sizes.transitive, rng)

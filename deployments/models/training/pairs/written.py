@@ -33,10 +33,10 @@ def groups() -> list[Group]:
     return [Group(row["domain"], tuple(row["same"]), tuple(row["near"])) for row in rows]
 
 
-def cut_by_domain(found: Sequence[Group], share: float, seed: int) -> tuple[list[Group], list[Group]]:
+def cut_by_domain(found: Sequence[Group], share: float) -> tuple[list[Group], list[Group]]:
     """Returns two lists: the groups of about ``share`` of the domains, for tests, and the groups of the other domains,
     for training."""
-    kept = {group.domain for group in found if place_of(group.domain, seed) < share}
+    kept = {group.domain for group in found if place_of(group.domain) < share}
     return [group for group in found if group.domain in kept], [group for group in found if group.domain not in kept]
 
 
