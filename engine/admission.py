@@ -118,6 +118,7 @@ class Admission:
     tokenizer: Tokenizer | TokenIds
     vocab_size: int
     context_length: int  # tokens, prompt and answer together
+    default_max_tokens: int | None  # of an answer whose request sets no limit; None: what the context has room for
     reserve: bool  # reserve KV blocks for the whole answer of every request (EngineConfig.reserve_answers)
     grammars: GrammarCompiler
     speculates: bool  # whether the engine uses speculative decoding
@@ -131,7 +132,7 @@ class Admission:
         param = "messages" if isinstance(request.prompt, Conversation) else "prompt"
         self.tokenizer.check(request)
         tokens = self._encode(request.prompt, param)
-        max_tokens = self._max_tokens(len(tokens), params.max_tokens, param)
+        max_tokens = self._max_tokens(len(tokens), params, param)
         rules = self._rules(params, len(tokens))
         grammar = None if params.grammar is None else self.grammars.compile(params.grammar, len(tokens))
         output = self._output(params, tokens)
@@ -314,9 +315,11 @@ class Admission:
         if min(tokens) < 0 or max(tokens) >= self.vocab_size:
             raise RequestError(f"Token ids must be between 0 and {self.vocab_size - 1}.", param)
 
-    def _max_tokens(self, prompt: int, asked: int | None, param: str) -> int:
-        """Returns how many tokens may be generated: ``asked``, or, if that is None, what the context has room for.
+    def _max_tokens(self, prompt: int, params: SamplingParams, param: str) -> int:
+        """Returns how many tokens may be generated after a prompt of ``prompt`` tokens: what the request asks for, or
+        the default and no less than its ``min_tokens``, as far as the context has room for it.
         Raises ContextLengthError if prompt and answer do not fit."""
+        asked = params.max_tokens
         if prompt > self.context_length or (prompt == self.context_length and asked != 0):
             raise self._too_long(prompt, param)
         if asked is not None and prompt + asked > self.context_length:
@@ -325,7 +328,12 @@ class Admission:
                 f"you requested {prompt + asked} tokens ({prompt} in the prompt, {asked} in the answer)."
             )
             raise ContextLengthError(message, "max_tokens", prompt_tokens=prompt)
-        return self.context_length - prompt if asked is None else asked
+        if asked is not None:
+            return asked
+        room = self.context_length - prompt
+        if self.default_max_tokens is None:
+            return room
+        return min(room, max(self.default_max_tokens, params.min_tokens))
 
     def _too_long(self, tokens: int, param: str, bound: str = "") -> ContextLengthError:
         """Returns the error for a prompt of ``tokens`` tokens. ``bound`` is what the message says before the number."""

@@ -88,6 +88,10 @@ class EngineConfig:
     """Most tokens of one sequence, prompt and answer together. None: the model's trained context. vLLM:
     ``max_model_len``."""
 
+    default_max_tokens: int | None = None
+    """Most tokens of an answer to a request that sets no limit; small models may repeat themselves until something
+    ends them. None: what the context has room for. vLLM: ``max_new_tokens`` in ``--override-generation-config``."""
+
     block_size: int = 16
     """Tokens per KV block, the unit of allocation and of prefix reuse. Smaller blocks share more, and attention reads
     them more slowly."""
@@ -176,7 +180,7 @@ class EngineConfig:
         for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("context_length", "threads"):
+        for name in ("context_length", "default_max_tokens", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 or None, got {value}")

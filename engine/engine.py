@@ -96,7 +96,16 @@ class Engine:
         grammars.load()
         speculates = config.speculative_tokens > 0
         ahead = int(uses_triton(config))  # that runner launches the next step before this step's tokens are known
-        self._admission = Admission(tokenizer, vocab_size, context, config.reserve_answers, grammars, speculates, ahead)
+        self._admission = Admission(
+            tokenizer,
+            vocab_size,
+            context,
+            config.default_max_tokens,
+            config.reserve_answers,
+            grammars,
+            speculates,
+            ahead,
+        )
         self._new_scheduler()
         runner = make_runner(model, config, self._shapes, context)
         self._runner: StepRunner = runner if crew is None else ParallelRunner(runner, crew)

@@ -118,6 +118,26 @@ def test_what_exceeds_the_context_is_refused(
     assert (refusal.value.param, refusal.value.code) == (param, "context_length_exceeded")
 
 
+@pytest.mark.parametrize(
+    ("max_tokens", "min_tokens", "length"), [(None, 0, 20), (5, 0, 5), (30, 0, 30), (None, 25, 25)]
+)
+def test_an_answer_without_a_limit_has_that_of_the_engine(
+    make_engine: MakeEngine, max_tokens: int | None, min_tokens: int, length: int
+) -> None:
+    engine = make_engine(default_max_tokens=20)
+    params = SamplingParams(temperature=0, ignore_eos=True, max_tokens=max_tokens, min_tokens=min_tokens)
+    answer = engine.generate([PROMPT], params)[0]
+
+    assert answer.usage.completion_tokens == length
+    assert answer.finish_reason is FinishReason.LENGTH
+
+
+def test_the_limit_of_the_engine_never_exceeds_the_context(make_engine: MakeEngine) -> None:
+    engine = make_engine(kv_cache_tokens=70, default_max_tokens=40)
+    answer = engine.generate([PROMPT], SamplingParams(temperature=0, ignore_eos=True))[0]
+    assert answer.usage.completion_tokens == 64 - 39
+
+
 @pytest.mark.parametrize("prompt", ["", (), (VOCAB,), (1, -1)])
 def test_prompts_that_are_no_tokens_are_refused(make_engine: MakeEngine, prompt: Prompt) -> None:
     with pytest.raises(RequestError) as refusal:
