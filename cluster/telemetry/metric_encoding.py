@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     AggregationTemporality,
     Gauge,
@@ -26,7 +26,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.sdk.metrics import export
 
-from cluster.telemetry.otlp_encoding import SCOPE, key_values
+from cluster.telemetry.otlp_encoding import SCOPE
 
 BUCKET, TOTAL, COUNT = "_bucket", "_sum", "_count"
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
@@ -53,7 +53,7 @@ class _Buckets:
         else:
             counts.append(0)
         return HistogramDataPoint(
-            attributes=key_values(dict(labels)),
+            attributes=_texts(dict(labels)),
             start_time_unix_nano=self.began_ns,
             time_unix_nano=self.at_ns,
             count=sum(counts),
@@ -68,7 +68,7 @@ def metrics_request(data: export.MetricsData) -> ExportMetricsServiceRequest:
     return ExportMetricsServiceRequest(
         resource_metrics=[
             ResourceMetrics(
-                resource=Resource(attributes=key_values(each.resource.attributes)),
+                resource=Resource(attributes=_texts(each.resource.attributes)),
                 scope_metrics=[
                     ScopeMetrics(scope=InstrumentationScope(name=SCOPE), metrics=list(_metrics(scope.metrics)))
                     for scope in each.scope_metrics
@@ -113,7 +113,7 @@ def _collect(metric: export.Metric, part: str, series: dict[Labels, _Buckets]) -
 def _plain(metric: export.Metric) -> Metric:
     points = [
         NumberDataPoint(
-            attributes=key_values(_texts(point.attributes or {})),
+            attributes=_texts(point.attributes or {}),
             start_time_unix_nano=point.start_time_unix_nano or 0,
             time_unix_nano=point.time_unix_nano,
             as_double=float(point.value),
@@ -134,5 +134,5 @@ def _points(metric: export.Metric) -> Iterator[export.NumberDataPoint]:
         yield point
 
 
-def _texts(attributes: Mapping[str, object]) -> dict[str, str]:
-    return {name: str(value) for name, value in attributes.items()}
+def _texts(attributes: Mapping[str, object]) -> list[KeyValue]:
+    return [KeyValue(key=name, value=AnyValue(string_value=str(value))) for name, value in attributes.items()]

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.log_context import log_with_trace
-from cluster.telemetry.trace_record import RecordedSpan, TraceRecord
+from cluster.telemetry.trace_record import RecordedSpan, TraceRecord, caller_of
 from cluster.telemetry.trace_sampling import TraceSampler
 from router.errors import SERVICE_FAULTS, RefusalKind, refusal_of
 from router.ports.trace_names import Attribute, EventName, SpanName
@@ -92,7 +92,11 @@ class OtelTracer:
         self._export = TraceSampler(config, "router", follows=config.follow_caller, application=application)
 
     def request(self, caller: str | None) -> AbstractContextManager[Trace]:
-        record = self._export.begin(UNNAMED, caller)
+        try:
+            record = self._export.begin(UNNAMED, caller_of(caller))
+        except Exception as fault:  # noqa: BLE001 - counted and logged; a request goes on without its trace
+            self._export.lose(None, fault)
+            record = None
         return nullcontext(NoTrace()) if record is None else self._traced(record)
 
     def close(self) -> None:
@@ -110,9 +114,16 @@ class OtelTracer:
             error = raised
             raise
         finally:
+            self._end(trace, record, error)
+
+    def _end(self, trace: OtelTrace, record: TraceRecord, error: BaseException | None) -> None:
+        """Ends the trace of a request, and has it sent if it is kept. Does not raise."""
+        try:
             trace.end(error)
             if self._export.end(record):
                 self._export.send(record)
+        except Exception as fault:  # noqa: BLE001 - counted and logged; the request has its answer
+            self._export.lose(record, fault)
 
 
 class Ending(NamedTuple):

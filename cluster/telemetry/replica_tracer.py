@@ -53,9 +53,17 @@ class ReplicaTracer:
         """Begins the span of a request that has arrived, and returns it for ``refused``. Returns None, and traces
         nothing, if the request's router does not trace it (``trace_context``), ``max_pending`` requests are being
         traced, or another request with its id runs."""
-        if request.request_id in self._running or caller_of(request.trace_context) is None:
+        try:
+            return self._begin(request)
+        except Exception as fault:  # noqa: BLE001 - counted and logged; the request runs without its trace
+            self._export.lose(None, fault)
             return None
-        record = self._export.begin(SpanName.GENERATE.value, request.trace_context)
+
+    def _begin(self, request: GenerationRequest) -> TracedRequest | None:
+        caller = caller_of(request.trace_context)
+        if caller is None or request.request_id in self._running:
+            return None
+        record = self._export.begin(SpanName.GENERATE.value, caller)
         if record is None:
             return None
         record.spans[0].describe(
@@ -71,13 +79,17 @@ class ReplicaTracer:
     def refused(self, traced: TracedRequest | None, error: BaseException) -> None:
         """Ends the span of a request that the engine refused with ``error``, as failed unless its client or the load is
         the reason. ``traced`` is what ``came`` returned."""
-        if traced is not None and self._running.pop(traced.request_id, None) is not None:
-            span = traced.record.spans[0]
-            span.describe({Attribute.ERROR: type(error).__name__})
-            span.failed = not isinstance(error, RequestError | OverloadedError)
-            span.end()
+        if traced is None or self._running.pop(traced.request_id, None) is None:
+            return
+        span = traced.record.spans[0]
+        span.describe({Attribute.ERROR: type(error).__name__})
+        span.failed = not isinstance(error, RequestError | OverloadedError)
+        span.end()
+        try:
             if self._export.end(traced.record):
                 self._export.send(traced.record)
+        except Exception as fault:  # noqa: BLE001 - counted and logged; ``error`` is what the caller has to see
+            self._export.lose(traced.record, fault)
 
     def stepped(self, deltas: Sequence[Delta], facts: StepFacts) -> None:
         """Takes the deltas of the engine step that ``facts`` are about: notes the first tokens of traced requests, and
@@ -94,7 +106,10 @@ class ReplicaTracer:
                 step = step or TracedStep(facts, time.time_ns())
                 traced.first = step if begins else traced.first
                 if delta.last and self._running.pop(delta.request_id, None) is not None:
-                    self._end(traced, delta, step)
+                    try:
+                        self._end(traced, delta, step)
+                    except Exception as fault:  # noqa: BLE001 - counted and logged; raised here it would end the engine
+                        self._export.lose(traced.record, fault)
 
     def close(self) -> None:
         """Sends the spans that have ended, before the process ends."""
@@ -141,11 +156,11 @@ class ReplicaTracer:
         record.begin(SpanName.QUEUE.value, span.span_id, span.started_ns).end(admitted_ns)
         prefill = record.begin(SpanName.PREFILL.value, span.span_id, admitted_ns)
         prefill.end(first_ns)
-        prefill.links.append(self._link(first or step))
+        prefill.links = (self._link(first or step),)
         if first is not None:
             decode = record.begin(SpanName.DECODE.value, span.span_id, first_ns)
             decode.end(step.ended_ns)
-            decode.links.append(self._link(step))
+            decode.links = (self._link(step),)
 
     def _link(self, step: TracedStep) -> Link:
         """Returns the link to a step, whose span is sent with the first one."""

@@ -1,6 +1,7 @@
 """``TraceRecord``: the spans of one request in this process, as plain data, until it is known whether they are wanted.
 
-A span of OpenTelemetry's SDK costs some 25 µs, one of these 1 µs. Those that are kept are encoded where they are sent.
+A span of OpenTelemetry's SDK costs some 25 µs, one of these 1 µs. What describes it stays as it was given until the
+request ends: of those whose trace is dropped nothing is made.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from router.ports.trace_names import Attribute, EventName
 from router.ports.tracer import Attributes, Value
@@ -23,8 +25,7 @@ MAX_OF_NAME = 16  # of these with one name, so that many verdicts leave room for
 MAX_TEXT = 128  # characters of an attribute
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """The span of another process on whose behalf this one does a request, by its W3C trace id and span id.
     ``sampled``: that process keeps its trace."""
 
@@ -33,8 +34,7 @@ class Caller:
     sampled: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RecordedEvent:
+class RecordedEvent(NamedTuple):
     """An event of ``span``, at nanoseconds since 1970. ``attributes`` is called if the trace is kept."""
 
     span: RecordedSpan
@@ -44,8 +44,15 @@ class RecordedEvent:
     weight: int
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class SpanEvent(NamedTuple):
+    """An event of a span that is kept, at nanoseconds since 1970."""
+
+    name: str
+    at_ns: int
+    attributes: Mapping[Attribute, Value | None]
+
+
+class Link(NamedTuple):
     """A span of another trace that a span has to do with, by its trace id and span id."""
 
     trace_id: int
@@ -64,13 +71,13 @@ class RecordedSpan:
     ended_ns: int = 0
     serves: bool = False
     failed: bool = False
-    attributes: dict[str, Value] = field(default_factory=dict)
-    events: list[tuple[str, int, dict[str, Value]]] = field(default_factory=list)
-    links: list[Link] = field(default_factory=list)
+    described: tuple[Mapping[Attribute, Value | None], ...] = ()
+    events: tuple[SpanEvent, ...] = ()
+    links: tuple[Link, ...] = ()
 
     def describe(self, attributes: Mapping[Attribute, Value | None]) -> None:
-        """Sets attributes. Those whose value is None are left out; texts are cut to MAX_TEXT characters."""
-        self.attributes.update(named(attributes))
+        """Sets attributes, later ones in place of earlier ones. Those whose value is None are left out."""
+        self.described += (attributes,)
 
     def end(self, ended_ns: int | None = None) -> None:
         """Ends the span now, or at ``ended_ns``. Without effect on one that has ended."""
@@ -119,7 +126,7 @@ class TraceRecord:
     def settle(self) -> None:
         """Computes the attributes of the events, which hold no other part of the request from then on."""
         for each in self.noted:
-            each.span.events.append((each.name, each.at_ns, named(each.attributes())))
+            each.span.events += (SpanEvent(each.name, each.at_ns, each.attributes()),)
         self.noted.clear()
 
     def traceparent(self, span: RecordedSpan) -> str:
@@ -127,10 +134,12 @@ class TraceRecord:
         return f"00-{self.trace_id:032x}-{span.span_id:016x}-{int(self.sampled):02x}"
 
 
-def named(attributes: Mapping[Attribute, Value | None]) -> dict[str, Value]:
-    """Returns attributes by their names, without those that are None. Texts are cut to MAX_TEXT characters."""
+def wanted(*described: Mapping[Attribute, Value | None]) -> dict[str, Value]:
+    """Returns the attributes that ``described`` sets, later ones in place of earlier ones, without those that are None.
+    Texts are cut to MAX_TEXT characters."""
     return {
-        name.value: value[:MAX_TEXT] if isinstance(value, str) else value
+        name: value[:MAX_TEXT] if isinstance(value, str) else value
+        for attributes in described
         for name, value in attributes.items()
         if value is not None
     }

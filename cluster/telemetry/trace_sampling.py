@@ -1,4 +1,5 @@
-"""``TraceSampler``: decides at the end of a request whether its spans are kept, and has them sent.
+"""``TraceSampler``: decides at the end of a request whether its spans are kept, and has them sent. They are encoded on
+the thread of the SDK's processor.
 
 ``ray_manta_untraced_requests_total`` counts, by ``role`` (router, replica) and ``application``, the requests without a
 trace because as many as ``max_pending`` were being traced.
@@ -19,7 +20,8 @@ from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.instruments import RayInstruments
 from cluster.telemetry.otlp_encoding import KeptTrace
 from cluster.telemetry.otlp_exporters import exporter_of
-from cluster.telemetry.trace_record import TraceRecord, caller_of, new_trace_id
+from cluster.telemetry.trace_faults import TraceFaults
+from cluster.telemetry.trace_record import Caller, TraceRecord, new_trace_id
 
 logger = logging.getLogger(__name__)
 
@@ -37,29 +39,29 @@ class TraceSampler:
         self._config, self._role = config, role
         self._follows = follows
         self._decides = role == "router"  # a replica samples what its router has sampled
-        resource = Resource({"service.name": config.service_name, "manta.role": role})
-        self._resource = dict(resource.attributes)
+        known = Resource({"service.name": config.service_name, "manta.role": role}).attributes
+        resource = {name: value for name, value in known.items() if isinstance(value, str)}
         self._pending: set[int] = set()  # first spans; a replica begins and ends them on two threads
         made = RayInstruments(application)
         self._untraced = made.counter(
             "manta_untraced_requests", "Requests for whose trace there was no room.", ("role",)
         )
+        self._faults = TraceFaults(made, role)
         self._warned = False
         self._processor = BatchSpanProcessor(
-            exporter_of(config),
+            exporter_of(config, resource, self._faults),
             max_queue_size=MAX_QUEUE,
             max_export_batch_size=MAX_BATCH,
             schedule_delay_millis=MAX_EXPORT_WAIT_MS,
         )
 
-    def begin(self, name: str, traceparent: str | None) -> TraceRecord | None:
-        """Begins the trace of a request with its first span in this process, called ``name``. ``traceparent`` is the
-        W3C traceparent of the caller's span; if it is None or malformed, a new trace begins. Returns None, and the
-        request is not traced, while ``max_pending`` requests are being traced."""
+    def begin(self, name: str, caller: Caller | None) -> TraceRecord | None:
+        """Begins the trace of a request with its first span in this process, called ``name``. If ``caller`` is None, a
+        new trace begins. Returns None, and the request is not traced, while ``max_pending`` requests are being
+        traced."""
         if len(self._pending) >= self._config.max_pending:
             self._count_untraced()
             return None
-        caller = caller_of(traceparent)
         trace_id = new_trace_id() if caller is None else caller.trace_id
         followed = self._follows and caller is not None and caller.sampled
         record = TraceRecord(trace_id, followed or (self._decides and random.random() < self._config.sample_ratio))
@@ -81,9 +83,17 @@ class TraceSampler:
 
     def send(self, record: TraceRecord) -> None:
         """Has the spans of a trace sent. Those that have not ended are dropped."""
-        ended = tuple(span for span in record.spans if span.ended_ns)
         record.settle()
-        self._processor.on_end(cast("ReadableSpan", KeptTrace(record.trace_id, ended, self._resource)))
+        kept = KeptTrace(record.trace_id, tuple(span for span in record.spans if span.ended_ns))
+        self._processor.on_end(cast("ReadableSpan", kept))
+
+    def lose(self, record: TraceRecord | None, error: Exception) -> None:
+        """Ends a trace that is lost by ``error``, a fault of tracing; None: it had not begun. Callers of tracing catch
+        what it raises, since it must not end a request, nor an engine."""
+        if record is not None:
+            self._pending.discard(record.spans[0].span_id)
+            record.noted.clear()
+        self._faults.lost(error)
 
     def close(self) -> None:
         """Sends the traces that have ended, for at most CLOSE_S seconds, since Serve waits for it when a replica

@@ -160,9 +160,12 @@ def fault_row() -> Row:
             Panel("Lost records", [Query(gauge(m.LOST_RECORDS, "log", APPLICATION), "{{log}}")]),
             Panel(
                 "Requests without a trace",
-                [Query(rate(m.UNTRACED, "role", APPLICATION), "{{role}}")],
+                [
+                    Query(rate(m.UNTRACED, "role", APPLICATION), "{{role}}"),
+                    Query(rate(m.TRACE_FAULTS, "role", APPLICATION), "{{role}}, by a fault"),
+                ],
                 Unit.PER_SECOND,
-                "telemetry.max_pending others were being traced.",
+                "telemetry.max_pending others were being traced; or a fault of tracing, which the log has.",
             ),
         ],
     )

@@ -27,6 +27,7 @@ CACHE_JUDGED = "ray_manta_cache_judged_total"
 LOST_RECORDS = "ray_manta_lost_records_total"
 UNREADABLE_POLICIES = "ray_manta_unreadable_policies_total"
 UNTRACED = "ray_manta_untraced_requests_total"
+TRACE_FAULTS = "ray_manta_trace_faults_total"
 BREAKER_OPEN = "ray_manta_breaker_open"
 JOURNAL_BYTES = "ray_manta_journal_bytes"
 

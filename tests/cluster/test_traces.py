@@ -18,9 +18,11 @@ from starlette.types import Message
 
 from cluster.telemetry import trace_sampling
 from cluster.telemetry.config import TelemetryConfig
+from cluster.telemetry.instruments import RayInstruments
 from cluster.telemetry.otel_tracer import OtelTracer
 from cluster.telemetry.otlp_exporters import exporter_of
 from cluster.telemetry.replica_tracer import ReplicaTracer
+from cluster.telemetry.trace_faults import TraceFaults
 from cluster.telemetry.trace_record import caller_of
 from engine.api import Delta, FinishReason, GenerationRequest, RequestError, StepFacts, Usage
 from router.ports.trace_names import Attribute, SpanName
@@ -379,5 +381,7 @@ def test_an_endpoint_of_grpc_without_a_scheme_has_tls(monkeypatch: pytest.Monkey
     monkeypatch.setattr(grpc, "insecure_channel", partial(channel, "clear"))
     monkeypatch.setattr(grpc, "secure_channel", partial(channel, "tls"))
     for endpoint in ("collector:4317", "https://collector:4317", "http://collector:4317"):
-        exporter_of(TelemetryConfig(endpoint=endpoint, protocol="grpc")).shutdown()
+        exporter_of(
+            TelemetryConfig(endpoint=endpoint, protocol="grpc"), {}, TraceFaults(RayInstruments(), "router")
+        ).shutdown()
     assert made == ["tls collector:4317", "tls collector:4317", "clear collector:4317"]
