@@ -99,8 +99,8 @@ class ReplicaTracer:
         step: TracedStep | None = None
         for delta in deltas:
             traced = self._running.get(delta.request_id)
-            if traced is None:
-                continue
+            if traced is None or (traced.first is not None and delta.usage is None and delta.finish_reason is None):
+                continue  # most deltas are neither the first nor the last of their request
             begins = traced.first is None and bool(delta.token_ids)
             if begins or delta.last:
                 step = step or TracedStep(facts, time.time_ns())

@@ -75,11 +75,12 @@ def started(config: Path) -> Iterator[Server]:
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "cluster.local.launch", "--config", str(config), "--port", str(port)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},  # the replicas import load_tests, which is not installed
+        # The replicas import load_tests, which is not installed. Servers to be compared have sets of the same order.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"},
         cwd=ROOT,
     )
     try:
-        _wait_until_ready(process, f"http://127.0.0.1:{port}/healthz")
+        wait_until_ready(process, f"http://127.0.0.1:{port}/healthz")
         yield Server(f"http://127.0.0.1:{port}/v1", process.pid)
     finally:
         process.send_signal(signal.SIGINT)
@@ -98,11 +99,12 @@ def free_port() -> int:
         return port
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+def wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    """Waits until ``url`` answers 200. Raises RuntimeError if ``process`` ends, or after READY_S seconds."""
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"the graph ended with code {process.returncode} before it was ready")
+            raise RuntimeError(f"the server ended with code {process.returncode} before it was ready")
         try:
             with urllib.request.urlopen(url, timeout=2):
                 return

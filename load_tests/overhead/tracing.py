@@ -8,12 +8,13 @@ import json
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from load_tests.generator.options import LoadOptions
 from load_tests.generator.prompts import builtin_prompts
@@ -22,29 +23,33 @@ from load_tests.generator.target import Target
 from load_tests.overhead.pairs import Statistic, interval, median_ratio, order, ratio
 from load_tests.overhead.paused_server import paused, running
 from load_tests.overhead.process_groups import GROUPS, GroupMeter
-from load_tests.overhead.server import Server, free_port, stub_server
+from load_tests.overhead.server import Server, free_port, stub_server, wait_until_ready
 
 DESCRIPTION = """\
 Measure what traces cost. Starts the graph of `make bench` twice: without a receiver of traces, and with one that runs
 as a process of its own and gets the traces of a share of the requests. Loads them in turn, in pairs of short runs whose
 order alternates (ABBA); the one that is not loaded is stopped meanwhile. All runs have the same work. The CPU time of
-the receiver does not count. With --all the second one pushes its metrics each second too, and writes JSON logs. What
-Ray's own metrics cost is in both. Prints tokens per second and CPU time with telemetry over those without: the median
-of the pairs, and the ratio of all runs together, each with its 95 % interval. With --add the pairs of earlier runs
-count too: a fresh start of both servers is another draw of what differs between two starts.
+the receiver, which counts bytes and reads none of them, does not count. With --all the second one pushes its metrics
+each second too, and writes JSON logs. What Ray's own metrics cost is in both. Prints tokens per second and CPU time
+with telemetry over those without: the median of the pairs, and the ratio of all runs together, each with its 95 %
+interval. The interval knows nothing of what differs between two starts of the same server: --same measures that, with
+no telemetry in either. With --add the pairs of earlier runs with the same settings count too, each a fresh start.
 """
 START_S = 20.0
 MAX_S = 600.0  # of a run, which ends with its work
+SETTINGS = ("same", "streams", "sample_ratio", "all", "answers", "max_tokens", "step_ms")
+"""The options that pairs must have in common to be counted together."""
 EXPORT_S = 1.5  # after a run: processes send the last traces within a second, and that is part of the cost
 
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """One run, and the CPU seconds of each group of processes in it."""
+    """One run, the CPU seconds of each group of processes in it, and the bytes that it had the receiver get."""
 
     tokens: int
     seconds: float
     cpu_s: Mapping[str, float]
+    received: int = 0
 
     @property
     def server_cpu(self) -> float:
@@ -61,15 +66,23 @@ class Pair:
 
 
 class Receiver(BaseHTTPRequestHandler):
-    """Takes each export, and drops it."""
+    """Takes each export and drops it. A GET is answered with the bytes of all so far."""
 
     protocol_version = "HTTP/1.1"  # one connection for all exports, as collectors have
+    sizes: ClassVar[list[int]] = []  # of the exports; connections have threads, which may all append
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+        self.sizes.append(len(self.rfile.read(int(self.headers["content-length"]))))
+        self._answer(b"")
+
+    def do_GET(self) -> None:
+        self._answer(str(sum(self.sizes)).encode())
+
+    def _answer(self, body: bytes) -> None:
         self.send_response(200)
-        self.send_header("content-length", "0")
+        self.send_header("content-length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *args: Any) -> None:
         """Logs nothing."""
@@ -77,13 +90,11 @@ class Receiver(BaseHTTPRequestHandler):
 
 @contextmanager
 def receiver() -> Iterator[str]:
-    """A receiver of OTLP by HTTP in another process; its endpoint for traces. Raises RuntimeError if it ends."""
+    """A receiver of OTLP by HTTP in another process; its endpoint for traces. Raises RuntimeError if it fails to start."""
     port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "load_tests.overhead.tracing", "--receive", str(port)])
     try:
-        time.sleep(1.0)
-        if process.poll() is not None:
-            raise RuntimeError(f"the receiver ended with code {process.returncode}")
+        wait_until_ready(process, f"http://127.0.0.1:{port}/")
         yield f"http://127.0.0.1:{port}/v1/traces"
     finally:
         process.terminate()
@@ -94,34 +105,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     if options.receive is not None:
         ThreadingHTTPServer(("127.0.0.1", options.receive), Receiver).serve_forever()
-    pairs = [pair for path in options.add for pair in read(path)]
+    asked = {name: getattr(options, name) for name in SETTINGS}
+    pairs = [pair for path in options.add for pair in read(path, asked)]
     step_s = options.step_ms / 1000
     with (
         receiver() as endpoint,
-        stub_server(step_s, telemetry=settings(endpoint, options)) as traced,
+        stub_server(step_s, telemetry={} if options.same else settings(endpoint, options)) as traced,
         paused(traced),
         stub_server(step_s, telemetry={}) as plain,
         paused(plain),
     ):
         for server in (traced, plain):
-            measure(server, options)  # connections, code paths, allocator: a first run takes longer
+            measure(server, options, endpoint)  # connections, code paths, allocator: a first run takes longer
         for turn in range(options.pairs):
             halves: dict[str, Half] = {}
             for name, server in order(turn, ("traced", traced), ("plain", plain)):
-                halves[name] = measure(server, options)
+                halves[name] = measure(server, options, endpoint)
+            check_received(halves["traced"].received, halves["plain"].received, asked)
             pairs.append(Pair(**halves))
             print(f"pair {turn + 1} of {options.pairs}: {_ratios(pairs[-1:])}", file=sys.stderr)
-    print(f"{options.streams} streams, {options.sample_ratio:.0%} of the requests traced, {len(pairs)} pairs:")
+    traced_share = 0.0 if options.same else options.sample_ratio
+    print(f"{options.streams} streams, {traced_share:.0%} of the requests traced, {len(pairs)} pairs:")
     print(summary(pairs))
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps([asdict(pair) for pair in pairs], indent=2) + "\n", encoding="utf-8")
+        document = {"settings": asked, "pairs": [asdict(pair) for pair in pairs]}
+        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def measure(server: Server, options: argparse.Namespace) -> Half:
-    """Loads a paused server with ``options.answers`` requests for each stream. Raises RuntimeError if one fails."""
+def measure(server: Server, options: argparse.Namespace, endpoint: str) -> Half:
+    """Loads a paused server with ``options.answers`` requests for each stream. ``endpoint`` is the receiver's. Raises
+    RuntimeError if a request fails."""
     with running(server):
+        before = received(endpoint)
         meter = GroupMeter(server.pids)
         load = LoadOptions(
             target=Target.of(server.url, options.key),
@@ -138,7 +155,21 @@ def measure(server: Server, options: argparse.Namespace) -> Half:
             raise RuntimeError(f"requests failed: {report.problems}")
         time.sleep(EXPORT_S)
         cpu_s = {**meter.seconds(), "generator": report.generator_cpu_s}
-        return Half(report.tokens, report.seconds, cpu_s)
+        return Half(report.tokens, report.seconds, cpu_s, received(endpoint) - before)
+
+
+def received(endpoint: str) -> int:
+    """Returns the bytes of all exports that the receiver has had."""
+    with urllib.request.urlopen(endpoint, timeout=START_S) as answer:
+        return int(answer.read())
+
+
+def check_received(traced: int, plain: int, asked: Mapping[str, Any]) -> None:
+    """Raises RuntimeError if a run sent no telemetry that should have, or some that should not: what is lost costs
+    nothing. ``traced`` and ``plain`` are bytes."""
+    sends = not asked["same"] and (asked["all"] or asked["sample_ratio"] > 0)
+    if plain or bool(traced) != sends:
+        raise RuntimeError(f"the receiver got {traced:,} bytes of the one server, and {plain:,} of the other")
 
 
 def settings(endpoint: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -150,10 +181,14 @@ def settings(endpoint: str, options: argparse.Namespace) -> dict[str, Any]:
     return traces | {"metrics": metrics, "logs": {"format": "json"}}
 
 
-def read(path: Path) -> list[Pair]:
-    """Returns the pairs of a file that --json wrote."""
-    pairs = json.loads(path.read_text(encoding="utf-8"))
-    return [Pair(Half(**pair["traced"]), Half(**pair["plain"])) for pair in pairs]
+def read(path: Path, asked: Mapping[str, Any]) -> list[Pair]:
+    """Returns the pairs of a file that --json wrote. Raises ValueError if its settings are not those that are
+    ``asked``."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    found = document.get("settings") if isinstance(document, dict) else None
+    if found != dict(asked):
+        raise ValueError(f"{path}: other settings: {found}")
+    return [Pair(Half(**pair["traced"]), Half(**pair["plain"])) for pair in document["pairs"]]
 
 
 def speeds(pairs: Sequence[Pair]) -> list[tuple[float, float]]:
@@ -173,6 +208,8 @@ def summary(pairs: Sequence[Pair]) -> str:
     for name, figures in (("tokens/s", speeds(pairs)), ("CPU-s per token", costs(pairs))):
         shares = [_share(figures, statistic) for statistic in (median_ratio, ratio)]
         lines.append(f"{name:18}{shares[0]:32}{shares[1]}")
+    sent = sum(pair.traced.received for pair in pairs) / max(1, sum(pair.traced.tokens for pair in pairs))
+    lines.append(f"{sent:.1f} bytes of telemetry for each token")
     lines.append("CPU-s for 1,000 tokens, with telemetry and without:")
     for group in (*GROUPS, "generator"):
         traced = _cpu([pair.traced for pair in pairs], group)
@@ -205,6 +242,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--streams", type=int, default=256, help="at a time (default: %(default)s)")
     add("--pairs", type=int, default=18, help="of runs (default: %(default)s)")
     add("--sample-ratio", type=float, default=1.0, help="share of requests whose traces are sent (default: all)")
+    add("--same", action="store_true", help="no telemetry in either server: what two starts differ by")
     add("--all", action="store_true", help="also push metrics, and write JSON logs")
     add("--answers", type=int, default=3, help="of each stream in a run (default: %(default)s)")
     add("--max-tokens", type=int, default=64, help="per answer (default: %(default)s)")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -159,3 +161,44 @@ def test_the_command_has_a_parser() -> None:
         check=True,
     )
     assert "ABBA" in done.stdout
+
+
+ASKED = {
+    "same": False,
+    "streams": 256,
+    "sample_ratio": 1.0,
+    "all": False,
+    "answers": 3,
+    "max_tokens": 64,
+    "step_ms": 10,
+}
+
+
+def test_pairs_of_earlier_runs_count_if_their_settings_are_the_same_and_are_refused_otherwise(tmp_path: Path) -> None:
+    half = {"tokens": 1000, "seconds": 2.0, "cpu_s": dict.fromkeys(GROUPS, 0.1), "received": 9}
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps({"settings": ASKED, "pairs": [{"traced": half, "plain": half}]}), encoding="utf-8")
+
+    assert len(tracing.read(path, ASKED)) == 1
+    for name in ASKED:
+        with pytest.raises(ValueError, match="other settings"):
+            tracing.read(path, ASKED | {name: 5})
+    path.write_text("[]", encoding="utf-8")  # of a release that wrote no settings
+    with pytest.raises(ValueError, match="other settings"):
+        tracing.read(path, ASKED)
+
+
+def test_a_run_whose_telemetry_did_not_arrive_does_not_count() -> None:
+    tracing.check_received(5, 0, ASKED)
+    tracing.check_received(0, 0, ASKED | {"same": True})
+    tracing.check_received(0, 0, ASKED | {"sample_ratio": 0.0})
+    for traced, plain, asked in ((0, 0, ASKED), (5, 5, ASKED), (5, 0, ASKED | {"same": True})):
+        with pytest.raises(RuntimeError, match="bytes"):
+            tracing.check_received(traced, plain, asked)
+
+
+def test_the_receiver_counts_the_bytes_of_exports() -> None:
+    with tracing.receiver() as endpoint:
+        for size in (3, 400_000):
+            assert httpx.post(endpoint, content=b"x" * size).status_code == 200
+        assert tracing.received(endpoint) == 400_003
