@@ -90,7 +90,7 @@ class Receiver(BaseHTTPRequestHandler):
 
 @contextmanager
 def receiver() -> Iterator[str]:
-    """A receiver of OTLP by HTTP in another process; its endpoint for traces. Raises RuntimeError if it fails to start."""
+    """A receiver of OTLP by HTTP in another process; its endpoint for traces. Raises RuntimeError if it fails."""
     port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "load_tests.overhead.tracing", "--receive", str(port)])
     try:
