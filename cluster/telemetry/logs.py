@@ -92,9 +92,12 @@ class ServeHandler(logging.Handler):
         self._of_serve = of_serve
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._of_serve.handle(record)
-        for handler in self._of_serve.handlers:
-            handler.flush()
+        try:
+            self._of_serve.handle(record)
+            for handler in self._of_serve.handlers:
+                handler.flush()
+        except Exception:  # noqa: BLE001 - as any handler does: no log line ends the work that it tells of
+            self.handleError(record)
 
 
 class CompleteLines(logging.Filter):

@@ -37,10 +37,10 @@ class OtlpSender:
         self._failing = False
 
     def sent(self, message: bytes) -> bool:
-        """Sends ``message``. Returns whether the receiver has taken it."""
+        """Sends ``message``. Returns whether the receiver has taken it. Does not raise."""
         try:
             self._send(message)
-        except (httpx.HTTPError, grpc.RpcError) as error:
+        except Exception as error:  # noqa: BLE001 - logged; a closed channel raises what is no RpcError
             if not self._failing:
                 logger.warning("%s are lost: the receiver fails: %s", self._what, type(error).__name__)
             self._failing = True

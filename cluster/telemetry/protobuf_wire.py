@@ -32,7 +32,7 @@ def field(tag: bytes, body: bytes) -> bytes:
 
 
 def text(value: str) -> bytes:
-    """Returns a text in UTF-8, which protobuf demands. A surrogate without its other half becomes a question mark."""
+    """Returns a text in UTF-8, which protobuf demands. Each surrogate becomes a question mark."""
     return value.encode(errors="replace")
 
 

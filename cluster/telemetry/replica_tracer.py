@@ -63,16 +63,15 @@ class ReplicaTracer:
         caller = caller_of(request.trace_context)
         if caller is None or request.request_id in self._running:
             return None
-        record = self._export.begin(SpanName.GENERATE.value, caller)
+        described = {
+            Attribute.TIER: self._tier,
+            Attribute.PRIORITY: request.priority.name.lower(),
+            Attribute.RESUMED_TOKENS: len(request.resume),
+        }
+        record = self._export.begin(SpanName.GENERATE.value, caller)  # after what may fail: it takes up room
         if record is None:
             return None
-        record.spans[0].describe(
-            {
-                Attribute.TIER: self._tier,
-                Attribute.PRIORITY: request.priority.name.lower(),
-                Attribute.RESUMED_TOKENS: len(request.resume),
-            }
-        )
+        record.spans[0].describe(described)
         traced = self._running[request.request_id] = TracedRequest(request.request_id, record)
         return traced
 
@@ -165,8 +164,8 @@ class ReplicaTracer:
     def _link(self, step: TracedStep) -> Link:
         """Returns the link to a step, whose span is sent with the first one."""
         if step.record is None:
-            step.record = TraceRecord(new_trace_id(), sampled=True)
-            span = step.record.begin(SpanName.STEP.value, 0, step.ended_ns - round(step.facts.seconds * 1e9))
+            record = TraceRecord(new_trace_id(), sampled=True)
+            span = record.begin(SpanName.STEP.value, 0, step.ended_ns - round(step.facts.seconds * 1e9))
             span.serves = False
             span.describe(
                 {
@@ -177,5 +176,6 @@ class ReplicaTracer:
                 }
             )
             span.end(step.ended_ns)
-            self._export.send(step.record)
+            self._export.send(record)
+            step.record = record
         return Link(step.record.trace_id, step.record.spans[0].span_id)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from cluster.telemetry.instruments import Instruments
@@ -21,8 +22,10 @@ class TraceFaults:
         self._logged = False
 
     def lost(self, error: Exception) -> None:
-        """Counts a trace that ``error`` has lost. The first one is logged, since the same fault may be in each."""
-        if not self._logged:
-            self._logged = True
-            logger.error("a trace is lost by a fault; further ones are counted alone", exc_info=error)
-        self._lost.inc(1, self._labels)
+        """Counts a trace that ``error`` has lost. The first one is logged, since the same fault may be in each. Does
+        not raise: a full disk below a log handler must not end a request either."""
+        with contextlib.suppress(Exception):
+            self._lost.inc(1, self._labels)
+            if not self._logged:
+                self._logged = True
+                logger.error("a trace is lost by a fault; further ones are counted alone", exc_info=error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,7 @@ from cluster.telemetry.trace_record import TraceRecord
 from engine import AsyncEngine
 from engine.api import Delta, FinishReason, GenerationRequest, OverloadedError, StepFacts, Usage
 from router.ports.trace_names import Attribute, EventName, SpanName
+from router.ports.tracer import Value
 from tests.cluster.otlp_receiver import http_receiver
 from tests.cluster.ray_metrics import RecordedMetrics, record
 from tests.cluster.traced_service import CALLER, OUT, PARENT, TRACE, service, text_of
@@ -56,6 +58,89 @@ def test_a_trace_that_cannot_be_encoded_is_lost_alone_and_counted_and_the_first_
     (logged,) = [each for each in caplog.records if "a trace is lost" in each.message]
     complete(logged, {})
     assert ODD not in logging.Formatter().format(logged)
+
+
+def test_the_log_quotes_nothing_of_a_request(recorded: RecordedMetrics, caplog: pytest.LogCaptureFixture) -> None:
+    def quotes() -> dict[Attribute, Value]:
+        raise ValueError(ODD)
+
+    tracer = OtelTracer(TelemetryConfig(endpoint="http://127.0.0.1:9/v1/traces", sample_ratio=1.0))
+    with tracer.request(None) as trace:
+        trace.event(EventName.CACHE, quotes)
+    tracer.close()
+    (logged,) = [each for each in caplog.records if "a trace is lost" in each.message]
+    complete(logged, {})
+    assert "ValueError" in logging.Formatter().format(logged)
+    assert ODD not in logging.Formatter().format(logged)
+
+
+class FullDisk(logging.Handler):
+    """Fails as a handler does whose file cannot grow, which leaves ``emit`` where the handler is not careful."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError("no space")
+
+
+def test_a_fault_that_cannot_be_logged_is_counted_and_harms_nothing(recorded: RecordedMetrics) -> None:
+    tracer = ReplicaTracer(TelemetryConfig(endpoint="http://127.0.0.1:9/v1/traces"), "fast")
+    handler, log = FullDisk(), logging.getLogger("cluster.telemetry.trace_faults")
+    log.addHandler(handler)
+    try:
+        tracer.came(traced(1))
+        tracer.stepped([replace(last(1), waited_s=math.inf)], StepFacts())
+    finally:
+        log.removeHandler(handler)
+    tracer.close()
+    assert recorded.value(FAULTS, role="replica") == 1
+
+
+def test_a_trace_that_fails_after_its_beginning_takes_up_no_room(recorded: RecordedMetrics) -> None:
+    tracer = ReplicaTracer(TelemetryConfig(endpoint="http://127.0.0.1:9/v1/traces", max_pending=2), "fast")
+    for number in range(5):
+        odd = replace(traced(number), resume=None)  # type: ignore[arg-type]
+        assert tracer.came(odd) is None
+    assert tracer.came(traced(9)) is not None
+    tracer.close()
+    assert recorded.value(FAULTS, role="replica") == 5
+
+
+def test_a_lost_trace_keeps_no_part_of_its_request_and_takes_up_no_room(recorded: RecordedMetrics) -> None:
+    config = TelemetryConfig(endpoint="http://127.0.0.1:9/v1/traces", max_pending=1)
+    sampler = trace_sampling.TraceSampler(config, "router", follows=False)
+    record = sampler.begin("one", None)
+    assert record is not None
+    record.event(record.spans[0], EventName.CACHE, dict)
+    assert sampler.begin("no room", None) is None
+    sampler.lose(record, ValueError())
+    assert record.noted == []
+    assert sampler.begin("two", None) is not None
+    sampler.close()
+
+
+def test_a_request_that_fails_after_its_first_token_ends_its_trace(recorded: RecordedMetrics) -> None:
+    with http_receiver() as received:
+        tracer = ReplicaTracer(TelemetryConfig(endpoint=received.endpoint, max_pending=1), "fast")
+        for number in range(2):
+            assert tracer.came(traced(number)) is not None
+            tracer.stepped([Delta(f"r{number}", (1,), "a")], StepFacts())
+            tracer.stepped([Delta(f"r{number}", (), "", FinishReason.ERROR)], StepFacts())
+        tracer.close()
+    assert [span.name for span in received.spans] == ["generate", "generate"]
+    assert all(span.status.code == span.status.STATUS_CODE_ERROR for span in received.spans)
+
+
+def test_a_fault_of_a_step_costs_the_traces_that_link_to_it(recorded: RecordedMetrics) -> None:
+    with http_receiver() as received:
+        tracer = ReplicaTracer(TelemetryConfig(endpoint=received.endpoint), "fast")
+        for number in range(4):
+            tracer.came(traced(number))
+        first = [Delta(f"r{number}", (1,), "a") for number in range(3)]
+        tracer.stepped(first, StepFacts(seconds=math.nan))
+        for number in range(4):
+            tracer.stepped([last(number)], StepFacts())
+        tracer.close()
+    assert [span.name for span in received.spans].count("generate") == 1
+    assert recorded.value(FAULTS, role="replica") == 3
 
 
 def test_an_attribute_that_cannot_be_encoded_costs_no_trace(recorded: RecordedMetrics) -> None:

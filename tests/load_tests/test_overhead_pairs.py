@@ -141,9 +141,9 @@ def test_the_summary_counts_answers_that_were_not_good() -> None:
 def test_of_equal_work_the_speed_is_that_of_all_the_time() -> None:
     cpu_s = {**dict.fromkeys(GROUPS, 0.0), "router": 1.0, "generator": 0.5}
     pairs = [
-        tracing.Pair(traced=tracing.Half(1000, 2.0, cpu_s), plain=tracing.Half(1000, 1.0, cpu_s)),
-        tracing.Pair(traced=tracing.Half(1000, 2.0, cpu_s), plain=tracing.Half(1000, 2.0, cpu_s)),
-        tracing.Pair(traced=tracing.Half(1000, 2.0, cpu_s), plain=tracing.Half(1000, 2.0, cpu_s)),
+        tracing.Pair(traced=tracing.Half(1000, 2.0, cpu_s, 9), plain=tracing.Half(1000, 1.0, cpu_s, 9)),
+        tracing.Pair(traced=tracing.Half(1000, 2.0, cpu_s, 9), plain=tracing.Half(1000, 2.0, cpu_s, 9)),
+        tracing.Pair(traced=tracing.Half(1000, 2.0, cpu_s, 9), plain=tracing.Half(1000, 2.0, cpu_s, 9)),
     ]
 
     assert ratio(tracing.speeds(pairs)) == pytest.approx(5 / 6)  # 3,000 tokens in 6 s, and in 5 s
@@ -188,10 +188,19 @@ def test_pairs_of_earlier_runs_count_if_their_settings_are_the_same_and_are_refu
         tracing.read(path, ASKED)
 
 
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    half = tracing.Half(1000, 2.0, dict.fromkeys(GROUPS, 0.1), 9)
+    path = tmp_path / "new" / "pairs.json"
+    tracing.write(path, ASKED, [tracing.Pair(half, half)])
+    assert tracing.read(path, ASKED) == [tracing.Pair(half, half)]
+
+
 def test_a_run_whose_telemetry_did_not_arrive_does_not_count() -> None:
     tracing.check_received(5, 0, ASKED)
     tracing.check_received(0, 0, ASKED | {"same": True})
-    tracing.check_received(0, 0, ASKED | {"sample_ratio": 0.0})
+    for few in (ASKED | {"sample_ratio": 0.0}, ASKED | {"sample_ratio": 0.01}):  # a request may be slow, or kept
+        tracing.check_received(0, 0, few)
+        tracing.check_received(5, 0, few)
     for traced, plain, asked in ((0, 0, ASKED), (5, 5, ASKED), (5, 0, ASKED | {"same": True})):
         with pytest.raises(RuntimeError, match="bytes"):
             tracing.check_received(traced, plain, asked)
