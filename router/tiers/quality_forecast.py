@@ -110,7 +110,7 @@ class Forecaster:
         chances = tuple(map(_chance, self._network.odds(signs, seen.words)))
         if self.open is None:
             return chances
-        opened = _chance(self.open.odds(seen.terms, seen.signs))
+        opened = _chance(self.open.odds(seen.terms, signs))
         return (*(chance * (1 - opened) for chance in chances), opened)
 
     def narrowed(self, tiers: Sequence[str]) -> Self:

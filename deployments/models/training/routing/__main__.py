@@ -25,7 +25,7 @@ from engine.model.location import locate
 from load_tests.quality.options import PACKAGED
 from load_tests.quality.size import parameters
 from router.tiers.open_request import OpenDetector
-from router.tiers.quality_forecast import Features, Forecaster, features
+from router.tiers.quality_forecast import Features, Forecaster, features, unknown_signs
 
 MODELS = Path(__file__).resolve().parents[2]
 ROOT = MODELS.parents[1]
@@ -95,19 +95,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(heads_table([report(tier, place, part) for place, tier in enumerate(options.tiers)]))
     print(f"\nmargin {margin:.2f}; `auto` less {options.tiers[best]} alone, right answers of a thousand:\n")
     print(settings_table(judged, best, margin))
-    detector, told_apart = fitted_detector(separation, options)
+    detector, told_apart = fitted_detector(separation, known, options)
     told = about(options, requests, models, judged, best, margin) | told_apart
     lowered = with_margin(forecaster, best, margin)
     write(options.out, replace(lowered, tiers=(*lowered.tiers, options.open), open=detector, about=told))
     return 0
 
 
-def fitted_detector(separation: Separation, options: argparse.Namespace) -> tuple[OpenDetector, dict[str, Any]]:
+def fitted_detector(
+    separation: Separation, known: frozenset[int], options: argparse.Namespace
+) -> tuple[OpenDetector, dict[str, Any]]:
     """The detector of open requests, and what the file says of it. What it mistakes is told of one that is fitted
     without the requests that it is judged by; the one returned is fitted to those in written wordings too."""
-    tasks, opened = seen_of(separation.tasks), seen_of(separation.opened)
-    judged_tasks = {kind: seen_of(part) for kind, part in separation.judged_tasks.items()}
-    judged_opened = {kind: seen_of(part) for kind, part in separation.judged_opened.items()}
+    tasks, opened = seen_of(separation.tasks, known), seen_of(separation.opened, known)
+    judged_tasks = {kind: seen_of(part, known) for kind, part in separation.judged_tasks.items()}
+    judged_opened = {kind: seen_of(part, known) for kind, part in separation.judged_opened.items()}
     first = fit_detector(options.open, tasks, opened, options.seed)
     threshold = least_misrouting(first, judged_tasks, judged_opened)
     found = misrouted(first, judged_tasks, judged_opened, threshold)
@@ -126,9 +128,10 @@ def fitted_detector(separation: Separation, options: argparse.Namespace) -> tupl
     return decided(whole, threshold), told
 
 
-def seen_of(tasks: Sequence[Task]) -> list[Features]:
-    """What the forecaster sees of ``tasks``."""
-    return [features(conversation(task)) for task in tasks]
+def seen_of(tasks: Sequence[Task], known: frozenset[int]) -> list[Features]:
+    """What the forecaster sees of ``tasks``, and how much of that is not ``known``."""
+    seen = [features(conversation(task)) for task in tasks]
+    return [replace(each, signs=(*each.signs, *unknown_signs(each, known))) for each in seen]
 
 
 def misrouted_table(found: Misrouted) -> str:
