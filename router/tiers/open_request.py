@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-BUCKETS = 1 << 16  # a table of some 100,000 different terms; those that share a row are told apart by the others
+BUCKETS = 1 << 16  # a table of some 100,000 different terms; those that share a row differ in others
 ENDS = 4  # words longer than this are also known by how they begin and end, such as "frequently" by "freq" and "tly"
 LINE_WORDS = 3  # at the beginning of a line
 MAX_LENGTH = 5  # of a number whose length still says something of its shape

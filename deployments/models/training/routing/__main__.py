@@ -95,8 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(heads_table([report(tier, place, part) for place, tier in enumerate(options.tiers)]))
     print(f"\nmargin {margin:.2f}; `auto` less {options.tiers[best]} alone, right answers of a thousand:\n")
     print(settings_table(judged, best, margin))
-    detector, told_apart = fitted_detector(separation, known, options)
-    told = about(options, requests, models, judged, best, margin) | told_apart
+    detector, known_by = fitted_detector(separation, known, options)
+    told = about(options, requests, models, judged, best, margin) | known_by
     lowered = with_margin(forecaster, best, margin)
     write(options.out, replace(lowered, tiers=(*lowered.tiers, options.open), open=detector, about=told))
     return 0
@@ -119,7 +119,10 @@ def fitted_detector(
     more_opened = [each for part in judged_opened.values() for each in part]
     whole = fit_detector(options.open, [*tasks, *more_tasks], [*opened, *more_opened], options.seed)
     told = {
-        "told apart by": {"tasks": len(tasks) + len(more_tasks), "open requests": len(opened) + len(more_opened)},
+        "open requests known by": {
+            "tasks": len(tasks) + len(more_tasks),
+            "open requests": len(opened) + len(more_opened),
+        },
         "misrouted, fitted without them": {
             "tasks": {kind: round(share, 4) for kind, share in found.tasks.items()},
             "open requests": {kind: round(share, 4) for kind, share in found.opened.items()},
