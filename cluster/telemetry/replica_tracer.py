@@ -17,6 +17,7 @@ from cluster.telemetry.trace_record import Link, RecordedSpan, TraceRecord, call
 from cluster.telemetry.trace_sampling import TraceSampler
 from engine.api import Delta, FinishReason, GenerationRequest, OverloadedError, RequestError, StepFacts
 from router.ports.trace_names import Attribute, EventName, SpanName
+from router.ports.tracer import Value
 
 FAULTS = frozenset({FinishReason.DEADLINE, FinishReason.ERROR})
 """The reasons for which the service is to blame. Clients abort, and ask for what no answer satisfies."""
@@ -63,7 +64,7 @@ class ReplicaTracer:
         caller = caller_of(request.trace_context)
         if caller is None or request.request_id in self._running:
             return None
-        described = {
+        described: dict[Attribute, Value] = {
             Attribute.TIER: self._tier,
             Attribute.PRIORITY: request.priority.name.lower(),
             Attribute.RESUMED_TOKENS: len(request.resume),
