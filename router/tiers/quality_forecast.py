@@ -9,9 +9,6 @@ To choose before anything is generated, and to trade quality for cost by one num
 al. 2024) and RouteLLM (Ong et al. 2024). Their predictors are transformers or need embeddings. A sum of rows takes a
 tenth of a millisecond.
 
-Where a tier is for open requests alone, ``router.tiers.open_request`` tells these from tasks, and the chances of the
-other tiers are for the case that the request is a task.
-
 ``deployments.models.training.routing`` fits the weights to answers of the tiers and measures the result. A forecaster
 is valid only for the tiers and the kinds of requests that it was fitted to.
 """
@@ -21,6 +18,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -31,8 +29,6 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.api import Conversation
-from router.tiers import open_request
-from router.tiers.open_request import OpenDetector, OpenDetectorFile, hashed
 
 BUCKETS = 4096  # hash buckets of words; about the number of distinct words in the training tasks
 VOCABULARY = 1 << 24  # hash buckets in which a word is known or not: few words share one by chance
@@ -54,13 +50,12 @@ Text = str | Conversation
 class Features:
     """The inputs of the forecaster: the buckets of a request's words, and signs of its shape such as ``digits=3``.
     ``vocabulary`` has the words of the last question except numbers, ``pairs`` its pairs of adjacent words, both hashed
-    to VOCABULARY buckets. ``terms`` are the buckets that the detector of open requests reads."""
+    to VOCABULARY buckets."""
 
     words: frozenset[int]
     signs: tuple[str, ...]
     vocabulary: frozenset[int] = frozenset()
     pairs: frozenset[int] = frozenset()
-    terms: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +80,6 @@ class Forecaster:
     that it was not trained on.
 
     The fit lowers the chances of the cheaper tiers, so that none is chosen by mistake.
-
-    ``open`` tells open requests from tasks. Its tier is not in ``bias`` and the rows, which are for tasks; it is the
-    last, and the dearest.
     """
 
     tiers: tuple[str, ...]
@@ -98,7 +90,6 @@ class Forecaster:
     """How the forecaster was fitted, for people who read the file."""
     known: frozenset[int] = frozenset()
     hidden: HiddenUnits = HiddenUnits()
-    open: OpenDetector | None = None
     _network: _Network = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -107,18 +98,13 @@ class Forecaster:
     def expect(self, seen: Features) -> tuple[float, ...]:
         """Returns the chance that each tier answers correctly, 0 to 1, in the order of ``tiers``."""
         signs = (*seen.signs, *unknown_signs(seen, self.known))
-        chances = tuple(map(_chance, self._network.odds(signs, seen.words)))
-        if self.open is None:
-            return chances
-        opened = _chance(self.open.odds(seen.terms, signs))
-        return (*(chance * (1 - opened) for chance in chances), opened)
+        return tuple(map(_chance, self._network.odds(signs, seen.words)))
 
     def narrowed(self, tiers: Sequence[str]) -> Self:
         """Returns a forecaster for ``tiers`` only, in their order. Raises ValueError for a tier that this forecaster
         does not have."""
         units = len(self.hidden.bias)
-        opened = self.open if self.open is not None and self.open.tier in tiers else None
-        tier_places = [self.tiers.index(tier) for tier in tiers if self.open is None or tier != self.open.tier]
+        tier_places = [self.tiers.index(tier) for tier in tiers]
         row_places = [*range(units), *(units + place for place in tier_places)]
 
         def chosen(row: Sequence[float], places: Sequence[int]) -> tuple[float, ...]:
@@ -131,13 +117,12 @@ class Forecaster:
             signs={name: chosen(row, row_places) for name, row in self.signs.items()},
             words={word: chosen(row, row_places) for word, row in self.words.items()},
             hidden=replace(self.hidden, weights=tuple(chosen(row, tier_places) for row in self.hidden.weights)),
-            open=opened,
         )
 
     def to_json(self) -> str:
         """Returns the forecaster as JSON. Weights are rounded to 3 decimals; rows that are then all 0 are left out."""
         fields = [
-            '"format": 3',
+            '"format": 2',
             f'"about": {json.dumps(dict(self.about), indent=2)}',
             f'"tiers": {json.dumps(self.tiers)}',
             f'"buckets": {BUCKETS}',
@@ -147,7 +132,6 @@ class Forecaster:
             f'"signs": {_lines(self.signs)}',
             f'"words": {_lines({str(word): row for word, row in sorted(self.words.items())})}',
             f'"known": {json.dumps(sorted(self.known))}',
-            f'"open": {"null" if self.open is None else self.open.to_file().model_dump_json()}',
         ]
         return "{\n" + ",\n".join(fields) + "\n}\n"
 
@@ -164,10 +148,7 @@ class Forecaster:
             place = ".".join(map(str, first["loc"]))
             raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
         hidden = HiddenUnits(file.hidden_bias, file.hidden_weights)
-        opened = None if file.open is None else file.open.read()
-        if opened is not None and opened.tier != file.tiers[-1]:
-            raise ValueError(f"open: the tier {opened.tier} must be the last")
-        tiers, units = len(file.tiers) - (opened is not None), len(hidden.bias)
+        tiers, units = len(file.tiers), len(hidden.bias)
         if len(hidden.weights) != units:
             raise ValueError(f"hidden weights: there must be a row for each of the {units} hidden units")
         widths: list[tuple[str, Iterable[Row], int]] = [
@@ -179,7 +160,7 @@ class Forecaster:
         for name, rows, width in widths:
             if any(len(row) != width for row in rows):
                 raise ValueError(f"{name}: every row needs {width} numbers, for {tiers} tiers and {units} hidden units")
-        return cls(file.tiers, file.bias, file.signs, file.words, file.about, file.known, hidden, opened)
+        return cls(file.tiers, file.bias, file.signs, file.words, file.about, file.known, hidden)
 
 
 Row = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
@@ -190,7 +171,7 @@ class _File(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1, 2, 3]  # 1 has no hidden units, 1 and 2 no detector of open requests
+    format: Literal[1, 2]  # 1 has no hidden units
     about: dict[str, Any]
     tiers: tuple[str, ...] = Field(min_length=1)
     buckets: Literal[4096]  # must be BUCKETS, since the weights are meaningless with another hash
@@ -200,7 +181,6 @@ class _File(BaseModel):
     signs: dict[str, Row]
     words: dict[Annotated[int, Field(ge=0, lt=BUCKETS)], Row]
     known: frozenset[Annotated[int, Field(ge=0, lt=VOCABULARY)]] = frozenset()
-    open: OpenDetectorFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +196,7 @@ class _Network:
     @classmethod
     def of(cls, forecaster: Forecaster) -> Self:
         """Returns the network of ``forecaster``."""
-        tiers, units = len(forecaster.bias), len(forecaster.hidden.bias)
+        tiers, units = len(forecaster.tiers), len(forecaster.hidden.bias)
         rows: dict[int | str, tuple[float, ...]] = dict(forecaster.signs.items())
         rows.update(forecaster.words.items())
         return cls(
@@ -264,11 +244,9 @@ def features(prompt: Text, read_chars: int = READ_CHARS) -> Features:
     said = ["^", *map(_normal, words), "$"]
     spoken = {*said, *map(" ".join, pairwise(said)), *("<" + _normal(word) for word in past)}
     signs = (*_shape(text, words), f"length={_size(len(asked))}", f"earlier={_size(earlier_chars)}", f"turns={turns}")
-    vocabulary = frozenset(hashed(word.lower()) % VOCABULARY for word in words if word[0].isalpha())
-    pairs = frozenset(hashed(" ".join(pair)) % VOCABULARY for pair in pairwise(said) if not "".join(pair).isdecimal())
-    found = open_request.terms(words, said, map(_normal, past), _outer_lines(text))
-    terms = frozenset(hashed(term) % open_request.BUCKETS for term in found)
-    return Features(frozenset(map(_bucket, spoken)), signs, vocabulary, pairs, terms)
+    vocabulary = frozenset(_hash(word.lower()) % VOCABULARY for word in words if word[0].isalpha())
+    pairs = frozenset(_hash(" ".join(pair)) % VOCABULARY for pair in pairwise(said) if not "".join(pair).isdecimal())
+    return Features(frozenset(map(_bucket, spoken)), signs, vocabulary, pairs)
 
 
 def unknown_signs(seen: Features, known: frozenset[int]) -> tuple[str, ...]:
@@ -304,12 +282,6 @@ def _shape(text: str, words: Sequence[str]) -> Iterator[str]:
     yield f"quotes={min(sum(mark in QUOTES for mark in marks), 8)}"
     yield f"names={min(sum(word[0].isupper() for word in words), 16)}"
     yield f"words={_size(len(words))}"
-
-
-def _outer_lines(text: str) -> list[list[str]]:
-    """Returns the words of the first line, and of the last if there are several, as the forecaster writes them."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return [list(map(_normal, WORD.findall(line))) for line in (lines[:1] if len(lines) < 2 else [lines[0], lines[-1]])]
 
 
 def _divide(prompt: Text, earlier_chars: int) -> tuple[str, str, int, int]:
@@ -351,7 +323,12 @@ def _normal(word: str) -> str:
 
 def _bucket(word: str) -> int:
     """Returns the bucket of ``word``."""
-    return hashed(word) % BUCKETS
+    return _hash(word) % BUCKETS
+
+
+def _hash(word: str) -> int:
+    # Unlike Python's hash, crc32 is the same in every process. Text from JSON may have unpaired surrogates.
+    return zlib.crc32(word.encode("utf-8", "surrogatepass"))
 
 
 def _size(count: int) -> int:

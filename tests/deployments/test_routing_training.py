@@ -8,8 +8,7 @@ import math
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,22 +24,17 @@ from deployments.models.training.routing.head_report import area_under_curve, he
 from deployments.models.training.routing.margin import MARGINS, difference, least_margin, lowered, with_margin
 from deployments.models.training.routing.network import fit
 from deployments.models.training.routing.open_prompts import OPEN
-from deployments.models.training.routing.openness import decided, fit_detector, least_misrouting, misrouted
+from deployments.models.training.routing.openness import with_open_tier
 from deployments.models.training.routing.other_values import FITTED_VALUES, JUDGED_VALUES, with_other_values
-from deployments.models.training.routing.requests import draw_requests
-from deployments.models.training.routing.reworded import FITTED, JUDGED, Wordings, reworded
-from deployments.models.training.routing.separation import (
+from deployments.models.training.routing.requests import (
     INSTRUCTIONS,
-    JUDGED_SOURCES,
     QUESTIONS,
     REQUEST_COUNT,
     REQUESTS_BY_INTENT,
-    draw_separation,
+    draw_requests,
 )
+from deployments.models.training.routing.reworded import FITTED, JUDGED, Wordings, reworded
 from deployments.models.training.routing.sweep import Item, best, oracle, outcome, sweep
-from deployments.models.training.routing.wordings import PLACE, read_wordings
-from deployments.models.training.routing.written_open import SENTENCE_PAIRS, SENTENCES, written_requests
-from deployments.models.training.routing.written_tasks import FITTED_HALF, JUDGED_HALF, written_tasks
 from engine.api import Conversation, FinishReason, SamplingParams, Usage
 from engine.completion import Completion
 from load_tests.quality.item import read_held_out
@@ -52,8 +46,6 @@ MODELS = Path(__file__).parents[2] / "deployments" / "models"
 TIERS = ("fast", "balanced", "frontier")
 SIZES = (1, 4, 10)
 KINDS = ("add {} and {}", "multiply {} by {}")
-COINED = tuple(map("".join, product(("ba", "de", "fi", "gol"), ("ka", "lem", "ni", "ros"), "stumblerandy")))
-"""Words for questions of the kind that people ask, more than are left out for being frequent."""
 
 
 def planted(count: int, seed: int) -> tuple[list[Features], list[list[bool]]]:
@@ -190,9 +182,9 @@ class TestTheMargin:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As many questions, instructions and requests as are drawn, in files like the public ones."""
     folder = tmp_path_factory.mktemp("data")
-    files: dict[str, list[dict[str, str]]] = {
+    files = {
         **{
-            name: [{"text_a": f"Why is sea {n} {COINED[n % len(COINED)]}?"} for n in range(count)]
+            name: [{"text_a": f"Why is the sea number {n} blue?"} for n in range(count)]
             for name, count in QUESTIONS.items()
         },
         **{
@@ -204,15 +196,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"intent": "goodbye", "text": "see you around"},
             {"intent": "calculator", "text": "what is two plus two"},
         ],
-        **{name: [{"text_a": f"Ship number {n} left the harbour ."} for n in range(40)] for name in SENTENCES},
-        **{name: [{field: f"When is {n} o'clock?"} for n in range(9)] for name, field in JUDGED_SOURCES.values()},
     }
     for name, rows in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         with gzip.open(folder / name, "wt", encoding="utf-8") as lines:
             lines.writelines(json.dumps(row) + "\n" for row in rows)
-    with gzip.open(folder / SENTENCE_PAIRS, "wt", encoding="utf-8") as lines:
-        lines.write("A man plays the long flute.,Somebody is playing the flute.,3.8\n")
     return folder
 
 
@@ -231,6 +219,8 @@ class TestTheRequests:
         requests = draw_requests(10, 10, 10, data, seed=3)
 
         assert [task.turns[-1].content.lower().rstrip("!.") for task in requests.small_talk] == ["see you around"]
+        assert not [task for task in requests.opened if "two plus two" in task.turns[-1].content.lower()]
+        assert len(requests.opened) > 10_000
 
     def test_they_are_the_same_for_a_seed(self, data: Path) -> None:
         one, other, third = (draw_requests(50, 30, 30, data, seed) for seed in (1, 1, 2))
@@ -244,76 +234,18 @@ class TestTheRequests:
         assert not [task for task in asked if len(task.turns) == 1 and task.turns[0].content in held_out]
 
 
-class TestTellingOpenRequestsFromTasks:
-    TASKS = tuple(features(f"{verb} {a} and {a + 3}.") for verb in ("Add", "Multiply", "Subtract") for a in range(70))
-    OPENED = tuple(
-        features(f"{begin} the {noun}?")
-        for begin in ("Why do we like", "Who made", "Describe")
-        for noun in NOUNS.split()
-    )
+class TestOpenRequests:
+    def test_they_go_to_their_tier_and_tasks_keep_theirs(self, fitted: Forecaster) -> None:
+        tasks = planted(600, seed=7)[0]
+        opened = [features(f"Why do people like the colour of the {noun}?") for noun in ["sea", "sky", "sun"] * 40]
 
-    def test_a_planted_difference_is_found(self) -> None:
-        detector = fit_detector("general", self.TASKS[::2] * 12, self.OPENED[::2] * 12, seed=1)
+        whole = with_open_tier(fitted, "general", [*tasks, *opened], [False] * len(tasks) + [True] * len(opened))
 
-        found = misrouted(detector, {"sums": self.TASKS[1::2]}, {"questions": self.OPENED[1::2]})
-
-        assert found.tasks["sums"] == found.opened["questions"] == 0
-
-    def test_the_threshold_mistakes_the_fewest_and_the_verdict_stays_the_same(self) -> None:
-        detector = fit_detector("general", self.TASKS, self.OPENED, seed=1)
-        shifted = replace(detector, bias=detector.bias + 3)
-        tasks, opened = {"sums": self.TASKS}, {"questions": self.OPENED}
-
-        threshold = least_misrouting(shifted, tasks, opened)
-        sure = decided(shifted, threshold)
-
-        assert threshold > 0
-        assert misrouted(sure, tasks, opened) == misrouted(shifted, tasks, opened, threshold)
-        assert misrouted(sure, tasks, opened).sum <= misrouted(shifted, tasks, opened).sum
-        for each in (self.TASKS[0], self.OPENED[0]):
-            before = shifted.odds(each.terms, each.signs) - threshold
-            assert sure.odds(each.terms, each.signs) == pytest.approx(8 * before)
-
-    def test_the_same_requests_give_the_same_detector(self) -> None:
-        one, other = (fit_detector("general", self.TASKS, self.OPENED, seed=2) for _ in range(2))
-        assert one == other
-        assert one != fit_detector("general", self.TASKS, self.OPENED, seed=3)
-
-    def test_what_is_judged_by_is_not_fitted_to_nor_in_a_held_out_set(self, data: Path) -> None:
-        drawn = draw_separation(data, seed=3)
-
-        for fitted, judged in ((drawn.tasks, drawn.judged_tasks), (drawn.opened, drawn.judged_opened)):
-            assert len(fitted) > 10_000
-            turns = {task.turns for task in fitted}
-            assert not [task for part in judged.values() for task in part if task.turns in turns]
-            assert all(judged.values())
-        held_out = {item.messages[0].content for item in read_held_out(HELD_OUT).items if len(item.messages) == 1}
-        held_out |= {item.messages[0].content for item in read_open_questions(OPEN_QUESTIONS).items}
-        asked = [*drawn.tasks, *drawn.opened]
-        asked += [
-            task for group in (drawn.judged_tasks, drawn.judged_opened) for part in group.values() for task in part
-        ]
-        assert not [task for task in asked if len(task.turns) == 1 and task.turns[0].content in held_out]
-        assert not [task for task in drawn.opened if "two plus two" in task.turns[-1].content.lower()]
-
-
-class TestWrittenWordings:
-    @pytest.mark.parametrize("kind", ["open", "tasks"])
-    def test_no_wording_is_in_both_halves(self, kind: str) -> None:
-        fitted, judged = ({each.text for each in read_wordings(f"{kind}_{half}.txt")} for half in ("fitted", "judged"))
-        assert len(fitted) > 200
-        assert len(judged) > 90
-        assert not fitted & judged
-
-    def test_every_place_is_filled_and_one_of_each_choice_is_taken(self) -> None:
-        made = written_tasks("tasks_fitted.txt", FITTED_HALF, 1) + written_tasks("tasks_judged.txt", JUDGED_HALF, 1)
-        made += written_requests("open_fitted.txt", 0, ["The sea is calm."], 1)
-
-        asked = [turn.content for task in made for turn in task.turns]
-        assert not [text for text in asked if PLACE.search(text) and "[" not in text]
-        assert not [text for text in asked if re.search(r"\[[^\]\n]*\w\|\w", text)]
-        assert {task.family for task in made} == {*FAMILIES, OPEN}
-        assert all(task.turns[-1].role == "user" for task in made)
+        assert whole.tiers == (*TIERS, "general")
+        for each in tasks[:50]:
+            assert whole.expect(each)[:3] == pytest.approx(fitted.expect(each))
+            assert whole.expect(each)[3] < 0.05
+        assert whole.expect(features("Why do people like the taste of the soup?"))[3] > 0.9
 
 
 class TestOtherNames:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +17,6 @@ from engine.api import Conversation, Message
 from router.app_factory import build_app
 from router.config.auto import AutoConfig
 from router.tiers.choose_tier import TierChoice, choose_tier
-from router.tiers.open_request import BUCKETS as OPEN_BUCKETS
-from router.tiers.open_request import OpenDetector
 from router.tiers.quality_forecast import (
     BUCKETS,
     CHARS_PER_WORD,
@@ -49,18 +46,6 @@ chances = st.lists(st.floats(0, 1), min_size=1, max_size=5)
 def planted() -> Forecaster:
     """Short numbers suit every tier, long ones only the largest."""
     return Forecaster(TIERS, (2.0, 3.0, 4.0), {"digits=4": (-4.0, -3.0, 0.0)}, {})
-
-
-def detector(tier: str, word: str) -> OpenDetector:
-    """Requests with ``word`` are open; others are tasks."""
-    table = np.zeros((OPEN_BUCKETS, 2), dtype=np.int8)
-    for term in features(word).terms - features("").terms:
-        table[term] = (100, 1)
-    return OpenDetector(tier, table, (0.5, 0.25), (-3.0,), (0.5,), -8.0)
-
-
-def detector_file(tier: str) -> dict[str, Any]:
-    return detector(tier, "why").to_file().model_dump()
 
 
 def ask(text: str) -> Conversation:
@@ -232,42 +217,6 @@ class TestUnknownWords:
         assert unknown_signs(seen, frozenset()) == ()
 
 
-class TestOpenRequests:
-    WITH_GENERAL = replace(planted(), tiers=(*TIERS, "general"), open=detector("general", "why"))
-
-    def test_they_go_to_their_tier_and_tasks_keep_theirs(self) -> None:
-        opened, task = (self.WITH_GENERAL.expect(features(text)) for text in ("why?", EASY))
-
-        assert cheapest_within(opened, 0.05) == 3
-        assert task[:3] == pytest.approx(planted().expect(features(EASY)), abs=0.01)
-        assert task[3] < 0.01
-        assert sum(opened[:3]) < 0.01
-
-    def test_without_their_tier_the_others_are_forecast_as_for_tasks(self) -> None:
-        part = self.WITH_GENERAL.narrowed(["fast", "frontier"])
-        alone = self.WITH_GENERAL.narrowed(["general"])
-
-        assert part.expect(features("why?")) == pytest.approx(planted().expect(features("why?"))[::2])
-        assert len(alone.expect(features("why?"))) == 1
-
-    def test_their_detector_is_written_and_read(self) -> None:
-        read = Forecaster.from_json(self.WITH_GENERAL.to_json())
-
-        assert read == self.WITH_GENERAL
-        assert read.expect(features("why?")) == self.WITH_GENERAL.expect(features("why?"))
-        assert pickle.loads(pickle.dumps(read)) == read
-
-    def test_the_ends_of_lines_words_and_shapes_are_read(self) -> None:
-        texts = ("Put Ada first.\nada 12", "put Ada first.\nada 12", "Put Ada first. ada 12", "Put Ada first.\nada 7")
-        seen = [features(text).terms for text in texts]
-
-        assert len(set(seen)) == len(texts)
-
-    @given(texts | conversations)
-    def test_any_text_has_terms_within_the_table(self, prompt: Any) -> None:
-        assert all(0 <= term < OPEN_BUCKETS for term in features(prompt).terms)
-
-
 class TestFiles:
     def test_what_is_written_is_read(self) -> None:
         written = Forecaster(
@@ -299,7 +248,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("change", "named"),
         [
-            ({"format": 4}, "format"),
+            ({"format": 3}, "format"),
             ({"hidden bias": [0.0]}, "hidden weights"),
             ({"hidden bias": [0.0], "hidden weights": [[0.0]]}, "hidden weights"),
             ({"hidden bias": [0.0], "hidden weights": [[0.0, 0.0, 0.0]]}, "signs"),
@@ -311,12 +260,6 @@ class TestFiles:
             ({"words": {"one": [0.0, 0.0, 0.0]}}, "words"),
             ({"signs": {"digits=4": [0.0]}}, "signs"),
             ({"surprise": 1}, "surprise"),
-            ({"open": detector_file("general")}, "open: the tier general must be the last"),
-            ({"open": detector_file("frontier")}, "bias"),
-            ({"open": detector_file("frontier") | {"table": ""}}, "open: the table must have 65536 rows of 2 bytes"),
-            ({"open": detector_file("frontier") | {"steps": [1.0]}}, "open: hidden bias"),
-            ({"open": detector_file("frontier") | {"buckets": 4096}}, "open.buckets"),
-            ({"open": detector_file("frontier") | {"bias": float("inf")}}, "open.bias"),
         ],
     )
     def test_a_file_that_does_not_fit_is_refused_by_the_name_of_the_field(

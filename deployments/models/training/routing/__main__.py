@@ -15,17 +15,15 @@ from deployments.models.training.routing.answers import Answer, ask, conversatio
 from deployments.models.training.routing.head_report import HeadReport, head_report
 from deployments.models.training.routing.margin import difference, least_margin, with_margin
 from deployments.models.training.routing.network import fit, vocabulary_of
-from deployments.models.training.routing.openness import Misrouted, decided, fit_detector, least_misrouting, misrouted
+from deployments.models.training.routing.openness import with_open_tier
 from deployments.models.training.routing.requests import Requests, draw_requests
-from deployments.models.training.routing.separation import Separation, draw_separation
 from deployments.models.training.routing.sweep import Item
 from engine.config import DeviceName
 from engine.engine import Engine
 from engine.model.location import locate
 from load_tests.quality.options import PACKAGED
 from load_tests.quality.size import parameters
-from router.tiers.open_request import OpenDetector
-from router.tiers.quality_forecast import Features, Forecaster, features, unknown_signs
+from router.tiers.quality_forecast import Forecaster, features
 
 MODELS = Path(__file__).resolve().parents[2]
 ROOT = MODELS.parents[1]
@@ -37,19 +35,16 @@ DESCRIPTION = """\
 Fit the forecaster that `auto` routes by: for every tier the chance that it answers a request right.
 
 Draws tasks of the training side of the curriculum, as they are, in other words and about other names, lets every tier
-but --open answer them (greedily, in this process), and fits a small network to what was right. Small talk is for the
-last of --tiers. A second network tells open requests from tasks, which needs no answers: they are for --open. The
-tiers' answers are kept in --work, so that an interrupted run goes on where it was, and one with more tasks asks only
-the new ones; new weights are asked anew.
+but --open answer them (greedily, in this process), and fits a small network to what was right. Who answers questions
+and instructions that people have written is known without asking: --open, and no other tier; and small talk is for the
+last of --tiers. The tiers' answers are kept in --work, so that an interrupted run goes on where it was, and one with
+more tasks asks only the new ones; new weights are asked anew.
 
 To a quarter of the tasks, and to a third of the others, nothing is fitted. On these the margin is chosen: the least by
 which the chances of cheaper tiers must be lowered so that `auto`, at --tolerance, has as many right answers as the best
-tier alone, but for at most --loss of the tasks (the lower bound of one standard error), of each of the three kinds.
-How well each tier is foretold, what tolerances come to, and which tasks are taken for open requests and the other way
-round, is printed. What is written in the end is fitted to the requests of that last judgement as well, with the
-threshold chosen there.
-
-Where the held-out set stands, `python -m load_tests.quality.curve` tells.
+tier alone, but for at most --loss of the tasks (the lower bound of one standard error). How well each tier is
+foretold, and what tolerances come to, is printed. Where the held-out set stands,
+`python -m load_tests.quality.curve` tells.
 """
 
 
@@ -66,7 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         models = [model_path(tier, options) for tier in options.tiers]
         requests = draw_requests(options.tasks, options.reworded, options.renamed, options.data, options.seed)
-        separation = draw_separation(options.data, options.seed + 1)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -75,9 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
 
     known = vocabulary_of(features(conversation(task)) for task in draw_tasks(KNOWN_TASKS, "routing vocabulary"))
-    every = [*requests.fitted, *requests.small_talk]
+    every = [*requests.fitted, *requests.opened, *requests.small_talk]
     seen = [features(conversation(task)) for task in every]
     right: list[list[bool | None]] = [[answers[tier][task].right for tier in options.tiers] for task in requests.fitted]
+    right += [[False] * len(options.tiers) for _ in requests.opened]
     right += [[None] * (len(options.tiers) - 1) + [True] for _ in requests.small_talk]
     try:
         forecaster = fit(seen, right, options.tiers, options.seed, known)
@@ -87,61 +82,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     judged = {kind: judge(tasks, answers, forecaster) for kind, tasks in requests.judged.items()}
     best = best_tier([item for part in judged.values() for item in part.items])
-    margin = max(
-        least_margin(part.items, part.expected, best, options.tolerance, options.loss) for part in judged.values()
+    margin = least_margin(
+        [item for part in judged.values() for item in part.items],
+        [chances for part in judged.values() for chances in part.expected],
+        best,
+        options.tolerance,
+        options.loss,
     )
     for kind, part in judged.items():
         print(f"\n{len(part.items):,} tasks {kind}, to which nothing was fitted\n")
         print(heads_table([report(tier, place, part) for place, tier in enumerate(options.tiers)]))
     print(f"\nmargin {margin:.2f}; `auto` less {options.tiers[best]} alone, right answers of a thousand:\n")
     print(settings_table(judged, best, margin))
-    detector, known_by = fitted_detector(separation, known, options)
-    told = about(options, requests, models, judged, best, margin) | known_by
-    lowered = with_margin(forecaster, best, margin)
-    write(options.out, replace(lowered, tiers=(*lowered.tiers, options.open), open=detector, about=told))
+    told = about(options, requests, models, judged, best, margin)
+    places = range(len(every))
+    opened = [len(requests.fitted) <= place < len(requests.fitted) + len(requests.opened) for place in places]
+    whole = with_open_tier(with_margin(forecaster, best, margin), options.open, seen, opened)
+    write(options.out, replace(whole, about=told))
     return 0
-
-
-def fitted_detector(
-    separation: Separation, known: frozenset[int], options: argparse.Namespace
-) -> tuple[OpenDetector, dict[str, Any]]:
-    """The detector of open requests, and what the file says of it. What it mistakes is told of one that is fitted
-    without the requests that it is judged by; the one returned is fitted to those in written wordings too."""
-    tasks, opened = seen_of(separation.tasks, known), seen_of(separation.opened, known)
-    judged_tasks = {kind: seen_of(part, known) for kind, part in separation.judged_tasks.items()}
-    judged_opened = {kind: seen_of(part, known) for kind, part in separation.judged_opened.items()}
-    first = fit_detector(options.open, tasks, opened, options.seed)
-    threshold = least_misrouting(first, judged_tasks, judged_opened)
-    found = misrouted(first, judged_tasks, judged_opened, threshold)
-    print(f"\nthreshold {threshold:.2f}; misrouted of what nothing was fitted to:\n")
-    print(misrouted_table(found))
-    more_tasks = [each for part in judged_tasks.values() for each in part]
-    more_opened = [each for part in judged_opened.values() for each in part]
-    whole = fit_detector(options.open, [*tasks, *more_tasks], [*opened, *more_opened], options.seed)
-    told = {
-        "open requests known by": {
-            "tasks": len(tasks) + len(more_tasks),
-            "open requests": len(opened) + len(more_opened),
-        },
-        "misrouted, fitted without them": {
-            "tasks": {kind: round(share, 4) for kind, share in found.tasks.items()},
-            "open requests": {kind: round(share, 4) for kind, share in found.opened.items()},
-        },
-    }
-    return decided(whole, threshold), told
-
-
-def seen_of(tasks: Sequence[Task], known: frozenset[int]) -> list[Features]:
-    """What the forecaster sees of ``tasks``, and how much of that is not ``known``."""
-    seen = [features(conversation(task)) for task in tasks]
-    return [replace(each, signs=(*each.signs, *unknown_signs(each, known))) for each in seen]
-
-
-def misrouted_table(found: Misrouted) -> str:
-    """By kind, the shares that go where they should not."""
-    lines = [f"tasks {kind:24}{share:8.2%}" for kind, share in found.tasks.items()]
-    lines += [f"open {kind:25}{share:8.2%}" for kind, share in found.opened.items()]
-    return "\n".join(lines)
 
 
 def answers_of(tier: str, model: Path, requests: Requests, options: argparse.Namespace) -> dict[Task, Answer]:
@@ -191,6 +149,7 @@ def about(
         "seed": options.seed,
         "fitted to": {
             "tasks": len(requests.fitted),
+            "open requests": len(requests.opened),
             "small talk": len(requests.small_talk),
         },
         "that only this tier answers": options.open,

@@ -57,15 +57,6 @@ def read_instructions(paths: Sequence[Path], count: int, seed: int) -> list[Task
     return drawn
 
 
-def read_field(path: Path, field: str, count: int, seed: int) -> list[Task]:
-    """Up to ``count`` requests drawn from ``path``, JSON lines (gzip) that have one in ``field``. Raises
-    FileNotFoundError."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        texts = sorted({str(json.loads(line)[field]).strip() for line in lines} - {""})
-    drawn = random.Random(f"field {seed}").sample(texts, min(count, len(texts)))
-    return [Task(OPEN, 1, (Turn("user", text),), "") for text in drawn]
-
-
 def _instruction(row: Mapping[str, str]) -> str:
     """The instruction of a row, and what it is to be applied to."""
     parts = (row.get("instruction") or row.get("text") or "", row.get("input") or "")

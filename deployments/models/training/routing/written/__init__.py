@@ -1,1 +1,0 @@
-"""Requests that people wrote for the routing: wordings with places to fill, in two halves."""
