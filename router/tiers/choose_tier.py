@@ -14,7 +14,8 @@ from engine.api import Prompt
 from router.config.auto import AutoConfig
 from router.errors import NotFoundError
 from router.tiers.complexity import SCANNED_CHARS, complexity
-from router.tiers.quality_forecast import READ_CHARS, Forecaster, Text, cheapest_within, features
+from router.tiers.conversation_forecast import conversation_chances
+from router.tiers.quality_forecast import READ_CHARS, Forecaster, Text, cheapest_within
 
 AUTO = "auto"
 MIN_SCANNED_CHARS = 500  # the forecaster reads at least this much of each of several prompts
@@ -109,7 +110,7 @@ def _by_forecast(prompts: Sequence[Text], forecaster: Forecaster, tiers: Sequenc
     columns = [place for place, tier in enumerate(forecaster.tiers) if tier in tiers]
     expected = [
         tuple(chances[place] for place in columns)
-        for chances in (forecaster.expect(features(prompt, share)) for prompt in prompts)
+        for chances in (conversation_chances(forecaster, prompt, share) for prompt in prompts)
     ]
     hardest, chances = max(
         ((cheapest_within(chances, tolerance), chances) for chances in expected), key=lambda chosen: chosen[0]

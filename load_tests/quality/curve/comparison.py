@@ -15,7 +15,8 @@ from load_tests.quality.item import HeldOut
 from load_tests.quality.options import TASKS
 from router.config.auto import AutoConfig
 from router.tiers.choose_tier import TierChoice, choose_tier
-from router.tiers.quality_forecast import Forecaster, features
+from router.tiers.conversation_forecast import conversation_chances
+from router.tiers.quality_forecast import Forecaster
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def read_run(document: dict[str, Any], held_out: HeldOut, tiers: Sequence[str]) 
 
 def make_curve(run: Run, forecaster: Forecaster) -> Curve:
     """Every comparison on the same items."""
-    expected = [forecaster.expect(features(prompt)) for prompt in run.prompts]
+    expected = [conversation_chances(forecaster, prompt) for prompt in run.prompts]
     choice = TierChoice(run.tiers, AutoConfig())
     routes = [choose_tier("auto", [prompt], None, choice) for prompt in run.prompts]
     tiers = {tier: outcome(run.items, [place] * len(run.items), run.parameters) for place, tier in enumerate(run.tiers)}

@@ -1,0 +1,59 @@
+"""``auto`` with the shipped forecaster: what was said before an open question does not send it to a tier for tasks."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from deployments.models.training.curriculum import draw_tasks
+from engine.api import Conversation, Message
+from router.config.auto import AutoConfig
+from router.tiers.choose_tier import TierChoice, choose_tier
+from router.tiers.quality_forecast import Forecaster
+
+FORECASTER = Path(__file__).parents[2] / "deployments" / "models" / "auto.json"
+OPEN: list[str] = json.loads(Path(__file__).with_name("open_questions.json").read_text(encoding="utf-8"))
+ANSWER = "Here is an answer of some length, with a few words in it."
+
+
+@cache
+def shipped() -> TierChoice:
+    forecaster = Forecaster.from_json(FORECASTER.read_text(encoding="utf-8"))
+    return TierChoice(forecaster.tiers, AutoConfig(tolerance=0.05), forecaster)
+
+
+def tier_of(*turns: str) -> str:
+    roles = ("user", "assistant")
+    messages = tuple(Message(roles[place % 2], turn) for place, turn in enumerate(turns))
+    return choose_tier("auto", [Conversation(messages)], None, shipped()).tier
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        ("hi", "Hello! How can I help you?"),
+        ("What is 12 + 9?", "21"),
+        ("Remember the code ABX-42.", "OK."),
+        ("Why is the sea salty?", "Rivers carry dissolved minerals from rocks into the sea."),
+    ],
+)
+def test_most_open_questions_are_open_whatever_was_said_before(before: tuple[str, str]) -> None:
+    astray = [question for question in OPEN if tier_of(*before, question) != "general"]
+    assert len(astray) <= 0.16 * len(OPEN)
+
+
+@pytest.mark.parametrize("short", ["And why?", "Give me an example.", "Shorter, please.", "Thanks!", "In French?"])
+def test_what_follows_an_open_question_goes_where_it_went(short: str) -> None:
+    astray = [question for question in OPEN if tier_of(question, ANSWER, short) != "general"]
+    assert len(astray) <= 0.16 * len(OPEN)
+
+
+def test_tasks_about_what_was_said_before_stay_with_their_tiers() -> None:
+    tasks = [
+        task for task in draw_tasks(2000, "open conversations") if sum(turn.role == "user" for turn in task.turns) > 1
+    ]
+    assert len(tasks) > 100
+    assert [task for task in tasks if tier_of(*(turn.content for turn in task.turns)) == "general"] == []

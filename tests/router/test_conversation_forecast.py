@@ -1,0 +1,72 @@
+"""Which part of a conversation the forecaster reads."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.api import Conversation, Message
+from router.tiers.conversation_forecast import SPEAKS_FOR_ITSELF, conversation_chances
+from router.tiers.quality_forecast import Forecaster, Text, features
+
+TIERS = ("fast", "general")
+OPEN = "why do all cats like their boxes"
+TASK = "what is 1 + 2 + 3 now"
+
+
+def planted(general: float = 4.0) -> Forecaster:
+    """One turn without digits is for ``general``; digits, and further turns, are for ``fast``."""
+    signs = {"numbers=0": (-4.0, general), **{f"turns={turns}": (8.0, -8.0) for turns in range(2, 9)}}
+    return Forecaster(TIERS, (0.0, 0.0), signs, {})
+
+
+def conversation(*turns: str, system: str = "") -> Conversation:
+    roles = ("user", "assistant")
+    said = [Message(roles[place % 2], turn) for place, turn in enumerate(turns)]
+    return Conversation((*([Message("system", system)] if system else []), *said))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "read"),
+    [
+        (conversation("hi", "Hello!", OPEN), OPEN),
+        (conversation(TASK, "6", OPEN), OPEN),
+        (conversation(OPEN, "Warmth.", "And why?"), OPEN),
+        (conversation(OPEN, "Warmth.", "And why?", "It is so.", "Thanks!", system="Be brief."), OPEN),
+        (conversation(OPEN, "Warmth.", TASK), None),  # the last question that speaks for itself decides
+        (conversation(TASK, "6", "And why?"), None),
+        (conversation("hi", "Hello!", "And why?"), None),
+        (conversation(OPEN), None),
+        (conversation(OPEN, system="Be brief."), None),
+        (conversation(), None),
+        (OPEN, None),
+    ],
+)
+def test_a_clear_question_is_read_alone_where_it_is_surely_open(prompt: Conversation | str, read: str | None) -> None:
+    forecaster = planted()
+    assert conversation_chances(forecaster, prompt) == forecaster.expect(features(prompt if read is None else read))
+
+
+@pytest.mark.parametrize("general", [0.5, 2.9])
+def test_a_question_that_may_be_a_task_is_read_with_what_came_before(general: float) -> None:
+    forecaster, prompt = planted(general), conversation("hi", "Hello!", OPEN)
+    assert conversation_chances(forecaster, prompt) == forecaster.expect(features(prompt))
+
+
+def test_a_question_that_a_cheaper_tier_may_answer_is_read_with_what_came_before() -> None:
+    forecaster = Forecaster(TIERS, (0.1, 9.0), {"turns=2": (-9.0, 0.0)}, {})
+    prompt = conversation("hi", "Hello!", OPEN)
+    assert conversation_chances(forecaster, prompt) == forecaster.expect(features(prompt))
+
+
+@pytest.mark.parametrize("words", [SPEAKS_FOR_ITSELF - 1, SPEAKS_FOR_ITSELF])
+def test_the_number_of_words_says_whether_a_question_speaks_for_itself(words: int) -> None:
+    forecaster, question = planted(), " ".join(["word"] * words)
+    prompt = conversation("hi", "Hello!", question)
+    read: Text = question if words == SPEAKS_FOR_ITSELF else prompt
+    assert conversation_chances(forecaster, prompt) == forecaster.expect(features(read))
+
+
+def test_only_the_ends_of_a_long_question_are_read() -> None:
+    forecaster, question = planted(), "word " * 50_000
+    prompt = conversation("hi", "Hello!", question)
+    assert conversation_chances(forecaster, prompt, 100) == forecaster.expect(features(question, 100))
