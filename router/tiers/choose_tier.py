@@ -7,7 +7,7 @@ which it cannot read, the complexity score decides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.api import Prompt
@@ -15,7 +15,7 @@ from router.config.auto import AutoConfig
 from router.errors import NotFoundError
 from router.tiers.complexity import SCANNED_CHARS, complexity
 from router.tiers.conversation_forecast import conversation_chances
-from router.tiers.quality_forecast import READ_CHARS, Forecaster, Text, cheapest_within
+from router.tiers.quality_forecast import READ_CHARS, Forecaster, Text, cheapest_within, features
 
 AUTO = "auto"
 MIN_SCANNED_CHARS = 500  # the forecaster reads at least this much of each of several prompts
@@ -108,16 +108,24 @@ def _by_forecast(prompts: Sequence[Text], forecaster: Forecaster, tiers: Sequenc
     """Returns the cheapest of ``tiers`` whose forecast chance for the hardest prompt is close enough to the best."""
     share = max(READ_CHARS // len(prompts), MIN_SCANNED_CHARS)
     columns = [place for place, tier in enumerate(forecaster.tiers) if tier in tiers]
-    expected = [
-        tuple(chances[place] for place in columns)
-        for chances in (conversation_chances(forecaster, prompt, share) for prompt in prompts)
-    ]
+    expected = [tuple(chances[place] for place in columns) for chances in _expected(prompts, forecaster, tiers, share)]
     hardest, chances = max(
         ((cheapest_within(chances, tolerance), chances) for chances in expected), key=lambda chosen: chosen[0]
     )
     names = [forecaster.tiers[place] for place in columns]
     parts = ", ".join(f"{_printable(name)} {chance:.2f}" for name, chance in zip(names, chances, strict=True))
     return Route(names[hardest], f"auto; expected {parts}; tolerance {tolerance:.2f}")
+
+
+def _expected(
+    prompts: Sequence[Text], forecaster: Forecaster, tiers: Sequence[str], read_chars: int
+) -> Iterator[tuple[float, ...]]:
+    """Yields the chances of all the forecaster's tiers for each prompt."""
+    for prompt in prompts:
+        if forecaster.tiers[-1] in tiers:
+            yield conversation_chances(forecaster, prompt, read_chars)
+        else:  # where no tier may answer open questions, that a question is open says nothing of the others
+            yield forecaster.expect(features(prompt, read_chars))
 
 
 def _by_complexity(

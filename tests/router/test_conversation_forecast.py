@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from engine.api import Conversation, Message
-from router.tiers.conversation_forecast import SPEAKS_FOR_ITSELF, conversation_chances
+from router.config.auto import AutoConfig
+from router.tiers.choose_tier import TierChoice, choose_tier
+from router.tiers.conversation_forecast import CLEAR_CHARS, CLEAR_WORDS, conversation_chances
 from router.tiers.quality_forecast import Forecaster, Text, features
 
 TIERS = ("fast", "general")
@@ -58,12 +60,37 @@ def test_a_question_that_a_cheaper_tier_may_answer_is_read_with_what_came_before
     assert conversation_chances(forecaster, prompt) == forecaster.expect(features(prompt))
 
 
-@pytest.mark.parametrize("words", [SPEAKS_FOR_ITSELF - 1, SPEAKS_FOR_ITSELF])
-def test_the_number_of_words_says_whether_a_question_speaks_for_itself(words: int) -> None:
-    forecaster, question = planted(), " ".join(["word"] * words)
-    prompt = conversation("hi", "Hello!", question)
-    read: Text = question if words == SPEAKS_FOR_ITSELF else prompt
+@pytest.mark.parametrize(
+    ("question", "clear"),
+    [
+        (" ".join(["so"] * CLEAR_WORDS), True),
+        (" ".join(["so"] * (CLEAR_WORDS - 1)), False),
+        ("x" * CLEAR_CHARS, True),
+        ("x" * (CLEAR_CHARS - 1), False),
+        ("", False),
+    ],
+)
+def test_a_question_speaks_for_itself_by_its_words_or_its_characters(question: str, clear: bool) -> None:
+    forecaster, prompt = planted(), conversation("hi", "Hello!", question)
+    read: Text = question if clear else prompt
     assert conversation_chances(forecaster, prompt) == forecaster.expect(features(read))
+
+
+def test_a_short_task_after_an_open_question_is_a_task() -> None:
+    forecaster = Forecaster(TIERS, (0.0, 0.0), {"numbers=0": (-4.0, 4.0), "numbers=2": (4.0, 0.0)}, {})
+    for short, read in (("5 + 6?", None), ("And why?", OPEN)):
+        prompt = conversation(OPEN, "Warmth.", short)
+        assert conversation_chances(forecaster, prompt) == forecaster.expect(features(prompt if read is None else read))
+
+
+@pytest.mark.parametrize(("allowed", "chosen"), [(("fast", "frontier"), "frontier"), (None, "general")])
+def test_a_key_without_the_tier_for_open_questions_gets_the_best_of_its_own(
+    allowed: tuple[str, ...] | None, chosen: str
+) -> None:
+    tiers = ("fast", "frontier", "general")
+    signs = {"numbers=0": (-4.0, -4.0, 4.0), "turns=2": (3.0, 8.0, -8.0)}
+    choice = TierChoice(tiers, AutoConfig(tolerance=0.05), Forecaster(tiers, (0.0, 0.0, 0.0), signs, {}))
+    assert choose_tier("auto", [conversation(OPEN, "Warmth.", "And why?")], None, choice, allowed).tier == chosen
 
 
 def test_only_the_ends_of_a_long_question_are_read() -> None:
