@@ -30,10 +30,10 @@ HAS_IS_REMOTE, IS_REMOTE = 0x100, 0x200  # of a span's flags: whether it is know
 FLAGS, LINK_FLAGS = Struct("<HI"), Struct("<BI")
 SPAN_FLAGS, REMOTE_FLAGS = FLAGS.pack(0x0185, HAS_IS_REMOTE), FLAGS.pack(0x0185, HAS_IS_REMOTE | IS_REMOTE)
 LINK_END = LINK_FLAGS.pack(0x35, HAS_IS_REMOTE)
-TIMES = Struct("<BQBQ")
+SPAN_TIMES = Struct("<BQBQ")
 STARTED, ENDED = 0x39, 0x41  # tags of a span's times
-AT = Struct("<BQ")
-NS = 0x09  # tag of an event's time
+EVENT_TIME = Struct("<BQ")
+HAPPENED = 0x09  # tag of an event's time
 UNENCODABLE = (TypeError, OverflowError, RecursionError)
 
 
@@ -91,7 +91,7 @@ def _span(trace_id: bytes, span: RecordedSpan) -> bytes:
         + span.span_id.to_bytes(8, "big")
         + parent
         + _name(span.name, SERVER if span.serves else INTERNAL)
-        + TIMES.pack(STARTED, span.started_ns, ENDED, span.ended_ns)
+        + SPAN_TIMES.pack(STARTED, span.started_ns, ENDED, span.ended_ns)
     )
     if span.described:
         made += _attributes(b"\x4a", b"\x50", wanted(*span.described))
@@ -104,7 +104,7 @@ def _span(trace_id: bytes, span: RecordedSpan) -> bytes:
 
 
 def _event(event: SpanEvent) -> bytes:
-    head = AT.pack(NS, event.at_ns) + field(b"\x12", text(event.name))
+    head = EVENT_TIME.pack(HAPPENED, event.at_ns) + field(b"\x12", text(event.name))
     return head + _attributes(b"\x1a", b"\x20", wanted(event.attributes))
 
 

@@ -10,8 +10,8 @@ from engine.api import Conversation
 from router.tiers.quality_forecast import READ_CHARS, Forecaster, Text, features
 
 CLEAR_WORDS, CLEAR_CHARS = 5, 30
-"""A question of five words, or of 30 characters in a language that does not part words, speaks for itself. A shorter
-one ("And why?") goes on with what was asked before it."""
+"""A question speaks for itself from five words on, or from 30 characters on, since some languages do not part words.
+A shorter one ("And why?") goes on with what was asked before it."""
 SURELY = 0.95  # the chance of the dearest tier from which a question read alone counts
 HARDLY = 0.5  # and that of each other tier, at most: what others can answer too may need what was said before
 A_TASK = 0.9  # the chance of another tier from which a short question is a task, and goes on with nothing
