@@ -88,8 +88,8 @@ class TraceSampler:
         self._processor.on_end(cast("ReadableSpan", kept))
 
     def lose(self, record: TraceRecord | None, error: Exception) -> None:
-        """Counts a trace that ``error``, a fault of tracing, has lost, and frees its place; None: it had not begun. Does
-        not raise. The tracers catch such faults and call this, so that none ends a request or an engine."""
+        """Counts a trace that ``error``, a fault of tracing, has lost, and frees its place; None: it had not begun.
+        Does not raise. The tracers catch such faults and call this, so that none ends a request or an engine."""
         if record is not None:
             self._pending.discard(record.spans[0].span_id)
             record.noted.clear()
