@@ -68,10 +68,15 @@ class App:
             await exchange.fail(cut, errors.body(cut))
             raise
         except Exception as error:  # noqa: BLE001 the outermost handler: every error gets a body in the wire format
-            refusal = refusal_of(error)
-            _log(exchange, error, refusal)
-            self._add_refusal_headers(exchange, refusal)
-            await exchange.fail(refusal, errors.body(refusal))
+            await self._fail(exchange, error, errors)
+
+    async def _fail(self, exchange: HttpExchange, error: Exception, errors: ErrorBodies) -> None:
+        """Answers a request that has failed. It is a method of its own since a frame that is in the traceback of
+        ``error`` and holds it would be garbage that only the collector finds, with all that the request was."""
+        refusal = refusal_of(error)
+        _log(exchange, error, refusal)
+        self._add_refusal_headers(exchange, refusal)
+        await exchange.fail(refusal, errors.body(refusal))
 
     def _route(self, path: str) -> tuple[Route | None, Sequence[str]]:
         """Returns the route of ``path`` and the methods that it allows; None: there is none."""

@@ -217,10 +217,12 @@ class _ReadAhead:
 
     async def close(self) -> None:
         """Ends the task and closes ``events``."""
+        self._answers.on_check = _nothing  # what is left of a request must not be a cycle, which only a collector frees
         self._reader.cancel()
         await asyncio.wait({self._reader})
         if not self._reader.cancelled():
             self._reader.exception()  # retrieved, so that asyncio does not log it; it was raised or the client has left
+        del self._reader  # the traceback of its error has a frame of ``_read``, which holds this
         await self._events.aclose()  # if the task was cancelled before it began
 
     async def _read(self) -> None:

@@ -128,6 +128,7 @@ class ModeratedChoice:
         """Cancels the running checks of the choice, and has the guard record their results."""
         for moderator in self._moderators:
             self._guard.record(self._choice, await moderator.close())
+        self._notify = _nothing  # it holds what holds this choice
 
     def _goes_on(self, event: AnswerEvent) -> TypeGuard[Text | Reasoning]:
         """Whether ``event`` is the next piece of a text of which nothing else waits: nearly all events are."""
@@ -247,3 +248,7 @@ class ModeratedChoice:
         events.append(Ended(self._choice, HaltReason.CONTENT_FILTER))
         self._parts.clear()
         self.ended = True
+
+
+def _nothing() -> None:
+    """Does nothing: after the end no check ends."""

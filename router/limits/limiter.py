@@ -137,6 +137,7 @@ class Limiter:
         if finished:
             self._estimator.learn(hold.tenant, hold.tier, hold.request, usage)
         self._holds.discard(hold)
+        hold.used = Charge  # it holds the hold itself
         if hold.reservation is not None:
             unchecked = hold.decision is None
             self._settler.settle(hold.reservation, self.charge(hold.tier, usage), unchecked=unchecked)

@@ -73,7 +73,7 @@ class HttpExchange:
         self.late_headers: Callable[[], list[tuple[bytes, bytes]]] = list
         self.started = False
         self.streaming = False
-        self.outlives: Callable[[asyncio.Future[Any]], bool] = lambda working: False
+        self.outlives: Callable[[asyncio.Future[Any]], bool] = _ends
         self._left = False
         self._received = asyncio.Event()  # whether the whole body was received
 
@@ -138,8 +138,7 @@ class HttpExchange:
         working = asyncio.ensure_future(work)
         watching = asyncio.ensure_future(self._disconnect())
         try:
-            waiting: set[asyncio.Future[Any]] = {working, watching}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 return working.result()
         finally:
@@ -151,6 +150,8 @@ class HttpExchange:
                 await asyncio.wait({working})
                 if not working.cancelled():
                     working.exception()  # retrieved, so that asyncio does not log it; another error is being raised
+            self.outlives = _ends
+            del working  # else its error and this frame, which is in the error's traceback, would hold each other
         raise ClientLeftError
 
     async def answer(self, status: int, document: Any) -> None:
@@ -235,7 +236,13 @@ class HttpExchange:
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = True
         sent = [*headers, *self.headers, *self.late_headers()]
+        self.late_headers = list  # they hold the request, which holds this exchange
         await self._send({"type": "http.response.start", "status": status, "headers": sent})
+
+
+def _ends(working: asyncio.Future[Any]) -> bool:
+    """Says that the work of a request ends with it."""
+    return False
 
 
 def _headers(refusal: RefusalError) -> list[tuple[bytes, bytes]]:

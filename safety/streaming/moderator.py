@@ -235,6 +235,7 @@ class _Checks:
         self.stop()
         if self._task is not None:
             await asyncio.wait({self._task})
+        self._notify, self._on_verdict = _nothing, _dropped  # they hold what holds these checks
 
     def raise_fault(self) -> None:
         """Raises what a check raised that its contract does not have."""
@@ -296,6 +297,14 @@ class _Checks:
         new = Span(self._schedule.approved, due.end, "" if verdict is None else verdict.category)
         self.covered += new.end - new.start
         return None if verdict is None else replace(verdict, spans=(new,))
+
+
+def _nothing() -> None:
+    """Does nothing: after the end no check ends."""
+
+
+def _dropped(verdict: Verdict) -> None:
+    """Does nothing: after the end there is no verdict."""
 
 
 def _only(scores: Sequence[Scores]) -> Scores:
