@@ -93,6 +93,7 @@ class HeldKey(Claim):
     ) -> None:
         if self._renewing is not None:
             self._renewing.cancel()
+            self._renewing = None  # the traceback of its cancellation has a frame that holds this
         if kind is not None or not self.whole:
             await finished(self._release())
 
