@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from k8s.monitoring import metric_names as m
-from k8s.monitoring.boards.queries import OF_APPLICATION, TIER, gauge, mean, quantiles, rate, share
+from k8s.monitoring.boards.queries import OF_APP, TIER, gauge, mean, quantiles, rate, share
 from k8s.monitoring.grafana import Dashboard, Panel, Query, Row, Unit, Variable
 
 
@@ -48,7 +48,7 @@ def load_row() -> Row:
 
 def kv_cache_row() -> Row:
     """Returns the panels of KV blocks and the prefix cache."""
-    used = f'sum by (tier) ({m.KV_BLOCKS}{{{OF_APPLICATION}, tier=~"$tier", state="%s"}})'
+    used = f'sum by (tier) ({m.KV_BLOCKS}{{{OF_APP}, tier=~"$tier", state="%s"}})'
     return Row(
         "KV cache",
         [

@@ -5,11 +5,11 @@ from __future__ import annotations
 from k8s.monitoring.grafana import Query
 from k8s.monitoring.metric_names import bucket_of, count_of, sum_of
 
-OF_APPLICATION = 'application=~"$application"'
+OF_APP = 'application=~"$application"'
 APPLICATION, TIER, TENANT = (
-    f"{{{OF_APPLICATION}}}",
-    f'{{{OF_APPLICATION}, tier=~"$tier"}}',
-    f'{{{OF_APPLICATION}, tenant=~"$tenant"}}',
+    f"{{{OF_APP}}}",
+    f'{{{OF_APP}, tier=~"$tier"}}',
+    f'{{{OF_APP}, tenant=~"$tenant"}}',
 )
 STEP_OF_RATES = "$__rate_interval"
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from k8s.monitoring import metric_names as m
-from k8s.monitoring.boards.queries import APPLICATION, OF_APPLICATION, STEP_OF_RATES, TENANT, rate
+from k8s.monitoring.boards.queries import APPLICATION, OF_APP, STEP_OF_RATES, TENANT, rate
 from k8s.monitoring.grafana import Dashboard, Panel, Query, Row, Unit, Variable
 
-BLOCKED = f'{{{OF_APPLICATION}, tenant=~"$tenant", decision="blocked"}}'
+BLOCKED = f'{{{OF_APP}, tenant=~"$tenant", decision="blocked"}}'
 
 
 def safety_and_cache() -> Dashboard:
@@ -56,8 +56,8 @@ def safety_row() -> Row:
 
 def cache_row() -> Row:
     """Returns the panels of what the answer cache gives again."""
-    hits = f'sum(rate({m.CACHE_REQUESTS}{{{OF_APPLICATION}, tenant=~"$tenant", status=~"exact|semantic"}}[{STEP_OF_RATES}]))'
-    asked = f'sum(rate({m.CACHE_REQUESTS}{{{OF_APPLICATION}, tenant=~"$tenant", status!="bypass"}}[{STEP_OF_RATES}]))'
+    hits = f'sum(rate({m.CACHE_REQUESTS}{{{OF_APP}, tenant=~"$tenant", status=~"exact|semantic"}}[{STEP_OF_RATES}]))'
+    asked = f'sum(rate({m.CACHE_REQUESTS}{{{OF_APP}, tenant=~"$tenant", status!="bypass"}}[{STEP_OF_RATES}]))'
     return Row(
         "Answer cache",
         [
@@ -75,7 +75,7 @@ def cache_row() -> Row:
                         rate(
                             m.CACHE_REQUESTS,
                             "reason",
-                            f'{{{OF_APPLICATION}, tenant=~"$tenant", status=~"miss|bypass"}}',
+                            f'{{{OF_APP}, tenant=~"$tenant", status=~"miss|bypass"}}',
                         ),
                         "{{reason}}",
                     )
@@ -88,7 +88,7 @@ def cache_row() -> Row:
 
 def stored_answers_row() -> Row:
     """Returns the panels of what the answer cache stores, and of hits that were wrong."""
-    wrong = f'sum by (judge) (rate({m.CACHE_JUDGED}{{{OF_APPLICATION}, tenant=~"$tenant", wrong="true"}}[1h]))'
+    wrong = f'sum by (judge) (rate({m.CACHE_JUDGED}{{{OF_APP}, tenant=~"$tenant", wrong="true"}}[1h]))'
     judged = f"sum by (judge) (rate({m.CACHE_JUDGED}{TENANT}[1h]))"
     return Row(
         "Stored answers",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from k8s.monitoring import metric_names as m
-from k8s.monitoring.boards.queries import OF_APPLICATION, TIER, gauge, quantiles, rate
+from k8s.monitoring.boards.queries import OF_APP, TIER, gauge, quantiles, rate
 from k8s.monitoring.grafana import Dashboard, Panel, Query, Row, Unit, Variable
 
 
@@ -63,7 +63,7 @@ def replicas_row() -> Row:
 
 def rollout_row() -> Row:
     """Returns the panels that say whether a rollout hurts."""
-    failed = f'{{{OF_APPLICATION}, tier=~"$tier", outcome="failed"}}'
+    failed = f'{{{OF_APP}, tier=~"$tier", outcome="failed"}}'
     return Row(
         "While it is rolled out",
         [

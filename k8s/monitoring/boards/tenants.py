@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from k8s.monitoring import metric_names as m
-from k8s.monitoring.boards.queries import OF_APPLICATION, TENANT, rate
+from k8s.monitoring.boards.queries import OF_APP, TENANT, rate
 from k8s.monitoring.grafana import Dashboard, Panel, Query, Row, Unit, Variable
 
 
@@ -24,7 +24,7 @@ def tenants() -> Dashboard:
                     Panel("Tokens", top(rate(m.TOKENS, "tenant", TENANT)), Unit.PER_SECOND),
                     Panel(
                         "Failed requests",
-                        top(rate(m.REQUESTS, "tenant", f'{{{OF_APPLICATION}, tenant=~"$tenant", outcome="failed"}}')),
+                        top(rate(m.REQUESTS, "tenant", f'{{{OF_APP}, tenant=~"$tenant", outcome="failed"}}')),
                         Unit.PER_SECOND,
                     ),
                 ],
