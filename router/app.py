@@ -71,8 +71,9 @@ class App:
             await self._fail(exchange, error, errors)
 
     async def _fail(self, exchange: HttpExchange, error: Exception, errors: ErrorBodies) -> None:
-        """Answers a request that has failed. It is a method of its own since a frame that is in the traceback of
-        ``error`` and holds it would be garbage that only the collector finds, with all that the request was."""
+        """Answers a request that has failed. It is a method of its own since ``refusal`` often is ``error``: a frame
+        that is in an error's traceback and holds the error is garbage that only the collector finds, and so is all that
+        the request was."""
         refusal = refusal_of(error)
         _log(exchange, error, refusal)
         self._add_refusal_headers(exchange, refusal)

@@ -307,8 +307,13 @@ class Lane:
         if stream.usage is not None or self.state is LaneState.CLOSED:
             on_usage(stream.usage)
         else:
-            self._settling[request_id] = on_usage
-            asyncio.get_running_loop().call_later(LATE_S, self._report, request_id, None)
+            late = asyncio.get_running_loop().call_later(LATE_S, self._report, request_id, None)
+
+            def settle(usage: Usage | None) -> None:
+                late.cancel()  # else it would hold the lane, and what the event loop has to do, for LATE_S
+                on_usage(usage)
+
+            self._settling[request_id] = settle
 
     def _report(self, request_id: str, usage: Usage | None) -> None:
         """Reports the counts of a request that waits for them in ``_settling``, if it does."""

@@ -209,9 +209,9 @@ class _ReadAhead:
         if self._checked:
             self._checked = False
             ready += self._answers.resume()
-        if self._reader.done() and not self._reader.cancelled() and (fault := self._reader.exception()) is not None:
+        if self._reader.done() and not self._reader.cancelled() and self._reader.exception() is not None:
             if not ready:
-                raise fault
+                self._reader.result()  # raises it; a variable for it would be held by its own traceback
             self._changed.set()
         return ready
 
@@ -250,4 +250,4 @@ class _ReadAhead:
 
 
 def _nothing() -> None:
-    """Does nothing: without checks beside the stream no check ends."""
+    """Does nothing: nobody is to be told when a check ends, or no check is left."""

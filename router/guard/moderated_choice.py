@@ -251,4 +251,4 @@ class ModeratedChoice:
 
 
 def _nothing() -> None:
-    """Does nothing: after the end no check ends."""
+    """Does nothing: after the choice is closed no check ends."""

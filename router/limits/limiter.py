@@ -37,7 +37,7 @@ class Hold:
     """The reservation of one request.
 
     ``reservation`` is None without limits. ``decision`` is None without limits, or if the store did not answer.
-    ``used`` returns the request's usage so far.
+    ``used`` returns the request's usage so far; once it is settled, nothing.
     """
 
     tenant: str

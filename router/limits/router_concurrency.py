@@ -22,11 +22,15 @@ class ConcurrencyLimit:
     def admit(self) -> Iterator[None]:
         """Counts a request while the context is open. Raises RateLimitError if ``limit`` requests are active."""
         if self.active >= self._limit:
-            refusal = RateLimitError("The service is at its limit.", "overloaded", retry_after_s=1)
-            refusal.refused = f"reason=router_full; limit={self._limit}"
-            raise refusal
+            raise _full(self._limit)
         self.active += 1
         try:
             yield
         finally:
             self.active -= 1
+
+
+def _full(limit: int) -> RateLimitError:
+    refusal = RateLimitError("The service is at its limit.", "overloaded", retry_after_s=1)
+    refusal.refused = f"reason=router_full; limit={limit}"
+    return refusal

@@ -54,10 +54,11 @@ class HttpExchange:
     """One HTTP request and its response.
 
     ``headers`` are added to every response, errors included. So are the headers that ``late_headers`` returns, which is
-    called when the status line is sent. ``started``: the status line was sent. ``streaming``: an SSE stream is open.
+    called when the status line is sent, and dropped then. ``started``: the status line was sent. ``streaming``: an SSE
+    stream is open.
     ``body_timeout_s``: the seconds that the body may take to arrive.
     ``outlives`` is called when the client leaves, or the server ends the request: it takes the work over and returns
-    True, or returns False.
+    True, or returns False. It is dropped when the work has ended.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
@@ -105,19 +106,19 @@ class HttpExchange:
         declared = self.header("content-length") or "0"
         if not LENGTH.fullmatch(declared):
             raise InvalidRequestError("The header content-length is not a number.", "invalid_header")
-        too_large = PayloadTooLargeError(f"The body of the request exceeds {limit} bytes.", "body_too_large")
         if int(declared) > limit:
-            raise too_large
+            raise _too_large(limit)
         try:
             async with asyncio.timeout(self._body_timeout_s):
-                return await self._receive_body(limit, too_large)
+                return await self._receive_body(limit)
         except TimeoutError:
             self.headers.append((b"connection", b"close"))  # the rest of the body is not waited for either
             message = f"The body of the request did not arrive within {self._body_timeout_s:g} s."
             raise DeadlineExceededError(message, "body_timeout") from None
 
-    async def _receive_body(self, limit: int, too_large: PayloadTooLargeError) -> bytes:
-        """Receives and returns the whole body. Raises ``too_large`` beyond ``limit`` bytes, and ClientLeftError."""
+    async def _receive_body(self, limit: int) -> bytes:
+        """Receives and returns the whole body. Raises PayloadTooLargeError beyond ``limit`` bytes, and
+        ClientLeftError."""
         received, size = [], 0
         while True:
             message = await self._receive()
@@ -125,7 +126,7 @@ class HttpExchange:
                 raise ClientLeftError
             size += len(chunk := message.get("body", b""))
             if size > limit:
-                raise too_large
+                raise _too_large(limit)
             received.append(chunk)
             if not message.get("more_body", False):
                 self._received.set()
@@ -152,6 +153,7 @@ class HttpExchange:
                     working.exception()  # retrieved, so that asyncio does not log it; another error is being raised
             self.outlives = _ends
             del working  # else its error and this frame, which is in the error's traceback, would hold each other
+        self.late_headers = list  # as in ``_start``; nothing is sent to this client any more
         raise ClientLeftError
 
     async def answer(self, status: int, document: Any) -> None:
@@ -175,8 +177,11 @@ class HttpExchange:
         await asyncio.wait({sending}, timeout=ERROR_TIMEOUT_S)
         if not sending.done():
             sending.cancel()
-        elif (fault := sending.exception()) is not None:
-            raise fault
+            return
+        try:
+            sending.result()
+        finally:
+            del sending  # as in ``while_connected``
 
     async def _send_error(self, refusal: RefusalError, body: str) -> None:
         if not self.started:
@@ -238,6 +243,10 @@ class HttpExchange:
         sent = [*headers, *self.headers, *self.late_headers()]
         self.late_headers = list  # they hold the request, which holds this exchange
         await self._send({"type": "http.response.start", "status": status, "headers": sent})
+
+
+def _too_large(limit: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(f"The body of the request exceeds {limit} bytes.", "body_too_large")
 
 
 def _ends(working: asyncio.Future[Any]) -> bool:

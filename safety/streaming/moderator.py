@@ -300,11 +300,11 @@ class _Checks:
 
 
 def _nothing() -> None:
-    """Does nothing: after the end no check ends."""
+    """Does nothing: after the checks are closed none ends."""
 
 
 def _dropped(verdict: Verdict) -> None:
-    """Does nothing: after the end there is no verdict."""
+    """Does nothing: after the checks are closed there is no verdict."""
 
 
 def _only(scores: Sequence[Scores]) -> Scores:

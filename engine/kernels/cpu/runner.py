@@ -75,7 +75,7 @@ class CompiledRunner:
         wanted = rows_wanted(planned)
         greedy = largest_alone(planned)
         step = self._arrays.step(planned, wanted, greedy)
-        sound = (ctypes.c_uint8 * step.rows)()
+        sound = _bytes_type(step.rows)()
         screened = greedy and self._screening.asked(len(wanted))
         # The memory that the step points to must live until the call has returned.
         logits = self._logits_for(len(wanted), screened) if greedy else torch.empty(len(wanted), self._vocab_size)
@@ -132,3 +132,9 @@ class CompiledRunner:
 def _usable_threads() -> int:
     """Torch's own number, as it was before the first runner asked."""
     return torch.get_num_threads()
+
+
+@cache
+def _bytes_type(length: int) -> type[ctypes.Array[ctypes.c_uint8]]:
+    """The type of ``length`` bytes. One that nothing keeps is garbage that only the collector finds."""
+    return ctypes.c_uint8 * length
