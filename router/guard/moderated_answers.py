@@ -250,4 +250,4 @@ class _ReadAhead:
 
 
 def _nothing() -> None:
-    """Does nothing: nobody is to be told when a check ends, or no check is left."""
+    """Does nothing: there is no check beside the stream, or none that is left."""
