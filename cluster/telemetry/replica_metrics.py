@@ -9,12 +9,12 @@ costs anything here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from cluster.telemetry.engine_metric_definitions import COUNTERS, GAUGES, Series, gauges, totals
 from cluster.telemetry.instruments import Instruments, RayInstruments
 from cluster.telemetry.keep_publishing import keep_publishing
+from cluster.telemetry.release import release
 
 if TYPE_CHECKING:
     from engine.metrics import EngineMetrics
@@ -28,7 +28,7 @@ class ReplicaMetrics:
         make = instruments or RayInstruments()
         self._tier = tier
         self._model_version = model_version
-        self._release = _release()
+        self._release = release()
         self._counters = {
             name: make.counter(name, text, ("tier", *labels)) for name, (text, labels) in COUNTERS.items()
         }
@@ -51,11 +51,3 @@ class ReplicaMetrics:
 
     def _labels(self, series: Series, names: tuple[str, ...]) -> dict[str, str]:
         return {"tier": self._tier, **dict(zip(names, series.labels, strict=True))}
-
-
-def _release() -> str:
-    """Returns the version of this release; ``unknown`` for a checkout that is not installed."""
-    try:
-        return version("manta")
-    except PackageNotFoundError:
-        return "unknown"
