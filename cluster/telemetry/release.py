@@ -11,15 +11,19 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def release(checkout: Path = CHECKOUT) -> str:
-    """Returns the version of ``checkout``; where that is none, of the installed package, or ``unknown`` without one.
+    """Returns the version of ``checkout``; where that is none of Manta, of the installed package, or ``unknown``
+    without one.
 
-    On a Ray cluster a config may name another checkout than the one that is installed, and its code runs.
+    On a Ray cluster a config may name another checkout than the one that is installed, and its code runs. Other
+    packages leave files called pyproject.toml beside an installed one, and no file may keep a replica from starting.
     """
     try:
         project = tomllib.loads((checkout / "pyproject.toml").read_text("utf-8"))["project"]
-    except FileNotFoundError:
-        try:
-            return version("manta")
-        except PackageNotFoundError:
-            return "unknown"
-    return str(project["version"])
+        if project["name"] == "manta":
+            return str(project["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # it is no project file, or cannot be read
+    try:
+        return version("manta")
+    except PackageNotFoundError:
+        return "unknown"
