@@ -32,7 +32,9 @@ def test_the_config_of_a_cluster_passes_our_schema_and_serves() -> None:
     assert application.keys() <= ServeApplicationSchema.model_fields.keys()
     settings = MantaConfig.model_validate(application["args"])
     assert settings.ingress.replicas > 1
+    assert all(tier.replicas > 1 for tier in settings.tiers)  # else an upgrade leaves the tier without a replica
     assert settings.state.shared
+    assert settings.router.review.secret_file == Path("/etc/manta/review-secret")  # which the first steps make
     assert all((ROOT / tier.engine.model).is_dir() and not tier.num_gpus for tier in settings.tiers)
 
 
@@ -41,6 +43,7 @@ def test_the_environment_of_a_node_is_what_the_doctor_asks_for_and_what_pods_hav
     assert {name: node.get(name) for name in EXPECTED} == {name: value for name, (value, _) in EXPECTED.items()}
     assert Path(node[HAPROXY]) == ROOT / "deployments" / "haproxy"
     assert node["PATH"].startswith(f"{ROOT}/.venv/bin:")
+    assert int(node["BAD_RUNTIME_ENV_CACHE_TTL_SECONDS"]) == 1  # a checkout that was missing is found once it is there
     pod = variables(ROOT / "k8s" / "base" / "environment.env", source=False)
     assert {name: node[name] for name in (CLIENT_S, HARD_STOP_S)} == {
         name: pod[name] for name in (CLIENT_S, HARD_STOP_S)
