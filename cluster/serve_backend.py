@@ -18,7 +18,7 @@ from cluster.lanes.lane_pool import LanePool
 from cluster.lanes.reader_wakeups import ReaderWakeups
 from cluster.lanes.replica_directory import ReplicaDirectory
 from engine.api import Delta, GenerationRequest, Usage
-from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot, TierUnavailableError
+from router.ports.tier_backend import OnOrphans, OnPlaced, OnUsage, TierDescription, TierSnapshot, TierUnavailableError
 
 
 class ServeBackend:
@@ -92,6 +92,7 @@ class ServeBackend:
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         pool = self._pools.get(tier)
         if pool is None:
@@ -102,6 +103,8 @@ class ServeBackend:
             if on_usage is not None:
                 on_usage(Usage(0, 0, 0))  # no engine has the request
             raise
+        if on_placed is not None:
+            on_placed(lane.replica_id, lane.placed.uncached(request.request_id))
         async with aclosing(lane.generate(request, on_usage, account)) as batches:
             async for deltas in batches:
                 yield deltas

@@ -10,6 +10,7 @@ from engine.api import Delta, EngineDeadError, GenerationRequest, OverloadedErro
 from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import (
     OnOrphans,
+    OnPlaced,
     OnUsage,
     ReplicaLostError,
     ReplicaOverloadedError,
@@ -61,6 +62,7 @@ class EngineBackend:
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         deltas: asyncio.Queue[Delta] = asyncio.Queue()
         self._deltas[request.request_id] = asyncio.get_running_loop(), deltas

@@ -20,6 +20,7 @@ from engine.api import Delta, EngineError, GenerationRequest, ModelInfo
 from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import (
     OnOrphans,
+    OnPlaced,
     OnUsage,
     ReplicaLostError,
     TierDescription,
@@ -131,6 +132,7 @@ class EngineProcessBackend:
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         answers: asyncio.Queue[Sequence[Delta] | Exception] = asyncio.Queue()
         self._answers[request.request_id] = answers

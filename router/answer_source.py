@@ -102,6 +102,7 @@ class AnswerSource:
             account.run,
             self._suspects[account.tier],
             account.on_first_token,
+            account.on_placed,
         )
 
     def _failover(self, account: Account, kind: str) -> None:

@@ -176,6 +176,7 @@ class Pipeline:
             id=claim.account,
             run=claim.run,
             on_first_token=place.started if self._config.admission.enabled else None,
+            on_placed=place.placed,
         )
 
     def _prompt_details(self, account: Account) -> dict[str, Any] | None:

@@ -85,6 +85,12 @@ class PlacedRequests:
         self._placed[request_id] = self._unreported[request_id] = placed
         self._outlook = None
 
+    def uncached(self, request_id: str) -> int:
+        """Returns the prompt tokens that a request without a first token had to have computed here, when it was placed;
+        0 of any other request."""
+        placed = self._placed.get(request_id)
+        return 0 if placed is None else placed.uncached
+
     def accepted(self, request_id: str) -> None:
         """Records that the replica has the request."""
         if (placed := self._placed.get(request_id)) is not None:

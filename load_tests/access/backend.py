@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 
 from engine.api import Delta, FinishReason, GenerationRequest, Usage
 from load_tests.overhead.stub import prompt_tokens
-from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot
+from router.ports.tier_backend import OnOrphans, OnPlaced, OnUsage, TierDescription, TierSnapshot
 
 CONTEXT = 4096  # tokens
 
@@ -39,6 +39,7 @@ class SteadyBackend:
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         prompt, limit, sent = prompt_tokens(request), request.sampling.max_tokens or 16, 0
         try:

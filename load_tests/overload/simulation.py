@@ -104,6 +104,7 @@ class Simulation:
                     continue
                 made = sequence_of(str(number), one, one.place, clock.time)
                 subject.add(made)
+                one.place.placed(0, "one", one.offered.words)
                 running[made.request_id] = one, made
             plan = subject.schedule(clock.time)
             if not plan.chunks:

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message
 
 from engine.api import Conversation, Delta, FinishReason, GenerationRequest, Usage
-from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot
+from router.ports.tier_backend import OnOrphans, OnPlaced, OnUsage, TierDescription, TierSnapshot
 
 
 @dataclass(slots=True)
@@ -55,6 +55,7 @@ class ScriptedBackend:
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         """Yields the deltas of all choices, one of each at a time."""
         prompt = request.prompt

@@ -58,6 +58,10 @@ class SimulatedAdmission:
         self._places[request] = place
         return True
 
+    def placed(self, request: int, slot: int, uncached: int) -> None:
+        """Records that a replica has a request, of which it has ``uncached`` prompt tokens to compute."""
+        self._places[request].placed(0, str(slot), uncached)
+
     def first_token(self, request: int, now: float) -> None:
         """Gives back the room of a request in the queue."""
         self._clock.time = now

@@ -220,6 +220,8 @@ class Simulation:
             uncached -= min(fleet.prefixes.matched(slot, chain) * BLOCK_TOKENS, prompt - 1)
             profile = self._settings.profile
             fleet.prefixes.remember(slot, chain, max(profile.kv_tokens - replica.kv_reserved, 0) // BLOCK_TOKENS)
+        if self._admission is not None:
+            self._admission.placed(request, slot, uncached)
         self._counters[self._class[request]].uncached_tokens += uncached
         self._prompt_tokens += prompt
         self._cached_tokens += prompt - uncached

@@ -3,7 +3,8 @@
 ::
 
     enter ┬ Admit  → Place with a Ticket → the first token, a cache hit or the end gives the room back; so does the wait
-          │                                for the answer to an identical request (``looking_up``)
+          │                                for the answer to an identical request (``looking_up``). Until then, it
+          │                                waits on the replica to which it was sent (``placed``)
           └ Refuse ┬ the answer cache may have the answer → Place without a Ticket → a hit, or ``settle`` raises
                    └ AdmissionRefusedError
 
@@ -97,6 +98,12 @@ class Place:
             yield
         finally:
             timer.cancel()
+
+    def placed(self, prompt: int, replica_id: str, tokens: int) -> None:
+        """Records that the prompt with the index ``prompt`` was sent to a replica, which likely has to compute
+        ``tokens`` of it. It waits there from now on, and nowhere else."""
+        if self._ticket is not None:
+            self._ticket.placed(prompt, replica_id, tokens)
 
     def started(self) -> None:
         """Gives the room back, since the first token has come."""

@@ -8,6 +8,7 @@ cancellation alike, once. Lives as long as the router.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from router.admission.start_rate import RANKS, StartRate
@@ -26,6 +27,19 @@ class Count:
     requests: int = 0
     tokens: int = 0
     prompt_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Prompts:
+    """Prompts without a first token, and their tokens that a replica has to compute."""
+
+    count: int = 0
+    tokens: int = 0
+
+    def add(self, count: int, tokens: int) -> None:
+        """Adds prompts. Takes them away if the numbers are negative."""
+        self.count += count
+        self.tokens += tokens
 
 
 @dataclass(slots=True)
@@ -65,6 +79,8 @@ class Ticket:
         self.objective_s = objective_s
         self.in_time = in_time
         self.alone_s = alone_s
+        self.places: dict[int, tuple[str, int]] = {}
+        """The replica that has a prompt and the tokens that it has to compute, by the prompt's index."""
         self.turn = 0
         """How many of its line have started once twice as many have as were before it."""
 
@@ -74,6 +90,18 @@ class Ticket:
         held back by its own length or its replica, and its wait says little of the line. Of a single replica it does.
         Requests that need no engine after all, such as cache hits, pass none."""
         return self._admitted.rate.replicas > 1 and self.turn < self._admitted.lines[self.line].started
+
+    @property
+    def unplaced(self) -> Prompts:
+        """Its prompts that no replica is known to have, and their part of its tokens."""
+        left = max(0, self.requests - len(self.places))
+        return Prompts(left, self.prompt_tokens * left // max(1, self.requests))
+
+    def placed(self, prompt: int, replica_id: str, tokens: int) -> None:
+        """Records that a replica has the prompt with the index ``prompt``, and ``tokens`` of it to compute; the last of
+        several has it. Has no effect after the first token."""
+        if self._waits:
+            self._admitted.move(self, {**self.places, prompt: (replica_id, tokens)})
 
     def started(self, now: float) -> None:
         """Gives the place back because the first token has come, at the instant ``now``. The rate of the tier and the
@@ -109,6 +137,8 @@ class AdmittedRequests:
     def __init__(self) -> None:
         self.lines: dict[Line, WaitingLine] = {}
         self.total = Count()
+        self._unplaced = {rank: Prompts() for rank in RANKS}  # waiting ones that no replica is known to have, by rank
+        self._placed: dict[tuple[str, int], Prompts] = {}  # the other waiting ones, by replica id and rank
         self.running = dict.fromkeys(RANKS, 0)  # requests between their first and their last token, by rank
         self.rate = StartRate()
         self.refused_at = dict.fromkeys(RANKS, float("-inf"))  # instant of the last refusal, by rank
@@ -141,6 +171,7 @@ class AdmittedRequests:
             count.requests += requests
             count.tokens += tokens
             count.prompt_tokens += prompt_tokens
+        self._count_prompts(ticket, 1)
         self.rate.paused, self.rate.replicas = not replicas, replicas
         self.rate.observe(now, self.total.requests)
         return ticket
@@ -148,6 +179,7 @@ class AdmittedRequests:
     def leave(self, ticket: Ticket) -> float:
         """Removes a waiting request from the counts. Returns the instant at which it was admitted. Called by its ticket
         alone, once."""
+        self._count_prompts(ticket, -1)
         line = self.lines[ticket.line]
         since = line.tickets.pop(ticket)
         for count in (line, self.total):
@@ -157,6 +189,21 @@ class AdmittedRequests:
         if not line.tickets:
             del self.lines[ticket.line]
         return since
+
+    def move(self, ticket: Ticket, places: dict[int, tuple[str, int]]) -> None:
+        """Counts the prompts of a waiting request where they are now. Called by its ticket alone."""
+        self._count_prompts(ticket, -1)
+        ticket.places = places
+        self._count_prompts(ticket, 1)
+
+    def on(self, replica_id: str, *ranks: int) -> Prompts:
+        """Returns the waiting prompts of classes that a replica has, with the tokens that it had to compute when they
+        were sent there."""
+        return _sum(self._placed[replica_id, rank] for rank in ranks if (replica_id, rank) in self._placed)
+
+    def unplaced(self, *ranks: int) -> Prompts:
+        """Returns the waiting prompts of classes that no replica is known to have."""
+        return _sum(self._unplaced[rank] for rank in ranks)
 
     def of(self, *ranks: int) -> Count:
         """Returns the counts of the waiting requests of classes."""
@@ -217,3 +264,21 @@ class AdmittedRequests:
         before = {name: line.tokens for (each, name), line in self.lines.items() if each == rank}
         own = before.pop(tenant, 0)
         return own + sum(min(others, own + tokens) for others in before.values())
+
+    def _count_prompts(self, ticket: Ticket, sign: int) -> None:
+        """Adds the prompts of a request to those of the replicas that have them and to the unplaced ones, or takes them
+        away, if ``sign`` is -1."""
+        rank, unplaced = ticket.line[0], ticket.unplaced
+        self._unplaced[rank].add(sign * unplaced.count, sign * unplaced.tokens)
+        for replica_id, tokens in ticket.places.values():
+            there = self._placed.setdefault((replica_id, rank), Prompts())
+            there.add(sign, sign * tokens)
+            if not there.count:
+                del self._placed[replica_id, rank]
+
+
+def _sum(prompts: Iterable[Prompts]) -> Prompts:
+    total = Prompts()
+    for each in prompts:
+        total.add(each.count, each.tokens)
+    return total

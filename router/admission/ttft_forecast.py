@@ -1,12 +1,14 @@
 """``forecast_ttft``: when a request would get its first token, by what the tier's replicas report. Pure.
 
 Of its own requests this router knows more than a report says: those that it has admitted since, and whose turn is
-before that of a new one. So they count as the router knows them, in equal parts on all replicas. The rest of a report
-is that of other routers.
+before that of a new one. So they count as the router knows them: those that were sent to a replica there, as far as its
+report still has their tokens; those that are not sent yet in equal parts on all. The rest of a report is that of other
+routers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from engine.api import Priority
@@ -16,6 +18,11 @@ from router.admission.start_rate import RANKS
 from router.latency_prediction import predict_ttft
 from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import TierSnapshot
+
+REPORTED_RANKS = tuple(
+    tuple(rank for rank in RANKS if rank == each or (each is Priority.BATCH and rank > each)) for each in Priority
+)
+"""The ranks that replicas report as each class: surplus counts as batch work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +35,46 @@ class TtftForecast:
 
 @dataclass(frozen=True, slots=True)
 class OwnQueue:
-    """The part of this router's waiting requests that one replica has: all of them, and those ahead of a new request.
-    The tokens are those of prompts, by class in the order of ``Priority``."""
+    """This router's waiting requests that one replica has, or will have on average: all of them, and those ahead of a
+    new request. The tokens are those of prompts, by class in the order of ``Priority``."""
 
     tokens: tuple[int, ...]
     tokens_ahead: tuple[int, ...]
     requests: int
     requests_ahead: int
     displaceable: int  # running requests of lower classes, which give their places in the batch to higher ones
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRequests:
+    """This router's requests on a tier of ``replicas``, as a new one sees them: ``shares`` are the parts of the waiting
+    ones that are ahead of it, by class, 0 to 1."""
+
+    admitted: AdmittedRequests
+    replicas: int
+    shares: tuple[float, ...]
+    displaceable: int
+
+    def on(self, replica_id: str, load: ReplicaLoad) -> OwnQueue:
+        """Returns the part of them that the replica with this ``load`` has: those that were sent to it, of which no
+        more counts than it still has to do, and an equal part of those that no replica is known to have."""
+        sent = [self.admitted.on(replica_id, *ranks) for ranks in REPORTED_RANKS]
+        unplaced = [self.admitted.unplaced(*ranks) for ranks in REPORTED_RANKS]
+        left = list(map(min, _queued(load), (each.tokens for each in sent)))
+        there = sum(each.count for each in sent)
+        waiting = min(load.waiting, there)  # the others run: their prompts are being computed
+        before = _ahead(self.shares, [each.count for each in sent])
+        return OwnQueue(
+            tuple(here + each.tokens // self.replicas for here, each in zip(left, unplaced, strict=True)),
+            tuple(
+                round(share * here) + round(share * each.tokens) // self.replicas
+                for share, here, each in zip(self.shares, left, unplaced, strict=True)
+            ),
+            waiting + sum(each.count for each in unplaced) // self.replicas,
+            (round(waiting * before / there) if there else 0)
+            + round(_ahead(self.shares, [each.count for each in unplaced])) // self.replicas,
+            self.displaceable,
+        )
 
 
 def forecast_ttft(snapshot: TierSnapshot, facts: RequestFacts, admitted: AdmittedRequests) -> TtftForecast | None:
@@ -50,8 +89,10 @@ def forecast_ttft(snapshot: TierSnapshot, facts: RequestFacts, admitted: Admitte
         cached = facts.cached_tokens.get(replica_id, 0) // max(facts.requests, 1)
         return predict_ttft(load, prompt, cached, reported_as(facts))
 
-    own = own_queue(facts, admitted, max(len(loads), len(snapshot.replicas)))
-    seen = {replica_id: as_seen(load, own, reported_as(facts)) for replica_id, load in loads.items()}
+    own = own_requests(facts, admitted, max(len(loads), len(snapshot.replicas)))
+    seen = {
+        replica_id: as_seen(load, own.on(replica_id, load), reported_as(facts)) for replica_id, load in loads.items()
+    }
     return TtftForecast(
         min(ttft_s(replica_id, load) for replica_id, load in seen.items()),
         min(ttft_s(replica_id, without_queue(load)) for replica_id, load in seen.items()),
@@ -63,23 +104,19 @@ def reported_as(facts: RequestFacts) -> Priority:
     return Priority.BATCH if facts.surplus else facts.priority
 
 
-def own_queue(facts: RequestFacts, admitted: AdmittedRequests, replicas: int) -> OwnQueue:
-    """Returns the part of the requests in ``admitted`` that each of ``replicas`` replicas has on average."""
+def own_requests(facts: RequestFacts, admitted: AdmittedRequests, replicas: int) -> OwnRequests:
+    """Returns the requests in ``admitted`` as a new one sees them. The tier has ``replicas``."""
     own_class = reported_as(facts)
-    surplus = [rank for rank in RANKS if rank > Priority.BATCH]
-    counts = [admitted.of(each, *(surplus if each is Priority.BATCH else ())) for each in Priority]
+    counts = [admitted.of(*ranks) for ranks in REPORTED_RANKS]
     same = counts[own_class - Priority.INTERACTIVE]
     before = admitted.ahead(facts.rank, facts.tenant, max(facts.tokens, 1)) - sum(
         count.tokens for priority, count in zip(Priority, counts, strict=True) if priority < own_class
     )
     part = before / same.tokens if same.tokens else 1.0
-    shares = [1.0 if each < own_class else part if each is own_class else 0.0 for each in Priority]
-    pairs = list(zip(counts, shares, strict=True))
-    return OwnQueue(
-        tuple(count.prompt_tokens // replicas for count in counts),
-        tuple(round(share * count.prompt_tokens) // replicas for count, share in pairs),
-        admitted.total.requests // replicas,
-        round(sum(share * count.requests for count, share in pairs)) // replicas,
+    return OwnRequests(
+        admitted,
+        replicas,
+        tuple(1.0 if each < own_class else part if each is own_class else 0.0 for each in Priority),
         displaceable=sum(admitted.running[each] for each in RANKS if each > facts.rank) // replicas,
     )
 
@@ -103,6 +140,17 @@ def as_seen(load: ReplicaLoad, own: OwnQueue, priority: Priority) -> ReplicaLoad
         queued_long=tuple(each for _, each in queued),
         max_sequences=load.max_sequences and load.max_sequences + own.displaceable,
     )
+
+
+def _queued(load: ReplicaLoad) -> list[int]:
+    """Returns the prompt tokens that a replica has to compute, by class."""
+    nothing = (0,) * len(Priority)
+    return [sum(pair) for pair in zip(load.queued_short or nothing, load.queued_long or nothing, strict=True)]
+
+
+def _ahead(shares: Sequence[float], counts: Sequence[int]) -> float:
+    """Returns how many of the waiting prompts ``counts`` are ahead of a new request, both by class."""
+    return sum(share * count for share, count in zip(shares, counts, strict=True))
 
 
 def _of_class(short: int, long: int, known: int, ahead: int) -> tuple[int, int]:

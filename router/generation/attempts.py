@@ -30,6 +30,7 @@ from router.generation.sent_answer import Continuation, SentAnswer, continuation
 from router.generation.suspect_requests import SuspectRequests, Turn
 from router.ports.tier_backend import (
     BackendError,
+    OnPlaced,
     PoisonRequestError,
     ReplicaDrainedError,
     ReplicaError,
@@ -64,10 +65,10 @@ another version of the model."""
 
 @dataclass(slots=True)
 class Run:
-    """The state of one engine request over all its attempts. ``account`` is as in ``TierBackend.generate``, ``shared``
-    as in ``UsageMeter.attempt``. ``lost_at`` is the time at which the last replica was lost, ``refused_at`` that of the
-    first refusal, in seconds of the monotonic clock. ``admitted``: the router has taken the request, so that replicas
-    that are full do not end it."""
+    """The state of one engine request over all its attempts. ``account`` and ``on_placed`` are as in
+    ``TierBackend.generate``, ``shared`` as in ``UsageMeter.attempt``. ``lost_at`` is the time at which the last replica
+    was lost, ``refused_at`` that of the first refusal, in seconds of the monotonic clock. ``admitted``: the router has
+    taken the request, so that replicas that are full do not end it."""
 
     backend: TierBackend
     tier: str
@@ -77,6 +78,7 @@ class Run:
     suspects: SuspectRequests
     account: str = ""
     shared: bool = False
+    on_placed: OnPlaced | None = None
     failures: list[ReplicaError] = field(default_factory=list)
     fruitful: set[int] = field(default_factory=set)  # indices of failures, as in ``next_attempt``
     alone: set[int] = field(default_factory=set)  # the same
@@ -127,6 +129,7 @@ def run_attempts(
     suspects: SuspectRequests | None = None,
     *,
     admitted: bool = False,
+    on_placed: OnPlaced | None = None,
 ) -> AsyncGenerator[Sequence[T], None]:
     """Returns a generator that runs ``request``, which has one prompt, in one attempt or several, and yields its events
     in batches. The request must have a seed if it samples.
@@ -135,12 +138,14 @@ def run_attempts(
     replica and the client would cost time per token. ``new_meter`` makes the meter of each attempt. ``account`` is as
     in ``TierBackend.generate``. ``suspects`` is the queue that all requests to the tier share; None: the request has
     one of its own. ``admitted``: the router has admitted the request, which then waits for replicas that are full, as
-    an answer does that has begun. Closing the generator aborts the current attempt.
+    an answer does that has begun. ``on_placed`` is called for each attempt. Closing the generator aborts the current
+    attempt.
 
     The generator raises RequestError and any BackendError that the backend raises. After several failures it raises the
     one that ``next_attempt`` chooses, or PoisonRequestError.
     """
-    run = Run(backend, tier, config, new_meter, on_failover, suspects or SuspectRequests(), account, admitted=admitted)
+    suspects = suspects or SuspectRequests()
+    run = Run(backend, tier, config, new_meter, on_failover, suspects, account, on_placed=on_placed, admitted=admitted)
     return _attempts(run, request, events_of)
 
 
@@ -155,7 +160,7 @@ async def _attempts(
         if tried:
             attempt = replace(request, request_id=f"{request.request_id}-{tried}", attempt=tried, refused_before=())
         try:
-            source = run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account)
+            source = run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account, run.on_placed)
             turn = run.suspects.turn() if run.on_probation else None
             if turn is not None:
                 source = _in_turn(turn, source)

@@ -22,6 +22,9 @@ from router.inference_request import InferenceRequest
 from router.ports.tier_backend import TierBackend
 from router.usage_meter import MAX_CLIENT_WAIT_S, AttemptMeter, UsageMeter
 
+OnPromptPlaced = Callable[[int, str, int], None]
+"""Takes the index of a prompt, and what ``OnPlaced`` takes of its attempt."""
+
 
 async def generate(
     backend: TierBackend,
@@ -39,6 +42,7 @@ async def generate(
     run: str = "",
     suspects: SuspectRequests | None = None,
     on_first_token: Callable[[], None] | None = None,
+    on_placed: OnPromptPlaced = lambda _, __, ___: None,
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
     """Yields the events of all answers to ``request``, in batches; the last event is Finished.
 
@@ -52,6 +56,7 @@ async def generate(
     lists the kinds. ``trace_context`` is the W3C traceparent of the replicas' parent span. ``suspects`` is the queue
     that all requests to the tier share; None: the request has one of its own. ``on_first_token`` is called once, when
     the first deltas have come; None: the request was not admitted by the router, and a replica may refuse it.
+    ``on_placed`` is called for each attempt at each prompt.
 
     Raises the errors of ``run_attempts``, and a RefusalError if the generation for a prompt failed or ended without its
     last delta.
@@ -76,8 +81,9 @@ async def generate(
             account,
             suspects,
             admitted=admitted,
+            on_placed=partial(on_placed, index),
         )
-        for builder, engine_request in zip(builders, requests, strict=True)
+        for index, (builder, engine_request) in enumerate(zip(builders, requests, strict=True))
     ]
     try:
         async with aclosing(merge(streams, aborts)) as merged:

@@ -52,6 +52,7 @@ class Account:
     fault: RefusalError | None = None  # that has cut off an answer of which the client got a part
     inspections: list[Inspection] = field(default_factory=list)  # of the texts of the answers
     on_first_token: Callable[[], None] | None = None  # None: the router has not admitted it, and replicas may refuse it
+    on_placed: Callable[[int, str, int], None] = lambda _, __, ___: None  # as in ``generate``
     context_length: int | None = None  # of its tier, in tokens; None: no replica has reported it, or it has none
     client_left: bool = False  # its answer is generated to the end for others that wait for the same one
 

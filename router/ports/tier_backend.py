@@ -31,6 +31,9 @@ from router.ports.replica_load import ReplicaLoad
 OnUsage = Callable[[Usage | None], None]
 """Takes the engine's final token counts of an attempt; None if they will never be known."""
 
+OnPlaced = Callable[[str, int], None]
+"""Takes the id of the replica that gets an attempt, and the tokens of the prompt that it likely has to compute."""
+
 
 @dataclass(frozen=True, slots=True)
 class OrphanedAttempt:
@@ -200,6 +203,7 @@ class TierBackend(Protocol):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         """Runs ``request`` on one replica of ``tier`` and yields its deltas.
 
@@ -208,7 +212,9 @@ class TierBackend(Protocol):
         Closing the generator early aborts the request within one engine step. ``on_usage`` is then called with the
         engine's token counts up to the abort, maybe after the generator has closed; or with None if the replica is
         lost. It is not called after the last delta, which has the counts itself. ``account`` is the draft from which
-        another router writes the attempt to the ledger if this one dies; "" if nothing is to be written.
+        another router writes the attempt to the ledger if this one dies; "" if nothing is to be written. ``on_placed``
+        is called once a replica is chosen, in the same step of the event loop in which its load in ``snapshot`` begins
+        to have the request. A backend whose loads lack what was sent since the replica's report does not call it.
 
         The first ``anext`` may raise any error of this module, or RequestError. Later ones may raise ReplicaLostError,
         ReplicaDrainedError, ReplicaVersionError and SlowReaderError. Failed and drained replicas name the version of

@@ -20,7 +20,7 @@ from ray.serve.config import HTTPOptions
 
 from engine.api import Delta, FinishReason, GenerationRequest, Usage
 from load_tests.clients.attacks import Attack, Outcome, Target, attack
-from router.ports.tier_backend import OnUsage
+from router.ports.tier_backend import OnPlaced, OnUsage
 from tests.cluster.graph import eventually, free_port
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, KEY, Served
@@ -40,6 +40,7 @@ class Pausing(ScriptedBackend):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         yield [Delta(request.request_id, (1,), "Hello")]
         await asyncio.sleep(PAUSE_S)

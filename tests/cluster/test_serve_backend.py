@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -94,6 +95,25 @@ async def test_a_full_replica_is_one_failed_attempt_and_the_next_may_avoid_it() 
             await settle()
             free.engine.step()
             assert [delta.text for delta in await reader] == ["0 "]
+
+
+async def test_the_router_hears_where_a_request_is_when_the_load_there_has_it() -> None:
+    seen: list[tuple[str, int, bool]] = []
+
+    def placed(replica_id: str, tokens: int) -> None:
+        load = backend.snapshot()[0].loads[replica_id]
+        seen.append((replica_id, tokens, load.waiting == 1))
+
+    async with started(a=LocalReplica(), b=LocalReplica()) as backend:
+        asked = replace(request(), prompt=40 * "word ")
+        async with aclosing(backend.generate("small", asked, {"a"}, on_placed=placed)) as batches:
+            reader = asyncio.ensure_future(anext(batches))
+            await settle()
+            reader.cancel()
+            await asyncio.wait({reader})
+    [(replica_id, tokens, in_load)] = seen
+    assert (replica_id, in_load) == ("b", True)
+    assert 20 < tokens <= 200
 
 
 async def test_a_replica_lost_before_the_first_token_is_one_failed_attempt() -> None:

@@ -25,7 +25,7 @@ from load_tests.quality.server import UnreachableError, ask_server
 from router.app_factory import build_app
 from router.config.keys import KeyConfig
 from router.config.router import RouterConfig
-from router.ports.tier_backend import OnUsage
+from router.ports.tier_backend import OnPlaced, OnUsage
 from tests.router.backend import ReadyTiers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +50,7 @@ class EngineBackend(ReadyTiers):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         assert isinstance(request.prompt, Conversation)
         if request.prompt.messages[-1].content in self.failing:

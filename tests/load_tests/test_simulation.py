@@ -343,6 +343,16 @@ def test_with_admission_an_overload_costs_only_those_that_cannot_be_served() -> 
     )
 
 
+def test_as_many_long_prompts_at_once_as_there_are_idle_replicas_are_admitted() -> None:
+    replicas = 12
+    times = [20.0 * burst + number / 1_000 for burst in range(10) for number in range(replicas)]
+    trace = build("bursts", times, [60_000] * len(times), [20] * len(times))  # six seconds each
+
+    found = measure(run(trace, replicas, admission=True))
+
+    assert (found.refused, found.attainment) == (0, 1.0)
+
+
 def test_admission_refuses_no_long_prompt_on_replicas_that_have_time_for_it() -> None:
     random = np.random.default_rng(3)
     count = 1_500

@@ -16,7 +16,7 @@ from engine.api import (
     TokenLogprobs,
     Usage,
 )
-from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot
+from router.ports.tier_backend import OnOrphans, OnPlaced, OnUsage, TierDescription, TierSnapshot
 
 WORDS = ("Hello", ", ", "wörld", "! ", "🎉")
 
@@ -75,6 +75,7 @@ class ScriptedBackend(ReadyTiers):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         self.requests.append(request)
         self.tiers_used.append(tier)

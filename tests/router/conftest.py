@@ -23,7 +23,7 @@ from router.ports.embedder import Embedder
 from router.ports.idempotency_store import IdempotencyStore
 from router.ports.state_store import StateStore
 from router.ports.stream_store import StreamStore
-from router.ports.tier_backend import OnOrphans, OnUsage, TierDescription, TierSnapshot
+from router.ports.tier_backend import OnOrphans, OnPlaced, OnUsage, TierDescription, TierSnapshot
 from safety.api import Guard
 from tests.router.backend import ScriptedBackend
 from tests.router.cached import Cached
@@ -104,8 +104,9 @@ class Served:
             avoid: Collection[str] = (),
             on_usage: OnUsage | None = None,
             account: str = "",
+            on_placed: OnPlaced | None = None,
         ) -> AsyncGenerator[Sequence[Delta], None]:
-            return self._served.backend.generate(tier, request, avoid, on_usage, account)
+            return self._served.backend.generate(tier, request, avoid, on_usage, account, on_placed)
 
     def stop(self) -> None:
         self.http.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine import AsyncEngine, Engine
 from engine.api import Delta, GenerationRequest
-from router.ports.tier_backend import OnUsage
+from router.ports.tier_backend import OnPlaced, OnUsage
 from tests.router.backend import ReadyTiers
 
 
@@ -30,6 +30,7 @@ class EngineBackend(ReadyTiers):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         queue: asyncio.Queue[Delta] = asyncio.Queue()
         loop = asyncio.get_running_loop()

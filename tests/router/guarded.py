@@ -15,7 +15,7 @@ from router.config.limits import LimitsConfig
 from router.config.router import RouterConfig
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
-from router.ports.tier_backend import OnUsage
+from router.ports.tier_backend import OnPlaced, OnUsage
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.router.backend import ScriptedBackend
@@ -43,6 +43,7 @@ class SettlingBackend(ScriptedBackend):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         seen = 0
         try:

@@ -21,6 +21,7 @@ from router.config.prices import PriceConfig, PricesConfig
 from router.config.router import RouterConfig
 from router.config.tenants import Spill, TenantConfig
 from router.ports.tier_backend import (
+    OnPlaced,
     OnUsage,
     ReplicaLostError,
     ReplicaOverloadedError,
@@ -72,6 +73,7 @@ class LoadedBackend(ScriptedBackend):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         if isinstance(request.prompt, Conversation) and request.prompt.messages[0].content == HELD:
             self.requests.append(request)
@@ -81,7 +83,7 @@ class LoadedBackend(ScriptedBackend):
                 self.closed += 1
                 if on_usage is not None:
                     on_usage(Usage(0, 0, 0))
-        async with aclosing(super().generate(tier, request, avoid, on_usage, account)) as batches:
+        async with aclosing(super().generate(tier, request, avoid, on_usage, account, on_placed)) as batches:
             async for deltas in batches:
                 yield deltas
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from engine.api import Priority
-from router.admission.admitted_requests import AdmittedRequests, Count, Ticket
+from router.admission.admitted_requests import AdmittedRequests, Count, Prompts, Ticket
 from router.admission.retry_schedule import RetrySchedule
 from router.admission.start_rate import StartRate
 from router.admission.wait_limit import LEAST, WaitLimit
@@ -25,6 +25,7 @@ class Rooms(RuleBasedStateMachine):
         self.waiting: dict[Ticket, tuple[Priority, str, int, int]] = {}
         self.running: dict[Ticket, tuple[Priority, int]] = {}
         self.gone: list[Ticket] = []
+        self.places: dict[tuple[Ticket, int], tuple[str, int]] = {}  # by prompt, also of those that wait no more
 
     @rule(
         priority=st.sampled_from(list(Priority)),
@@ -53,6 +54,15 @@ class Rooms(RuleBasedStateMachine):
             self.running.pop(ticket, None)
             self.gone.append(ticket)
 
+    @rule(data=st.data(), replica=st.sampled_from("xy"), tokens=st.integers(0, 500))
+    def place(self, data: st.DataObject, replica: str, tokens: int) -> None:
+        if self.waiting or self.running or self.gone:
+            ticket = data.draw(st.sampled_from([*self.waiting, *self.running, *self.gone]))
+            prompt = data.draw(st.integers(0, ticket.requests - 1))
+            ticket.placed(prompt, replica, tokens)
+            if ticket in self.waiting:
+                self.places[ticket, prompt] = replica, tokens
+
     @rule(seconds=st.floats(0, 30))
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -73,6 +83,19 @@ class Rooms(RuleBasedStateMachine):
                 assert self.admitted.oldest_s(priority, tenant, self.now) >= 0.0
                 ahead = self.admitted.ahead(priority, tenant, 10)
                 assert sum(entry[3] for entry in mine) <= ahead <= self.admitted.backlog(priority)
+
+    @invariant()
+    def each_prompt_waits_in_one_place(self) -> None:
+        for priority in Priority:
+            waiting = {each: entry for each, entry in self.waiting.items() if entry[0] is priority}
+            placed = {key: place for key, place in self.places.items() if key[0] in waiting}
+            for replica in "xy":
+                there = [tokens for name, tokens in placed.values() if name == replica]
+                assert self.admitted.on(replica, priority) == Prompts(len(there), sum(there))
+            unplaced = self.admitted.unplaced(priority)
+            assert unplaced.count == sum(entry[2] for entry in waiting.values()) - len(placed)
+            left = {each: entry[2] - sum(key[0] is each for key in placed) for each, entry in waiting.items()}
+            assert unplaced.tokens == sum(entry[3] // 2 * left[each] // entry[2] for each, entry in waiting.items())
 
     @invariant()
     def nothing_is_left_of_what_has_gone(self) -> None:

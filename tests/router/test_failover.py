@@ -38,6 +38,7 @@ from router.inference_request import InferenceRequest, TextParsing
 from router.openai.completions_writer import CompletionWriter
 from router.ports.tier_backend import (
     ModelVersionError,
+    OnPlaced,
     OnUsage,
     PoisonRequestError,
     ReplicaDrainedError,
@@ -118,6 +119,7 @@ class Replicas(ReadyTiers):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         place = len(self.requests)
         self.requests.append(request)
@@ -333,9 +335,10 @@ class Moving(ScriptedBackend):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         self.fault = None if self.requests else ReplicaDrainedError("stops", "fast")
-        async for deltas in super().generate(tier, request, avoid, on_usage, account):
+        async for deltas in super().generate(tier, request, avoid, on_usage, account, on_placed):
             yield deltas
 
 

@@ -13,7 +13,7 @@ from starlette.types import Message, Scope
 
 from engine.api import Delta, GenerationRequest
 from router.app_factory import build_app
-from router.ports.tier_backend import OnUsage, TierSnapshot
+from router.ports.tier_backend import OnPlaced, OnUsage, TierSnapshot
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, KEY, Served
 
@@ -69,6 +69,7 @@ class EndsEarly(ScriptedBackend):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         yield [Delta(request.request_id, (1,), "Hel")]
 

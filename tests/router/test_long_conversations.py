@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from engine.api import ContextLengthError, Conversation, Delta, GenerationRequest, Message
-from router.ports.tier_backend import OnUsage, TierSnapshot
+from router.ports.tier_backend import OnPlaced, OnUsage, TierSnapshot
 from router.prompts.prompt_size import prompt_characters
 from tests.access.service import ADMIN, Service, config
 from tests.router.backend import ScriptedBackend
@@ -34,12 +34,13 @@ class CountingBackend(ScriptedBackend):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         tokens = prompt_characters(request.prompt) * self.tokens_per_character + (request.sampling.max_tokens or 1)
         if tokens > CONTEXT[tier]:
             self.requests.append(request)
             raise ContextLengthError("too long", "messages", "context_length_exceeded")
-        async for deltas in super().generate(tier, request, avoid, on_usage, account):
+        async for deltas in super().generate(tier, request, avoid, on_usage, account, on_placed):
             yield deltas
 
 

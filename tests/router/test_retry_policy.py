@@ -17,6 +17,7 @@ from router.generation.retry_policy import MAX_PAUSE_S, Attempt, GiveUp, next_at
 from router.ports.tier_backend import (
     BackendError,
     ModelVersionError,
+    OnPlaced,
     OnUsage,
     PoisonRequestError,
     ReplicaDrainedError,
@@ -146,10 +147,13 @@ class Replicas(ReadyTiers):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         replica = next(name for name in REPLICAS if name not in avoid)
         self.began.append((replica, request.request_id))
         self.requests.append(request)
+        if on_placed is not None:
+            on_placed(replica, len(self.began))
         if (fault := self.faults.get(replica)) is not None:
             if self.sends_first:
                 yield [Delta(request.request_id, (1,), "o")]
@@ -157,10 +161,10 @@ class Replicas(ReadyTiers):
         yield [Delta(request.request_id, (1,), "ok", FinishReason.STOP, Usage(1, 1, 0))]
 
 
-async def texts(backend: Replicas) -> str:
+async def texts(backend: Replicas, on_placed: OnPlaced | None = None) -> str:
     request = GenerationRequest("r", "Hi")
     ignored = partial(UsageMeter().attempt, 1), lambda kind, other_version: None
-    attempts = run_attempts(backend, "fast", request, TWICE, list, *ignored)
+    attempts = run_attempts(backend, "fast", request, TWICE, list, *ignored, on_placed=on_placed)
     return "".join([d.text async for deltas in attempts for d in deltas])
 
 
@@ -168,6 +172,13 @@ async def test_an_overloaded_replica_is_no_refusal_while_another_has_room() -> N
     backend = Replicas({"a": FULL, "b": ReplicaOverloadedError("full", "b")})
     assert await texts(backend) == "ok"
     assert [replica for replica, _ in backend.began] == ["a", "b", "c"]
+
+
+async def test_each_attempt_says_where_it_is() -> None:
+    said: list[tuple[str, int]] = []
+    backend = Replicas({"a": FULL, "b": ReplicaLostError("lost", "b")})
+    assert await texts(backend, lambda replica, tokens: said.append((replica, tokens))) == "ok"
+    assert said == [("a", 1), ("b", 2), ("c", 3)]
 
 
 async def test_every_attempt_has_an_id_of_its_own() -> None:

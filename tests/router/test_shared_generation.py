@@ -13,7 +13,7 @@ import pytest
 
 from engine.api import Delta, GenerationRequest, Usage
 from router.config.answer_cache import AnswerCacheConfig
-from router.ports.tier_backend import OnUsage
+from router.ports.tier_backend import OnPlaced, OnUsage
 from tests.router.asking import BODY, Asking
 from tests.router.backend import WORDS, ScriptedBackend
 from tests.router.cached import Cached
@@ -36,10 +36,11 @@ class Gated(ScriptedBackend):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         number = 0
         try:
-            async with aclosing(super().generate(tier, request, avoid, on_usage, account)) as batches:
+            async with aclosing(super().generate(tier, request, avoid, on_usage, account, on_placed)) as batches:
                 async for batch in batches:
                     if number == self.gate_at:
                         await self.gate.wait()
@@ -248,8 +249,9 @@ class Slow(ScriptedBackend):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
-        async with aclosing(super().generate(tier, request, avoid, on_usage, account)) as batches:
+        async with aclosing(super().generate(tier, request, avoid, on_usage, account, on_placed)) as batches:
             async for batch in batches:
                 await asyncio.sleep(0.5)
                 yield batch

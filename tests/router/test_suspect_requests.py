@@ -14,6 +14,7 @@ from router.config.failover import FailoverConfig
 from router.generation.attempts import run_attempts
 from router.generation.suspect_requests import FEW, SuspectRequests
 from router.ports.tier_backend import (
+    OnPlaced,
     OnUsage,
     PoisonRequestError,
     ReplicaLostError,
@@ -45,6 +46,7 @@ class Fleet(ReadyTiers):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         replica = next((name for name in self.alive if name not in avoid), None)
         if replica is None:

@@ -66,7 +66,7 @@ SLOW = ReplicaLoad(
     output_tokens=200.0,
     kv_capacity_tokens=32_768.0,
 )
-LONG = 8_000  # tokens
+SHORT, LONG = 256, 8_000  # tokens
 
 
 def asked(prompt: int, priority: Priority = Priority.STANDARD) -> RequestFacts:
@@ -111,3 +111,80 @@ def test_a_short_prompt_passes_a_long_one() -> None:
     load = replace(SLOW, running=1, queued_long=(0, LONG // 2, 0), long_prompts=1)
 
     assert expected(load, asked(20), room).ttft_s < 3.0
+
+
+QUEUE = replace(SLOW, running=1, waiting=3, queued_long=(0, 4 * LONG, 0), long_prompts=4)
+"""A replica with four long prompts, one of which it computes."""
+
+
+def expected_on(loads: dict[str, ReplicaLoad], room: AdmittedRequests, prompt: int = LONG) -> TtftForecast:
+    """The forecast of a prompt on a tier of replicas with these loads."""
+    tier = TierSnapshot("general", frozenset(loads), waiting=sum(load.waiting for load in loads.values()), loads=loads)
+    found = forecast_ttft(tier, asked(prompt), room)
+    assert found is not None
+    return found
+
+
+def queue_of(prompts: int, on: str) -> AdmittedRequests:
+    """So many long prompts that wait for their first token on that replica."""
+    room = AdmittedRequests()
+    for _ in range(prompts):
+        room.take(Priority.STANDARD, "dev", 1, LONG + 200, 0.0, LONG).placed(0, on, LONG)
+    return room
+
+
+def test_what_waits_on_one_replica_delays_nothing_on_another() -> None:
+    loads = {"busy": QUEUE, "idle": SLOW}
+    found = expected_on(loads, queue_of(4, "busy"))
+    assert found.ttft_s == pytest.approx(found.alone_s, rel=0.01)
+
+
+def test_what_is_not_sent_yet_delays_a_request_on_every_replica() -> None:
+    room = AdmittedRequests()
+    for _ in range(4):
+        room.take(Priority.STANDARD, "dev", 1, SHORT + 200, 0.0, SHORT)
+    found = expected_on({"one": SLOW, "other": SLOW}, room, SHORT)
+    assert found.ttft_s == pytest.approx(3 * found.alone_s, rel=0.1)  # two of the four, and itself
+
+
+def test_the_requests_of_other_routers_count_beside_the_own_ones_that_were_sent_there() -> None:
+    found = expected_on({"one": QUEUE}, queue_of(2, "one"))
+    assert found.ttft_s == pytest.approx(expected_on({"one": QUEUE}, AdmittedRequests()).ttft_s, rel=0.01)
+
+
+def test_of_a_prompt_that_is_being_computed_only_the_rest_counts() -> None:
+    rest = replace(SLOW, running=1, queued_long=(0, LONG // 4, 0), long_prompts=1)
+    found = expected_on({"one": rest}, queue_of(1, "one"))
+    assert found.ttft_s == pytest.approx(1.25 * expected(SLOW, asked(LONG)).ttft_s, rel=0.1)
+
+
+def test_a_request_that_goes_to_another_replica_waits_there_alone() -> None:
+    room = AdmittedRequests()
+    ticket = room.take(Priority.STANDARD, "dev", 1, 4 * LONG, 0.0, 4 * LONG)
+    ticket.placed(0, "lost", 4 * LONG)
+    ticket.placed(0, "busy", 4 * LONG)
+    found = expected_on({"busy": QUEUE, "lost": SLOW}, room)
+    assert found.ttft_s == pytest.approx(found.alone_s, rel=0.01)
+
+
+def test_prompts_of_a_request_that_are_sent_are_taken_off_those_that_are_not() -> None:
+    room = AdmittedRequests()
+    ticket = room.take(Priority.STANDARD, "dev", 4, 4 * SHORT, 0.0, 4 * SHORT)
+    for prompt in range(2):
+        ticket.placed(prompt, "busy", SHORT)
+    load = replace(SLOW, running=1, waiting=1, queued_short=(0, 2 * SHORT, 0))
+    rest = expected_on({"busy": load, "idle": SLOW}, room, SHORT)
+    assert rest.ttft_s == pytest.approx(2 * rest.alone_s, rel=0.1)  # half of the other two, and itself
+    for prompt in (2, 3):
+        ticket.placed(prompt, "busy", SHORT)
+    load = replace(load, waiting=3, queued_short=(0, 4 * SHORT, 0))
+    none = expected_on({"busy": load, "idle": SLOW}, room, SHORT)
+    assert none.ttft_s == pytest.approx(none.alone_s, rel=0.01)
+
+
+def test_higher_classes_that_wait_on_a_replica_are_ahead_and_lower_ones_are_not() -> None:
+    room = AdmittedRequests()
+    for priority in (Priority.INTERACTIVE, Priority.BATCH):
+        room.take(priority, "dev", 1, LONG + 200, 0.0, LONG).placed(0, "one", LONG)
+    load = replace(SLOW, running=1, waiting=1, queued_long=(LONG, 0, LONG), long_prompts=2)
+    assert expected_on({"one": load}, room).ttft_s == pytest.approx(2 * expected(SLOW, asked(LONG)).ttft_s, rel=0.1)

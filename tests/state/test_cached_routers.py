@@ -24,7 +24,7 @@ from router.app_factory import CacheParts, build_app
 from router.config.keys import KeyConfig
 from router.config.router import RouterConfig
 from router.ports.answer_cache import AWAITED_MS
-from router.ports.tier_backend import OnUsage
+from router.ports.tier_backend import OnPlaced, OnUsage
 from tests.router.asking import Asking
 from tests.router.backend import WORDS, ScriptedBackend
 from tests.state.conftest import wait_until_ready
@@ -45,8 +45,9 @@ class SlowBackend(ScriptedBackend):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
-        async with aclosing(super().generate(tier, request, avoid, on_usage, account)) as batches:
+        async with aclosing(super().generate(tier, request, avoid, on_usage, account, on_placed)) as batches:
             async for batch in batches:
                 await asyncio.sleep(0.05)
                 yield batch

@@ -32,7 +32,7 @@ from router.ports.clock import SystemClock
 from router.ports.idempotency_store import KeyClaim, KeyTerms
 from router.ports.ledger_store import LedgerQuery, Resolution
 from router.ports.state_store import StateUnavailableError
-from router.ports.tier_backend import OnUsage, OrphanedAttempt
+from router.ports.tier_backend import OnPlaced, OnUsage, OrphanedAttempt
 from tests.router.backend import WORDS, ScriptedBackend
 from tests.state.clock import VirtualClock
 
@@ -65,8 +65,9 @@ class GatedBackend(ScriptedBackend):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
-        async with aclosing(super().generate(tier, request, avoid, on_usage, account)) as batches:
+        async with aclosing(super().generate(tier, request, avoid, on_usage, account, on_placed)) as batches:
             async for batch in batches:
                 await self.gate.wait()
                 yield batch

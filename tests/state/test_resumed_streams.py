@@ -25,7 +25,7 @@ from router.config.tenants import TenantConfig
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
 from router.ports.ledger_store import LedgerQuery, Resolution
-from router.ports.tier_backend import OnUsage
+from router.ports.tier_backend import OnPlaced, OnUsage
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, OTHER_KEY, Served
 
@@ -49,6 +49,7 @@ class PacedBackend(ScriptedBackend):
         avoid: Collection[str] = (),
         on_usage: OnUsage | None = None,
         account: str = "",
+        on_placed: OnPlaced | None = None,
     ) -> AsyncGenerator[Sequence[Delta], None]:
         done = 0
         try:
