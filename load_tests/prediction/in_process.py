@@ -15,9 +15,7 @@ from load_tests.prediction.stretched_engine import StretchedEngine
 
 def stretched_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
     """Returns the tier's engine with the step times of a larger model, on a thread of its own."""
-    engine = StretchedEngine.from_config(tier.engine)
-    engine.stretch()
-    return AsyncEngine(engine, on_step)
+    return AsyncEngine(StretchedEngine.from_config(tier.engine), on_step)
 
 
 def plain_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:

@@ -46,8 +46,8 @@ class _StretchedForward:
 
 
 class StretchedEngine(Engine):
-    """The engine after ``stretch``."""
+    """The engine, all of whose forward passes are stretched, also after the warm-up, which begins new counts."""
 
-    def stretch(self) -> None:
-        """Stretches all later forward passes."""
+    def _new_counts(self) -> None:
+        super()._new_counts()
         self._forward: Any = _StretchedForward(self._forward)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, replace
 
 from cluster.config import TierConfig
@@ -57,7 +58,10 @@ class QueueingEngine(StubEngine):
 
 @dataclass(frozen=True, slots=True)
 class QueueingFactory:
-    """An engine factory for ``cluster.app.build_with``."""
+    """An engine factory for ``cluster.app.build_with``. Its engines take ``load_s`` seconds to load."""
+
+    load_s: float = 0.0
 
     def __call__(self, tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
+        time.sleep(self.load_s)
         return QueueingEngine(on_step)

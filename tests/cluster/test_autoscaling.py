@@ -55,9 +55,10 @@ def scaled_config() -> MantaConfig:
 class Scaled:
     """The application, as clients and operators see it."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, config: MantaConfig, load_s: float = 0.0) -> None:
+        """``load_s``: seconds that a replica takes to load its engine."""
         self.url = f"http://127.0.0.1:{port}/{APP}"
-        serve.run(build_with(scaled_config(), QueueingFactory()), name=APP, route_prefix=f"/{APP}")
+        serve.run(build_with(config, QueueingFactory(load_s)), name=APP, route_prefix=f"/{APP}")
         eventually(lambda: httpx.get(f"{self.url}/healthz").status_code == 200, "the tier is ready")
         self.answered: set[str] = set()  # the processes of replicas from which tokens have come
         self.client = httpx.AsyncClient(base_url=self.url, headers={"authorization": f"Bearer {KEY}"}, timeout=60)
@@ -122,7 +123,7 @@ class Scaled:
 
 @pytest.fixture
 def scaled(serve_port: int) -> Iterator[Scaled]:
-    running = Scaled(serve_port)
+    running = Scaled(serve_port, scaled_config())
     yield running
     serve.delete(APP)
 

@@ -14,8 +14,10 @@ from engine.api import Delta, FinishReason, GenerationRequest, SamplingParams
 from load_tests.simulation import ablations
 from load_tests.simulation.ablations import ABLATIONS, Faults, Prepared, without_signal
 from load_tests.simulation.profile import ReplicaProfile
-from load_tests.simulation.reality.__main__ import application, slice_of, square
+from load_tests.simulation.reality.__main__ import application, most_changes, slice_of, square
 from load_tests.simulation.reality.batching_stub import BatchingStub
+from load_tests.simulation.reality.probes import Probes, lone_ttft_s
+from load_tests.simulation.reality.setup import SETUPS, Setup
 from load_tests.simulation.suite import Case, pareto, rows, run_case
 
 TINY = Case("steady", 6.0, 120.0)
@@ -90,11 +92,42 @@ def test_a_slice_of_a_trace_fits_the_stub(tmp_path: Path) -> None:
     assert trace.output.max() <= 80
 
 
+def test_the_changes_of_a_square_wave_are_counted_from_edge_to_edge() -> None:
+    targets = [(0.0, 2), (61.0, 3), (62.0, 4), (63.0, 3), (125.0, 2)]
+    assert most_changes(targets, [60.0, 120.0, 180.0]) == 3
+    assert most_changes(targets, [120.0]) == 1
+    assert most_changes(targets, [200.0]) == 0
+
+
+def test_the_profile_of_a_real_replica_is_that_of_the_lone_requests_that_it_got() -> None:
+    overhead_s, step_s, sequence_s, token_s = 0.03, 0.02, 0.001, 0.0005
+    ttft_s = {prompt: overhead_s + token_s * prompt for prompt in (200, 350, 500)}
+    probes = Probes(ttft_s, {1: step_s + sequence_s, 4: step_s + 4 * sequence_s})
+
+    profile = probes.profile("embedded")
+
+    assert [profile.step_s, profile.sequence_s] == pytest.approx([step_s, sequence_s])
+    assert lone_ttft_s(profile, 500) == pytest.approx(500 * token_s)
+    assert probes.overhead_s(profile) == pytest.approx(overhead_s)
+
+
+def test_a_lone_request_takes_the_time_of_its_prompt() -> None:
+    assert lone_ttft_s(PROFILE, 150) == pytest.approx(0.015)
+
+
+def test_the_prompts_of_the_embedded_model_fit_its_context() -> None:
+    setup = SETUPS["embedded"]
+    assert setup.max_prompt + setup.max_output <= 1024
+
+
 @pytest.mark.parametrize("own_nodes", [False, True])
-def test_the_application_of_the_comparison_is_a_valid_config(own_nodes: bool) -> None:
+@pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
+def test_the_application_of_the_comparison_is_a_valid_config(own_nodes: bool, setup: Setup) -> None:
     from cluster.config import MantaConfig
 
-    config = MantaConfig.model_validate(application(own_nodes))
+    config = MantaConfig.model_validate(application(own_nodes, setup))
     assert config.autoscaling is not None
-    assert set(config.autoscaling.tiers) == {"fast"}
+    assert {name: (tier.min, tier.max) for name, tier in config.autoscaling.tiers.items()} == {
+        "fast": (setup.least, setup.most)
+    }
     assert bool(config.tiers[0].resources) == own_nodes

@@ -1,0 +1,68 @@
+"""The warm pool on a real Ray cluster: a loaded replica serves at once, a cold one only after its load."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from ray import serve
+
+from cluster.autoscaling.config import AutoscalingConfig
+from cluster.config import MantaConfig
+from tests.cluster.queueing_engine import EXPECTED
+from tests.cluster.test_autoscaling import APP, Scaled, scaled_config
+
+pytestmark = pytest.mark.slow
+
+LOAD_S = 8.0
+"""Seconds that the engine takes to load. Models take 15 s to 10 minutes."""
+
+
+def config_of(warm: int) -> MantaConfig:
+    """A tier of one to two replicas, with so many warm ones beside."""
+    config = scaled_config()
+    assert config.autoscaling is not None
+    scaling = config.autoscaling.model_dump()
+    scaling["tiers"]["fast"] |= {"warm": warm}
+    return config.model_copy(update={"autoscaling": AutoscalingConfig.model_validate(scaling)})
+
+
+@asynccontextmanager
+async def scaled(port: int, warm: int) -> AsyncIterator[Scaled]:
+    """The application, with its warm replicas loaded."""
+    running = Scaled(port, config_of(warm), LOAD_S)
+    try:
+        await running.seconds_until(lambda: running.running == 1 + warm, "the replicas run")
+        yield running
+    finally:
+        await running.client.aclose()
+        serve.delete(APP)
+
+
+async def seconds_to_a_second_replica(running: Scaled) -> tuple[float, float]:
+    """Returns how long it takes from the begin of a load that needs two replicas until the target is raised, and from
+    then on until answers come from a second one."""
+    for _ in range(6):
+        assert await running.stream(EXPECTED) == (EXPECTED, "length")
+    assert len(running.answered) == 1, "a replica of the warm pool serves"
+    async with running.load() as answers:
+        raised_s = await running.seconds_until(lambda: running.decision["target"] == 2, "the target is raised")
+        answers_s = await running.seconds_until(lambda: len(running.answered) == 2, "the second replica answers")
+    assert set(await asyncio.gather(*answers)) == {(EXPECTED, "length")}
+    return raised_s, answers_s
+
+
+async def test_a_warm_replica_takes_traffic_at_once_and_a_cold_one_after_its_load(
+    serve_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times: dict[str, float] = {}
+    for name, warm in {"warm": 1, "cold": 0}.items():
+        async with scaled(serve_port, warm) as running:
+            raised_s, times[name] = await seconds_to_a_second_replica(running)
+            with capsys.disabled():
+                sys.stdout.write(f"\n{name}: target raised after {raised_s:.1f} s, answers {times[name]:.1f} s later")
+    assert times["warm"] < 3.0
+    assert times["cold"] > LOAD_S
