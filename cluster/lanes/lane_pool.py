@@ -92,7 +92,8 @@ class LanePool:
         """
         all_ready = self._ready()
         ready = self._serving(all_ready)
-        by_id = {replica_id: lane.outlook for replica_id, lane in ready.items()}
+        # One that has gone quiet gets no request, and its empty queue would be the forecast for all.
+        by_id = {replica_id: lane.outlook for replica_id, lane in self._heard(ready).items()}
         loads = [lane.load for lane in ready.values()]
         return TierSnapshot(
             self.name,

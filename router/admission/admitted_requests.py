@@ -8,7 +8,7 @@ cancellation alike, once. Lives as long as the router.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from router.admission.start_rate import RANKS, StartRate
@@ -201,9 +201,15 @@ class AdmittedRequests:
         were sent there."""
         return _sum(self._placed[replica_id, rank] for rank in ranks if (replica_id, rank) in self._placed)
 
-    def unplaced(self, *ranks: int) -> Prompts:
-        """Returns the waiting prompts of classes that no replica is known to have."""
-        return _sum(self._unplaced[rank] for rank in ranks)
+    def unplaced(self, *ranks: int, alive: Collection[str] | None = None) -> Prompts:
+        """Returns the waiting prompts of classes that no replica is known to have, and those of replicas that are not
+        ``alive``, which will go to others; None: all are."""
+        waiting = [self._unplaced[rank] for rank in ranks]
+        if alive is not None:
+            waiting += [
+                each for (replica_id, rank), each in self._placed.items() if rank in ranks and replica_id not in alive
+            ]
+        return _sum(waiting)
 
     def of(self, *ranks: int) -> Count:
         """Returns the counts of the waiting requests of classes."""

@@ -8,12 +8,12 @@ routers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from engine.api import Priority
 from router.admission.admission_decision import RequestFacts
-from router.admission.admitted_requests import AdmittedRequests
+from router.admission.admitted_requests import AdmittedRequests, Prompts
 from router.admission.start_rate import RANKS
 from router.latency_prediction import predict_ttft
 from router.ports.replica_load import ReplicaLoad
@@ -54,12 +54,13 @@ class OwnRequests:
     replicas: int
     shares: tuple[float, ...]
     displaceable: int
+    unplaced: tuple[Prompts, ...]
 
     def on(self, replica_id: str, load: ReplicaLoad) -> OwnQueue:
         """Returns the part of them that the replica with this ``load`` has: those that were sent to it, of which no
         more counts than it still has to do, and an equal part of those that no replica is known to have."""
         sent = [self.admitted.on(replica_id, *ranks) for ranks in REPORTED_RANKS]
-        unplaced = [self.admitted.unplaced(*ranks) for ranks in REPORTED_RANKS]
+        unplaced = self.unplaced
         left = list(map(min, _queued(load), (each.tokens for each in sent)))
         there = sum(each.count for each in sent)
         waiting = min(load.waiting, there)  # the others run: their prompts are being computed
@@ -89,7 +90,9 @@ def forecast_ttft(snapshot: TierSnapshot, facts: RequestFacts, admitted: Admitte
         cached = facts.cached_tokens.get(replica_id, 0) // max(facts.requests, 1)
         return predict_ttft(load, prompt, cached, reported_as(facts))
 
-    own = own_requests(facts, admitted, max(len(loads), len(snapshot.replicas)))
+    # A warm or unmeasured replica works off what it has; what a lost one had goes to another.
+    alive = snapshot.replicas | snapshot.warm | snapshot.loads.keys()
+    own = own_requests(facts, admitted, max(len(loads), len(snapshot.replicas)), alive)
     seen = {
         replica_id: as_seen(load, own.on(replica_id, load), reported_as(facts)) for replica_id, load in loads.items()
     }
@@ -104,7 +107,7 @@ def reported_as(facts: RequestFacts) -> Priority:
     return Priority.BATCH if facts.surplus else facts.priority
 
 
-def own_requests(facts: RequestFacts, admitted: AdmittedRequests, replicas: int) -> OwnRequests:
+def own_requests(facts: RequestFacts, admitted: AdmittedRequests, replicas: int, alive: Collection[str]) -> OwnRequests:
     """Returns the requests in ``admitted`` as a new one sees them. The tier has ``replicas``."""
     own_class = reported_as(facts)
     counts = [admitted.of(*ranks) for ranks in REPORTED_RANKS]
@@ -118,6 +121,7 @@ def own_requests(facts: RequestFacts, admitted: AdmittedRequests, replicas: int)
         replicas,
         tuple(1.0 if each < own_class else part if each is own_class else 0.0 for each in Priority),
         displaceable=sum(admitted.running[each] for each in RANKS if each > facts.rank) // replicas,
+        unplaced=tuple(admitted.unplaced(*ranks, alive=alive) for ranks in REPORTED_RANKS),
     )
 
 

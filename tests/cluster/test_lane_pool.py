@@ -122,9 +122,12 @@ async def test_a_replica_that_has_gone_quiet_has_nothing_for_requests_that_other
     for lane in pool._lanes.values():
         lane._silence.ticks = int(QUIET_S / TICK_S)
     assert pool.snapshot().cached_tokens(system, "").keys() == {home}, "no other is heard either"
+    assert pool.snapshot().loads.keys() == {"a", "b"}
     other = next(lane for name, lane in pool._lanes.items() if name != home)
     other._silence.ticks = 0
     assert pool.snapshot().cached_tokens(system, "") == {}
+    assert pool.snapshot().loads.keys() == {other.replica_id}
+    assert pool.snapshot().replicas == {"a", "b"}
     assert (await pool.acquire(request("q1", system + "second"))).replica_id != home
     await pool.close()
 

@@ -167,6 +167,15 @@ def test_a_request_that_goes_to_another_replica_waits_there_alone() -> None:
     assert found.ttft_s == pytest.approx(found.alone_s, rel=0.01)
 
 
+def test_what_a_lost_replica_had_waits_for_another() -> None:
+    room = AdmittedRequests()
+    for _ in range(4):
+        room.take(Priority.STANDARD, "dev", 1, LONG + 200, 0.0, LONG)
+    not_sent = expected_on({"other": SLOW}, room)
+    assert not_sent.ttft_s > 4 * not_sent.alone_s
+    assert expected_on({"other": SLOW}, queue_of(4, "lost")).ttft_s == pytest.approx(not_sent.ttft_s, rel=0.01)
+
+
 def test_prompts_of_a_request_that_are_sent_are_taken_off_those_that_are_not() -> None:
     room = AdmittedRequests()
     ticket = room.take(Priority.STANDARD, "dev", 4, 4 * SHORT, 0.0, 4 * SHORT)
