@@ -256,7 +256,9 @@ def application(own_nodes: bool, setup: Setup = STUB) -> dict[str, Any]:
     arguments = dev_arguments()
     tier = {name: value for name, value in arguments["tiers"][0].items() if name != "replicas"}
     router = arguments["router"]
-    kept = {"router": {"keys": router["keys"], "prices": router["prices"]}, "ingress": arguments["ingress"]}
+    # The simulated run has no admission either: what is refused has no latency.
+    settings = {"keys": router["keys"], "prices": router["prices"], "admission": {"enabled": False}}
+    kept = {"router": settings, "ingress": arguments["ingress"]}
     seat = {"resources": {SEAT: 1}} if own_nodes else {}
     scaling = policy_config(setup).model_dump(mode="json")
     return {**kept, "tiers": [{**tier, "num_cpus": 0, "drain_timeout_s": 20, **seat}], "autoscaling": scaling}
@@ -310,6 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source.add_argument("--square", type=float, metavar="S", help="a square wave, with S seconds from edge to edge")
     parser.add_argument("--engine", choices=SETUPS, default="stub", help="stub; the square wave has no other")
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help=f"{STUB.most}: each replica has its own; 1")
+    parser.add_argument("--rate", type=float, metavar="RPS", help="requests/s of the slice; the engine's own")
     parser.add_argument("--duration", type=float, default=90.0, metavar="S", help="of the slice; 90")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -323,6 +326,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = [f"{len(trace)} requests, {found.cut} cut, cold start {run.cold_start_s:.2f} s, {changes}"]
         print("\n".join([*lines, *run.edges(edges)]))
         return 0 if not found.cut and most <= MOST_CHANGES else 1
+    if options.rate is not None:
+        setup = replace(setup, rate=options.rate)
     trace = slice_of(options.trace, options.duration, options.seed, setup)
     found, run = real(trace, options.nodes, setup)
     profile = setup.profile or run.probes.profile(setup.engine)
