@@ -101,7 +101,7 @@ class Ticket:
         """Records that a replica has the prompt with the index ``prompt``, and ``tokens`` of it to compute; the last of
         several has it. Has no effect after the first token."""
         if self._waits:
-            self._admitted.move(self, {**self.places, prompt: (replica_id, tokens)})
+            self._admitted.move(self, prompt, (replica_id, tokens))
 
     def started(self, now: float) -> None:
         """Gives the place back because the first token has come, at the instant ``now``. The rate of the tier and the
@@ -190,11 +190,17 @@ class AdmittedRequests:
             del self.lines[ticket.line]
         return since
 
-    def move(self, ticket: Ticket, places: dict[int, tuple[str, int]]) -> None:
-        """Counts the prompts of a waiting request where they are now. Called by its ticket alone."""
-        self._count_prompts(ticket, -1)
-        ticket.places = places
-        self._count_prompts(ticket, 1)
+    def move(self, ticket: Ticket, prompt: int, place: tuple[str, int]) -> None:
+        """Counts a prompt of a waiting request, given by its index, at ``place`` from now on: the id of a replica, and
+        the tokens that it has to compute. Called by its ticket alone."""
+        rank, unplaced = ticket.line[0], self._unplaced[ticket.line[0]]
+        before, old = ticket.unplaced, ticket.places.get(prompt)
+        ticket.places[prompt] = place
+        after = ticket.unplaced
+        unplaced.add(after.count - before.count, after.tokens - before.tokens)
+        self._count_placed(rank, place, 1)
+        if old is not None:
+            self._count_placed(rank, old, -1)
 
     def on(self, replica_id: str, *ranks: int) -> Prompts:
         """Returns the waiting prompts of classes that a replica has, with the tokens that it had to compute when they
@@ -276,11 +282,16 @@ class AdmittedRequests:
         away, if ``sign`` is -1."""
         rank, unplaced = ticket.line[0], ticket.unplaced
         self._unplaced[rank].add(sign * unplaced.count, sign * unplaced.tokens)
-        for replica_id, tokens in ticket.places.values():
-            there = self._placed.setdefault((replica_id, rank), Prompts())
-            there.add(sign, sign * tokens)
-            if not there.count:
-                del self._placed[replica_id, rank]
+        for place in ticket.places.values():
+            self._count_placed(rank, place, sign)
+
+    def _count_placed(self, rank: int, place: tuple[str, int], sign: int) -> None:
+        """Adds a prompt to those that a replica has, or takes it away, if ``sign`` is -1."""
+        replica_id, tokens = place
+        there = self._placed.setdefault((replica_id, rank), Prompts())
+        there.add(sign, sign * tokens)
+        if not there.count:
+            del self._placed[replica_id, rank]
 
 
 def _sum(prompts: Iterable[Prompts]) -> Prompts:

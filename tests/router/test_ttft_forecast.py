@@ -126,7 +126,7 @@ def expected_on(loads: dict[str, ReplicaLoad], room: AdmittedRequests, prompt: i
 
 
 def queue_of(prompts: int, on: str) -> AdmittedRequests:
-    """So many long prompts that wait for their first token on that replica."""
+    """Returns admitted requests: ``prompts`` long prompts without a first token, all on the replica ``on``."""
     room = AdmittedRequests()
     for _ in range(prompts):
         room.take(Priority.STANDARD, "dev", 1, LONG + 200, 0.0, LONG).placed(0, on, LONG)
