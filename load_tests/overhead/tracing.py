@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cluster.telemetry.config import MetricsConfig
 from load_tests.generator.options import LoadOptions
 from load_tests.generator.prompts import builtin_prompts
 from load_tests.generator.session import run
@@ -30,7 +31,7 @@ Measure what traces cost. Starts the graph of `make bench` twice: without a rece
 as a process of its own and gets the traces of a share of the requests. Loads them in turn, in pairs of short runs whose
 order alternates (ABBA); the one that is not loaded is stopped meanwhile. All runs have the same work. The CPU time of
 the receiver, which counts bytes and reads none of them, does not count. With --all the second one pushes its metrics
-each second too, and writes JSON logs. What Ray's own metrics cost is in both. Prints tokens per second and CPU time
+too, every --interval seconds, and writes JSON logs; runs should be longer than that (--answers). What Ray's own metrics cost is in both. Prints tokens per second and CPU time
 with telemetry over those without: the median of the pairs, and the ratio of all runs together, each with its 95 %
 interval. The interval knows nothing of what differs between two starts of the same server: --same measures that, with
 no telemetry in either. With --add the pairs of earlier runs with the same settings count too, each a fresh start.
@@ -38,7 +39,7 @@ no telemetry in either. With --add the pairs of earlier runs with the same setti
 START_S = 20.0
 MAX_S = 600.0  # of a run, which ends with its work
 SURELY_KEPT = 20.0  # requests of a run that are sampled on average, so that some are
-SETTINGS = ("same", "streams", "sample_ratio", "all", "answers", "max_tokens", "step_ms")
+SETTINGS = ("same", "streams", "sample_ratio", "all", "interval", "answers", "max_tokens", "step_ms")
 """The options that pairs must have in common to be counted together."""
 EXPORT_S = 1.5  # after a run: processes send the last traces within a second, and that is part of the cost
 
@@ -184,7 +185,7 @@ def settings(endpoint: str, options: argparse.Namespace) -> dict[str, Any]:
     traces: dict[str, Any] = {"endpoint": endpoint, "sample_ratio": options.sample_ratio, "slow_s": MAX_S}
     if not options.all:
         return traces
-    metrics = {"endpoint": endpoint.replace("traces", "metrics"), "interval_s": 1}
+    metrics = {"endpoint": endpoint.replace("traces", "metrics"), "interval_s": options.interval}
     return traces | {"metrics": metrics, "logs": {"format": "json"}}
 
 
@@ -251,6 +252,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--sample-ratio", type=float, default=1.0, help="share of requests whose traces are sent (default: all)")
     add("--same", action="store_true", help="no telemetry in either server: what two starts differ by")
     add("--all", action="store_true", help="also push metrics, and write JSON logs")
+    add(
+        "--interval",
+        type=float,
+        default=MetricsConfig().interval_s,
+        metavar="SECONDS",
+        help="between two pushes of metrics (default: that of telemetry.metrics.interval_s, %(default)s)",
+    )
     add("--answers", type=int, default=3, help="of each stream in a run (default: %(default)s)")
     add("--max-tokens", type=int, default=64, help="per answer (default: %(default)s)")
     add("--step-ms", type=float, default=10.0, help="step of the stub engine (default: %(default)s)")

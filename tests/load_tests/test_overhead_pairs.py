@@ -168,6 +168,7 @@ ASKED = {
     "streams": 256,
     "sample_ratio": 1.0,
     "all": False,
+    "interval": 15.0,
     "answers": 3,
     "max_tokens": 64,
     "step_ms": 10,
