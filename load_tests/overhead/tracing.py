@@ -31,10 +31,11 @@ Measure what traces cost. Starts the graph of `make bench` twice: without a rece
 as a process of its own and gets the traces of a share of the requests. Loads them in turn, in pairs of short runs whose
 order alternates (ABBA); the one that is not loaded is stopped meanwhile. All runs have the same work. The CPU time of
 the receiver, which counts bytes and reads none of them, does not count. With --all the second one pushes its metrics
-too, every --interval seconds, and writes JSON logs; runs should be longer than that (--answers). What Ray's own metrics cost is in both. Prints tokens per second and CPU time
-with telemetry over those without: the median of the pairs, and the ratio of all runs together, each with its 95 %
-interval. The interval knows nothing of what differs between two starts of the same server: --same measures that, with
-no telemetry in either. With --add the pairs of earlier runs with the same settings count too, each a fresh start.
+too, every --interval seconds, and writes JSON logs; runs should be longer than that (--answers). What Ray's own metrics
+cost is in both. Prints tokens per second and CPU time with telemetry over those without: the median of the pairs, and
+the ratio of all runs together, each with its 95 % interval. The interval knows nothing of what differs between two
+starts of the same server: --same measures that, with no telemetry in either. With --add the pairs of earlier runs with
+the same settings count too, each a fresh start.
 """
 START_S = 20.0
 MAX_S = 600.0  # of a run, which ends with its work
