@@ -37,6 +37,11 @@ class Overlay:
         return found
 
     @property
+    def redis_claims(self) -> frozenset[str]:
+        """The names of the volumes of Redis that are claims."""
+        return frozenset(each["metadata"]["name"] for each in self._one("StatefulSet")["spec"]["volumeClaimTemplates"])
+
+    @property
     def cluster(self) -> Object:
         """The Ray cluster of the RayService."""
         found: Object = self._one("RayService")["spec"]["rayClusterConfig"]
@@ -57,8 +62,10 @@ class Overlay:
         return [each for each in self.documents if each["kind"] == kind]
 
     def _one(self, kind: str) -> Object:
-        (found,) = self._of(kind)
-        return found
+        found = self._of(kind)
+        if len(found) != 1:
+            raise OverlayError(f"{len(found)} objects of the kind {kind}, not one")
+        return found[0]
 
 
 def build(folder: Path, secrets: list[dict[str, Any]]) -> Overlay:

@@ -1,12 +1,12 @@
 """``PodmanPod``: a pod of the manifests as the arguments of ``podman run``.
 
-Only what the manifests use is known. Any other field of a pod or a container is an error, so that nothing which the
-manifests ask for is left out in silence.
+Only what the manifests use is known. What podman cannot carry out is named in one of the sets below, or is an error:
+nothing that the manifests ask for is left out in silence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,24 @@ from typing import Any
 Object = Mapping[str, Any]
 """A Kubernetes object, or a part of one."""
 
-SCHEDULED = frozenset(
+POD_NOT_TRIED = frozenset(
     {"priorityClassName", "topologySpreadConstraints", "terminationGracePeriodSeconds", "restartPolicy"}
-    | {"enableServiceLinks", "serviceAccountName", "automountServiceAccountToken", "nodeSelector", "tolerations"}
+    | {"enableServiceLinks", "serviceAccountName", "automountServiceAccountToken"}
 )
-"""Fields of a pod that only a cluster can carry out."""
+"""Fields of a pod that are not carried out: scheduling, its end, and the accounts of Kubernetes."""
 
-ASKED = frozenset({"name", "image", "ports", "startupProbe", "livenessProbe", "readinessProbe", "lifecycle"})
-"""Fields of a container that are no arguments of ``podman run``."""
+CONTAINER_NOT_TRIED = frozenset({"name", "image", "ports", "lifecycle"})
+"""Fields of a container that are not carried out: containers of one network need no ports published, the image is the
+caller's, and the pause before the end (the only ``lifecycle`` that is known) has no load balancer to wait for."""
+
+PROBES = frozenset({"startupProbe", "livenessProbe", "readinessProbe"})
+SHARED_MEMORY = "/dev/shm"
 
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
 class UnknownFieldError(ValueError):
-    """The manifests have a field that the trial does not know."""
+    """The manifests have a field or a value that the trial does not carry out, or lack one that it needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +44,21 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A volume in a container: its name, the path there, the files that it has from the start, and its owner."""
+    """A volume in a container: its name, the path there, the files that it has from the start, and the group that may
+    use it."""
 
     name: str
     path: str
     read_only: bool
     files: Mapping[str, str]
-    user: int
+    group: int
 
 
 @dataclass(frozen=True, slots=True)
 class PodmanPod:
     """A pod with a single container. ``template`` is its pod template, ``name`` its name and that of its host.
-    ``hosts`` has the addresses of services by name. ``command`` and ``environment`` are what an operator adds."""
+    ``hosts`` has the addresses of services by name. ``claims`` are the names of volumes that are claims, and empty
+    here. ``command`` and ``environment`` are what an operator adds."""
 
     name: str
     template: Object
@@ -60,6 +66,7 @@ class PodmanPod:
     files: Files
     network: str
     hosts: Mapping[str, str] = field(default_factory=dict)
+    claims: frozenset[str] = frozenset()
     command: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -77,56 +84,99 @@ class PodmanPod:
         """The limit of its memory, in bytes."""
         return quantity(self.container["resources"]["limits"]["memory"])
 
+    @property
+    def user(self) -> tuple[int, int]:
+        """Its user and its group."""
+        context = self.template["spec"]["securityContext"]
+        return context["runAsUser"], context["runAsGroup"]
+
     def arguments(self, folder: Path) -> list[str]:
-        """Returns the arguments of ``podman``, with the volumes in subfolders of ``folder`` that have their names.
+        """Returns the arguments of ``podman run``, with the volumes in subfolders of ``folder`` that have their names.
         Raises UnknownFieldError for what it does not know."""
-        container = self.container
-        _known(container, ASKED | {"command", "envFrom", "resources", "securityContext", "volumeMounts"})
-        _known(container["resources"]["limits"], frozenset({"cpu", "memory", "ephemeral-storage"}))
-        _known(self.template["spec"], SCHEDULED | {"containers", "securityContext", "volumes"})
+        container, spec = self.container, self.template["spec"]
+        check(
+            container,
+            CONTAINER_NOT_TRIED | PROBES | {"command", "envFrom", "resources", "securityContext", "volumeMounts"},
+        )
+        check(spec, POD_NOT_TRIED | {"containers", "securityContext", "volumes"})
+        check(container["resources"], frozenset({"limits", "requests"}))
+        check(container["resources"]["limits"], frozenset({"cpu", "memory", "ephemeral-storage"}))
+        check_ports(container.get("ports", ()))
+        check_ends(container.get("lifecycle", {}))
+        for probe in PROBES & container.keys():
+            check_probe(container[probe])
+        program, *words = self.command or container.get("command") or _missing("command")
         return [
-            *("run", "--detach", "--name", self.name, "--hostname", self.name, "--network", self.network),
+            *("--name", self.name, "--hostname", self.name, "--network", self.network),
             *(f"--add-host={name}:{address}" for name, address in self.hosts.items()),
-            *_rights(self.template["spec"]["securityContext"], container["securityContext"]),
-            *(f"--memory={self.memory}", f"--memory-swap={self.memory}"),
-            f"--cpus={cores(container['resources']['limits']['cpu'])}",
+            *rights(spec["securityContext"], container["securityContext"]),
+            *(f"--memory={self.memory}", f"--memory-swap={self.memory}", f"--cpus={self.cores}"),
+            *("--pids-limit=-1", "--http-proxy=false", "--no-healthcheck"),
             *(f"--env={name}={value}" for name, value in self._environment().items()),
+            *self._shared_memory(),
             *(f"--volume={folder / each.name}:{each.path}{':ro' if each.read_only else ''}" for each in self.mounts),
+            f"--entrypoint={program}",
             self.image,
-            *(self.command or container["command"]),
+            *words,
         ]
 
     @property
+    def cores(self) -> float:
+        """The limit of its cores."""
+        return cores(self.container["resources"]["limits"]["cpu"])
+
+    @property
     def mounts(self) -> list[Mount]:
-        """The volumes of the container. A claim is an empty one."""
-        spec = self.template["spec"]
-        volumes = {each["name"]: each for each in spec.get("volumes", ())}
-        found = []
+        """The volumes of the container, but for shared memory."""
+        group, found = self.template["spec"]["securityContext"]["fsGroup"], []
         for each in self.container.get("volumeMounts", ()):
-            _known(each, frozenset({"name", "mountPath", "readOnly"}))
-            files = self._files(volumes.get(each["name"], {}))
-            user = spec["securityContext"]["fsGroup"]
-            found.append(Mount(each["name"], each["mountPath"], each.get("readOnly", False), files, user))
+            check(each, frozenset({"name", "mountPath", "readOnly"}))
+            if each["mountPath"] != SHARED_MEMORY:
+                files = self._files(self._volume(each["name"]))
+                found.append(Mount(each["name"], each["mountPath"], each.get("readOnly", False), files, group))
         return found
+
+    def _shared_memory(self) -> list[str]:
+        for each in self.container.get("volumeMounts", ()):
+            if each["mountPath"] == SHARED_MEMORY:
+                empty = self._volume(each["name"]).get("emptyDir", {})
+                check(empty, frozenset({"medium", "sizeLimit"}))
+                return [f"--shm-size={quantity(empty['sizeLimit'])}"]
+        return []
+
+    def _volume(self, name: str) -> Object:
+        """Returns the volume ``name``; one without a source for a claim."""
+        volumes = {each["name"]: each for each in self.template["spec"].get("volumes", ())}
+        if name in volumes:
+            found: Object = volumes[name]
+            return found
+        if name in self.claims:
+            return {"name": name}
+        raise UnknownFieldError(f"{self.name} has no volume {name}")
 
     def _environment(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for source in self.container.get("envFrom", ()):
-            _known(source, frozenset({"configMapRef"}))
-            found |= self.files.config_maps[source["configMapRef"]["name"]]
+            check(source, frozenset({"configMapRef"}))
+            found |= _named(self.files.config_maps, source["configMapRef"]["name"])
         return found | dict(self.environment)
 
     def _files(self, volume: Object) -> dict[str, str]:
-        _known(volume, frozenset({"name", "emptyDir", "configMap", "secret", "projected"}))
-        _known(volume.get("projected", {}), frozenset({"sources", "defaultMode"}))
+        check(volume, frozenset({"name", "emptyDir", "configMap", "secret", "projected"}))
+        check(volume.get("emptyDir", {}), frozenset({"sizeLimit"}))
+        projected = volume.get("projected", {})
+        check(projected, frozenset({"sources", "defaultMode"}))
+        _check_mode(projected)
         found: dict[str, str] = {}
-        for source in volume.get("projected", {}).get("sources", [volume]):
+        for source in projected.get("sources", [volume]):
+            check(source, frozenset({"name", "emptyDir", "configMap", "secret", "projected"}))
             if (config_map := source.get("configMap")) is not None:
-                _known(config_map, frozenset({"name"}))
-                found |= self.files.config_maps[config_map["name"]]
+                check(config_map, frozenset({"name"}))
+                found |= _named(self.files.config_maps, config_map["name"])
             if (secret := source.get("secret")) is not None:
-                _known(secret, frozenset({"secretName", "name", "defaultMode"}))
-                found |= self.files.secrets[secret.get("secretName") or secret["name"]]
+                check(secret, frozenset({"secretName", "name", "defaultMode"}))
+                _check_mode(secret)
+                found |= _named(self.files.secrets, secret.get("secretName") or secret["name"])
         return found
 
 
@@ -144,25 +194,71 @@ def cores(text: str) -> float:
     return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
 
 
-def _rights(pod: Object, container: Object) -> list[str]:
-    """Returns what the kubelet would make of the security contexts."""
-    _known(
-        pod, frozenset({"runAsUser", "runAsGroup", "runAsNonRoot", "fsGroup", "fsGroupChangePolicy", "seccompProfile"})
+def rights(pod: Object, container: Object) -> list[str]:
+    """Returns the arguments for the security contexts of a pod and its container. Raises UnknownFieldError if one has a
+    field more or less than is known, or grants more than nothing."""
+    of_pod = frozenset({"runAsUser", "runAsGroup", "runAsNonRoot", "fsGroup", "fsGroupChangePolicy", "seccompProfile"})
+    of_container = frozenset(
+        {"allowPrivilegeEscalation", "privileged", "readOnlyRootFilesystem", "runAsNonRoot", "capabilities"}
     )
-    _known(
-        container,
-        frozenset({"allowPrivilegeEscalation", "privileged", "readOnlyRootFilesystem", "runAsNonRoot", "capabilities"}),
+    for context, fields in ((pod, of_pod), (container, of_container)):
+        check(context, fields)
+        if missing := fields - context.keys():
+            raise UnknownFieldError(f"securityContext without {', '.join(sorted(missing))}")
+    granted = (
+        container["privileged"],
+        container["allowPrivilegeEscalation"],
+        not container["readOnlyRootFilesystem"],
+        container["capabilities"] != {"drop": ["ALL"]},
+        pod["seccompProfile"] != {"type": "RuntimeDefault"},
     )
-    if pod["seccompProfile"] != {"type": "RuntimeDefault"} or container["privileged"]:
-        raise UnknownFieldError(f"a security context without the runtime's own filter: {pod}, {container}")
+    if any(granted):
+        raise UnknownFieldError(f"a securityContext that is not the restricted one: {pod}, {container}")
     return [
         f"--user={pod['runAsUser']}:{pod['runAsGroup']}",
-        *(f"--cap-drop={each}" for each in container["capabilities"]["drop"]),
-        *(["--read-only", "--read-only-tmpfs=false"] if container["readOnlyRootFilesystem"] else []),
-        *([] if container["allowPrivilegeEscalation"] else ["--security-opt=no-new-privileges"]),
+        f"--group-add={pod['fsGroup']}",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges",
+        *("--read-only", "--read-only-tmpfs=false"),
     ]
 
 
-def _known(part: Object, fields: frozenset[str]) -> None:
+def check(part: Object, fields: frozenset[str]) -> None:
+    """Raises UnknownFieldError if ``part`` has a field that is not one of ``fields``."""
     if unknown := part.keys() - fields:
         raise UnknownFieldError(f"unknown: {', '.join(sorted(unknown))}")
+
+
+def check_ports(ports: Iterable[Object]) -> None:
+    """Raises UnknownFieldError for a port that is more than the name of a number."""
+    for port in ports:
+        check(port, frozenset({"name", "containerPort", "protocol"}))
+
+
+def check_ends(lifecycle: Object) -> None:
+    """Raises UnknownFieldError for any ``lifecycle`` but a pause before the end."""
+    check(lifecycle, frozenset({"preStop"}))
+    check(lifecycle.get("preStop", {}), frozenset({"sleep"}))
+
+
+def check_probe(probe: Object) -> None:
+    """Raises UnknownFieldError for a probe that the trial asks otherwise than the kubelet."""
+    timing = frozenset({"periodSeconds", "timeoutSeconds", "failureThreshold"})
+    check(probe, timing | {"exec", "httpGet"})
+    check(probe.get("httpGet", {}), frozenset({"path", "port"}))
+    check(probe.get("exec", {}), frozenset({"command"}))
+
+
+def _check_mode(volume: Object) -> None:
+    if volume.get("defaultMode", 0o440) != 0o440:
+        raise UnknownFieldError(f"a defaultMode that is not 0440: {volume['defaultMode']:o}")
+
+
+def _named(objects: Mapping[str, Mapping[str, str]], name: str) -> Mapping[str, str]:
+    if name not in objects:
+        raise UnknownFieldError(f"no ConfigMap or Secret {name}")
+    return objects[name]
+
+
+def _missing(what: str) -> Sequence[str]:
+    raise UnknownFieldError(f"a container without {what}")

@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
-from openai import OpenAI, OpenAIError
+from openai import DefaultHttpxClient, OpenAI, OpenAIError
 
+from k8s.trial.confinement import faults, parsed
 from k8s.trial.pod import Object
 from k8s.trial.podman import Container, PodmanError
 
 POLL_S = 1.0
+PERIOD_US = 100_000
+"""The period of a limit of cores, the kernel's default."""
 
 
 class TrialError(RuntimeError):
@@ -34,28 +37,32 @@ def until(found: Callable[[], str], what: str, limit_s: float, *containers: Cont
 
 
 def probe(container: Container, kind: str) -> str:
-    """Returns what is wrong with a probe, as the kubelet asks it; "" if it succeeds. Without the probe none is."""
+    """Returns what is wrong with a probe, as the kubelet asks it; "" if it succeeds. Raises TrialError if the pod has
+    no such probe."""
     settings = container.pod.container.get(kind)
     if settings is None:
-        return ""
+        raise TrialError(f"{container.pod.name} has no {kind}")
+    timeout_s = settings.get("timeoutSeconds", 1)
     if "exec" in settings:
         try:
-            container.run(*settings["exec"]["command"])
+            container.execute(*settings["exec"]["command"], timeout_s=timeout_s)
         except PodmanError as error:
             return str(error)
         return ""
     port = settings["httpGet"]["port"]
     number = port if isinstance(port, int) else ports(container.pod.container)[port]
-    return get(f"http://{container.address}:{number}{settings['httpGet']['path']}", settings.get("timeoutSeconds", 1))
+    return get(f"http://{container.address}:{number}{settings['httpGet']['path']}", timeout_s)
 
 
-def get(url: str, timeout_s: float) -> str:
-    """Returns what is wrong with the answer to a GET; "" if its status is below 400."""
+def get(url: str, timeout_s: float, line: str = "") -> str:
+    """Returns what is wrong with the answer to a GET; "" if its status is below 400 and it has ``line`` in it."""
     try:
-        status = httpx.get(url, timeout=timeout_s).status_code
+        answer = httpx.get(url, timeout=timeout_s, trust_env=False)
     except httpx.HTTPError as error:
         return f"{url}: {type(error).__name__} {error}"
-    return "" if status < 400 else f"{url}: status {status}"
+    if answer.is_error:
+        return f"{url}: status {answer.status_code}"
+    return "" if line in answer.text else f"{url}: no {line!r}"
 
 
 def ports(container: Object) -> dict[str, int]:
@@ -64,23 +71,24 @@ def ports(container: Object) -> dict[str, int]:
 
 
 def confinement(container: Container) -> str:
-    """Returns the confinement of the container's first process, as the kernel tells it. Raises TrialError if it is
-    root, has a capability, has no seccomp filter, may gain rights, or can write outside its volumes."""
-    lines = container.run("cat", "/proc/1/status").splitlines()
-    status = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    user = status["Uid"].split()[0]
-    capabilities = {name: int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
-    if user == "0" or any(capabilities.values()) or status["Seccomp"] != "2" or status["NoNewPrivs"] != "1":
-        raise TrialError(f"{container.pod.name} is not confined: user {user}, {capabilities}, {status}")
-    for folder in ("/", "/opt", "/usr/bin", "/etc", "/var", "/home"):
-        try:
-            container.run("touch", f"{folder}/trial")
-        except PodmanError as error:
-            if "Read-only file system" not in str(error):
-                raise
-        else:
-            raise TrialError(f"{container.pod.name} can write into {folder}")
-    return f"user {user}, no capability, seccomp filter, no new privileges, read-only root"
+    """Returns the confinement of the container's first process in words. Raises TrialError if the kernel grants it more
+    than its manifest."""
+    status = parsed(container.execute("cat", "/proc/1/status"))
+    if wrong := faults(container.pod, status, container.execute("cat", "/proc/1/mountinfo").splitlines()):
+        raise TrialError(f"{container.pod.name}: {', '.join(wrong)}")
+    return f"user {status['Uid'].split()[0]}, no capability, seccomp, no new privileges, only volumes can be written"
+
+
+def limits(container: Container) -> str:
+    """Returns the limits of memory and cores, and the memory that is used, in words. Raises TrialError if the limits
+    are not those of the manifest."""
+    pod = container.pod
+    memory = container.limit("memory.max", "memory", "memory.limit_in_bytes")
+    share = container.limit("cpu.max", "cpu", "cpu.cfs_quota_us") / PERIOD_US
+    if memory != pod.memory or share != pod.cores:
+        raise TrialError(f"{pod.name} has {memory} bytes and {share:g} cores, not {pod.memory} and {pod.cores:g}")
+    used = container.limit("memory.current", "memory", "memory.usage_in_bytes")
+    return f"{used / 2**30:.2f} of {memory / 2**30:.2f} GiB used, {share:g} cores"
 
 
 class Dashboard:
@@ -88,7 +96,7 @@ class Dashboard:
 
     def __init__(self, address: str, token: str) -> None:
         headers = {"Authorization": f"Bearer {token}"}
-        self._client = httpx.Client(base_url=f"http://{address}:8265", headers=headers, timeout=30.0)
+        self._client = httpx.Client(base_url=f"http://{address}:8265", headers=headers, timeout=30.0, trust_env=False)
 
     def ready(self) -> str:
         """Returns why the API does not answer; "" if it does."""
@@ -100,7 +108,10 @@ class Dashboard:
 
     def deploy(self, config: Mapping[str, Any]) -> None:
         """Deploys a Serve config. Raises TrialError if it is refused."""
-        answer = self._client.put("/api/serve/applications/", json=config)
+        try:
+            answer = self._client.put("/api/serve/applications/", json=config)
+        except httpx.HTTPError as error:
+            raise TrialError(f"the dashboard does not take the Serve config: {type(error).__name__} {error}") from error
         if answer.is_error:
             raise TrialError(f"the Serve config is refused: {answer.status_code} {answer.text[:500]}")
 
@@ -128,7 +139,8 @@ class Dashboard:
 def chat(address: str, key: str, model: str) -> int:
     """Returns the completion tokens of a whole and of a streamed answer together. Raises TrialError if it is refused,
     or one has no text or no regular end."""
-    client = OpenAI(base_url=f"http://{address}:8000/v1", api_key=key, max_retries=0, timeout=120.0)
+    http = DefaultHttpxClient(timeout=120.0, trust_env=False)
+    client = OpenAI(base_url=f"http://{address}:8000/v1", api_key=key, max_retries=0, http_client=http)
     asked: Any = {"model": model, "messages": [{"role": "user", "content": "Name a sea."}], "max_tokens": 16}
     asked["extra_body"] = {"min_tokens": 8}  # small models may end at once
     try:
@@ -139,7 +151,8 @@ def chat(address: str, key: str, model: str) -> int:
     choices = [each.choices[0] for each in chunks if each.choices]
     text = "".join(each.delta.content or "" for each in choices)
     ends = [each.finish_reason for each in choices if each.finish_reason]
-    usage = chunks[-1].usage
-    if not (whole.choices[0].message.content and text and whole.usage and usage) or len(ends) != 1:
+    usage = chunks[-1].usage if chunks else None
+    regular = len(ends) == 1 and {whole.choices[0].finish_reason, *ends} <= {"stop", "length"}
+    if not (regular and whole.choices[0].message.content and text and whole.usage and usage):
         raise TrialError(f"{model}: {whole}; streamed {text!r}, ends {ends}, usage {usage}")
     return int(whole.usage.completion_tokens + usage.completion_tokens)
