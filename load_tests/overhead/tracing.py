@@ -119,7 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paused(plain),
     ):
         for server in (traced, plain):
-            measure(server, options, endpoint)  # connections, code paths, allocator: a first run takes longer
+            first = measure(server, options, endpoint)  # connections, code paths, allocator: a first run takes longer
+        check_length(first.seconds, asked)
         for turn in range(options.pairs):
             halves: dict[str, Half] = {}
             for name, server in order(turn, ("traced", traced), ("plain", plain)):
@@ -179,6 +180,12 @@ def check_received(traced: int, plain: int, asked: Mapping[str, Any]) -> None:
     sends = not asked["same"] and (asked["all"] or kept >= SURELY_KEPT)
     if plain or (sends and not traced) or (asked["same"] and traced):
         raise RuntimeError(f"the receiver got {traced:,} bytes of the one server, and {plain:,} of the other")
+
+
+def check_length(seconds: float, asked: Mapping[str, Any]) -> None:
+    """Raises RuntimeError if a run of ``seconds`` may have no push of metrics in it, although they are measured."""
+    if asked["all"] and not asked["same"] and seconds < asked["interval"]:
+        raise RuntimeError(f"a run takes {seconds:.0f} s, less than --interval: more --answers, or a shorter interval")
 
 
 def settings(endpoint: str, options: argparse.Namespace) -> dict[str, Any]:

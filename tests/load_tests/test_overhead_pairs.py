@@ -196,6 +196,13 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert tracing.read(path, ASKED) == [tracing.Pair(half, half)]
 
 
+def test_a_run_in_which_metrics_are_not_pushed_does_not_measure_what_they_cost() -> None:
+    tracing.check_length(15.0, ASKED | {"all": True})
+    tracing.check_length(1.0, ASKED)
+    with pytest.raises(RuntimeError, match="more --answers"):
+        tracing.check_length(14.0, ASKED | {"all": True})
+
+
 def test_a_run_whose_telemetry_did_not_arrive_does_not_count() -> None:
     tracing.check_received(5, 0, ASKED)
     tracing.check_received(0, 0, ASKED | {"same": True})
