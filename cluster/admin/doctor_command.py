@@ -60,7 +60,7 @@ def doctor(
         _print(shown)
         counts = {severity: sum(each.severity is severity for each in found) for severity in Severity}
         typer.echo(
-            f"\n{counts[Severity.ERROR]} errors, {counts[Severity.WARNING]} warnings, {counts[Severity.OK]} fine"
+            f"\nErrors: {counts[Severity.ERROR]}, warnings: {counts[Severity.WARNING]}, fine: {counts[Severity.OK]}"
         )
     if any(each.severity is Severity.ERROR for each in found):
         raise typer.Exit(1)
