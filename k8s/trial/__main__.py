@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from k8s.secrets import first_secrets, redis_secrets
-from k8s.trial.operator import HEAD, operated, ray_command, ray_environment, wait_command, wait_template
+from k8s.trial.operator import HEAD, ray_command, ray_environment, wait_command, wait_template, with_operators_volumes
 from k8s.trial.overlay import Overlay, OverlayError, build
 from k8s.trial.pod import PROBES, Object, PodmanPod, UnknownFieldError
 from k8s.trial.podman import Container, PodmanError, image_exists, podman, remove
@@ -117,7 +117,7 @@ class Trial:
     def _ray(self, name: str, group: Object, hosts: Mapping[str, str]) -> PodmanPod:
         overlay = self._overlay
         return replace(
-            self._pod(name, operated(group), self._images.manta),
+            self._pod(name, with_operators_volumes(group), self._images.manta),
             hosts=hosts,
             command=ray_command(group, overlay.cluster),
             environment=ray_environment(group, overlay.cluster, overlay.files.secrets, name),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
-from k8s.trial.pod import Object, UnknownFieldError, check, quantity
+from k8s.trial.pod import Object, UnknownFieldError, check, cores, quantity
 
 HEAD = "manta-head-svc.manta.svc.cluster.local"
 """The name of the head's service within the cluster."""
@@ -23,7 +24,7 @@ _OPERATORS_OWN = frozenset({"address", "block", "no-monitor", "redis-username", 
 """Parameters of ``ray start`` that the operator sets itself."""
 
 
-def operated(group: Object) -> dict[str, Any]:
+def with_operators_volumes(group: Object) -> dict[str, Any]:
     """Returns the pod template of a group with the volumes that the operator adds. Raises UnknownFieldError for a field
     of the group that is not carried out."""
     check(group, _GROUP_FIELDS)
@@ -46,7 +47,7 @@ def ray_command(group: Object, cluster: Object) -> list[str]:
         raise UnknownFieldError(f"rayStartParams: the operator sets {', '.join(sorted(own))}")
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     parameters = {
-        "num-cpus": limits["cpu"],
+        "num-cpus": str(ceil(cores(limits["cpu"]))),
         "memory": str(quantity(limits["memory"])),
         "metrics-export-port": str(METRICS_PORT),
         "dashboard-agent-listen-port": str(AGENT_PORT),
@@ -60,13 +61,13 @@ def ray_command(group: Object, cluster: Object) -> list[str]:
 
 
 def wait_command() -> list[str]:
-    """Returns the command of the container that a worker's pod runs before Ray's."""
+    """Returns the command of ``wait-gcs-ready``, which a worker's pod runs before Ray's container: the operator's loop
+    without its messages."""
     return ["/bin/bash", "-c", "--", f"until ray health-check --address {HEAD}:{GCS_PORT}; do sleep 1; done"]
 
 
 def wait_template(template: Object) -> dict[str, Any]:
-    """Returns the pod template of that container alone: with the rights and the environment of Ray's, and limits of its
-    own."""
+    """Returns a worker's pod template with the limits of ``wait-gcs-ready`` in place of those of Ray's container."""
     alone: dict[str, Any] = copy.deepcopy(dict(template))
     container = alone["spec"]["containers"][0]
     container["resources"] = {"limits": {"cpu": "200m", "memory": "256Mi"}}

@@ -102,7 +102,7 @@ class PodmanPod:
         check(container["resources"], frozenset({"limits", "requests"}))
         check(container["resources"]["limits"], frozenset({"cpu", "memory", "ephemeral-storage"}))
         check_ports(container.get("ports", ()))
-        check_ends(container.get("lifecycle", {}))
+        check_lifecycle(container.get("lifecycle", {}))
         for probe in PROBES & container.keys():
             check_probe(container[probe])
         program, *words = self.command or container.get("command") or _missing("command")
@@ -195,8 +195,8 @@ def cores(text: str) -> float:
 
 
 def rights(pod: Object, container: Object) -> list[str]:
-    """Returns the arguments for the security contexts of a pod and its container. Raises UnknownFieldError if one has a
-    field more or less than is known, or grants more than nothing."""
+    """Returns the arguments for the security contexts of a pod and its container. Raises UnknownFieldError if one has
+    an unknown field, lacks a known one, or grants a right that the restricted standard forbids."""
     of_pod = frozenset({"runAsUser", "runAsGroup", "runAsNonRoot", "fsGroup", "fsGroupChangePolicy", "seccompProfile"})
     of_container = frozenset(
         {"allowPrivilegeEscalation", "privileged", "readOnlyRootFilesystem", "runAsNonRoot", "capabilities"}
@@ -235,7 +235,7 @@ def check_ports(ports: Iterable[Object]) -> None:
         check(port, frozenset({"name", "containerPort", "protocol"}))
 
 
-def check_ends(lifecycle: Object) -> None:
+def check_lifecycle(lifecycle: Object) -> None:
     """Raises UnknownFieldError for any ``lifecycle`` but a pause before the end."""
     check(lifecycle, frozenset({"preStop"}))
     check(lifecycle.get("preStop", {}), frozenset({"sleep"}))

@@ -13,7 +13,7 @@ import pytest
 from k8s.secrets import first_secrets, redis_secrets
 from k8s.trial.__main__ import Images, Trial, network
 from k8s.trial.confinement import faults, parsed
-from k8s.trial.operator import HEAD, operated, ray_command, ray_environment, wait_command, wait_template
+from k8s.trial.operator import HEAD, ray_command, ray_environment, wait_command, wait_template, with_operators_volumes
 from k8s.trial.overlay import Overlay
 from k8s.trial.pod import PodmanPod, UnknownFieldError, cores, quantity
 from k8s.trial.podman import PodmanError
@@ -121,7 +121,7 @@ def test_what_the_trial_cannot_carry_out_is_refused(overlay: Overlay, name: str)
 def test_what_a_group_asks_of_the_operator_beyond_its_pods_is_refused(overlay: Overlay, change: Any) -> None:
     group = {**overlay.cluster["workerGroupSpecs"][0], **change}
     with pytest.raises(UnknownFieldError, match=next(iter(change))):
-        operated(group)
+        with_operators_volumes(group)
 
 
 def test_a_parameter_that_the_operator_sets_is_refused(overlay: Overlay) -> None:
@@ -140,7 +140,7 @@ def test_the_operator_starts_a_head_and_workers_that_join_it(overlay: Overlay) -
 
 def test_the_operator_gives_ray_pods_shared_memory_as_large_as_their_limit(overlay: Overlay) -> None:
     head, worker = (
-        pod(overlay, operated(group), command=["true"])
+        pod(overlay, with_operators_volumes(group), command=["true"])
         for group in (overlay.cluster["headGroupSpec"], overlay.cluster["workerGroupSpecs"][0])
     )
     assert f"--shm-size={3 * 2**30}" in head.arguments(FOLDER)
