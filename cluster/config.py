@@ -283,6 +283,13 @@ class MantaConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _check_logged_texts(self) -> Self:
+        for name, tenant in self.router.tenants.items():
+            if tenant.log_texts and self.telemetry.texts.directory is None:
+                raise ValueError(f"router.tenants.{name}.log_texts: needs telemetry.texts.directory, where texts go")
+        return self
+
+    @model_validator(mode="after")
     def _check_shared_state(self) -> Self:
         scaled = {} if self.autoscaling is None else self.autoscaling.followers
         key, routers = "ingress.replicas", self.ingress.replicas

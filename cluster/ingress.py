@@ -42,7 +42,7 @@ from cluster.state.redis_store import RedisStore
 from cluster.state.redis_stream_store import RedisStreamStore
 from cluster.telemetry.application_name import application_name
 from cluster.telemetry.cache_metrics import RayCacheMetrics
-from cluster.telemetry.config import TelemetryConfig
+from cluster.telemetry.config import TelemetryConfig, TextsConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges, Guarded
 from cluster.telemetry.fault_metrics import FaultMetrics
 from cluster.telemetry.instruments import RayInstruments
@@ -52,6 +52,8 @@ from cluster.telemetry.logs import replica_logs, replica_name
 from cluster.telemetry.make_otlp_instruments import make_otlp_instruments
 from cluster.telemetry.prediction_metrics import PredictionMetrics
 from cluster.telemetry.summed_instruments import SummedInstruments
+from cluster.telemetry.text_files import TextFiles
+from cluster.telemetry.text_log import OnLost, RedactedTextLog
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.admin.overview_api import OverviewSources
@@ -68,6 +70,7 @@ from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore, StateUnavailableError
 from router.ports.stream_store import StreamStore
+from router.ports.text_log import TextLog
 from router.ports.tier_backend import TierDescription
 from router.ports.tier_scaling import ReplicaBounds, TierScaling
 from router.request_id import request_id
@@ -173,6 +176,7 @@ class Router:
             scaling=scaling,
             tracer=tracer,
             overview=OverviewSources(ServeEngineCounts(self._handles), partial(breaker_states, used), replica_name()),
+            texts=text_log(self._telemetry.texts, replica_name(), application, faults.lost_text),
         )
         spare_collector()
         if self._warm_pools:
@@ -320,6 +324,15 @@ def shared_idempotency_keys(config: StateConfig) -> IdempotencyStore | None:
     be used."""
     url = config.read_url()
     return None if url is None else RedisIdempotencyStore(config, url)
+
+
+def text_log(config: TextsConfig, router: str, application: str, on_lost: OnLost) -> TextLog | None:
+    """Returns the log of texts of the router named ``router``; None if ``config`` names no directory. ``on_lost`` is
+    called for each record that is lost, with the reason."""
+    if config.directory is None:
+        return None
+    files = TextFiles(config.directory, router, config.keep_days * 86400, config.max_bytes)
+    return RedactedTextLog(config, files, {"application": application, "replica": router}, on_lost)
 
 
 def with_task(app: ASGIApp, work: Callable[[], Awaitable[None]]) -> ASGIApp:

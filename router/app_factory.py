@@ -51,6 +51,7 @@ from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateStore
 from router.ports.stream_store import StreamStore
+from router.ports.text_log import TextLog
 from router.ports.tier_backend import TierBackend
 from router.ports.tier_scaling import TierScaling
 from router.ports.tracer import NoTracer, Tracer
@@ -63,6 +64,7 @@ from router.requests.moderation_requests import ModerationRequests
 from router.requests.request_accounting import RequestAccounting
 from router.requests.request_intake import RequestIntake
 from router.requests.stream_requests import StreamRequests
+from router.requests.text_logging import TextLogging
 from router.resume.detached_streams import DetachedStreams
 from router.retrieval.chunk_embedder import ChunkEmbedder
 from router.retrieval.collections import Collections
@@ -131,6 +133,7 @@ def build_app(
     scaling: TierScaling | None = None,
     tracer: Tracer | None = None,
     overview: OverviewSources | None = None,
+    texts: TextLog | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
@@ -144,7 +147,8 @@ def build_app(
     of texts; None: there are no embeddings, and passages are found by BM25 alone. ``cache`` are the parts of the answer
     cache, which is used if ``config.cache`` enables it; by default it stores in the memory of this process. ``scaling``
     decides about the numbers of replicas; None: they are fixed. ``tracer`` traces inference requests; None: nothing is
-    traced. ``overview`` has what the cluster adds to the overview of administrators; None: nothing.
+    traced. ``overview`` has what the cluster adds to the overview of administrators; None: nothing. ``texts`` logs the
+    texts of tenants that have asked for it; None: of none.
 
     Raises ValueError for a secret of ``config.review`` that cannot be read.
     """
@@ -186,6 +190,7 @@ def build_app(
         retriever=retriever,
         streams=detached,
         idempotency=keys,
+        texts=TextLogging(texts, config.tenants),
     )
     management = AdminApi(
         authenticator,
@@ -233,6 +238,7 @@ def build_app(
         ledger=ledger,
         backend=backend,
         outliving=outliving,
+        texts=texts,
     )
     return App(routes, config, parts)
 

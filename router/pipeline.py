@@ -38,6 +38,7 @@ from router.requests.request_admission import RequestAdmission, context_length
 from router.requests.request_inspection import RequestInspection
 from router.requests.request_intake import RequestIntake
 from router.requests.stream_requests import owner_of
+from router.requests.text_logging import TextLogging
 from router.requests.tier_routing import TierRouting
 from router.resume.detached_streams import DetachedStreams
 from router.retrieval.cited_answers import cited
@@ -73,6 +74,7 @@ class Pipeline:
         retriever: Retriever,
         streams: DetachedStreams,
         idempotency: IdempotentRequests,
+        texts: TextLogging,
     ) -> None:
         self._config = config
         self._intake = intake
@@ -83,6 +85,7 @@ class Pipeline:
         self._retriever = retriever
         self._streams = streams
         self._idempotency = idempotency
+        self._texts = texts
         self._backend = backend
         self._versions = {tier.name: tier.model for tier in backend.tiers()}
         overflow = ContextOverflow(config.prompts)
@@ -136,8 +139,8 @@ class Pipeline:
                         place.settle(needs_engine=needs_engine(account, found))
                         trace.enter(SpanName.ANSWER)
                         yield [self._routed(account, route, hold, found, claim)]
-                        answered = scored(self._source.answers(account, answer_guard, found))
-                        async with aclosing(_cited(account, answered)) as answers:
+                        answered = _cited(account, scored(self._source.answers(account, answer_guard, found)))
+                        async with aclosing(self._texts.logged(account, answered)) as answers:
                             async for events in answers:
                                 if account.first_event_at is None:
                                     self._begin(account)

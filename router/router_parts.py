@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from router.idempotency.idempotent_requests import IdempotentRequests
 from router.ledger.ledger import Ledger
 from router.limits.limiter import Limiter
 from router.ports.state_store import StateStore
+from router.ports.text_log import TextLog
 from router.ports.tier_backend import OrphanedAttempt, TierBackend
 from router.prompts.stored_prompts import StoredPrompts
 from router.resume.detached_streams import DetachedStreams
@@ -21,7 +23,8 @@ from router.transport.requests_outliving_client import RequestsOutlivingClient
 
 @dataclass(frozen=True, slots=True)
 class RouterParts:
-    """The parts of a router that have background tasks or connections. ``cache`` None: there is no answer cache."""
+    """The parts of a router that have background tasks or connections. ``cache`` None: there is no answer cache.
+    ``texts`` None: no texts are logged."""
 
     store: StateStore
     reviews: ReviewService
@@ -35,6 +38,7 @@ class RouterParts:
     ledger: Ledger
     backend: TierBackend
     outliving: RequestsOutlivingClient
+    texts: TextLog | None = None
 
     async def start(self) -> None:
         """Starts the stores, then what uses them, and the backend last, whose requests need all of them."""
@@ -48,6 +52,8 @@ class RouterParts:
         await self.idempotency.start()
         if self.cache is not None:
             await self.cache.start()
+        if self.texts is not None:
+            self.texts.start()
         await self.backend.start(self.adopt)
 
     async def close(self) -> None:
@@ -68,6 +74,8 @@ class RouterParts:
         await self.collections.close()
         await self.reviews.close()
         await self.store.close()
+        if self.texts is not None:
+            await asyncio.to_thread(self.texts.close)
 
     def adopt(self, orphans: Sequence[OrphanedAttempt]) -> None:
         """Writes the ledger entries of attempts whose router has died. Their reservations end when their leases

@@ -5,6 +5,7 @@ logs look like.
 from __future__ import annotations
 
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -41,6 +42,26 @@ class MetricsConfig(BaseModel):
     the usage of all tenants."""
 
 
+class TextsConfig(BaseModel):
+    """The log of prompts and answers, redacted, of the tenants with ``router.tenants.*.log_texts``. It has files of its
+    own on each router's node; nothing else has texts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    directory: Path | None = None
+    """Where the files are, which only the router's user can read. None: no texts are logged, and no tenant can ask for
+    it."""
+    max_characters: int = Field(16_384, ge=256)
+    """The characters of a prompt that are logged at most, and of all answers to it: the longest texts are cut. Each
+    16,384 take about 50 ms of a processor to redact."""
+    max_pending_characters: int = Field(4 * 1024 * 1024, ge=65_536)
+    """The characters that may wait to be redacted in a router's memory. What comes beyond is lost and counted."""
+    keep_days: float = Field(7.0, gt=0, allow_inf_nan=False)
+    """Days after its last line until a file is deleted. A file is written for a day at most."""
+    max_bytes: int = Field(1024**3, ge=1024**2)
+    """Bytes of all files of the directory, beyond which the oldest are deleted."""
+
+
 class TelemetryConfig(BaseModel):
     """Where the traces of requests are sent, and which; without ``endpoint`` there are none. And the logs."""
 
@@ -68,6 +89,7 @@ class TelemetryConfig(BaseModel):
     """Seconds that the receiver may take for an export. What it does not take is lost."""
 
     logs: LogsConfig = LogsConfig()
+    texts: TextsConfig = TextsConfig()
     metrics: MetricsConfig = MetricsConfig()
 
     @model_validator(mode="after")

@@ -6,6 +6,8 @@ counter                                 labels                                  
 ray_manta_lost_records_total            log: ledger, audit                      entries that found no room on disk
 ray_manta_unreadable_policies_total     none                                    readings of a stored policy that this
                                                                                 release cannot read
+ray_manta_lost_texts_total              reason: full, redaction, disk           requests whose texts were to be
+                                                                                logged, and are not
 ======================================  ======================================  ======================================
 """
 
@@ -27,6 +29,14 @@ class FaultMetrics:
             "manta_lost_records", "Entries of the ledger or the audit log that are lost.", ("log",)
         )
         self._unreadable = make.counter("manta_unreadable_policies", "Readings of a policy that cannot be read.")
+
+        self._texts = make.counter(
+            "manta_lost_texts", "Requests whose texts were to be logged, and are not.", ("reason",)
+        )
+
+    def lost_text(self, reason: str) -> None:
+        """Counts a request that is missing in the log of texts. ``reason`` is the value of the label."""
+        self._texts.inc(1, {"reason": reason})
 
     def lost(self, log: str) -> Callable[[], None]:
         """Returns a function that counts one lost entry of ``log``, the value of the label, such as ``ledger``."""

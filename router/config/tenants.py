@@ -25,3 +25,6 @@ class TenantConfig(Settings):
     resume: bool = True
     """Whether streams of the tenant can be resumed, if its requests ask for it and ``router.resume`` allows it. Off: no
     text of its streams is kept."""
+    log_texts: bool = False
+    """Whether prompts and answers of the tenant are logged, redacted, in the files of ``telemetry.texts``. Off, since
+    the tenant has to ask for it; a request cannot."""

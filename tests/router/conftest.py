@@ -23,6 +23,7 @@ from router.ports.embedder import Embedder
 from router.ports.idempotency_store import IdempotencyStore
 from router.ports.state_store import StateStore
 from router.ports.stream_store import StreamStore
+from router.ports.text_log import TextLog
 from router.ports.tier_backend import OnOrphans, OnPlaced, OnUsage, TierDescription, TierSnapshot
 from safety.api import Guard
 from tests.router.backend import ScriptedBackend
@@ -51,6 +52,7 @@ class Served:
         collections: CollectionStore | None = None,
         streams: StreamStore | None = None,
         idempotency: IdempotencyStore | None = None,
+        texts: TextLog | None = None,
     ) -> None:
         self.backend = ScriptedBackend()
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # so that no small write waits
@@ -65,6 +67,7 @@ class Served:
             collections=collections,
             streams=streams,
             idempotency=idempotency,
+            texts=texts,
         )
         # Longer than the 5 s for which the client keeps an idle connection: else both may end one at the same time, and
         # the next test's request is lost with it.

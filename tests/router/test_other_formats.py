@@ -39,6 +39,7 @@ from router.ports.usage_metrics import NoUsageMetrics
 from router.prompts.stored_prompts import StoredPrompts
 from router.requests.request_accounting import RequestAccounting
 from router.requests.request_intake import RequestIntake
+from router.requests.text_logging import TextLogging
 from router.resume.detached_streams import DetachedStreams
 from router.tiers.choose_tier import TierChoice
 from tests.router.backend import TIERS, WORDS, ScriptedBackend
@@ -110,7 +111,8 @@ def pipeline_of(backend: ScriptedBackend) -> Pipeline:
     intake = RequestIntake(authenticator, ConcurrencyLimit(CONFIG.max_concurrent_requests), CONFIG.max_body_bytes)
     accounting = RequestAccounting(ledger, limiter, metrics, CONFIG.limits.warn_at)
     parts = CONFIG, backend, choice, intake, accounting, limiter, ledger, clock, metrics, None, None
-    return Pipeline(*parts, prompts=prompts, retriever=retriever, streams=streams, idempotency=keys)
+    texts = TextLogging(None, CONFIG.tenants)
+    return Pipeline(*parts, prompts=prompts, retriever=retriever, streams=streams, idempotency=keys, texts=texts)
 
 
 @pytest.fixture
