@@ -13,7 +13,7 @@ from safety.pii import kinds as pii
 from safety.redaction import redact
 from safety.secrets import kinds as secrets
 
-PIECE = 256  # characters that are scanned at a time: about half a millisecond
+PIECE = 64  # characters that are scanned at a time: about 0.2 ms
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 RECORD_CHARACTERS = 512  # that each record and each text counts in the queue, beside its characters
 CLOSE_S = 5.0  # for which ``close`` waits for what was taken
-REST_S = 0.001  # between two pieces of the work, in which requests get the processor
+REST_S = 0.0003  # between two pieces of the work, in which requests get the processor
 PRUNE_S = 600.0  # between looks for files that are too old
 
 OnLost = Callable[[str], None]

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 IN, OUT, SYSTEM = "zanzibarmarker", "quokkamarker", "axolotlmarker"
 """What is planted in questions, answers and system messages."""
 MARKERS = (IN, OUT, SYSTEM)
-KEY, NARROW_KEY = "sk-seen-quokka", "sk-seen-narrow"
+KEY, NARROW_KEY, LOGGED_KEY = "sk-seen-quokka", "sk-seen-narrow", "sk-seen-logged"
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = {"traceparent": f"00-{TRACE}-{CALLER}-00"}
 ROOMS = ["access", "prompt", "route", "limits", "safety", "cache", "answer"]
@@ -71,10 +71,11 @@ EVENTS = {
 class Seen:
     """The application below a prefix, what it was sent to, and how a test looks at it."""
 
-    def __init__(self, graph: Graph, received: Received, state: RedisServer) -> None:
+    def __init__(self, graph: Graph, received: Received, state: RedisServer, texts: Path) -> None:
         self._graph = graph
         self.received = received
         self.state = state
+        self.texts = texts
 
     def ask(self, text: str, headers: Mapping[str, str] | None = None, key: str = KEY, **fields: Any) -> httpx.Response:
         """A chat request, whose system message and question have markers."""
@@ -110,7 +111,9 @@ def arguments(state: RedisServer, journal: Path, endpoint: str, metrics_endpoint
             "keys": [
                 {"key": KEY, "tenant": "acme", "team": "core"},
                 {"key": NARROW_KEY, "tenant": "narrow", "team": "core", "limits": narrow},
+                {"key": LOGGED_KEY, "tenant": "logged", "team": "core"},
             ],
+            "tenants": {"logged": {"log_texts": True}},
             "prices": {"version": "t", "tiers": {"fast": {"input": 1.0, "output": 1.0}}},
         },
         "telemetry": {
@@ -118,6 +121,7 @@ def arguments(state: RedisServer, journal: Path, endpoint: str, metrics_endpoint
             "sample_ratio": 1.0,
             "logs": {"format": "json"},
             "metrics": {"endpoint": metrics_endpoint, "interval_s": 1},
+            "texts": {"directory": str(journal.parent / "texts")},
         },
         "state": {"url_file": str(state.url_file), "journal": str(journal)},
         "safety": dev["safety"],
@@ -137,7 +141,7 @@ def seen(serve_port: int, graph: Graph, tmp_path_factory: pytest.TempPathFactory
         config = arguments(state, directory / "journal", received.endpoint, received.metrics_endpoint)
         application = build_with(MantaConfig.model_validate(config), PacedFactory(STEP_S))
         serve.run(application, name="seen", route_prefix="/seen")
-        made = Seen(graph, received, state)
+        made = Seen(graph, received, state, directory / "texts")
         eventually(made.ready, "both replicas are ready", 120)
         load(made)
         yield made
@@ -171,6 +175,9 @@ def load(seen: Seen) -> None:
     assert seen.post("/v1/moderations", {"input": f"I like {IN}"}).status_code == 200
     entry = seen.ask("Say it.", guided_choice=[ANSWER]).headers["x-manta-cache-entry"]
     assert seen.post("/v1/cache/feedback", {"entry": entry, "wrong": False}).status_code == 200
+    for stream in (False, True):
+        mine = "I am jane@example.com, my card is 4111 1111 1111 1111, my key AKIAIOSFODNN7EXAMPLE"
+        assert seen.ask(mine, key=LOGGED_KEY, stream=stream, guided_choice=[ANSWER]).status_code == 200
     seen.ask("Say nothing.", guided_choice=[ANSWER], stop=[OUT[:3]])  # an empty answer is not stored
 
 
@@ -257,7 +264,7 @@ def test_every_metric_of_every_panel_and_rule_is_scraped_or_is_known_to_need_an_
 
 
 def test_no_text_is_in_any_span_metric_log_or_key_but_those_of_the_cache(seen: Seen) -> None:
-    markers = [each.encode() for each in (*MARKERS, KEY, NARROW_KEY)]
+    markers = [each.encode() for each in (*MARKERS, KEY, NARROW_KEY, LOGGED_KEY)]
     assert seen.received.bodies
     for body in seen.received.bodies:
         assert not [each for each in markers if each in body]
@@ -272,6 +279,22 @@ def test_no_text_is_in_any_span_metric_log_or_key_but_those_of_the_cache(seen: S
     with_texts = {key for key, value in plain.items() if any(each in value for each in markers)}
     assert with_texts
     assert {key for key in with_texts if not CACHE.match(key)} == set()
+
+
+def test_texts_of_a_tenant_that_has_asked_for_it_are_in_a_file_of_their_own_redacted(seen: Seen) -> None:
+    def records() -> list[dict[str, Any]]:
+        return [json.loads(line) for path in seen.texts.glob("*.jsonl") for line in path.read_bytes().splitlines()]
+
+    eventually(lambda: len(records()) >= 2, "both requests are written", 30)
+    for record in records():
+        assert record["tenant"] == "logged"
+        assert record["redacted"] == {"AWS_ACCESS_KEY": 1, "CREDIT_CARD": 1, "EMAIL_ADDRESS": 1}
+        system, question = [each["text"] for each in record["prompt"]]
+        assert SYSTEM in system
+        assert question.startswith("I am <EMAIL_ADDRESS>, my card is <CREDIT_CARD>")
+        assert [each["text"] for each in record["answers"]] == [ANSWER]
+        assert bytes.fromhex(record["trace_id"]) in {span.trace_id for span in seen.received.spans}
+    assert len(records()) == 2, "no other tenant's"
 
 
 def _strings(client: Any, key: bytes) -> Iterator[bytes]:

@@ -16,7 +16,6 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.config import MantaConfig
-from cluster.telemetry import redacted_record
 from cluster.telemetry.config import TextsConfig
 from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.redacted_record import common_length
@@ -24,6 +23,7 @@ from cluster.telemetry.text_files import FILE_S, TextFile, TextFiles, expired
 from cluster.telemetry.text_log import RedactedTextLog
 from router.access.key_format import ApiKey, new_id, new_secret
 from router.ports.text_log import LoggedText, RequestTexts
+from safety.redacted_head import redacted_head
 from tests.cluster.graph import dev_config
 
 MAIL, CARD = "jane@example.com", "4111 1111 1111 1111"
@@ -113,7 +113,7 @@ SECRETS = [
 @pytest.mark.parametrize("where", ["prompt", "answers", "field"])
 def test_personal_data_and_keys_are_in_no_field(kept: Kept, secret: str, where: str) -> None:
     text = LoggedText(f"chat_template_kwargs.{secret}" if where == "field" else "x", "user", f"see {secret} here")
-    kept.log.offer(replace(TEXTS, **{"answers" if where == "answers" else "prompt": (text,)}))
+    kept.log.offer(replace(TEXTS, answers=(text,)) if where == "answers" else replace(TEXTS, prompt=(text,)))
     (record,) = kept.records()
     written = json.dumps(record, ensure_ascii=False).replace(HIDDEN, "")
     assert not [line for line in secret.replace(HIDDEN, "").splitlines() if line in written]
@@ -154,13 +154,12 @@ def test_nothing_is_written_of_what_cannot_be_redacted(
     def broken(text: str, *_: object) -> None:
         raise ValueError(text)
 
-    whole = redacted_record.redacted_head
-    monkeypatch.setattr(redacted_record, "redacted_head", broken)
+    monkeypatch.setattr("cluster.telemetry.redacted_record.redacted_head", broken)
     for _ in range(3):
         kept.log.offer(TEXTS)
     while len(kept.lost) < 3:
         threading.Event().wait(0.001)
-    monkeypatch.setattr(redacted_record, "redacted_head", whole)
+    monkeypatch.setattr("cluster.telemetry.redacted_record.redacted_head", redacted_head)
     kept.log.offer(TEXTS)
 
     assert len(kept.records()) == 1
@@ -248,7 +247,7 @@ def test_the_oldest_files_make_room() -> None:
 def test_a_tenant_cannot_ask_for_texts_that_have_nowhere_to_go() -> None:
     config = dev_config()
     config["router"]["tenants"] = {"dev": {"log_texts": True}}
-    with pytest.raises(ValidationError, match="telemetry.texts.directory"):
+    with pytest.raises(ValidationError, match=r"telemetry\.texts\.directory"):
         MantaConfig.model_validate(config)
     config["telemetry"] = {"texts": {"directory": "/var/log/manta"}}
     assert MantaConfig.model_validate(config).router.tenants["dev"].log_texts

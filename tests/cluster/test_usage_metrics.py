@@ -45,8 +45,13 @@ def test_faults_are_counted_by_what_has_them(monkeypatch: pytest.MonkeyPatch) ->
     faults = FaultMetrics()
     faults.lost("audit")()
     faults.unreadable_policy()
+    faults.lost_text("disk")
 
-    assert Recorded.added == [("manta_lost_records", 1, {"log": "audit"}), ("manta_unreadable_policies", 1, {})]
+    assert Recorded.added == [
+        ("manta_lost_records", 1, {"log": "audit"}),
+        ("manta_unreadable_policies", 1, {}),
+        ("manta_lost_texts", 1, {"reason": "disk"}),
+    ]
 
 
 def test_tokens_are_counted_by_direction_and_nothing_is_added_as_zero(metrics: RayUsageMetrics) -> None:
