@@ -6,6 +6,9 @@ entry is lost if the journal is full or its disk fails, or if the machine crashe
 
 A tenant whose entries the store does not take, for example because its node of a cluster is down, does not hold up the
 others: its entries are put at the end of the journal again.
+
+The journal's storage may hang, if several machines share it. So a thread does what has to ask it, and the event loop
+waits for nothing but the cache.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -44,6 +48,7 @@ class Entry(Protocol):
 
 
 E = TypeVar("E", bound=Entry)
+R = TypeVar("R")
 
 
 class WriteBehind(Generic[E]):
@@ -67,6 +72,7 @@ class WriteBehind(Generic[E]):
         self._decode = decode
         self._append = append
         self._on_lost = on_lost
+        self._thread = ThreadPoolExecutor(1, "journal")
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._adopted_at_s = time.monotonic()
@@ -98,7 +104,8 @@ class WriteBehind(Generic[E]):
         self._task.cancel()
         await asyncio.wait({self._task})
         self._task = None
-        self._journal.close()
+        await asyncio.to_thread(self._thread.shutdown)
+        await asyncio.to_thread(self._journal.close)
 
     def record(self, entry: E) -> None:
         """Puts ``entry`` into the journal. If the journal is full or its disk fails, the entry is lost, which is
@@ -127,19 +134,24 @@ class WriteBehind(Generic[E]):
 
     async def _write_all(self) -> None:
         """Writes until the journal is empty, or what has come meanwhile is no batch yet. Raises OSError."""
-        self._adopt()
+        await self._adopt()
         while lines := self._journal.peek(BATCH):
             await self._write(lines)
-            self._adopt()
+            await self._on_thread(self._journal.tidy)
+            await self._adopt()
             if len(lines) < BATCH and self._journal.waiting_bytes:
                 self._wake.set()
                 return
 
-    def _adopt(self) -> None:
+    async def _on_thread(self, work: Callable[[], R]) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _adopt(self) -> None:
         """Takes over what processes that have ended left, every ADOPT_S, however busy this one is. Raises OSError."""
         if (now_s := time.monotonic()) - self._adopted_at_s >= ADOPT_S:
             self._adopted_at_s = now_s
-            self._journal.adopt()
+            await self._on_thread(self._journal.tidy)  # what a fault has kept it from
+            self._journal.adopt(await self._on_thread(self._journal.orphans()))
 
     async def _write(self, lines: Sequence[bytes]) -> None:
         """Appends the entries in ``lines`` to the store and releases them. Those that the store does not take go to the

@@ -25,6 +25,7 @@ CACHE_POISONED = "ray_manta_cache_poisoned_total"
 CACHE_JUDGED = "ray_manta_cache_judged_total"
 
 LOST_RECORDS = "ray_manta_lost_records_total"
+LOST_TEXTS = "ray_manta_lost_texts_total"
 UNREADABLE_POLICIES = "ray_manta_unreadable_policies_total"
 UNTRACED = "ray_manta_untraced_requests_total"
 TRACE_FAULTS = "ray_manta_trace_faults_total"

@@ -54,6 +54,7 @@ EVENTS = {
     "ray_manta_engine_accepted_tokens_total": "speculative_tokens is on",
     "ray_manta_replica_start_failures_total": "a replica does not start (tests/cluster/test_start_failures.py)",
     "ray_manta_lost_records_total": "a journal was full",
+    "ray_manta_lost_texts_total": "texts find no room, or cannot be redacted",
     "ray_manta_unreadable_policies_total": "another release has stored a policy",
     "ray_manta_trace_faults_total": "a fault of tracing (tests/cluster/test_trace_faults.py)",
     "ray_manta_untraced_requests_total": "telemetry.max_pending requests are being traced",

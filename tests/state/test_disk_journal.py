@@ -68,9 +68,33 @@ def test_the_segments_of_a_living_process_are_left_alone_and_those_of_a_dead_one
 
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert journal.adopt() == 1
+    journal.adopt(journal.orphans()())
     journal.append(b"own")
     assert drain(journal) == [b"left", b"own"]
+
+
+def test_a_journal_that_is_half_full_leaves_the_rest_to_others(tmp_path: Path) -> None:
+    """One router would take all that many have left, and have no room for its own entries."""
+    for number in range(10):
+        (tmp_path / f"{number}.journal").write_bytes(b"x" * 99 + b"\n")
+    journal, other = DiskJournal(tmp_path, 600), DiskJournal(tmp_path, 10_000)
+
+    assert journal.waiting_bytes == 300
+    assert other.waiting_bytes == 700
+    journal.append(b"y" * 299)
+
+
+def test_what_was_released_may_come_again_until_its_file_was_emptied(tmp_path: Path) -> None:
+    journal = DiskJournal(tmp_path, MAX_BYTES)
+    journal.append(b"a")
+    journal.release(journal.peek(1))
+    (path,) = tmp_path.iterdir()
+    assert path.read_bytes() == b"a\n"
+    journal.tidy()
+    assert path.read_bytes() == b""
+    journal.append(b"b")
+    assert path.read_bytes() == b"b\n"
+    assert journal.waiting_bytes == 2
 
 
 def test_half_a_line_does_not_spoil_the_next(tmp_path: Path) -> None:

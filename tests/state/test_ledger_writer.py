@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +40,7 @@ class Ledger:
             await self._changed.wait_for(lambda: set(ids) <= set(self.ids))
 
 
-@pytest.mark.parametrize("operation", ["adopt", "peek", "release"])
+@pytest.mark.parametrize("operation", ["orphans", "peek", "release", "tidy"])
 @pytest.mark.parametrize("error", [OSError("disk"), ValueError("a fault that nobody foresaw")])
 async def test_a_failure_of_the_journal_costs_one_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, error: Exception
@@ -64,6 +66,40 @@ async def test_a_failure_of_the_journal_costs_one_round(
     writer.record(entry(2))
 
     await ledger.holds("e1", "e2")
+    await writer.close(5)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "open", "unlink"])
+async def test_storage_that_hangs_holds_up_no_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """As storage that several machines share may."""
+    monkeypatch.setattr(write_behind, "ADOPT_S", 0.0)
+    ledger, goes_on, hangs = Ledger(), threading.Event(), threading.Event()
+    works, on_loop = getattr(os, call), threading.get_ident()
+
+    def hanging(*arguments: Any, **named: Any) -> Any:
+        if threading.get_ident() != on_loop:
+            hangs.set()
+            goes_on.wait(30)
+        return works(*arguments, **named)
+
+    writer = LedgerWriter(DiskJournal(tmp_path, 65536, segment_bytes=200), ledger.append)
+    (tmp_path / "left.journal").write_bytes(encode(entry(0)) + b"\n")
+    monkeypatch.setattr(os, call, hanging)
+    writer.record(entry(1))
+    writer.start()
+    async with asyncio.timeout(10):
+        while not hangs.is_set():
+            writer.record(entry(2))
+            await asyncio.sleep(0.01)
+        for number in range(3, 30):
+            writer.record(entry(number))
+            await asyncio.sleep(0)
+    assert writer.lost == 0
+    goes_on.set()
+    await ledger.holds(*(f"e{number}" for number in range(30)))
     await writer.close(5)
     assert os.listdir(tmp_path) == []
 

@@ -124,7 +124,13 @@ def fault_row() -> Row:
                 description="Routers that do without it.",
             ),
             Panel("Journals", [Query(gauge(m.JOURNAL_BYTES, "log", APPLICATION), "{{log}}")], Unit.BYTES),
-            Panel("Lost records", [Query(gauge(m.LOST_RECORDS, "log", APPLICATION), "{{log}}")]),
+            Panel(
+                "Lost records",
+                [
+                    Query(gauge(m.LOST_RECORDS, "log", APPLICATION), "{{log}}"),
+                    Query(gauge(m.LOST_TEXTS, "reason", APPLICATION), "texts: {{reason}}"),
+                ],
+            ),
             Panel(
                 "Requests without a trace",
                 [
