@@ -190,3 +190,18 @@ def test_a_segment_that_is_a_link_is_not_opened(tmp_path: Path) -> None:
 
     assert DiskJournal(tmp_path / "journal", 1 << 20).waiting_bytes == 0
     assert target.read_text() == "precious"
+
+
+def test_a_line_for_which_the_disk_has_no_room_leaves_nothing_and_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, write = DiskJournal(tmp_path, MAX_BYTES), os.pwrite
+    journal.append(b"before")
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, at: write(descriptor, data[:3], at))
+    with pytest.raises(OSError, match="full"):
+        journal.append(b"too long")
+    monkeypatch.setattr(os, "pwrite", write)
+    journal.append(b"after")
+
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before\nafter\n"]
+    assert drain(journal) == [b"before", b"after"]
