@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.config import StateConfig
 from cluster.doctor.facts import NodeFacts
 
 PROBE_S = 90.0
@@ -16,11 +17,23 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def cluster_facts(
-    address: str, models: Sequence[str], directories: Sequence[str], timeout_s: float = PROBE_S
+    address: str,
+    models: Sequence[str],
+    directories: Sequence[str],
+    state: StateConfig | None = None,
+    port: int | None = None,
+    timeout_s: float = PROBE_S,
 ) -> tuple[list[NodeFacts], str]:
     """Returns the facts about each node of the Ray cluster at ``address``, and why some nodes or all are missing; "":
-    none is. ``models`` and ``directories`` are as in ``node_facts``. It takes at most ``timeout_s`` seconds."""
-    asked = {"address": address, "models": list(models), "directories": list(directories)}
+    none is. ``models`` and ``directories`` are as in ``node_facts``, ``state`` and ``port`` as in ``node_reach``. It
+    takes at most ``timeout_s`` seconds."""
+    asked = {
+        "address": address,
+        "models": list(models),
+        "directories": list(directories),
+        "state": None if state is None else _revealed(state),
+        "port": port,
+    }
     command = [sys.executable, "-m", "cluster.doctor.cluster_probe"]
     try:
         done = subprocess.run(
@@ -43,6 +56,13 @@ def cluster_facts(
     lost = [f"{row['node']} ({row['fault']})" for row in rows if "fault" in row]
     nodes = [NodeFacts(**row) for row in rows if "fault" not in row]
     return nodes, f"these nodes do not answer: {', '.join(lost)}" if lost else ""
+
+
+def _revealed(state: StateConfig) -> dict[str, Any]:
+    """Returns ``state`` as JSON with its URL, for the process' stdin. With ``url_file`` nodes read the URL themselves,
+    and no secret leaves this machine."""
+    url = None if state.url is None else state.url.get_secret_value()
+    return {**state.model_dump(mode="json"), "url": url}
 
 
 def _reason(output: str) -> str:

@@ -16,27 +16,34 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.config import StateConfig
 from cluster.doctor.node_facts import node_facts
+from cluster.doctor.node_reach import node_reach
 
 LOOK_S = 30.0  # for all nodes together
 
 
-def probe(address: str, models: list[str], directories: list[str]) -> list[dict[str, Any]]:
+def probe(
+    address: str, models: list[str], directories: list[str], state: StateConfig | None, port: int | None
+) -> list[dict[str, Any]]:
     """Returns the facts of each node that answers within LOOK_S seconds, as fields of ``NodeFacts``. For any other
     node, returns its name as ``node`` and the reason as ``fault``."""
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-    nodes = {each["NodeID"]: each["NodeManagerAddress"] for each in ray.nodes() if each["Alive"]}
-    look, tell = ray.remote(num_cpus=0)(node_facts), ray.remote(num_cpus=0)(_now)
+    alive = [each for each in ray.nodes() if each["Alive"]]
+    nodes = {each["NodeID"]: each["NodeManagerAddress"] for each in alive}
+    # Where no replica can run, as on the head, none needs Redis.
+    states = {each["NodeID"]: state if each["Resources"].get("CPU") else None for each in alive}
+    look, tell = ray.remote(num_cpus=0)(_look), ray.remote(num_cpus=0)(_now)
     pinned = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes}
     running = {
-        node: look.options(scheduling_strategy=pinned[node]).remote(name, models, directories)
+        node: look.options(scheduling_strategy=pinned[node]).remote(name, models, directories, states[node], port)
         for node, name in nodes.items()
     }
     ray.wait(list(running.values()), num_returns=len(running), timeout=LOOK_S)
     found = []
     for node, name in nodes.items():
         try:
-            facts = asdict(ray.get(running[node], timeout=0.1))
+            facts: dict[str, Any] = ray.get(running[node], timeout=0.1)
             began = time.time()
             there = ray.get(tell.options(scheduling_strategy=pinned[node]).remote(), timeout=LOOK_S)
             ended = time.time()
@@ -48,10 +55,19 @@ def probe(address: str, models: list[str], directories: list[str]) -> list[dict[
     return found
 
 
+def _look(
+    node: str, models: list[str], directories: list[str], state: StateConfig | None, port: int | None
+) -> dict[str, Any]:
+    """Returns the fields of ``NodeFacts`` of the node that it runs on."""
+    return asdict(node_facts(node, models, directories)) | node_reach(state, port)
+
+
 def _now() -> float:
     return time.time()  # Ray takes no function of C
 
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
-    sys.stdout.write("\n" + json.dumps(probe(asked["address"], asked["models"], asked["directories"])) + "\n")
+    if asked["state"] is not None:
+        asked["state"] = StateConfig.model_validate(asked["state"])
+    sys.stdout.write("\n" + json.dumps(probe(**asked)) + "\n")

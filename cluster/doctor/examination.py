@@ -55,8 +55,11 @@ def gather(asked: Asked) -> Facts:
     served = [*asked.tls, *_tls_of(settings)]
     with ThreadPoolExecutor() as threads:
         here = threads.submit(node_facts, "this machine", models, directories)
+        state, service = None if settings is None else settings.state, None if config is None else config.port
         nodes = (
-            None if asked.ray_address is None else threads.submit(cluster_facts, asked.ray_address, models, directories)
+            None
+            if asked.ray_address is None
+            else threads.submit(cluster_facts, asked.ray_address, models, directories, state, service)
         )
         redis = None if settings is None else threads.submit(_redis, settings.state)
         port = None if config is None or config.port is None else threads.submit(port_facts, config.port)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,9 @@ from typing import Any
 class NodeFacts:
     """A machine, as a process on it sees it. All of it is JSON, since it comes from other nodes. ``models`` says why
     each model cannot be read; "": it can. ``gpus`` are (name, driver version). ``clock_offset_s`` is its clock minus
-    ours, which may be wrong by ``clock_error_s``."""
+    ours, which may be wrong by ``clock_error_s``. ``redis_fault`` says why Redis cannot be asked from there; "": it
+    can. ``listening`` and ``healthy`` are those of ``PortFacts``, for the port of the service there. None: not asked
+    for."""
 
     node: str
     python: str
@@ -25,6 +27,9 @@ class NodeFacts:
     gpus: Sequence[Sequence[str]] = ()
     clock_offset_s: float = 0.0
     clock_error_s: float = 0.0
+    redis_fault: str | None = None
+    listening: bool | None = None
+    healthy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +68,14 @@ class CertificateFacts:
 @dataclass(frozen=True, slots=True)
 class RunningFacts:
     """The applications that Serve runs. ``fault`` says why Serve could not be asked; "": it was. ``arguments`` has the
-    arguments of each application by its name, ``states`` its state."""
+    arguments of each application by its name, ``states`` its state. ``proxies`` has the state of the proxy of each node
+    that has one, by the node's address; on ``redis_users`` are replicas that need Redis."""
 
     fault: str = ""
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     states: Mapping[str, str] = field(default_factory=dict)
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    redis_users: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

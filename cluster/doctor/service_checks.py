@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from cluster.doctor.config_drift import drift
-from cluster.doctor.facts import Facts, RedisFacts
+from cluster.doctor.facts import Facts, NodeFacts, RedisFacts, RunningFacts
 from cluster.doctor.finding import Finding, error, ok, skipped, warning
 from cluster.doctor.machine_checks import clock_findings
 
@@ -23,6 +23,9 @@ def service_findings(facts: Facts) -> Iterator[Finding]:
     yield from _config(facts)
     yield from _redis(facts)
     yield from _port(facts)
+    for node in facts.nodes or ():
+        yield from _redis_from(node, facts.running)
+        yield from _proxy(node, facts)
     yield from _certificates(facts)
     yield from _running(facts)
 
@@ -91,6 +94,42 @@ def _port(facts: Facts) -> Iterator[Finding]:
         yield error(name, "Serve runs, and nothing listens there", "Look at the proxies' logs in logs/serve.")
     else:
         yield ok(name, "free")
+
+
+def _redis_from(node: NodeFacts, running: RunningFacts | None) -> Iterator[Finding]:
+    """Whether a router on the node would reach Redis. A node on which none runs may never get one."""
+    name = f"redis from {node.node}"
+    if node.redis_fault:
+        remedy = f"Open Redis' port to {node.node}, and put the file of state.url_file there, as on other nodes."
+        if running is not None and running.states and node.node not in running.redis_users:
+            yield warning(name, f"{node.redis_fault}; nothing that needs it runs there now", remedy)
+        else:
+            yield error(name, node.redis_fault, remedy)
+    elif node.redis_fault is not None:
+        yield ok(name, "answers")
+
+
+def _proxy(node: NodeFacts, facts: Facts) -> Iterator[Finding]:
+    """Whether the service answers at the proxy of the node, if there is one or has to be."""
+    if node.listening is None or facts.config is None:
+        return
+    port, running = facts.config.port, facts.running or RunningFacts(fault="Serve was not asked")
+    name = f"port {port} of {node.node}"
+    state = running.proxies.get(node.node)
+    log = f"Look at the proxy's log in logs/serve on {node.node}"
+    if node.healthy:
+        yield ok(name, "a service answers there")
+    elif node.listening and state is None and not running.fault:
+        yield error(name, "something listens there that is no proxy of Serve", f"Free the port on {node.node}.")
+    elif node.listening:
+        seen = "what listens there does not answer that the service is ready: clients sent there get errors"
+        yield error(name, seen, f"{log}, and at `serve status`; or free the port, if it is something else.")
+    elif state is not None:
+        yield error(name, f"Serve has a proxy there ({state}), and nothing listens", f"{log}.")
+    elif running.fault:
+        yield skipped(name, "nothing listens; only with --dashboard it is known whether a proxy has to")
+    else:
+        yield ok(name, "no proxy is there, since no replica runs there")
 
 
 def _certificates(facts: Facts) -> Iterator[Finding]:

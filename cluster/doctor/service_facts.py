@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
 
+from cluster.config import ROUTER
 from cluster.doctor.facts import PortFacts, RunningFacts
 from cluster.local.environment import LOOPBACK
 
 ANSWER_S = 3.0
+REDIS_USERS = (ROUTER, "SemanticCache", "SmallModels")
+"""The deployments that ask Redis."""
 
 
 def port_facts(port: int) -> PortFacts:
@@ -35,16 +39,30 @@ def running_facts(dashboard: str, token: str) -> RunningFacts:
         with httpx.Client(trust_env=False, timeout=ANSWER_S, headers=headers) as http:
             answer = http.get(f"{dashboard.rstrip('/')}/api/serve/applications/")
         answer.raise_for_status()
-        applications: dict[str, Any] = answer.json()["applications"]
+        document: dict[str, Any] = answer.json()
+        applications: dict[str, Any] = document["applications"]
+        proxies = {str(each["node_ip"]): str(each["status"]) for each in (document.get("proxies") or {}).values()}
+        users = frozenset(_redis_users(applications))
     except httpx.HTTPStatusError as error:
         return RunningFacts(fault=f"Ray's dashboard answers {error.response.status_code}")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return RunningFacts(fault=f"Ray's dashboard cannot be reached: {type(error).__name__}")
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return RunningFacts(fault="what answers there is not Ray's dashboard")
     return RunningFacts(
         arguments={
             name: ((each.get("deployed_app_config") or {}).get("args") or {}) for name, each in applications.items()
         },
         states={name: str(each.get("status")) for name, each in applications.items()},
+        proxies=proxies,
+        redis_users=users,
     )
+
+
+def _redis_users(applications: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the address of the node of each replica that needs Redis."""
+    for application in applications.values():
+        deployments = application.get("deployments") or {}
+        for name in REDIS_USERS:
+            for replica in (deployments.get(name) or {}).get("replicas") or ():
+                yield str(replica["node_ip"])

@@ -111,6 +111,59 @@ def test_a_redis_is_judged(redis: RedisFacts, name: str, severity: str, seen: st
     assert seen in found.seen
 
 
+SECOND = replace(GOOD, node="10.0.0.2")
+RUNS = RunningFacts(
+    states={"manta": "RUNNING"}, proxies={"10.0.0.1": "HEALTHY", "10.0.0.2": "UNHEALTHY"}, redis_users=["10.0.0.1"]
+)
+IDLE = RunningFacts()
+
+
+@pytest.mark.parametrize(
+    ("change", "running", "severity", "seen", "remedy"),
+    [
+        ({"listening": True, "healthy": True}, RUNS, "ok", "a service answers", ""),
+        ({"listening": True}, RUNS, "error", "does not answer that the service is ready", "logs/serve on 10.0.0.2"),
+        ({"listening": True}, None, "error", "does not answer", "logs/serve on 10.0.0.2"),
+        ({"listening": True}, replace(RUNS, proxies={}), "error", "no proxy of Serve", "Free the port on 10.0.0.2"),
+        ({"listening": True}, IDLE, "error", "no proxy of Serve", "Free the port on 10.0.0.2"),
+        ({"listening": False}, RUNS, "error", "(UNHEALTHY), and nothing listens", "logs/serve on 10.0.0.2"),
+        ({"listening": False}, replace(RUNS, proxies={}), "ok", "no replica runs there", ""),
+        ({"listening": False}, IDLE, "ok", "no replica runs there", ""),
+        ({"listening": False}, None, "skipped", "--dashboard", ""),
+        ({"listening": False}, RunningFacts(fault="Ray's dashboard answers 401"), "skipped", "--dashboard", ""),
+    ],
+)
+def test_the_port_of_each_node_is_judged_by_the_proxies_of_serve(
+    change: dict[str, Any], running: RunningFacts | None, severity: str, seen: str, remedy: str
+) -> None:
+    found = findings(GOOD, replace(SECOND, **change), running=running)
+    finding = worst(found, "port 8000 of 10.0.0.2")
+    assert finding.severity == severity
+    assert seen in finding.seen
+    assert remedy in finding.remedy
+    assert not [each for each in found if each.name.startswith("port 8000 of 10.0.0.1")]
+
+
+@pytest.mark.parametrize(
+    ("fault", "running", "severity", "seen"),
+    [
+        ("", None, "ok", "answers"),
+        ("no answer within 5 s", None, "error", "no answer within 5 s"),
+        ("no answer within 5 s", replace(RUNS, redis_users=["10.0.0.2"]), "error", "no answer within 5 s"),
+        ("no answer within 5 s", RUNS, "warning", "nothing that needs it runs there now"),
+    ],
+)
+def test_a_node_from_which_redis_cannot_be_asked_is_named(
+    fault: str, running: RunningFacts | None, severity: str, seen: str
+) -> None:
+    found = findings(replace(GOOD, redis_fault=""), replace(SECOND, redis_fault=fault), running=running)
+    finding = worst(found, "redis from 10.0.0.2")
+    assert finding.severity == severity
+    assert seen in finding.seen
+    assert ("10.0.0.2" in finding.remedy) == bool(fault)
+    assert worst(found, "redis from 10.0.0.1").severity == Severity.OK
+
+
 def test_a_model_over_several_gpus_needs_shared_memory() -> None:
     small = replace(GOOD, shm_bytes=512 * 1024**2)
     assert worst(findings(small), "/dev/shm").severity is Severity.OK

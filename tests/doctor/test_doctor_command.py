@@ -25,6 +25,7 @@ from cluster.admin.client import AdminClient
 from cluster.admin.main import app
 from cluster.doctor.cluster_facts import cluster_facts
 from cluster.doctor.node_facts import constraints, node_facts, unreadable
+from cluster.doctor.service_facts import running_facts
 from cluster.local.redis_server import RedisServer
 from tests.doctor.conftest import MakeCertificate
 from tests.state.conftest import free_port, wait_until_ready
@@ -219,22 +220,22 @@ def test_a_journal_whose_directory_cannot_be_looked_at_has_no_free_room(tmp_path
 class Dashboard(BaseHTTPRequestHandler):
     """Answers as Ray's dashboard does."""
 
-    applications: dict[str, Any]
+    document: dict[str, Any]
 
     def do_GET(self) -> None:
         known = self.headers.get("authorization") == "Bearer right"
         self.send_response(200 if known else 401)
         self.end_headers()
         if known:
-            self.wfile.write(json.dumps({"applications": self.applications}).encode())
+            self.wfile.write(json.dumps(self.document).encode())
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         pass
 
 
 @contextmanager
-def dashboard(applications: dict[str, Any]) -> Iterator[str]:
-    handler = type("Handler", (Dashboard,), {"applications": applications})
+def dashboard(document: dict[str, Any]) -> Iterator[str]:
+    handler = type("Handler", (Dashboard,), {"document": document})
     server = HTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -256,7 +257,7 @@ def test_what_runs_is_compared_with_the_file(tmp_path: Path, monkeypatch: pytest
     }
 
     def deployed(arguments: dict[str, Any]) -> dict[str, Any]:
-        return {"manta": {"status": "RUNNING", "deployed_app_config": {"args": arguments}}}
+        return {"applications": {"manta": {"status": "RUNNING", "deployed_app_config": {"args": arguments}}}}
 
     with dashboard(deployed(args)) as url:
         found, _ = doctor(path, "--dashboard", url, "--ray-token", "right")
@@ -273,6 +274,25 @@ def test_what_runs_is_compared_with_the_file(tmp_path: Path, monkeypatch: pytest
         found, _ = doctor(path, "--dashboard", url, "--ray-token", "right")
     assert found["config of manta"]["seen"] == "what runs differs from the file at router.keys[0].key, ingress"
     assert "sk-other" not in json.dumps(found)
+
+
+def test_serve_says_on_which_nodes_are_its_proxies_and_what_needs_redis() -> None:
+    def replicas(*addresses: str) -> dict[str, Any]:
+        return {"replicas": [{"node_ip": address} for address in addresses]}
+
+    deployments = {
+        "Router": replicas("10.0.0.2", "10.0.0.3"),
+        "SemanticCache": replicas("10.0.0.4"),
+        "fast": replicas("10.0.0.5"),
+    }
+    document = {
+        "applications": {"manta": {"status": "RUNNING", "deployments": deployments}},
+        "proxies": {"n1": {"node_ip": "10.0.0.1", "status": "HEALTHY"}},
+    }
+    with dashboard(document) as url:
+        found = running_facts(url, "right")
+    assert found.proxies == {"10.0.0.1": "HEALTHY"}
+    assert set(found.redis_users) == {"10.0.0.2", "10.0.0.3", "10.0.0.4"}
 
 
 def test_models_are_looked_for_where_the_replicas_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
