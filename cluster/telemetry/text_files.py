@@ -56,6 +56,14 @@ class TextFiles:
         self._descriptor: int | None = None
         self._began_at = 0.0
 
+    def prepare(self) -> None:
+        """Makes the directory, and deletes the files that are not kept any longer. Raises OSError, also for a directory
+        that cannot be written."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(self._directory, os.W_OK | os.X_OK):
+            raise PermissionError(f"{self._directory} cannot be written, where texts are to be logged")
+        self.prune()
+
     def write(self, line: bytes) -> None:
         """Appends ``line``, which ends with a line feed. Raises OSError if the disk fails; no part of it stays then."""
         descriptor = self._file()
@@ -94,7 +102,6 @@ class TextFiles:
                 return self._descriptor
             self.close()
         self._began_at = self._clock()
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = f"texts-{self._process}-{time.time_ns()}.jsonl"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._descriptor = os.open(self._directory / name, flags, 0o600)

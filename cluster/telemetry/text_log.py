@@ -73,8 +73,9 @@ class RedactedTextLog:
             self._lose("full")
 
     def start(self) -> None:
-        """Begins to write, and deletes files that are not kept any longer. Raises OSError."""
-        self._files.prune()
+        """Begins to write, and deletes files that are not kept any longer. Raises OSError, also for a directory that
+        cannot be written."""
+        self._files.prepare()
         self._thread = threading.Thread(target=self._run, name="text-log", daemon=True)
         self._thread.start()
 

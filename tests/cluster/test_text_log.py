@@ -227,6 +227,12 @@ def test_a_file_is_written_for_a_day_and_a_deleted_one_is_begun_anew(tmp_path: P
     files.close()
 
 
+def test_a_directory_that_cannot_be_made_is_found_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="Not a directory"):
+        Kept(tmp_path / "file" / "texts").log.start()
+
+
 def test_files_of_routers_that_have_ended_are_deleted_after_their_time_and_no_others(tmp_path: Path) -> None:
     old, other = tmp_path / "texts-gone-1.jsonl", tmp_path / "notes.txt"
     for path in (old, other):
