@@ -71,11 +71,11 @@ class RouterParts:
         if self.cache is not None:
             await self.cache.close()
         await self.backend.close()
+        if self.texts is not None:
+            await asyncio.to_thread(self.texts.close)
         await self.collections.close()
         await self.reviews.close()
         await self.store.close()
-        if self.texts is not None:
-            await asyncio.to_thread(self.texts.close)
 
     def adopt(self, orphans: Sequence[OrphanedAttempt]) -> None:
         """Writes the ledger entries of attempts whose router has died. Their reservations end when their leases

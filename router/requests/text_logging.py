@@ -109,23 +109,25 @@ def without_escapes(text: str) -> str | None:
 
 
 async def _logged(account: Account, answers: Batches, log: TextLog) -> Batches:
-    sent, whole = SentTexts(log.max_text, as_json=is_json(account.request)), False
+    sent, ended = SentTexts(log.max_text, as_json=is_json(account.request)), False
     outcome = Outcome.CANCELLED
     try:
         async with aclosing(answers):
             async for events in answers:
                 sent.push(events)
                 yield events
-        whole = True
-        outcome = Outcome.FAILED if account.fault is not None else Outcome.FINISHED
+        ended = not account.client_left
+        outcome = Outcome.FINISHED if ended else Outcome.CANCELLED
+        if account.fault is not None:
+            outcome = Outcome.FAILED
     except Exception:
         outcome = Outcome.FAILED
         raise
     finally:
-        if not whole and account.call.timed_out:
+        if not ended and account.call.timed_out:
             outcome = Outcome.FAILED
-        # The client of a whole answer that was not generated to its end has got an error instead.
-        shown = sent.texts() if account.request.stream or whole else ()
+        # An answer that is not streamed is sent at its end; before, its client gets an error, or has left.
+        shown = sent.texts() if account.request.stream or ended else ()
         log.offer(_record(account, sent, shown, outcome, log.max_text))
 
 
