@@ -6,8 +6,8 @@ survives the end of the process, not that of the machine.
 
 The directory may be on storage that several machines share, if its locks hold between them. Such storage is slow, and
 may hang. So ``append``, ``peek`` and ``release`` only write to and read from files that are open, which the cache does.
-What has to ask the storage is done on another thread: ``tidy``, and what ``orphans`` returns. ``append`` opens a file
-only where a segment is full and there is no spare one.
+What has to ask the storage is done on another thread: ``tidy``, and what ``orphans`` returns. If ``tidy`` is called
+before each ``release``, ``append`` has a spare segment, and opens no file; without one it goes on with a full segment.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 SEGMENT_BYTES = 4 * 1024 * 1024
 READ_BYTES = 256 * 1024
 SUFFIX = ".journal"
+MAX_SPARE = 2  # empty segments that are kept
 
 
 class JournalFullError(RuntimeError):
@@ -77,11 +78,11 @@ class DiskJournal:
         self._segments.extendleft(orphans)
 
     def tidy(self) -> None:
-        """Empties or deletes the segments that were released. It may be called on another thread, while ``append`` is
-        called. Raises OSError."""
+        """Empties or deletes the segments that were released, and sees to a spare one. It may be called on another
+        thread, while ``append`` is called. Raises OSError."""
         while self._read:
             segment = self._read.popleft()
-            if self._spare:
+            if len(self._spare) >= MAX_SPARE:
                 _delete(segment)
                 continue
             try:
@@ -91,6 +92,8 @@ class DiskJournal:
                 raise
             segment.read = segment.size = 0
             self._spare.append(segment)
+        if not self._spare:
+            self._spare.append(_new(self._directory))
 
     def append(self, line: bytes) -> None:
         """Adds a line, without its line feed, at the end. Raises JournalFullError beyond ``max_bytes``, and OSError if
@@ -98,8 +101,10 @@ class DiskJournal:
         data = line + b"\n"
         if self.waiting_bytes + len(data) > self._max_bytes:
             raise JournalFullError(f"{self._max_bytes} bytes wait already")
-        if not self._segments or self._segments[-1].size >= self._segment_bytes:
-            self._segments.append(self._spare.popleft() if self._spare else _new(self._directory))
+        if self._spare and (not self._segments or self._segments[-1].size >= self._segment_bytes):
+            self._segments.append(self._spare.popleft())
+        if not self._segments:
+            self._segments.append(_new(self._directory))
         segment = self._segments[-1]
         written = os.pwrite(segment.descriptor, data, segment.size)
         if written != len(data):

@@ -137,7 +137,7 @@ class WriteBehind(Generic[E]):
         await self._adopt()
         while lines := self._journal.peek(BATCH):
             await self._write(lines)
-            await self._on_thread(self._journal.tidy)
+            await self._on_thread(self._journal.tidy)  # so that little comes again after the end of this process
             await self._adopt()
             if len(lines) < BATCH and self._journal.waiting_bytes:
                 self._wake.set()
@@ -170,6 +170,7 @@ class WriteBehind(Generic[E]):
         while refused and not self._postponed(entry for entries in refused.values() for entry in entries):
             await asyncio.sleep(RETRY_S)
             refused = await self._send(refused)
+        await self._on_thread(self._journal.tidy)
         self._journal.release(lines)
 
     async def _send(self, by_tenant: Mapping[str, list[E]]) -> dict[str, list[E]]:

@@ -91,10 +91,23 @@ def test_what_was_released_may_come_again_until_its_file_was_emptied(tmp_path: P
     (path,) = tmp_path.iterdir()
     assert path.read_bytes() == b"a\n"
     journal.tidy()
-    assert path.read_bytes() == b""
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [b""]
     journal.append(b"b")
     assert path.read_bytes() == b"b\n"
     assert journal.waiting_bytes == 2
+
+
+def test_without_a_spare_segment_a_full_one_grows(tmp_path: Path) -> None:
+    journal = DiskJournal(tmp_path, MAX_BYTES, segment_bytes=4)
+    lines = [b"line %d" % n for n in range(10)]
+    for line in lines[:5]:
+        journal.append(line)
+    assert len(list(tmp_path.iterdir())) == 1
+    journal.tidy()
+    for line in lines[5:]:
+        journal.append(line)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert drain(journal) == lines
 
 
 def test_half_a_line_does_not_spoil_the_next(tmp_path: Path) -> None:
