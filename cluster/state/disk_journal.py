@@ -5,15 +5,16 @@ lock is released and another process adopts them. A line is in the operating sys
 survives the end of the process, not that of the machine.
 
 The directory may be on storage that several machines share, if its locks hold between them. Such storage is slow, and
-may hang. So ``append``, ``peek`` and ``release`` only write to and read from files that are open, which the cache does.
-What has to ask the storage is done on another thread: ``tidy``, and what ``orphans`` returns. If ``tidy`` is called
-before each ``release``, ``append`` has a spare segment, and opens no file; without one it goes on with a full segment.
+may hang. So ``append`` only writes to an open file of this process, which the cache does. What has to ask the storage
+is done on another thread: ``tidy``, and what ``orphans`` and ``reading`` return. If ``tidy`` is called before each
+``release``, ``append`` has a spare segment, and opens no file; without one it goes on with a full segment.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import uuid
 from collections import deque
@@ -21,6 +22,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 READ_BYTES = 256 * 1024
@@ -53,9 +56,10 @@ class DiskJournal:
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
         self._segments: deque[Segment] = deque()
-        self._read: deque[Segment] = deque()  # wholly released, to be emptied
+        self._read: deque[Segment] = deque()  # wholly released, to be emptied, or given up, to be closed
         self._spare: deque[Segment] = deque()  # empty
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._segments.append(_new(directory))
         self.adopt(self.orphans()())
 
     @property
@@ -65,7 +69,7 @@ class DiskJournal:
 
     def orphans(self) -> Callable[[], list[Segment]]:
         """Returns a function that locks and returns the segments of processes that have ended, for ``adopt``. It may be
-        called on another thread, and raises OSError.
+        called on another thread, and raises OSError. A segment that cannot be opened is logged and left.
 
         It takes no more than half of ``max_bytes``: this journal keeps room for its own lines, and other processes may
         take the rest.
@@ -75,13 +79,18 @@ class DiskJournal:
 
     def adopt(self, orphans: Sequence[Segment]) -> None:
         """Puts ``orphans``, the segments of processes that have ended, at the head of the queue."""
+        if not self._segments and self._spare:  # lines go to files of this process, which are in its cache
+            self._segments.append(self._spare.popleft())
         self._segments.extendleft(orphans)
 
     def tidy(self) -> None:
-        """Empties or deletes the segments that were released, and sees to a spare one. It may be called on another
-        thread, while ``append`` is called. Raises OSError."""
+        """Empties or deletes the segments that were released, closes those that were given up, and sees to a spare one.
+        It may be called on another thread, while ``append`` is called. Raises OSError."""
         while self._read:
             segment = self._read.popleft()
+            if segment.read < segment.size:
+                os.close(segment.descriptor)
+                continue
             if len(self._spare) >= MAX_SPARE:
                 _delete(segment)
                 continue
@@ -105,29 +114,34 @@ class DiskJournal:
             self._segments.append(self._spare.popleft())
         if not self._segments:
             self._segments.append(_new(self._directory))
-        segment = self._segments[-1]
-        written = os.pwrite(segment.descriptor, data, segment.size)
-        if written != len(data):
-            os.ftruncate(segment.descriptor, segment.size)
-            raise OSError("the disk is full")
-        segment.size += written
+        try:
+            _write(self._segments[-1], data)
+        except OSError:
+            # NFS refuses a file for ever whose lock the server has given up. An empty one fails for another reason.
+            if not self._segments[-1].size or not self._spare:
+                raise
+            self._segments.append(self._spare.popleft())
+            _write(self._segments[-1], data)
 
     def peek(self, max_lines: int) -> Sequence[bytes]:
-        """Returns the first lines, at most ``max_lines`` of the first segment. They stay until ``release``.
+        """Returns the first lines as ``reading`` does. Raises OSError."""
+        return self.reading(max_lines)()
 
-        The result may include a truncated line of a crashed process. Raises OSError.
+    def reading(self, max_lines: int) -> Callable[[], Sequence[bytes]]:
+        """Returns a function that returns the first lines, at most ``max_lines`` of the first segment. They stay until
+        ``release``. It may be called on another thread, and raises OSError.
+
+        Its result may include a truncated line of a crashed process.
         """
         while self._segments and self._segments[0].read >= self._segments[0].size:
             if len(self._segments) == 1 and self._segments[0].size < self._segment_bytes:
-                return ()
+                return tuple
             self._read.append(self._segments.popleft())
-        if not self._segments:
-            return ()
-        segment = self._segments[0]
-        size = READ_BYTES
-        while b"\n" not in (data := os.pread(segment.descriptor, size, segment.read)):
-            size *= 2
-        return data[: data.rindex(b"\n")].split(b"\n")[:max_lines]
+        return partial(_lines, self._segments[0], max_lines) if self._segments else tuple
+
+    def give_up(self) -> None:
+        """Leaves the first segment, which cannot be read, to whoever finds it among the orphans. ``tidy`` closes it."""
+        self._read.append(self._segments.popleft())
 
     def release(self, lines: Sequence[bytes]) -> None:
         """Removes ``lines``, the result of the last ``peek``. They may come again after the end of the process until
@@ -153,15 +167,40 @@ def _orphans(directory: Path, own: Collection[Path], room: int) -> list[Segment]
     for path in sorted(directory.glob(f"*{SUFFIX}")):
         if room <= 0:
             break
-        if path not in own and (segment := _open(path)) is not None:
+        if path in own:
+            continue
+        try:
+            segment = _open(path)
+        except OSError as error:  # one bad file is no reason to leave the others, or not to start
+            logger.error("the journal %s cannot be adopted: %s", path, error.strerror)
+            continue
+        if segment is not None:
             found.append(segment)
             room -= segment.size
     return found
 
 
+def _write(segment: Segment, data: bytes) -> None:
+    """Adds ``data`` at the end of ``segment``, or nothing. Raises OSError."""
+    written = os.pwrite(segment.descriptor, data, segment.size)
+    if written != len(data):
+        os.ftruncate(segment.descriptor, segment.size)
+        raise OSError("the disk is full")
+    segment.size += written
+
+
+def _lines(segment: Segment, max_lines: int) -> Sequence[bytes]:
+    size = READ_BYTES
+    while b"\n" not in (data := os.pread(segment.descriptor, size, segment.read)):
+        if len(data) < size:
+            raise OSError(f"{segment.path} is shorter than what was written to it")
+        size *= 2
+    return data[: data.rindex(b"\n")].split(b"\n")[:max_lines]
+
+
 def _new(directory: Path) -> Segment:
-    segment = _open(directory / f"{uuid.uuid4().hex}{SUFFIX}", create=True)
-    assert segment is not None, "a new file is locked by nothing else"
+    while (segment := _open(directory / f"{uuid.uuid4().hex}{SUFFIX}", create=True)) is None:
+        pass  # another process has found it before it was locked here
     return segment
 
 
@@ -178,15 +217,17 @@ def _open(path: Path, *, create: bool = False) -> Segment | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         status = os.fstat(descriptor)
-    except BlockingIOError:
+        size = status.st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":  # its process ended while it wrote a line
+            size += os.pwrite(descriptor, b"\n", size)
+    except OSError as error:
         os.close(descriptor)
-        return None
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
     if status.st_nlink == 0:  # deleted between opening and locking
         os.close(descriptor)
         return None
-    size = status.st_size
-    if size and os.pread(descriptor, 1, size - 1) != b"\n":  # its process ended while it wrote a line
-        size += os.pwrite(descriptor, b"\n", size)
     return Segment(path, descriptor, size)
 
 

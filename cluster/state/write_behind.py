@@ -34,6 +34,7 @@ BATCH = 256
 MAX_TENANTS_AT_ONCE = 8  # whose entries are sent side by side
 GATHER_S = 0.05  # that an entry waits for others: the store takes a batch in little more than the time of one
 RETRY_S = 0.25  # after the store or the disk has failed
+CLOSE_S = 5.0  # that the journal's storage may take at the end
 ADOPT_S = 10.0  # between looks for the journals of processes that have ended
 
 
@@ -104,8 +105,13 @@ class WriteBehind(Generic[E]):
         self._task.cancel()
         await asyncio.wait({self._task})
         self._task = None
-        await asyncio.to_thread(self._thread.shutdown)
-        await asyncio.to_thread(self._journal.close)
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._on_thread(self._journal.close)  # behind what the thread still does
+        except TimeoutError:
+            logger.error("%s: the journal cannot be closed, its storage does not answer", self._name)
+        finally:
+            self._thread.shutdown(wait=False)
 
     def record(self, entry: E) -> None:
         """Puts ``entry`` into the journal. If the journal is full or its disk fails, the entry is lost, which is
@@ -135,13 +141,22 @@ class WriteBehind(Generic[E]):
     async def _write_all(self) -> None:
         """Writes until the journal is empty, or what has come meanwhile is no batch yet. Raises OSError."""
         await self._adopt()
-        while lines := self._journal.peek(BATCH):
+        while lines := await self._first_lines():
             await self._write(lines)
             await self._on_thread(self._journal.tidy)  # so that little comes again after the end of this process
             await self._adopt()
             if len(lines) < BATCH and self._journal.waiting_bytes:
                 self._wake.set()
                 return
+
+    async def _first_lines(self) -> Sequence[bytes]:
+        """Returns the lines to be written next. Raises OSError if they cannot be read; others come next then."""
+        read = self._journal.reading(BATCH)
+        try:
+            return await self._on_thread(read)
+        except OSError:
+            self._journal.give_up()
+            raise
 
     async def _on_thread(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -170,8 +185,10 @@ class WriteBehind(Generic[E]):
         while refused and not self._postponed(entry for entries in refused.values() for entry in entries):
             await asyncio.sleep(RETRY_S)
             refused = await self._send(refused)
-        await self._on_thread(self._journal.tidy)
-        self._journal.release(lines)
+        try:
+            await self._on_thread(self._journal.tidy)
+        finally:  # the store has them: on a full disk, room comes from what was released
+            self._journal.release(lines)
 
     async def _send(self, by_tenant: Mapping[str, list[E]]) -> dict[str, list[E]]:
         """Appends the entries of each tenant to the store. Returns those that it did not take."""

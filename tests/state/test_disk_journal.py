@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -218,3 +220,112 @@ def test_a_line_for_which_the_disk_has_no_room_leaves_nothing_and_the_next_one_g
 
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before\nafter\n"]
     assert drain(journal) == [b"before", b"after"]
+
+
+def test_a_new_file_that_another_process_locks_first_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens, locked = os.open, list[int]()
+
+    def opened(path: Path, flags: int, mode: int = 0o777) -> int:
+        descriptor = opens(path, flags, mode)
+        if flags & os.O_CREAT and not locked:
+            locked.append(opens(path, os.O_RDWR))
+            fcntl.flock(locked[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", opened)
+    journal = DiskJournal(tmp_path, MAX_BYTES)
+    journal.append(b"a")
+
+    assert sorted(path.stat().st_size for path in tmp_path.iterdir()) == [0, 2]
+    assert drain(journal) == [b"a"]
+    os.close(locked[0])
+
+
+@pytest.mark.parametrize("fails", ["open", "flock"])
+def test_a_segment_that_cannot_be_adopted_keeps_nobody_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails: str
+) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.journal").write_bytes(b"of %s\n" % name.encode())
+    bad, opens, lock = (tmp_path / "b.journal").stat().st_ino, os.open, fcntl.flock
+
+    def opened(path: Path, flags: int, mode: int = 0o777) -> int:
+        if fails == "open" and path.name == "b.journal":
+            raise PermissionError(errno.EACCES, "not yours")
+        return opens(path, flags, mode)
+
+    def locked(descriptor: int, how: int) -> None:
+        if fails == "flock" and os.fstat(descriptor).st_ino == bad:
+            raise OSError(errno.ENOLCK, "no locks")
+        lock(descriptor, how)
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(fcntl, "flock", locked)
+    journal = DiskJournal(tmp_path, MAX_BYTES)
+    before = len(os.listdir("/proc/self/fd"))
+    journal.adopt(journal.orphans()())
+
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert "b.journal cannot be adopted" in caplog.text
+    assert sorted(drain(journal)) == [b"of a", b"of c"]
+    assert (tmp_path / "b.journal").read_bytes() == b"of b\n"
+
+
+def test_a_segment_that_cannot_be_read_is_left_to_who_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one on NFS whose lock the server has given up."""
+    journal, read = DiskJournal(tmp_path, MAX_BYTES), os.pread
+    journal.append(b"first")
+
+    def refused(*_: int) -> bytes:
+        raise OSError(errno.EIO, "the lock was lost")
+
+    monkeypatch.setattr(os, "pread", refused)
+    with pytest.raises(OSError, match="lost"):
+        journal.peek(1)
+    monkeypatch.setattr(os, "pread", read)
+    journal.give_up()
+    journal.append(b"second")
+    assert drain(journal) == [b"second"]
+    journal.tidy()
+    journal.adopt(journal.orphans()())
+    assert drain(journal) == [b"first"]
+
+
+def test_a_segment_that_another_has_emptied_is_an_error_and_no_endless_loop(tmp_path: Path) -> None:
+    journal = DiskJournal(tmp_path, MAX_BYTES)
+    journal.append(b"mine")
+    (path,) = tmp_path.iterdir()
+    os.truncate(path, 0)
+
+    with pytest.raises(OSError, match="shorter"):
+        journal.peek(1)
+
+
+def test_a_line_goes_to_another_segment_if_the_present_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, write = DiskJournal(tmp_path, MAX_BYTES), os.pwrite
+    journal.append(b"before")
+    (path,) = tmp_path.iterdir()
+    refused = path.stat().st_ino
+
+    def written(descriptor: int, data: bytes, at: int) -> int:
+        if os.fstat(descriptor).st_ino == refused:
+            raise OSError(errno.EIO, "the lock was lost")
+        return write(descriptor, data, at)
+
+    monkeypatch.setattr(os, "pwrite", written)
+    journal.tidy()
+    journal.append(b"after")
+    assert drain(journal) == [b"before", b"after"]
+
+
+def test_lines_are_added_to_no_segment_of_another_process(tmp_path: Path) -> None:
+    (tmp_path / "left.journal").write_bytes(b"left\n")
+    journal = DiskJournal(tmp_path, MAX_BYTES)
+    journal.append(b"own")
+
+    assert (tmp_path / "left.journal").read_bytes() == b"left\n"
+    assert drain(journal) == [b"left", b"own"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ class Ledger:
             await self._changed.wait_for(lambda: set(ids) <= set(self.ids))
 
 
-@pytest.mark.parametrize("operation", ["orphans", "peek", "release", "tidy"])
+@pytest.mark.parametrize("operation", ["orphans", "reading", "release", "tidy"])
 @pytest.mark.parametrize("error", [OSError("disk"), ValueError("a fault that nobody foresaw")])
 async def test_a_failure_of_the_journal_costs_one_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, error: Exception
@@ -70,7 +71,10 @@ async def test_a_failure_of_the_journal_costs_one_round(
     assert os.listdir(tmp_path) == []
 
 
-async def test_storage_that_hangs_holds_up_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("has_written", [True, False])
+async def test_storage_that_hangs_holds_up_no_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_written: bool
+) -> None:
     """As storage that several machines share may."""
     monkeypatch.setattr(write_behind, "ADOPT_S", 0.0)
     ledger, goes_on, hangs = Ledger(), threading.Event(), threading.Event()
@@ -90,9 +94,10 @@ async def test_storage_that_hangs_holds_up_no_request(tmp_path: Path, monkeypatc
 
     writer = LedgerWriter(DiskJournal(tmp_path, 65536, segment_bytes=200), ledger.append)
     writer.start()
-    writer.record(entry(0))
-    await ledger.holds("e0")
-    for name in ("open", "ftruncate", "unlink", "scandir", "listdir"):
+    if has_written:
+        writer.record(entry(0))
+        await ledger.holds("e0")
+    for name in ("open", "ftruncate", "unlink", "scandir", "listdir", "pread"):
         monkeypatch.setattr(os, name, hanging(name))
     async with asyncio.timeout(10):
         for number in range(1, 30):
@@ -101,9 +106,49 @@ async def test_storage_that_hangs_holds_up_no_request(tmp_path: Path, monkeypatc
     assert hangs.is_set()
     assert writer.lost == 0
     goes_on.set()
-    await ledger.holds(*(f"e{number}" for number in range(30)))
+    await ledger.holds(*(f"e{number}" for number in range(not has_written, 30)))
     await writer.close(5)
     assert os.listdir(tmp_path) == []
+
+
+async def test_storage_that_hangs_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_behind, "CLOSE_S", 0.1)
+    goes_on, unlink = threading.Event(), Path.unlink
+
+    def hanging(path: Path, missing_ok: bool = False) -> None:
+        goes_on.wait(30)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", hanging)
+    writer = LedgerWriter(DiskJournal(tmp_path, 65536), Ledger().append)
+    writer.start()
+    async with asyncio.timeout(10):
+        await writer.close(5)
+    assert not goes_on.is_set()
+    goes_on.set()
+
+
+async def test_what_the_store_has_leaves_the_journal_though_the_disk_has_no_room_for_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, opens = Ledger(), os.open
+
+    def full(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.ENOSPC, "full")
+        return opens(path, flags, *mode)
+
+    writer = LedgerWriter(DiskJournal(tmp_path, 65536), ledger.append)
+    monkeypatch.setattr(os, "open", full)
+    writer.record(entry(0))
+    writer.start()
+    for _ in range(500):
+        if not writer.waiting_bytes:
+            break
+        await asyncio.sleep(0.01)
+    assert writer.waiting_bytes == 0
+    assert ledger.ids == ["e0"]
+    await writer.close(5)
 
 
 async def test_a_busy_writer_adopts_what_others_have_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
