@@ -80,7 +80,8 @@ class RedactedTextLog:
         self._thread.start()
 
     def close(self) -> None:
-        """Writes what was taken, for CLOSE_S seconds at most, and ends. What is left then is lost."""
+        """Writes what was taken, for CLOSE_S seconds at most, and ends. What is left then is lost. The record that is
+        being written has as long again."""
         if self._thread is None:
             return
         with self._changed:
@@ -92,7 +93,10 @@ class RedactedTextLog:
             self._queue.clear()
         for _ in range(left):
             self._lose("full")
-        self._thread.join()
+        self._thread.join(CLOSE_S)
+        if self._thread.is_alive():  # the end of the router waits for no storage that hangs
+            logger.error("the log of texts cannot be closed, its directory does not answer")
+            return
         self._thread = None
         self._files.close()
 

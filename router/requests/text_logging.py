@@ -6,9 +6,11 @@ them. A request that the guard has refused is not logged.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from router.answer_events import AnswerEvent, Ended, Reasoning, Text, ToolCallArguments, ToolCallStart
 from router.config.tenants import TenantConfig
@@ -22,6 +24,8 @@ Batches = AsyncGenerator[Sequence[AnswerEvent], None]
 
 MODEL = "model"
 """The origin of answers."""
+ESCAPE = re.compile(r"(?<!\\)\\++u([0-9a-fA-F]{4})")
+r"""A letter as JSON may write it, ``\u0040``, or JSON within JSON, ``\\u0040``."""
 
 
 class TextLogging:
@@ -84,7 +88,7 @@ class SentTexts:
             if text is None:
                 self.truncated = True
             elif text:
-                found.append(LoggedText(f"choices[{choice}].{part}", MODEL, text))
+                found.append(LoggedText(f"choices[{choice}].{part}", MODEL, with_letters(text)))
         return tuple(found)
 
     def _add(self, choice: int, part: str, text: str) -> None:
@@ -106,6 +110,15 @@ def without_escapes(text: str) -> str | None:
         return None if value is None else dumped(value)
     except RecursionError:
         return None
+
+
+def with_letters(text: str) -> str:
+    r"""Returns ``text`` with the letters that escapes such as ``\u0040`` stand for. Text that is no JSON, but quotes it
+    or is a cut-off piece of it, could otherwise hide what is to be redacted."""
+    if "\\u" not in text:
+        return text
+    letters = ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
+    return letters.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 async def _logged(account: Account, answers: Batches, log: TextLog) -> Batches:
@@ -139,7 +152,12 @@ def _record(
         passages = passages_of(account.request)
     except RecursionError:  # a document that is nested too deeply to be read
         passages, sent.truncated = [], True
-    cut = any(len(passage.text) > max_text for passage in passages)
+    prompt = [
+        LoggedText(passage.field, passage.origin.value, with_letters(passage.text))
+        for passage in passages
+        if passage.text
+    ]
+    cut = any(len(each.text) > max_text for each in prompt)
     return RequestTexts(
         account.id,
         account.call.request_id,
@@ -149,11 +167,7 @@ def _record(
         account.started_at,
         outcome.value,
         sent.finish_reasons,
-        tuple(
-            LoggedText(passage.field, passage.origin.value, passage.text[:max_text])
-            for passage in passages
-            if passage.text
-        ),
+        tuple(replace(each, text=each.text[:max_text]) for each in prompt),
         answers,
         sent.truncated or cut,
     )

@@ -257,3 +257,23 @@ def test_a_tenant_cannot_ask_for_texts_that_have_nowhere_to_go() -> None:
         MantaConfig.model_validate(config)
     config["telemetry"] = {"texts": {"directory": "/var/log/manta"}}
     assert MantaConfig.model_validate(config).router.tenants["dev"].log_texts
+
+
+def test_a_directory_that_hangs_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.telemetry.text_log.CLOSE_S", 0.1)
+    kept, hangs, goes_on = Kept(tmp_path / "texts"), threading.Event(), threading.Event()
+
+    def hanging(_: bytes) -> None:
+        hangs.set()
+        goes_on.wait(30)
+
+    monkeypatch.setattr(kept.files, "write", hanging)
+    kept.log.start()
+    kept.log.offer(TEXTS)
+    kept.log.offer(TEXTS)
+    assert hangs.wait(30)
+    kept.log.close()
+    assert not goes_on.is_set()
+    assert kept.lost == ["full"]
+    goes_on.set()
+    kept.log.close()

@@ -16,7 +16,7 @@ from router.config.tenants import TenantConfig
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
 from router.ports.text_log import LoggedText, RequestTexts
-from router.requests.text_logging import SentTexts, without_escapes
+from router.requests.text_logging import SentTexts, with_letters, without_escapes
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.router.backend import WORDS, ScriptedBackend
@@ -225,3 +225,37 @@ def test_what_cannot_be_read_as_json_has_no_text(text: str) -> None:
 @pytest.mark.parametrize("form", ['["{}"]', '{{"{0}": 1, "{0}": 2}}'])
 def test_json_keeps_its_structure(form: str) -> None:
     assert without_escapes(form.format(r"\u0041\u00e9")) == form.format("Aé")
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (r"jane\u0040example.com", "jane@example.com"),
+        (r"jane\\u0040example.com", "jane@example.com"),
+        (r"\ud83c\udf89", "🎉"),
+        (r"\ud83c", "\ufffd"),
+        (r"C:\user \u12", r"C:\user \u12"),
+        ("\\" * 200_000 + "u004", "\\" * 200_000 + "u004"),
+    ],
+)
+def test_escapes_are_read_in_texts_that_are_no_json(text: str, read: str) -> None:
+    assert with_letters(text) == read
+
+
+def test_arguments_of_an_earlier_call_that_were_cut_off_hide_nothing(logged: Logged) -> None:
+    """A client sends back what the model has called, which ``max_tokens`` may have cut off."""
+    function = {"name": "pay", "arguments": r'{"card": "\u0034111 1111 1111 1111'}
+    call = {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "function": function}]}
+    found = logged.ask(messages=[call, {"role": "user", "content": "Hi"}])
+
+    assert found is not None
+    assert found.prompt[0] == LoggedText(
+        "messages[0].tool_calls[0].function.arguments", "history", '{"card": "4111 1111 1111 1111'
+    )
+
+
+def test_escapes_of_an_answer_that_is_no_json_are_read(logged: Logged) -> None:
+    sent = SentTexts(1000, as_json=False)
+    sent.push([Opened(0), Text(0, r"It is `jane\u00"), Text(0, "40example.com`.")])
+
+    assert [each.text for each in sent.texts()] == ["It is `jane@example.com`."]
