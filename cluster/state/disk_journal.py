@@ -140,7 +140,8 @@ class DiskJournal:
         return partial(_lines, self._segments[0], max_lines) if self._segments else tuple
 
     def give_up(self) -> None:
-        """Leaves the first segment, which cannot be read, to whoever finds it among the orphans. ``tidy`` closes it."""
+        """Leaves the first segment, which cannot be read, to the process that next finds it among the orphans. ``tidy``
+        closes it."""
         self._read.append(self._segments.popleft())
 
     def release(self, lines: Sequence[bytes]) -> None:
