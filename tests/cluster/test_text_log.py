@@ -109,7 +109,7 @@ SECRETS = [
 ]
 
 
-@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))  # a new key has another name in each worker
 @pytest.mark.parametrize("where", ["prompt", "answers", "field"])
 def test_personal_data_and_keys_are_in_no_field(kept: Kept, secret: str, where: str) -> None:
     text = LoggedText(f"chat_template_kwargs.{secret}" if where == "field" else "x", "user", f"see {secret} here")
