@@ -51,6 +51,7 @@ from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.logs import replica_logs, replica_name
 from cluster.telemetry.make_otlp_instruments import make_otlp_instruments
 from cluster.telemetry.prediction_metrics import PredictionMetrics
+from cluster.telemetry.stage_metrics import RayStageMetrics
 from cluster.telemetry.summed_instruments import SummedInstruments
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
@@ -172,6 +173,7 @@ class Router:
             idempotency=shared_idempotency_keys(self._state),
             scaling=scaling,
             tracer=tracer,
+            stages=RayStageMetrics(summed),
             overview=OverviewSources(ServeEngineCounts(self._handles), partial(breaker_states, used), replica_name()),
         )
         spare_collector()

@@ -146,8 +146,7 @@ class Pipeline:
     def _begin(self, account: Account) -> None:
         """Notes that the first events of an answer have come. A stream sends its status with them."""
         account.first_event_at = self._clock.now()
-        if account.request.stream:
-            account.call.trace.began()
+        account.call.trace.began(status_sent=account.request.stream)
 
     async def _claim(self, call: Call, principal: Principal, request: InferenceRequest, body: bytes) -> Claim:
         """Claims the idempotency key of the request, if it has one. Raises as ``IdempotentRequests.claim`` does."""

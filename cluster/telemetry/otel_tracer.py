@@ -49,8 +49,8 @@ class OtelTrace:
     def event(self, name: EventName, attributes: Attributes, weight: int = 0) -> None:
         self._record.event(self._current, name, attributes, weight=weight)
 
-    def began(self) -> None:
-        self._began = True
+    def began(self, *, status_sent: bool) -> None:
+        self._began = status_sent
 
     def fails(self, error: Exception) -> None:
         self._failure = error

@@ -1,0 +1,60 @@
+"""``RayStageMetrics``: how long requests are in each stage, as Ray metrics, which Prometheus scrapes from every node.
+
+======================================  ======================================  ======================================
+counter                                 labels                                  unit
+======================================  ======================================  ======================================
+ray_manta_stage_seconds_bucket_total    operation, stage, le                    stages that took up to ``le`` seconds
+ray_manta_stage_seconds_sum_total       operation, stage                        seconds
+ray_manta_stage_seconds_count_total     operation, stage                        stages
+======================================  ======================================  ======================================
+
+``router.ports.stage_metrics`` says what begins and ends a ``stage``. ``operation`` is generation, embeddings or
+moderation. A router has at most 21 series of each stage: eight stages of generation, three of each of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from cluster.telemetry.bounded_label import OTHER
+from cluster.telemetry.summed_instruments import SummedInstruments
+from engine.api import LATENCY_BOUNDS_S
+from router.ports.stage_metrics import STREAM, Operation, Took
+from router.ports.trace_names import SpanName
+
+STAGES = (
+    SpanName.ACCESS,
+    SpanName.PROMPT,
+    SpanName.ROUTE,
+    SpanName.LIMITS,
+    SpanName.SAFETY,
+    SpanName.CACHE,
+    SpanName.ANSWER,
+    STREAM,
+)
+"""The values of the label ``stage``. Any other is counted as ``other``."""
+
+
+class RayStageMetrics:
+    """Counts the times of stages of the router in this process. Implements ``StageMetrics``."""
+
+    def __init__(self, instruments: SummedInstruments) -> None:
+        stages = instruments.histogram(
+            "manta_stage_seconds", "Times of the stages of requests.", LATENCY_BOUNDS_S, ("operation", "stage")
+        )
+        self._observe: Mapping[Operation, Mapping[str, Callable[[float], None]]] = {
+            operation: {
+                str(stage): stages.series({"operation": operation.value, "stage": str(stage)}).observe
+                for stage in (*STAGES, OTHER)
+            }
+            for operation in Operation
+        }
+
+    def of(self, operation: Operation) -> Took:
+        observe = self._observe[operation]
+        other = observe[OTHER]
+
+        def took(stage: str, seconds: float) -> None:
+            observe.get(stage, other)(seconds)
+
+        return took
