@@ -89,7 +89,7 @@ class Pipeline:
         admission = Admission(config.admission, clock, metrics)
         self._routing = TierRouting(choice, backend, overflow, limiter.tokens_per_character)
         self._admission = RequestAdmission(config, admission, limiter, ledger, backend, cache)
-        self._inspection = RequestInspection(guard)
+        self._inspection = RequestInspection(guard, metrics)
         self._look_up = CacheLookUp(cache, {tier.name: tier.version for tier in backend.tiers()})
         self._source = AnswerSource(config, backend, ledger, admission, overflow, self._routing.room_of, metrics)
 
