@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -51,6 +51,7 @@ from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.logs import replica_logs, replica_name
 from cluster.telemetry.make_otlp_instruments import make_otlp_instruments
 from cluster.telemetry.prediction_metrics import PredictionMetrics
+from cluster.telemetry.router_build_info import RouterBuildInfo
 from cluster.telemetry.stage_metrics import RayStageMetrics
 from cluster.telemetry.summed_instruments import SummedInstruments
 from cluster.telemetry.tracing import router_tracer
@@ -153,7 +154,7 @@ class Router:
         services: dict[str, Guarded | None] = {"classifier": classifier, "embedder": embedder, "semantic index": index}
         used = {name: service for name, service in services.items() if service is not None}
         tracer = router_tracer(self._telemetry, application)
-        depends = DependencyGauges(Dependencies(store, reviews.store.audit, used), made)
+        gauges = [DependencyGauges(Dependencies(store, reviews.store.audit, used), made), RouterBuildInfo(made)]
         app = build_app(
             self._config,
             backend,
@@ -183,7 +184,7 @@ class Router:
         self._busy = BusyCounter()
         return with_task(
             with_counted_requests(without_root_path(with_logged_request(without_request_id(app))), self._busy),
-            partial(publish_until_end, depends, summed, tracer, sent),
+            partial(publish_until_end, gauges, summed, tracer, sent),
         )
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -196,15 +197,22 @@ def breaker_states(services: Mapping[str, Guarded]) -> dict[str, str]:
     return {name: service.state.value for name, service in services.items()}
 
 
+class Published(Protocol):
+    """Metrics that are passed on when they are told to."""
+
+    def publish(self) -> None: ...
+
+
 async def publish_until_end(
-    metrics: DependencyGauges, summed: SummedInstruments, tracer: OtelTracer | None, sent: OtlpInstruments | None
+    gauges: Sequence[Published], summed: SummedInstruments, tracer: OtelTracer | None, sent: OtlpInstruments | None
 ) -> None:
-    """Publishes ``metrics`` and ``summed`` until it is cancelled, then the last of ``summed``, and exports the last
+    """Publishes ``gauges`` and ``summed`` until it is cancelled, then the last of ``summed``, and exports the last
     spans of ``tracer`` and the last counts of ``sent``."""
 
     def publish() -> None:
         summed.publish()
-        metrics.publish()
+        for each in gauges:
+            each.publish()
 
     try:
         await keep_publishing("the publication of the router's metrics", publish)

@@ -17,9 +17,13 @@ from cluster.autoscaling.waiting_room_store import WaitingRoomStore
 from cluster.telemetry import cache_metrics, fault_metrics, prediction_metrics, replica_metrics, usage_metrics
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges
+from cluster.telemetry.instruments import RayInstruments
+from cluster.telemetry.router_build_info import RouterBuildInfo
+from cluster.telemetry.stage_metrics import RayStageMetrics
 from cluster.telemetry.start_failures import StartFailures
+from cluster.telemetry.summed_instruments import SummedInstruments
 from cluster.telemetry.trace_sampling import TraceSampler
-from k8s.monitoring.alerts import groups
+from k8s.monitoring.alerts import PROCESS, groups
 from k8s.monitoring.dashboards import dashboards
 from k8s.monitoring.grafana import Dashboard
 from k8s.monitoring.objectives import BURN_RATES, bound_within, objectives, promised
@@ -47,6 +51,8 @@ def defined(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, frozenset[str]]:
     StartFailures("fast")
     DecisionPublisher("manta", cast("DecisionStore", object()), cast("WaitingRoomStore", object()))
     DependencyGauges(Dependencies(None, MemorySafetyStore(SystemClock()).audit, {}))
+    RouterBuildInfo()
+    RayStageMetrics(SummedInstruments(RayInstruments()))
     TraceSampler(TelemetryConfig(endpoint="http://127.0.0.1:9/v1/traces"), "router", follows=False).close()
     series = {
         each.name: frozenset({"application", "tier"}) for objective in objectives() for each in objective.recordings()
@@ -80,7 +86,7 @@ def faults(expression: str, defined: Mapping[str, frozenset[str]]) -> list[str]:
     """The metrics and labels of an expression that the code does not have."""
     found = METRIC.findall(expression)
     unknown = [name for name, _ in found if name not in defined]
-    labels = frozenset().union(*(defined.get(name, frozenset()) for name, _ in found))
+    labels = frozenset({PROCESS}).union(*(defined.get(name, frozenset()) for name, _ in found))
     for name, matchers in found:
         unknown += [f"{name}.{each}" for each in MATCHER.findall(matchers) if each not in defined.get(name, ())]
     for group in BY.findall(expression):
