@@ -32,6 +32,7 @@ REQUESTS = "ray_manta_requests_total"
 TTFT, ITL, WAIT = "ray_manta_ttft_seconds", "ray_manta_itl_seconds", "ray_manta_queue_wait_seconds"
 STANDARD, BATCH = 'tier="fast", class="standard"', 'tier="fast", class="batch"'
 OTHER = 'tier="general", class="standard"'
+SLOWEST = 'tier="frontier", class="standard"'
 BREAKER = 'ray_manta_breaker_open{dependency="classifier"}'
 REPLICA_INFO = {'ray_manta_build_info{tier="fast"}': "1x600"}
 ROUTER_INFO = {'ray_manta_router_build_info{release="1.2.0"}': "1x600"}
@@ -145,6 +146,19 @@ CASES = [
     Case("MantaTokenIntervalBudgetBurn", "a fifth is late", histogram(ITL, 'tier="fast"', "0.05", 800, 1000), 70, 3),
     Case("MantaFirstTokenBudgetBurn", "another tier may take 2 s", histogram(TTFT, OTHER, "2.0", 10, 10), 70, 0),
     Case("MantaFirstTokenBudgetBurn", "and no longer", histogram(TTFT, OTHER, "2.0", 8, 10), 70, 3),
+    Case("MantaFirstTokenBudgetBurn", "the slowest tier may take 3 s", {
+        f'{TTFT}_bucket_total{{{SLOWEST}, le="3.0"}}': "0+10x480",
+        f'{TTFT}_bucket_total{{{SLOWEST}, le="2.5"}}': "0+2x480",
+        f"{TTFT}_count_total{{{SLOWEST}}}": "0+10x480",
+    }, 400, 0),
+    Case("MantaFirstTokenBudgetBurn", "and no longer either", histogram(TTFT, SLOWEST, "3.0", 8, 10), 70, 3),
+    Case("MantaFirstTokenBudgetBurn", "one replica is of a release without a bucket at 3 s", {
+        f'{TTFT}_bucket_total{{{SLOWEST}, WorkerId="a", le="3.0"}}': "0+10x480",
+        f'{TTFT}_bucket_total{{{SLOWEST}, WorkerId="a", le="2.5"}}': "0+9x480",
+        f'{TTFT}_count_total{{{SLOWEST}, WorkerId="a"}}': "0+10x480",
+        f'{TTFT}_bucket_total{{{SLOWEST}, WorkerId="b", le="2.5"}}': "0+10x480",
+        f'{TTFT}_count_total{{{SLOWEST}, WorkerId="b"}}': "0+10x480",
+    }, 400, 0),
     Case("MantaTokenIntervalBudgetBurn", "none is late", histogram(ITL, 'tier="fast"', "0.05", 1000, 1000), 70, 0),
     Case("MantaWorkWithoutTokens", "none was ever written", work("a", waiting=3), 12, 1),
     Case("MantaWorkWithoutTokens", "none any more", work("a", waiting=3, tokens="0+100x10 1000x50"), 30, 1),
