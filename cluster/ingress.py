@@ -154,7 +154,8 @@ class Router:
         services: dict[str, Guarded | None] = {"classifier": classifier, "embedder": embedder, "semantic index": index}
         used = {name: service for name, service in services.items() if service is not None}
         tracer = router_tracer(self._telemetry, application)
-        gauges = [DependencyGauges(Dependencies(store, reviews.store.audit, used), made), RouterBuildInfo(made)]
+        depends = DependencyGauges(Dependencies(store, reviews.store.audit, used), made)
+        gauges: Sequence[Published] = (depends, RouterBuildInfo(made))
         app = build_app(
             self._config,
             backend,
