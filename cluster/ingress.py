@@ -199,7 +199,7 @@ def breaker_states(services: Mapping[str, Guarded]) -> dict[str, str]:
 
 
 class Published(Protocol):
-    """Metrics that are passed on when they are told to."""
+    """Metrics that are set or added up at once when ``publish`` is called."""
 
     def publish(self) -> None: ...
 

@@ -9,7 +9,7 @@ ray_manta_stage_seconds_count_total     operation, stage                        
 ======================================  ======================================  ======================================
 
 ``router.ports.stage_metrics`` says what begins and ends a ``stage``. ``operation`` is generation, embeddings or
-moderation. A router has at most 21 series of each stage: eight stages of generation, three of each of the others.
+moderation. A router has at most 20 series for each of 14 stages: eight of generation, three of each other operation.
 """
 
 from __future__ import annotations
