@@ -7,7 +7,6 @@ import pytest
 from cluster.telemetry.instruments import RayInstruments
 from cluster.telemetry.stage_metrics import STAGES, RayStageMetrics
 from cluster.telemetry.summed_instruments import SummedInstruments
-from engine.api import LATENCY_BOUNDS_S
 from router.ports.stage_metrics import Operation
 from tests.cluster.ray_metrics import RecordedMetrics, record
 
