@@ -70,9 +70,13 @@ class TimedTrace:
     def event(self, name: EventName, attributes: Attributes, weight: int = 0) -> None:
         self._trace.event(name, attributes, weight)
 
-    def began(self, *, status_sent: bool) -> None:
+    def began(self, *, status_sent: bool, held: bool) -> None:
+        self._stages.enter(SpanName.MODERATE if held else STREAM)
+        self._trace.began(status_sent=status_sent, held=held)
+
+    def released(self) -> None:
         self._stages.enter(STREAM)
-        self._trace.began(status_sent=status_sent)
+        self._trace.released()
 
     def fails(self, error: Exception) -> None:
         self._trace.fails(error)

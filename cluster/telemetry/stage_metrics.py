@@ -9,7 +9,7 @@ ray_manta_stage_seconds_count_total     operation, stage                        
 ======================================  ======================================  ======================================
 
 ``router.ports.stage_metrics`` says what begins and ends a ``stage``. ``operation`` is generation, embeddings or
-moderation. A router has at most 20 series for each of 14 stages: eight of generation, three of each other operation.
+moderation. A router has at most 20 series for each of 15 stages: nine of generation, three of each other operation.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ STAGES = (
     SpanName.SAFETY,
     SpanName.CACHE,
     SpanName.ANSWER,
+    SpanName.MODERATE,
     STREAM,
 )
 """The values of the label ``stage``. Any other is counted as ``other``."""

@@ -7,11 +7,13 @@ A stage is named as its span (``SpanName``), and lasts from ``Trace.enter`` to t
 * PROMPT until templates and passages are in the request.
 * ROUTE until the request has its place: the claim of its idempotency key and the wait at the admission are in it.
 * LIMITS, SAFETY (checks of the request alone) and CACHE.
-* ANSWER until the first events of the answer are there, which moderation has let through, whether the answer is
-  streamed or not. So the stages up to here add up to the time to the first token at the router. Of embeddings: until
-  the vectors are there.
-* STREAM from there to the end of the answer. The time that a slow client takes to read is in it, and what moderation
-  holds back of later text. In a trace this time belongs to the span ``answer``, as does that of ``moderate``.
+* ANSWER until the first events of the answer are there: queue, prefill and lanes. Of embeddings: until the vectors are.
+* MODERATE until moderation releases the first text of a stream, if it holds it back. So the stages up to here add up to
+  the time to the first token at the router.
+* STREAM from there to the end of the answer, streamed or whole. The time that a slow client takes to read is in it, and
+  what moderation holds back of later text.
+
+In a trace ANSWER lasts to the end of the request, and MODERATE is within it as long as the answer.
 
 The last stage of a request ends with it, whether it was answered, refused, cut off or cancelled.
 """
@@ -23,7 +25,7 @@ from enum import StrEnum
 from typing import Protocol
 
 STREAM = "stream"
-"""The stage after ANSWER."""
+"""The last stage of an answer."""
 
 Took = Callable[[str, float], None]
 """Takes the name of a stage that has ended, and its seconds."""

@@ -15,13 +15,19 @@ from router.errors import UnavailableError
 from router.ports.stage_metrics import STREAM, Operation
 from router.ports.tier_backend import OnPlaced, OnUsage
 from router.stage_clock import StageClock
+from safety.api import Scores
+from safety.compiled_policy import Parts
+from safety.guard import PolicyGuard
+from safety.policy import PolicyConfig, SafetyPolicies
+from safety.policy_source import ConfiguredPolicies
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.router.backend import ScriptedBackend
 from tests.router.cached import KEYS
 from tests.router.stages import Stages
+from tests.safety.scripted_classifier import ScriptedClassifier
 from tests.state.clock import VirtualClock
 
-UPLOAD_S, FIRST_S, EACH_S = 0.25, 3.0, 0.5
+UPLOAD_S, FIRST_S, EACH_S, CHECK_S = 0.25, 3.0, 0.5, 0.125
 ROOMS = ("access", "prompt", "route", "limits", "safety", "cache", "answer")
 
 
@@ -49,15 +55,39 @@ class SlowBackend(ScriptedBackend):
             self._clock.advance(EACH_S)
 
 
+class SlowClassifier(ScriptedClassifier):
+    """Takes CHECK_S for each call, and lets other tasks run meanwhile."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
+        await asyncio.sleep(0.02)
+        self._clock.advance(CHECK_S)
+        return await super().classify(texts, tenant)
+
+
 class Timed:
     """A router on a virtual clock, whose clients take UPLOAD_S to send a body."""
 
-    def __init__(self, fault: Exception | None = None, fault_at: int = 0) -> None:
+    def __init__(self, fault: Exception | None = None, fault_at: int = 0, policy: PolicyConfig | None = None) -> None:
         self.clock = VirtualClock()
         self.stages = Stages()
         config = RouterConfig.model_validate({"keys": KEYS, "failover": {"max_attempts": 1}})
         self.backend = SlowBackend(self.clock, fault, fault_at)
-        self.app = build_app(config, self.backend, clock=self.clock, embedder=FakeEmbedder(), stages=self.stages)
+        guard = None
+        if policy is not None:
+            policies = ConfiguredPolicies(SafetyPolicies(default=policy))
+            guard = PolicyGuard(policies, Parts(SlowClassifier(self.clock)))
+        self.app = build_app(
+            config,
+            self.backend,
+            clock=self.clock,
+            make_guard=None if guard is None else lambda oversight, store: guard,
+            embedder=FakeEmbedder(),
+            stages=self.stages,
+        )
 
     async def post(self, path: str, body: bytes, key: str = "sk-user") -> httpx.Response:
         async def slowly() -> AsyncIterator[bytes]:
@@ -103,6 +133,29 @@ async def test_the_last_stage_of_an_answer_that_fails_ends_with_it(fault_at: int
     timed = Timed(UnavailableError("The replica is gone."), fault_at)
     await timed.complete(stream=True)
     assert timed.seconds()[-1] == last
+
+
+async def test_a_stream_whose_first_text_is_held_back_has_the_stage_of_moderation() -> None:
+    timed = Timed(policy=PolicyConfig(stream="hold"))
+    began = timed.clock.seconds
+    assert (await timed.complete(stream=True)).status_code == 200
+    found = dict(timed.seconds())
+    assert list(found) == [*ROOMS, "moderate", STREAM]
+    assert found["safety"] == CHECK_S
+    assert FIRST_S <= found["answer"] <= FIRST_S + EACH_S  # the router reads ahead
+    assert found["moderate"] >= CHECK_S
+    assert sum(found.values()) == timed.clock.seconds - began
+
+
+@pytest.mark.parametrize(
+    ("policy", "stream"),
+    [(PolicyConfig(stream="hold"), False), (PolicyConfig(stream="beside"), True), (PolicyConfig(content=None), False)],
+    ids=["a whole answer", "checks beside the stream", "requests alone"],
+)
+async def test_an_answer_of_which_no_first_text_is_held_back_has_not(policy: PolicyConfig, stream: bool) -> None:
+    timed = Timed(policy=policy)
+    assert (await timed.complete(stream)).status_code == 200
+    assert [stage for stage, _ in timed.seconds()] == [*ROOMS, STREAM]
 
 
 async def test_a_refused_request_has_the_stages_up_to_its_refusal() -> None:

@@ -84,7 +84,7 @@ def stage_row() -> Row:
                 "Median",
                 quantiles(m.STAGE, "stage", 0.5, matchers=generation),
                 Unit.SECONDS,
-                "Of generation. Up to answer they add up to the time to the first token at the router; stream is the "
+                "Of generation. Up to moderate they add up to the time to the first token at the router; stream is the "
                 "rest of the answer. access has the upload of the body, route the wait at the admission.",
             ),
             Panel("99th percentile", quantiles(m.STAGE, "stage", 0.99, matchers=generation), Unit.SECONDS),
