@@ -19,9 +19,9 @@ from cluster.telemetry.bounded_label import FirstLabels
 from cluster.telemetry.instruments import Instruments, RayInstruments
 from cluster.telemetry.tenant_labels import MAX_TENANTS, tenant_labels
 
-MAX_REASONS = 48
-"""There are 35. Those for which a near question is refused come from the semantic index, which may be of another
-release."""
+MAX_REASONS = 64
+"""There are some 45, of several rooms. Those for which a near question is refused come from the semantic index, whose
+process may be of another release; further ones are ``other``."""
 
 
 class RayCacheMetrics:
