@@ -70,13 +70,13 @@ class Seen:
         self._graph = graph
         self.received = received
         self.state = state
-        self.traced: list[str] = []  # the questions of all requests that have a trace; threads add to it
+        self.traced: list[str] = []  # the questions of one tenant, each of which has a trace; threads add to it
 
     def ask(self, text: str, headers: Mapping[str, str] | None = None, key: str = KEY, **fields: Any) -> httpx.Response:
         """A chat request, whose system message and question have markers."""
         messages = [{"role": "system", "content": f"You like {SYSTEM}."}, {"role": "user", "content": f"{text} {IN}."}]
         body = {"model": "fast", "messages": messages, "max_tokens": 120, "temperature": 0, **fields}
-        self.traced.append(text)
+        self.traced += [text] if key == KEY else []
         return self._graph.post("/seen/v1/chat/completions", body, key=key, headers=dict(headers or {}))
 
     def post(self, path: str, body: object) -> httpx.Response:
@@ -259,7 +259,7 @@ def test_each_request_has_a_trace_of_its_own_in_which_every_span_has_its_parent(
         ids = {span.span_id for span in seen.received.spans} | {b"", bytes.fromhex(CALLER)}
         return [span.name for span in seen.received.spans if span.parent_span_id not in ids]
 
-    eventually(lambda: len(roots_of(seen)) == len(seen.traced), "all requests have come", 30)
+    eventually(lambda: len(roots_of(seen)) >= len(seen.traced), "all requests have come", 30)
     with suppress(AssertionError):  # which ones says more
         eventually(lambda: not orphans(), "all parents have come", 30)
     assert orphans() == []
@@ -279,7 +279,7 @@ def test_names_of_spans_attributes_and_events_are_those_of_the_frozen_table(seen
     names |= {pair.key for span in seen.received.spans for event in span.events for pair in event.attributes}
     assert names <= {each.value for each in Attribute}
     assert {event.name for span in seen.received.spans for event in span.events} <= {each.value for each in EventName}
-    eventually(lambda: len(roots_of(seen)) == len(seen.traced), "all requests have come", 30)
+    eventually(lambda: len(roots_of(seen)) >= len(seen.traced), "all requests have come", 30)
     assert {root.name.partition(" ")[0] for root in roots_of(seen)} == {"chat", "moderation", "request"}
 
 
