@@ -3,7 +3,7 @@ are of some.
 
 A stage is named as its span (``SpanName``), and lasts from ``Trace.enter`` to that of the next stage:
 
-* ACCESS until the body is read, so that a slow upload is in it. Of embeddings and moderations it has the parsing too.
+* ACCESS until the body is read and parsed, so that a slow upload is in it.
 * PROMPT until templates and passages are in the request.
 * ROUTE until the request has its place: the claim of its idempotency key and the wait at the admission are in it.
 * LIMITS, SAFETY (checks of the request alone) and CACHE.

@@ -226,6 +226,9 @@ CASES = [
     Case("MantaMetricsMissing", "there are none", WAITING, 10, 1),
     Case("MantaMetricsMissing", "of routers there are none", REPLICA_INFO, 10, 1),
     Case("MantaMetricsMissing", "of replicas there are none", ROUTER_INFO, 10, 1),
+    Case("MantaMetricsMissing", "the routers are of a release without build info", {
+        **REPLICA_INFO, 'ray_manta_journal_bytes{log="audit"}': "0x600",
+    }, 10, 0),
     Case("MantaMetricsMissing", "there are", INFO, 10, 0),
     Case("MantaDeadMansSwitch", "always", INFO, 0, 1),
 ]  # fmt: skip
