@@ -97,7 +97,7 @@ class Router:
     inspected. ``forecaster`` chooses the tier for ``model: auto``; None: the complexity score does. ``state`` and
     ``telemetry`` None: the defaults. ``scaled_tiers`` has the bounds of the tiers whose number of replicas is not
     fixed; None: nothing is scaled. ``waiting_rooms`` has the settings of the tiers that may be at zero.
-    ``warm_pools``: some tiers have replicas that serve nothing.
+    ``warm_pools``: some tiers have replicas that serve nothing. ``objectives_s`` are as in ``RayStageMetrics``.
     """
 
     def __init__(
@@ -116,7 +116,9 @@ class Router:
         telemetry: TelemetryConfig | None = None,
         waiting_rooms: Mapping[str, WaitingRoomConfig] | None = None,
         warm_pools: bool = False,
+        objectives_s: Sequence[float] = (),
     ) -> None:
+        self._objectives_s = objectives_s
         self._warm_pools = warm_pools
         self._waiting_rooms = waiting_rooms or {}
         self._telemetry = telemetry or TelemetryConfig()
@@ -175,7 +177,7 @@ class Router:
             idempotency=shared_idempotency_keys(self._state),
             scaling=scaling,
             tracer=tracer,
-            stages=RayStageMetrics(summed),
+            stages=RayStageMetrics(summed, self._objectives_s),
             overview=OverviewSources(ServeEngineCounts(self._handles), partial(breaker_states, used), replica_name()),
         )
         spare_collector()

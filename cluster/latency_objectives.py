@@ -1,5 +1,7 @@
 """``with_objectives``: gives each tier the objectives at which its replicas count latencies. Pure.
 
+``all_objectives`` are those at which routers count the stages of requests, which have no tier.
+
 What share of first tokens comes within an objective can be counted exactly where a bucket of the histogram ends at it.
 """
 
@@ -20,3 +22,8 @@ def with_objectives(config: MantaConfig, tier: TierConfig) -> TierConfig:
         terms = (config.router.admission.terms(tier.name, priority) for priority in Priority)
         found |= {each.ttft_s for each in terms if each.ttft_s is not None}
     return tier.model_copy(update={"latency_objectives_s": tuple(sorted(found.difference(LATENCY_BOUNDS_S)))})
+
+
+def all_objectives(config: MantaConfig) -> tuple[float, ...]:
+    """Returns the objectives of all tiers at which no usual bucket ends, ascending."""
+    return tuple(sorted({each for tier in config.tiers for each in with_objectives(config, tier).latency_objectives_s}))

@@ -9,12 +9,13 @@ ray_manta_stage_seconds_count_total     operation, stage                        
 ======================================  ======================================  ======================================
 
 ``router.ports.stage_metrics`` says what begins and ends a ``stage``. ``operation`` is generation, embeddings or
-moderation. A router has at most 20 series for each of 15 stages: nine of generation, three of each other operation.
+moderation. A router has at most 20 series, and one for each objective at an unusual bound, for each of 15 stages: nine
+of generation, three of each other operation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from cluster.telemetry.bounded_label import OTHER
 from cluster.telemetry.summed_instruments import SummedInstruments
@@ -37,11 +38,13 @@ STAGES = (
 
 
 class RayStageMetrics:
-    """Counts the times of stages of the router in this process. Implements ``StageMetrics``."""
+    """Counts the times of stages of the router in this process. A bucket ends at each of ``objectives_s`` (seconds),
+    too. Implements ``StageMetrics``."""
 
-    def __init__(self, instruments: SummedInstruments) -> None:
+    def __init__(self, instruments: SummedInstruments, objectives_s: Iterable[float] = ()) -> None:
+        bounds = sorted({*LATENCY_BOUNDS_S, *objectives_s})
         stages = instruments.histogram(
-            "manta_stage_seconds", "Times of the stages of requests.", LATENCY_BOUNDS_S, ("operation", "stage")
+            "manta_stage_seconds", "Times of the stages of requests.", bounds, ("operation", "stage")
         )
         self._observe: Mapping[Operation, Mapping[str, Callable[[float], None]]] = {
             operation: {

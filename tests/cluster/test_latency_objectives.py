@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.config import MantaConfig, TierConfig
-from cluster.latency_objectives import with_objectives
+from cluster.latency_objectives import all_objectives, with_objectives
 from cluster.replica.tier_engine import make_engine
 from engine.api import LATENCY_BOUNDS_S, Priority
 from tests.cluster.traced_service import FAST
@@ -42,6 +42,13 @@ def test_objectives_are_those_of_scaling_and_admission_without_the_usual_bounds(
 ) -> None:
     made = config(**settings)
     assert with_objectives(made, made.tiers[0]).latency_objectives_s == objectives
+
+
+def test_routers_have_the_objectives_of_all_tiers() -> None:
+    made = config(own=[7.5, 0.3])
+    first = made.tiers[0]
+    second = first.model_copy(update={"name": "other", "latency_objectives_s": (3.0, 0.3, 1.0)})
+    assert all_objectives(made.model_copy(update={"tiers": (first, second)})) == (0.3, 3.0, 7.5)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])

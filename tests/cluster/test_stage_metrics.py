@@ -41,6 +41,16 @@ def test_stages_are_counted_in_every_bucket_from_their_time_up(
     assert recorded.value(f"{NAME}_count_total", operation="generation", stage="answer") == 1
 
 
+def test_a_bucket_of_each_stage_ends_at_each_objective(recorded: RecordedMetrics, summed: SummedInstruments) -> None:
+    took = RayStageMetrics(summed, (3.0, 0.075, 2.0)).of(Operation.GENERATION)
+    for seconds in (2.75, 3.0, 3.25):
+        took("answer", seconds)
+    summed.publish()
+    labels = {"operation": "generation", "stage": "answer"}
+    up_to = {le: recorded.value(f"{NAME}_bucket_total", le=le, **labels) for le in ("2.5", "3.0", "5.0", "+Inf")}
+    assert up_to == {"2.5": 0, "3.0": 2, "5.0": 3, "+Inf": 3}
+
+
 def test_what_was_published_is_not_published_again(recorded: RecordedMetrics, summed: SummedInstruments) -> None:
     took = RayStageMetrics(summed).of(Operation.EMBEDDINGS)
     took("answer", 0.2)
