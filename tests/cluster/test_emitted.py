@@ -27,7 +27,7 @@ from cluster.local.redis_server import RedisServer
 from cluster.replica.tier_replica import ReplicaDescription
 from cluster.state import redis_names
 from k8s.monitoring.alerts import PROCESS
-from k8s.monitoring.metric_names import RUNNING, STAGE, TTFT, bucket_of
+from k8s.monitoring.metric_names import RUNNING
 from load_tests.chaos.engines import PacedFactory
 from router.ports.trace_names import Attribute, EventName, SpanName
 from tests.cluster.graph import Graph, dev_config, eventually
@@ -49,7 +49,6 @@ STEP_S = 0.03  # of an engine, so that there is time for a replica to be lost
 ANSWER = " ".join([OUT] * 12)
 SCALED = "balanced"
 MANY, LONG = 4, 256  # answers at once, and their tokens
-OBJECTIVE_S = 3.0  # of that tier, at which no usual bucket ends
 CACHE = re.compile(rb"^manta:1:(\{[^}]*\}:cache:|\{cache-feed\}:changes$)")
 """The only keys of Redis that may have texts: stored answers, and the feed of their questions to the semantic index.
 Nothing waits for review, and no stream is detached."""
@@ -128,7 +127,7 @@ def arguments(state: RedisServer, journal: Path, endpoint: str, metrics_endpoint
         "safety": dev["safety"],
         "ingress": dev["ingress"],
         "tiers": [{**dev["tiers"][0], "replicas": 2}, scaled],
-        "autoscaling": {"tiers": {SCALED: {"min": 1, "max": 1, "slos": {"standard": {"ttft_p99_s": OBJECTIVE_S}}}}},
+        "autoscaling": {"tiers": {SCALED: {"min": 1, "max": 1}}},
     }
 
 
@@ -300,15 +299,6 @@ def test_every_metric_of_every_panel_and_rule_is_scraped_or_is_known_to_need_an_
     assert all(f'{PROCESS}="' in line for line in running), "rules tell replicas apart by it"
     assert scraped & EVENTS.keys() == set(), "it is there after all"
     assert used >= EVENTS.keys()
-
-
-def test_a_bucket_of_a_tier_and_of_the_stages_ends_at_the_objective_by_which_the_tier_is_scaled(seen: Seen) -> None:
-    def at_objective(name: str) -> list[str]:
-        lines = [line for line in seen.metrics().splitlines() if line.startswith(f"{bucket_of(name)}{{")]
-        return [line for line in lines if f'le="{OBJECTIVE_S}"' in line]
-
-    eventually(lambda: len(at_objective(TTFT)) > 0 and len(at_objective(STAGE)) > 0, "both are exported", 60)
-    assert all(f'tier="{SCALED}"' in line for line in at_objective(TTFT))
 
 
 def test_no_text_is_in_any_span_metric_log_or_key_but_those_of_the_cache(seen: Seen) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from cluster.app import build_with
 from cluster.config import MantaConfig, TierConfig
 from cluster.latency_objectives import all_objectives, with_objectives
 from cluster.replica.tier_engine import make_engine
 from engine.api import LATENCY_BOUNDS_S, Priority
+from load_tests.chaos.engines import PacedFactory
 from tests.cluster.traced_service import FAST
 
 
@@ -49,6 +51,12 @@ def test_routers_have_the_objectives_of_all_tiers() -> None:
     first = made.tiers[0]
     second = first.model_copy(update={"name": "other", "latency_objectives_s": (3.0, 0.3, 1.0)})
     assert all_objectives(made.model_copy(update={"tiers": (first, second)})) == (0.3, 3.0, 7.5)
+
+
+def test_the_application_gives_its_routers_the_objectives() -> None:
+    made = config(autoscaling=scaled(standard={"ttft_p99_s": 3.0}))
+    router = build_with(made, PacedFactory(0.0))._bound_deployment  # Serve has no public way to them
+    assert router.init_args[-1] == (3.0,)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
