@@ -21,6 +21,7 @@ from cluster.embedder.deployment import NAME as EMBEDDER
 from cluster.embedder.deployment import bind_embedder
 from cluster.ingress import Router
 from cluster.lanes.pinned_request_router import PinnedRequestRouter
+from cluster.latency_objectives import all_objectives, with_objectives
 from cluster.model_version import model_version
 from cluster.replica.rank_launcher import bundles
 from cluster.replica.tier_engine import make_engine
@@ -77,7 +78,9 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
     """
     logs = config.telemetry.logs
     handles: dict[str, Any] = {
-        tier.name: tier_deployment(tier, replicas_of(config, tier), logs).bind(tier, engine_factory, config.telemetry)
+        tier.name: tier_deployment(tier, replicas_of(config, tier), logs).bind(
+            with_objectives(config, tier), engine_factory, config.telemetry
+        )
         for tier in config.tiers
     }
     tiers = tuple(
@@ -118,6 +121,7 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         config.telemetry,
         waiting_rooms(config),
         has_warm_pools(config),
+        all_objectives(config),
     )
 
 

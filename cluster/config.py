@@ -69,6 +69,9 @@ class TierConfig(Settings):
     router.request_timeout_s may cut off the longest answers."""
     health_check_period_s: float = Field(10.0, gt=0)
     """Seconds between Serve's health checks of a replica. After three failures in a row Serve replaces the replica."""
+    latency_objectives_s: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field((), max_length=16)
+    """Seconds of TTFT or ITL at which a bucket of the histograms ends, beside the usual ones and the objectives of
+    ``autoscaling`` and ``router.admission``, which are added by themselves. Each is four more series of a replica."""
 
     @property
     def model_name(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -51,6 +51,8 @@ from cluster.telemetry.log_context import logged_request
 from cluster.telemetry.logs import replica_logs, replica_name
 from cluster.telemetry.make_otlp_instruments import make_otlp_instruments
 from cluster.telemetry.prediction_metrics import PredictionMetrics
+from cluster.telemetry.router_build_info import RouterBuildInfo
+from cluster.telemetry.stage_metrics import RayStageMetrics
 from cluster.telemetry.summed_instruments import SummedInstruments
 from cluster.telemetry.text_files import TextFiles
 from cluster.telemetry.text_log import OnLost, RedactedTextLog
@@ -98,7 +100,7 @@ class Router:
     inspected. ``forecaster`` chooses the tier for ``model: auto``; None: the complexity score does. ``state`` and
     ``telemetry`` None: the defaults. ``scaled_tiers`` has the bounds of the tiers whose number of replicas is not
     fixed; None: nothing is scaled. ``waiting_rooms`` has the settings of the tiers that may be at zero.
-    ``warm_pools``: some tiers have replicas that serve nothing.
+    ``warm_pools``: some tiers have replicas that serve nothing. ``objectives_s`` are as in ``RayStageMetrics``.
     """
 
     def __init__(
@@ -117,7 +119,9 @@ class Router:
         telemetry: TelemetryConfig | None = None,
         waiting_rooms: Mapping[str, WaitingRoomConfig] | None = None,
         warm_pools: bool = False,
+        objectives_s: Sequence[float] = (),
     ) -> None:
+        self._objectives_s = objectives_s
         self._warm_pools = warm_pools
         self._waiting_rooms = waiting_rooms or {}
         self._telemetry = telemetry or TelemetryConfig()
@@ -156,6 +160,7 @@ class Router:
         used = {name: service for name, service in services.items() if service is not None}
         tracer = router_tracer(self._telemetry, application)
         depends = DependencyGauges(Dependencies(store, reviews.store.audit, used), made)
+        gauges: Sequence[Published] = (depends, RouterBuildInfo(made))
         app = build_app(
             self._config,
             backend,
@@ -175,6 +180,7 @@ class Router:
             idempotency=shared_idempotency_keys(self._state),
             scaling=scaling,
             tracer=tracer,
+            stages=RayStageMetrics(summed, self._objectives_s),
             overview=OverviewSources(ServeEngineCounts(self._handles), partial(breaker_states, used), replica_name()),
             texts=text_log(self._telemetry.texts, replica_name(), application, faults.lost_text),
         )
@@ -185,7 +191,7 @@ class Router:
         self._busy = BusyCounter()
         return with_task(
             with_counted_requests(without_root_path(with_logged_request(without_request_id(app))), self._busy),
-            partial(publish_until_end, depends, summed, tracer, sent),
+            partial(publish_until_end, gauges, summed, tracer, sent),
         )
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -198,15 +204,22 @@ def breaker_states(services: Mapping[str, Guarded]) -> dict[str, str]:
     return {name: service.state.value for name, service in services.items()}
 
 
+class Published(Protocol):
+    """Metrics that are set or added up at once when ``publish`` is called."""
+
+    def publish(self) -> None: ...
+
+
 async def publish_until_end(
-    metrics: DependencyGauges, summed: SummedInstruments, tracer: OtelTracer | None, sent: OtlpInstruments | None
+    gauges: Sequence[Published], summed: SummedInstruments, tracer: OtelTracer | None, sent: OtlpInstruments | None
 ) -> None:
-    """Publishes ``metrics`` and ``summed`` until it is cancelled, then the last of ``summed``, and exports the last
+    """Publishes ``gauges`` and ``summed`` until it is cancelled, then the last of ``summed``, and exports the last
     spans of ``tracer`` and the last counts of ``sent``."""
 
     def publish() -> None:
         summed.publish()
-        metrics.publish()
+        for each in gauges:
+            each.publish()
 
     try:
         await keep_publishing("the publication of the router's metrics", publish)

@@ -82,8 +82,10 @@ class Engine:
         tokenizer: Tokenizer | TokenIds,
         clock: Callable[[], float] = time.monotonic,
         crew: Crew | None = None,
+        objectives_s: Sequence[float] = (),
     ) -> None:
         self.config = config
+        self._objectives_s = objectives_s
         self._crew = crew
         self._shapes = shapes_of(model.spec, config)
         context = context_of(model.spec, config, self._shapes)
@@ -126,10 +128,13 @@ class Engine:
 
     @classmethod
     @gc_paused()
-    def from_config(cls, config: EngineConfig, launcher: Launcher | None = None) -> Self:
+    def from_config(
+        cls, config: EngineConfig, launcher: Launcher | None = None, objectives_s: Sequence[float] = ()
+    ) -> Self:
         """Loads the model that ``config`` names and returns its engine. Also sets torch's number of threads, if
         ``config.threads`` says so, and excludes all objects alive from garbage collection. ``launcher`` starts the
-        processes of the other ranks, by default as child processes of this one. Raises the errors of
+        processes of the other ranks, by default as child processes of this one. ``objectives_s`` are as in
+        ``Recorder``. Raises the errors of
         ``from_pretrained``, ModelDigestError if a model file has another digest than ``config`` says, and
         EngineDeadError if a rank does not start."""
         if config.threads is not None:
@@ -144,22 +149,28 @@ class Engine:
             if draft_tokenizer.vocabulary != tokenizer.vocabulary:
                 raise ValueError("draft_model has other tokens than the model")
         if config.tensor_parallel == 1:
-            engine = cls(config, load_model(config, source), tokenizer)
+            engine = cls(config, load_model(config, source), tokenizer, objectives_s=objectives_s)
         else:
-            engine = cls._over_ranks(config, source, tokenizer, launcher or Subprocesses())
+            engine = cls._over_ranks(config, source, tokenizer, launcher or Subprocesses(), objectives_s)
         freeze_gc()
         return engine
 
     @classmethod
     def _over_ranks(
-        cls, config: EngineConfig, source: ModelSource, tokenizer: Tokenizer | TokenIds, launcher: Launcher
+        cls,
+        config: EngineConfig,
+        source: ModelSource,
+        tokenizer: Tokenizer | TokenIds,
+        launcher: Launcher,
+        objectives_s: Sequence[float],
     ) -> Self:
         """Starts the other ranks and loads this rank's shard of the model. Raises as ``from_config`` does."""
         # A model that cannot be split raises before a process is started.
         Share(0, config.tensor_parallel).spec(source.spec)
         crew = Crew.start(config, launcher)
         try:
-            engine = cls(config, load_model(config, source, crew.exchange), tokenizer, crew=crew)
+            model = load_model(config, source, crew.exchange)
+            engine = cls(config, model, tokenizer, crew=crew, objectives_s=objectives_s)
             crew.await_ready()
         except BaseException:
             crew.close()
@@ -443,7 +454,7 @@ class Engine:
         """Creates counters, metrics and the processor of outputs, as those of an engine that has computed nothing."""
         config = self.config
         self._counters = Counters()
-        self.recorder = Recorder(config.tenant_weights)
+        self.recorder = Recorder(config.tenant_weights, objectives_s=self._objectives_s)
         self.recorder.kernels = self._runner.kernels
         most_forced = min(config.prefill_chunk - 1, MAX_FORCED_TOKENS)
         self._output_processor = OutputProcessor(

@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # it imports torch, which those who read metrics do without
     from engine.sequence import Sequence
 
 SECONDS = LATENCY_BOUNDS_S
-"""Upper bounds of the histogram buckets for waiting times, in seconds. The usual objectives are among them, so that the
-share of requests within one can be counted exactly."""
+"""Upper bounds of the histogram buckets for waiting times, in seconds. The usual objectives are among them, and others
+are added (``Recorder``), so that the share of requests within one can be counted exactly."""
 
 INSTANTS = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, *SECONDS)
 """Upper bounds of the histogram buckets for phases of a step, in seconds."""
@@ -81,6 +81,14 @@ class Histogram:
             raise ValueError("histograms of different buckets do not add up")
         counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
         return Histogram(self.bounds, counts, self.total + other.total)
+
+    def folded(self, bounds: tuple[float, ...]) -> tuple[int, ...]:
+        """Returns the counts by the buckets that end at ``bounds``, which are among those of this histogram, and the
+        count above all of them."""
+        counts = [0] * (len(bounds) + 1)
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+            counts[bisect_left(bounds, bound)] += count
+        return tuple(counts)
 
     def quantile(self, share: float) -> float:
         """Returns the upper bound of the bucket that holds the quantile ``share`` (0 to 1). Returns 0 if there are no
@@ -171,14 +179,16 @@ class EngineMetrics:
 
 class Recorder:
     """Records the metrics of one engine. Counts the tenants ``names`` separately in any case, and others until there
-    are ``tenants`` in all. Instants are seconds of the engine's clock."""
+    are ``tenants`` in all. A bucket of TTFT and ITL ends at each of ``objectives_s``, too. Instants are seconds of the
+    engine's clock."""
 
-    def __init__(self, names: Iterable[str] = (), tenants: int = 64) -> None:
+    def __init__(self, names: Iterable[str] = (), tenants: int = 64, objectives_s: Iterable[float] = ()) -> None:
         self._bound = tenants
+        latencies = tuple(sorted({*SECONDS, *objectives_s}))
         self._tenants = {name: TenantUse() for name in names}
         self._queue_s = {each: Histogram(SECONDS) for each in Priority}
-        self._first_token_s = {each: Histogram(SECONDS) for each in Priority}
-        self._between_tokens_s = Histogram(SECONDS)
+        self._first_token_s = {each: Histogram(latencies) for each in Priority}
+        self._between_tokens_s = Histogram(latencies)
         self._phase_s = {phase: Histogram(INSTANTS) for phase in Phase}
         self._step_s = Histogram(SECONDS)
         self._batch_sequences = Histogram(BATCHES)
@@ -238,7 +248,7 @@ class Recorder:
                 use.prompt_tokens,
                 use.finished,
                 use.output_tokens,
-                tuple(self._first_token_s[each].counts),
+                self._first_token_s[each].folded(SECONDS),
             )
             for each, use in self._classes.items()
         }
@@ -246,7 +256,7 @@ class Recorder:
     @property
     def itl(self) -> tuple[int, ...]:
         """The times between tokens up to now, counted by SECONDS."""
-        return tuple(self._between_tokens_s.counts)
+        return self._between_tokens_s.folded(SECONDS)
 
     @property
     def itl_s(self) -> float:

@@ -233,3 +233,6 @@ AnswerEvent = (
     | Interrupted
     | Finished
 )
+
+CONTENT = (Text, Reasoning, ToolCallStart, ToolCallArguments, Ended, Interrupted, Finished)
+"""The events with which a client has something of an answer, or its end."""

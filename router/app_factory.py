@@ -49,6 +49,7 @@ from router.ports.idempotency_store import IdempotencyStore
 from router.ports.jwks_source import JwksSource
 from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
+from router.ports.stage_metrics import Operation, StageMetrics
 from router.ports.state_store import StateStore
 from router.ports.stream_store import StreamStore
 from router.ports.text_log import TextLog
@@ -82,6 +83,7 @@ from router.routes.route import Route
 from router.routes.streams import StreamRoute
 from router.tiers.choose_tier import TierChoice
 from router.tiers.quality_forecast import Forecaster
+from router.timed_tracer import TimedTracer
 from router.transport.requests_outliving_client import RequestsOutlivingClient
 from safety.api import Guard, Oversight
 
@@ -134,6 +136,7 @@ def build_app(
     tracer: Tracer | None = None,
     overview: OverviewSources | None = None,
     texts: TextLog | None = None,
+    stages: StageMetrics | None = None,
 ) -> ASGIApp:
     """Returns the ASGI application that serves the tiers of ``backend``.
 
@@ -148,7 +151,8 @@ def build_app(
     cache, which is used if ``config.cache`` enables it; by default it stores in the memory of this process. ``scaling``
     decides about the numbers of replicas; None: they are fixed. ``tracer`` traces inference requests; None: nothing is
     traced. ``overview`` has what the cluster adds to the overview of administrators; None: nothing. ``texts`` logs the
-    texts of tenants that have asked for it; None: of none.
+    texts of tenants that have asked for it; None: of none. ``stages`` gets the times of the stages of inference
+    requests; None: they are not measured.
 
     Raises ValueError for a secret of ``config.review`` that cannot be read.
     """
@@ -209,16 +213,32 @@ def build_app(
         reviews.store.audit,
     )
     outliving = RequestsOutlivingClient()
-    tracer, timeout_s, warn_at = tracer or NoTracer(), config.request_timeout_s, config.limits.warn_at
+    timeout_s, warn_at = config.request_timeout_s, config.limits.warn_at
+    tracers = {each: tracer_of(each, tracer or NoTracer(), stages, clock) for each in Operation}
     aliases = config.embeddings.aliases
     names = ModelRequests(authenticator, choice, embedder, aliases)
     routes: list[Route] = [  # those of inference come first, since most requests are theirs
         *(
-            InferenceRoute(path, endpoint, pipeline, detached, outliving, tracer, clock, timeout_s, warn_at)
+            InferenceRoute(
+                path,
+                endpoint,
+                pipeline,
+                detached,
+                outliving,
+                tracers[Operation.GENERATION],
+                clock,
+                timeout_s,
+                warn_at,
+            )
             for path, endpoint in endpoints.items()
         ),
-        ModerationRoute(ModerationRequests(intake, accounting, guard, clock), tracer, timeout_s),
-        EmbeddingRoute(EmbeddingRequests(intake, accounting, embedder, aliases, clock), tracer, timeout_s, warn_at),
+        ModerationRoute(ModerationRequests(intake, accounting, guard, clock), tracers[Operation.MODERATION], timeout_s),
+        EmbeddingRoute(
+            EmbeddingRequests(intake, accounting, embedder, aliases, clock),
+            tracers[Operation.EMBEDDINGS],
+            timeout_s,
+            warn_at,
+        ),
         CollectionRoute(CollectionApi(CollectionRequests(intake, accounting, clock), retriever), timeout_s),
         StreamRoute(StreamRequests(authenticator, concurrency, detached), timeout_s),
         HealthRoute(backend),
@@ -241,6 +261,11 @@ def build_app(
         texts=texts,
     )
     return App(routes, config, parts)
+
+
+def tracer_of(operation: Operation, tracer: Tracer, stages: StageMetrics | None, clock: Clock) -> Tracer:
+    """Returns ``tracer``; with ``stages``, one that also gives them the times of the requests of ``operation``."""
+    return tracer if stages is None else TimedTracer(tracer, stages.of(operation), clock.monotonic)
 
 
 def make_authenticator(

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from router.admission.admission import Admission, Place
-from router.answer_events import AnswerEvent, Repeated, Routed
+from router.answer_events import CONTENT, AnswerEvent, Repeated, Routed
 from router.answer_source import AnswerSource
 from router.cache.answer_cache import AnswerCache
 from router.cache.found_answer import Found
@@ -92,7 +92,7 @@ class Pipeline:
         admission = Admission(config.admission, clock, metrics)
         self._routing = TierRouting(choice, backend, overflow, limiter.tokens_per_character)
         self._admission = RequestAdmission(config, admission, limiter, ledger, backend, cache)
-        self._inspection = RequestInspection(guard)
+        self._inspection = RequestInspection(guard, metrics)
         self._look_up = CacheLookUp(cache, {tier.name: tier.version for tier in backend.tiers()})
         self._source = AnswerSource(config, backend, ledger, admission, overflow, self._routing.room_of, metrics)
 
@@ -141,16 +141,23 @@ class Pipeline:
                         yield [self._routed(account, route, hold, found, claim)]
                         answered = _cited(account, scored(self._source.answers(account, answer_guard, found)))
                         async with aclosing(self._texts.logged(account, answered)) as answers:
+                            begins = True
                             async for events in answers:
-                                if account.first_event_at is None:
-                                    self._begin(account)
+                                if begins:
+                                    begins = self._begin(account, events, moderated=answer_guard is not None)
                                 yield events
 
-    def _begin(self, account: Account) -> None:
-        """Notes that the first events of an answer have come. A stream sends its status with them."""
-        account.first_event_at = self._clock.now()
-        if account.request.stream:
-            account.call.trace.began()
+    def _begin(self, account: Account, events: Sequence[AnswerEvent], *, moderated: bool) -> bool:
+        """Notes that the first events of an answer have come, and the first text of a stream if it was held back.
+        Returns whether that is still to come. A stream sends its status with the first events."""
+        trace, stream = account.call.trace, account.request.stream
+        held = stream and moderated and not any(isinstance(event, CONTENT) for event in events)
+        if account.first_event_at is None:
+            account.first_event_at = self._clock.now()
+            trace.began(status_sent=stream, held=held)
+        elif not held:
+            trace.released()
+        return held
 
     async def _claim(self, call: Call, principal: Principal, request: InferenceRequest, body: bytes) -> Claim:
         """Claims the idempotency key of the request, if it has one. Raises as ``IdempotentRequests.claim`` does."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.api import LATENCY_BOUNDS_S
+
 if TYPE_CHECKING:
     from engine.api import EngineLoad
     from engine.metrics import EngineMetrics
@@ -16,8 +18,10 @@ def engine_counts(metrics: EngineMetrics, load: EngineLoad) -> dict[str, Any]:
         "waiting": {each.name.lower(): count for each, count in metrics.waiting.items()},
         "arrivals": {each.name.lower(): count.arrivals for each, count in load.classes.items()},
         "refused": {each.name.lower(): count.refusals for each, count in load.classes.items()},
-        "ttft": {each.name.lower(): list(times.counts) for each, times in metrics.first_token_s.items()},
-        "itl": list(metrics.between_tokens_s.counts),
+        "ttft": {
+            each.name.lower(): list(times.folded(LATENCY_BOUNDS_S)) for each, times in metrics.first_token_s.items()
+        },
+        "itl": list(metrics.between_tokens_s.folded(LATENCY_BOUNDS_S)),
         "prompt_tokens": metrics.stats.prompt_tokens,
         "cached_tokens": metrics.stats.cached_tokens,
         "generated_tokens": metrics.stats.generated_tokens,

@@ -23,7 +23,7 @@ def make_engine(tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
     from engine.warm_up import warm_up
 
     launcher = PlacedRanks(tier) if tier.engine.tensor_parallel > 1 else None
-    engine = Engine.from_config(tier.engine, launcher)
+    engine = Engine.from_config(tier.engine, launcher, tier.latency_objectives_s)
     try:
         warm_up(engine)
     except BaseException:

@@ -15,8 +15,13 @@ Beyond ``telemetry.metrics.max_tenants`` all tenants are counted as OTHERS. Each
 
 from __future__ import annotations
 
+from cluster.telemetry.bounded_label import FirstLabels
 from cluster.telemetry.instruments import Instruments, RayInstruments
-from cluster.telemetry.tenant_labels import MAX_TENANTS, TenantLabels
+from cluster.telemetry.tenant_labels import MAX_TENANTS, tenant_labels
+
+MAX_REASONS = 64
+"""There are some 45, of several rooms. Those for which a near question is refused come from the semantic index, whose
+process may be of another release; further ones are ``other``."""
 
 
 class RayCacheMetrics:
@@ -25,7 +30,8 @@ class RayCacheMetrics:
 
     def __init__(self, instruments: Instruments | None = None, max_tenants: int = MAX_TENANTS) -> None:
         make = instruments or RayInstruments()
-        self._label = TenantLabels(max_tenants)
+        self._label = tenant_labels(max_tenants)
+        self._reason = FirstLabels(MAX_REASONS)
         self._asked = make.counter(
             "manta_cache_requests", "Requests, by what the answer cache did.", ("tenant", "status", "reason")
         )
@@ -35,13 +41,13 @@ class RayCacheMetrics:
         self._judged = make.counter("manta_cache_judged", "Hits that were judged.", ("tenant", "judge", "wrong"))
 
     def asked(self, tenant: str, status: str, reason: str) -> None:
-        self._asked.inc(1, {"tenant": self._label(tenant), "status": status, "reason": reason})
+        self._asked.inc(1, {"tenant": self._label(tenant), "status": status, "reason": self._reason(reason)})
 
     def stored(self, tenant: str) -> None:
         self._stored.inc(1, {"tenant": self._label(tenant)})
 
     def unstored(self, tenant: str, reason: str) -> None:
-        self._unstored.inc(1, {"tenant": self._label(tenant), "reason": reason})
+        self._unstored.inc(1, {"tenant": self._label(tenant), "reason": self._reason(reason)})
 
     def poisoned(self) -> None:
         self._poisoned.inc(1)

@@ -49,8 +49,11 @@ class OtelTrace:
     def event(self, name: EventName, attributes: Attributes, weight: int = 0) -> None:
         self._record.event(self._current, name, attributes, weight=weight)
 
-    def began(self) -> None:
-        self._began = True
+    def began(self, *, status_sent: bool, held: bool) -> None:
+        self._began = status_sent
+
+    def released(self) -> None:
+        pass  # the span ``moderate`` lasts to the end of the answer
 
     def fails(self, error: Exception) -> None:
         self._failure = error

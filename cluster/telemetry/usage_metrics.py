@@ -12,6 +12,7 @@ ray_manta_limit_refusals_total          tenant, scope, limit                    
 ray_manta_failovers_total               tier, kind                              requests that another replica went on
                                                                                 with, or was asked to
 ray_manta_safety_decisions_total        tenant, decision                        requests that the guard inspected
+ray_manta_safety_verdicts_total         stage, check, category, action          verdicts of the guard
 ray_manta_admissions_total              tier, class, outcome, reason            decisions of the admission
 ray_manta_admission_ttft_seconds        tier, class                             gauge: the time to the first token that
                                                                                 the last decision has predicted
@@ -24,20 +25,38 @@ ray_manta_admission_pressure            tier, class                             
 ``kind`` is resumed (after what was sent), restarted (nothing was sent), moved (the replica was stopped as planned),
 other_version (by a replica with another version of the model) or poison (given up after it was lost with several).
 ``outcome`` of an admission is admitted, spilled (to this tier) or refused; ``reason`` is why, and ``none`` if admitted.
-``decision`` is allowed, redacted, review, blocked or unscanned (a check did not run). ``direction`` is input,
-cached_input (a part of input) or output. Beyond ``telemetry.metrics.max_tenants`` all tenants are counted as OTHERS.
-Each series has the label ``application``, too. Requests whose router was killed are in the ledger, but not here.
+``decision`` is allowed, redacted, review, blocked or unscanned (a check did not run). ``verdict_labels.py`` has the
+labels of verdicts. ``direction`` is input, cached_input (a part of input) or output. Each series has the label
+``application``, too. Requests whose router was killed are in the ledger, but not here.
+
+Beyond ``telemetry.metrics.max_tenants`` all tenants are counted as OTHERS. ``tier`` is one of the config, or
+``embeddings`` or ``moderation``. Any other label has the values listed below, and ``other`` for all that are unknown.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from cluster.telemetry.bounded_label import bounded
 from cluster.telemetry.instruments import Instruments, RayInstruments
-from cluster.telemetry.tenant_labels import MAX_TENANTS, TenantLabels
+from cluster.telemetry.tenant_labels import MAX_TENANTS, tenant_labels
+from cluster.telemetry.verdict_labels import VerdictLabels, verdict_labels
+from engine.api import Priority
+from router.admission.admission_decision import Reason
+from router.ledger.ledger_entry import Outcome
 from router.ports.limit_store import LimitName
-from router.ports.usage_metrics import AdmissionSample, UsageSample
+from router.ports.usage_metrics import REFUSED, AdmissionSample, UsageSample
+from safety.api import Stage, Verdict
 
+NO_REASON = "none"
 DECISIONS = frozenset({"allowed", "redacted", "review", "blocked", "unscanned"})
+OUTCOMES = frozenset({*Outcome, REFUSED})
+SCOPES = frozenset({"key", "tenant"})
+FAILOVERS = frozenset({"resumed", "restarted", "moved", "other_version", "poison"})
+CLASSES = frozenset(each.name.lower() for each in Priority)
+ADMISSIONS = frozenset({"admitted", "spilled", "refused"})
+REASONS = frozenset({*Reason, NO_REASON})
 
 
 class RayUsageMetrics:
@@ -46,7 +65,7 @@ class RayUsageMetrics:
 
     def __init__(self, instruments: Instruments | None = None, max_tenants: int = MAX_TENANTS) -> None:
         make = instruments or RayInstruments()
-        self._label = TenantLabels(max_tenants)
+        self._label = tenant_labels(max_tenants)
         self._requests = make.counter("manta_requests", "Requests that have ended.", ("tenant", "tier", "outcome"))
         self._tokens = make.counter(
             "manta_tokens", "Tokens of requests that have ended.", ("tenant", "tier", "direction")
@@ -65,6 +84,7 @@ class RayUsageMetrics:
         self._decisions = make.counter(
             "manta_safety_decisions", "Requests that the guard inspected, by its decision.", ("tenant", "decision")
         )
+        self._verdicts = make.counter("manta_safety_verdicts", "Verdicts of the guard.", VerdictLabels._fields)
         self._admissions = make.counter(
             "manta_admissions", "Decisions of the admission.", ("tier", "class", "outcome", "reason")
         )
@@ -80,7 +100,7 @@ class RayUsageMetrics:
 
     def count(self, sample: UsageSample) -> None:
         labels = {"tenant": self._label(sample.tenant), "tier": sample.tier}
-        self._requests.inc(1, {**labels, "outcome": sample.outcome})
+        self._requests.inc(1, {**labels, "outcome": bounded(sample.outcome, OUTCOMES)})
         amounts = {
             "input": sample.input_tokens,
             "cached_input": sample.cached_input_tokens,
@@ -96,17 +116,18 @@ class RayUsageMetrics:
             self._decisions.inc(1, {"tenant": labels["tenant"], "decision": decision})
 
     def near_limit(self, tenant: str, scope: str, limit: LimitName) -> None:
-        self._warnings.inc(1, {"tenant": self._label(tenant), "scope": scope, "limit": limit.value})
+        self._warnings.inc(1, {"tenant": self._label(tenant), "scope": bounded(scope, SCOPES), "limit": limit.value})
 
     def refused(self, tenant: str, scope: str, limit: LimitName) -> None:
-        self._refusals.inc(1, {"tenant": self._label(tenant), "scope": scope, "limit": limit.value})
+        self._refusals.inc(1, {"tenant": self._label(tenant), "scope": bounded(scope, SCOPES), "limit": limit.value})
 
     def failover(self, tier: str, kind: str) -> None:
-        self._failovers.inc(1, {"tier": tier, "kind": kind})
+        self._failovers.inc(1, {"tier": tier, "kind": bounded(kind, FAILOVERS)})
 
     def admission(self, sample: AdmissionSample) -> None:
-        labels = {"tier": sample.tier, "class": sample.priority}
-        self._admissions.inc(1, {**labels, "outcome": sample.outcome, "reason": sample.reason or "none"})
+        labels = {"tier": sample.tier, "class": bounded(sample.priority, CLASSES)}
+        outcome, reason = bounded(sample.outcome, ADMISSIONS), bounded(sample.reason or NO_REASON, REASONS)
+        self._admissions.inc(1, {**labels, "outcome": outcome, "reason": reason})
         values = {
             "ttft_seconds": sample.ttft_s,
             "waiting_requests": sample.waiting,
@@ -116,3 +137,7 @@ class RayUsageMetrics:
         for name, value in values.items():
             if value is not None:
                 self._admission[name].set(value, labels)
+
+    def verdicts(self, stage: Stage, verdicts: Iterable[Verdict]) -> None:
+        for labels, count in Counter(verdict_labels(each, stage) for each in verdicts).items():
+            self._verdicts.inc(count, labels._asdict())

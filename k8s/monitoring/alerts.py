@@ -14,9 +14,12 @@ from k8s.monitoring.metric_names import (
     LOST_RECORDS,
     OLDEST_WAIT,
     PREEMPTIONS,
+    PROMPT_TOKENS,
     QUEUE_WAIT,
     READY_REPLICAS,
     REPAIRS,
+    ROUTER_BUILD_INFO,
+    RUNNING,
     SAFETY_DECISIONS,
     START_FAILURES,
     TARGET_REPLICAS,
@@ -32,6 +35,8 @@ QUEUE_WAIT_S = 5.0
 """Seconds that the slowest twentieth of the requests may wait."""
 OLDEST_WAIT_S = 60.0
 """Seconds that a single request may wait."""
+PROCESS = "WorkerId"
+"""Ray's label for the process that a series is of."""
 
 
 def added(counter: str, labels: str, window: str) -> str:
@@ -43,9 +48,20 @@ def added(counter: str, labels: str, window: str) -> str:
     return f"sum by ({labels}) (increase({counter}[{window}]) > 0 or {new}) > 0"
 
 
+def stuck_replicas() -> str:
+    """Returns the replicas that have work and get on with none of it. Prompt tokens are counted with each step, so that
+    a long prompt gets on, too, however long it takes to its first token. A replica that hangs is not hidden by others
+    of its tier."""
+
+    def of_each(series: str) -> str:
+        return f"sum by (application, tier, {PROCESS}) ({series})"
+
+    progress = " ".join(f"unless {of_each(f'rate({each}[5m])')} > 0" for each in (GENERATED_TOKENS, PROMPT_TOKENS))
+    return f"{of_each(RUNNING)} + {of_each(WAITING)} > 0 {progress}"
+
+
 def load_alerts() -> list[Alert]:
     """Returns the alerts about tiers that have too much to do."""
-    tokens = f"sum by (application, tier) (rate({GENERATED_TOKENS}[5m]))"
     waits = f"sum by (application, tier, class, le) (rate({bucket_of(QUEUE_WAIT)}{{class!='batch'}}[10m]))"
     used = f'{KV_BLOCKS}{{state="used"}} / ignoring (state) {KV_BLOCKS}{{state="total"}}'
     preempted = f"sum by (application, tier) (increase({PREEMPTIONS}[10m]))"
@@ -53,11 +69,11 @@ def load_alerts() -> list[Alert]:
     return [
         Alert(
             "MantaWorkWithoutTokens",
-            f"sum by (application, tier) ({WAITING}) > 0\nunless {tokens} > 0",
+            f"count by (application, tier) ({stuck_replicas()})",
             PAGE,
             "5m",
-            "Tier {{ $labels.tier }} has requests and writes no tokens.",
-            "{{ $value }} requests wait, and no replica has generated a token for 5 minutes.",
+            "Replicas of tier {{ $labels.tier }} have requests and get on with none.",
+            "{{ $value }} of them have neither read nor written a token for 10 minutes.",
         ),
         Alert(
             "MantaQueueWait",
@@ -180,11 +196,12 @@ def watch_alerts() -> list[Alert]:
     return [
         Alert(
             "MantaMetricsMissing",
-            f"absent({BUILD_INFO})",
+            # Routers of a release without build info count by their journals: rules change before the routers do.
+            f"absent({ROUTER_BUILD_INFO} or {JOURNAL_BYTES}) or absent({BUILD_INFO})",
             PAGE,
             "5m",
-            "Prometheus reads no metrics of any replica.",
-            "All replicas are gone, or Prometheus does not reach them. No other alert can fire.",
+            "Prometheus reads no metrics of any router, or of any replica.",
+            "All of them are gone, or Prometheus does not reach them. Other alerts cannot fire.",
         ),
         Alert(
             "MantaDeadMansSwitch",

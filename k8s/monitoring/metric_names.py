@@ -17,6 +17,7 @@ ADMISSION_TOKENS = "ray_manta_admission_waiting_tokens"
 ADMISSION_TTFT = "ray_manta_admission_ttft_seconds"
 ADMISSION_PRESSURE = "ray_manta_admission_pressure"
 SAFETY_DECISIONS = "ray_manta_safety_decisions_total"
+SAFETY_VERDICTS = "ray_manta_safety_verdicts_total"
 
 CACHE_REQUESTS = "ray_manta_cache_requests_total"
 CACHE_STORED = "ray_manta_cache_stored_total"
@@ -33,6 +34,7 @@ BREAKER_OPEN = "ray_manta_breaker_open"
 JOURNAL_BYTES = "ray_manta_journal_bytes"
 
 BUILD_INFO = "ray_manta_build_info"
+ROUTER_BUILD_INFO = "ray_manta_router_build_info"
 RUNNING = "ray_manta_engine_running"
 WAITING = "ray_manta_engine_waiting"
 OLDEST_WAIT = "ray_manta_engine_oldest_wait_seconds"
@@ -60,6 +62,7 @@ SCALING_DECISIONS = "ray_manta_autoscaling_decisions_total"
 
 # Histograms: ``bucket_of`` and ``count_of`` name their series.
 TTFT = "ray_manta_ttft_seconds"
+STAGE = "ray_manta_stage_seconds"
 TTFT_ERROR = "ray_manta_ttft_error"
 ITL = "ray_manta_itl_seconds"
 QUEUE_WAIT = "ray_manta_queue_wait_seconds"

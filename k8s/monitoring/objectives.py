@@ -42,10 +42,26 @@ WINDOWS = tuple(dict.fromkeys(window for each in BURN_RATES for window in (each.
 
 
 @dataclass(frozen=True, slots=True)
+class Good:
+    """A counter of good events, with its matchers. ``instead`` is what counts for processes that do not have it: those
+    of a release or a config with other objectives, whose events would all be bad otherwise. "": nothing."""
+
+    counter: str
+    instead: str = ""
+
+    def rate(self, window: str) -> str:
+        """Returns the good events per second, by tier."""
+        counted = f"rate({self.counter}[{window}])"
+        if self.instead:
+            counted += f" or ignoring (le) rate({self.instead}[{window}])"
+        return f"sum by (application, tier) ({counted})"
+
+
+@dataclass(frozen=True, slots=True)
 class Objective:
     """A share of events, ``target``, that is to be good, for each tier of each application.
 
-    ``good`` and ``total`` are the counters, with their matchers; those of ``good`` have no tier in common. ``name`` is
+    ``total`` is the counter of all events, with its matchers; counters of ``good`` have no tier in common. ``name`` is
     part of the names of rules, ``title`` of those of alerts.
     """
 
@@ -53,7 +69,7 @@ class Objective:
     title: str
     promise: str
     target: float
-    good: tuple[str, ...]
+    good: tuple[Good, ...]
     total: str
 
     def ratio(self, window: str) -> str:
@@ -95,13 +111,8 @@ class Objective:
     def _errors(self, window: str) -> str:
         """Returns the share of bad events. Where no event was good, ``good`` has no series."""
         total = f"sum by (application, tier) (rate({self.total}[{window}]))"
-        good = " or ".join(f"sum by (application, tier) (rate({each}[{window}]))" for each in self.good)
+        good = " or ".join(each.rate(window) for each in self.good)
         return f"({total} - ({good} or 0 * {total})) / {total}"
-
-
-def bound_within(seconds: float) -> float:
-    """Returns the highest bound of the engine's buckets up to an objective. Raises ValueError if there is none."""
-    return max(bound for bound in LATENCY_BOUNDS_S if bound <= seconds)
 
 
 def promised(path: Path = PROD) -> Mapping[str, SloConfig]:
@@ -113,17 +124,18 @@ def promised(path: Path = PROD) -> Mapping[str, SloConfig]:
 
 
 def objectives() -> Sequence[Objective]:
-    """Returns the objectives. Tiers without latencies of their own in deployments/prod.yaml have the usual ones."""
+    """Returns the objectives. Tiers without latencies of their own in deployments/prod.yaml have the usual ones. A
+    bucket of the engine's histograms ends at each (``cluster.latency_objectives``)."""
     slos, usual = promised(), SloConfig()
-    ttft = {name: bound_within(slo.ttft_p99_s) for name, slo in slos.items()}
-    itl = {name: bound_within(slo.itl_p99_s) for name, slo in slos.items()}
+    ttft = {name: slo.ttft_p99_s for name, slo in slos.items()}
+    itl = {name: slo.itl_p99_s for name, slo in slos.items()}
     return (
         Objective(
             "availability",
             "Availability",
             "999 of 1,000 requests end without a fault of the service.",
             0.999,
-            (f'{REQUESTS}{{outcome=~"finished|cancelled"}}',),
+            (Good(f'{REQUESTS}{{outcome=~"finished|cancelled"}}'),),
             f'{REQUESTS}{{outcome=~"finished|cancelled|failed"}}',
         ),
         Objective(
@@ -145,10 +157,19 @@ def objectives() -> Sequence[Objective]:
     )
 
 
-def _up_to(buckets: str, bounds: Mapping[str, float], usual: float, matchers: str = "") -> tuple[str, ...]:
+def _up_to(buckets: str, bounds: Mapping[str, float], usual: float, matchers: str = "") -> tuple[Good, ...]:
     """Returns the buckets up to the bound of each tier, and to the usual one of all others."""
-    own = [f'{buckets}{{{matchers}tier="{tier}", le="{bound}"}}' for tier, bound in bounds.items()]
-    return (*own, f'{buckets}{{{matchers}tier!~"{"|".join(bounds)}", le="{usual}"}}')
+    own = (_bucket(buckets, f'{matchers}tier="{tier}"', bound) for tier, bound in bounds.items())
+    return (*own, _bucket(buckets, f'{matchers}tier!~"{"|".join(bounds)}"', usual))
+
+
+def _bucket(buckets: str, matchers: str, bound: float) -> Good:
+    """Returns the bucket that ends at ``bound``; instead of one that only the processes with this objective have, that
+    of the usual bound before it."""
+    before = max((each for each in LATENCY_BOUNDS_S if each < bound), default=None)
+    usual = bound in LATENCY_BOUNDS_S or before is None
+    names = (f'{buckets}{{{matchers}, le="{float(each)}"}}' for each in (bound, *(() if usual else (before,))))
+    return Good(*names)
 
 
 def _in_words(bounds: Mapping[str, float], usual: float) -> str:

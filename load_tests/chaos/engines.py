@@ -20,7 +20,7 @@ class PacedFactory:
         from engine.async_engine import AsyncEngine
         from load_tests.chaos.paced_engine import PacedEngine
 
-        engine = PacedEngine.from_config(tier.engine)
+        engine = PacedEngine.from_config(tier.engine, objectives_s=tier.latency_objectives_s)
         engine.step_s = self.step_s
         return AsyncEngine(engine, on_step)
 

@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
+import yaml
 from tqdm import tqdm
 
+from cluster.config import MantaConfig
 from load_tests.cpu import process_tree
-from load_tests.overhead.server import Server, stub_server
+from load_tests.overhead.server import Server, started, stub_server
 
 DESCRIPTION = """\
 Count the series of metrics after many names were tried. Starts the graph of `make bench`, makes an API key for each of
-many tenants, and sends a request with each: for the model, for one that does not exist, and to a path that does not
+many tenants, and sends requests with each: for each tier, for a model that does not exist, and to a path that does not
 exist, with names of their own. Then reads what Prometheus would read. Exits with 1 above the limit.
 """
 ADMIN_KEY = "sk-manta-admin"  # that of dev.yaml
@@ -26,8 +28,9 @@ PORT = re.compile(r"--metrics[-_]export[-_]port=(\d+)")
 EXPORT_S = 20.0  # until Ray has exported what was counted last
 
 
-async def try_names(url: str, tenants: int, at_once: int) -> Counter[int]:
-    """Tries ``tenants`` tenants, keys, models and paths. Returns the number of answers by status."""
+async def try_names(url: str, tiers: Sequence[str], tenants: int, at_once: int) -> Counter[int]:
+    """Tries ``tenants`` tenants, keys, models and paths; each asks all ``tiers``. Returns the number of answers by
+    status."""
     statuses: Counter[int] = Counter()
     bar = tqdm(total=tenants, desc="tenants", unit="")
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=httpx.Limits(max_connections=at_once)) as client:
@@ -42,7 +45,7 @@ async def try_names(url: str, tenants: int, at_once: int) -> Counter[int]:
                     "x-manta-feature": f"feature-{number}",
                 }
                 message = [{"role": "user", "content": "Hi"}]
-                for model in ("fast", f"model-{number}"):
+                for model in (*tiers, f"model-{number}"):
                     asked = {"model": model, "max_tokens": 1, "messages": message}
                     statuses[(await client.post("/v1/chat/completions", json=asked, headers=headers)).status_code] += 1
                 statuses[(await client.get(f"/v1/path-{number}", headers=headers)).status_code] += 1
@@ -71,10 +74,19 @@ def series(text: str) -> Counter[str]:
     return Counter(re.split(r"[{ ]", line, maxsplit=1)[0] for line in lines)
 
 
+def tiers_of(config: Path | None) -> Sequence[str]:
+    """Returns the names of the tiers of a Serve config; None: that of the stub graph."""
+    if config is None:
+        return ("fast",)
+    (application,) = yaml.safe_load(config.read_text(encoding="utf-8"))["applications"]
+    return [tier.name for tier in MantaConfig.model_validate(application["args"]).tiers]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
-    with stub_server(0.001) as server:
-        statuses = asyncio.run(try_names(server.url.removesuffix("/v1"), options.tenants, options.at_once))
+    with stub_server(0.001) if options.config is None else started(options.config) as server:
+        url, tiers = server.url.removesuffix("/v1"), tiers_of(options.config)
+        statuses = asyncio.run(try_names(url, tiers, options.tenants, options.at_once))
         asyncio.run(asyncio.sleep(EXPORT_S))
         counts: Counter[str] = Counter()
         for url in metrics_urls(server):
@@ -93,6 +105,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--tenants", type=int, default=10_000, help="tenants, keys, models and paths (default: %(default)s)")
+    add("--config", type=Path, help="a Serve config with real engines, whose admin key is that of dev.yaml")
     add("--at-once", type=int, default=32, help="requests at a time (default: %(default)s)")
     add("--limit", type=int, default=5_000, help="series that there may be (default: %(default)s)")
     return parser

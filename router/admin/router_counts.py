@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from router.ports.limit_store import LimitName
 from router.ports.usage_metrics import AdmissionSample, UsageMetrics, UsageSample
+from safety.api import Stage, Verdict
 
 
 class RouterCounts:
@@ -41,3 +43,6 @@ class RouterCounts:
 
     def admission(self, sample: AdmissionSample) -> None:
         self._metrics.admission(sample)
+
+    def verdicts(self, stage: Stage, verdicts: Iterable[Verdict]) -> None:
+        self._metrics.verdicts(stage, verdicts)

@@ -35,8 +35,13 @@ class Trace(Protocol):
         the request, if its trace is kept. If there are too many of a name, those with the most ``weight`` are kept."""
         ...
 
-    def began(self) -> None:
-        """Says that a stream has begun, with the status of success, which an error does not change any more."""
+    def began(self, *, status_sent: bool, held: bool) -> None:
+        """Says that the first events of an answer are there. ``status_sent``: it is a stream, and has the status of
+        success, which an error does not change any more. ``held``: moderation holds its text back."""
+        ...
+
+    def released(self) -> None:
+        """Says that moderation has released the first text of an answer that it held back."""
         ...
 
     def fails(self, error: Exception) -> None:
@@ -78,7 +83,10 @@ class NoTrace:
     def event(self, name: EventName, attributes: Attributes, weight: int = 0) -> None:
         pass
 
-    def began(self) -> None:
+    def began(self, *, status_sent: bool, held: bool) -> None:
+        pass
+
+    def released(self) -> None:
         pass
 
     def fails(self, error: Exception) -> None:

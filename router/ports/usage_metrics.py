@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from router.ports.limit_store import LimitName
+from safety.api import Stage, Verdict
 
 REFUSED = "refused"
 """The outcome of a request that was refused for what it asks. In the ledger it has failed, but the service has not."""
@@ -73,6 +75,10 @@ class UsageMetrics(Protocol):
         """Counts a decision of the admission."""
         ...
 
+    def verdicts(self, stage: Stage, verdicts: Iterable[Verdict]) -> None:
+        """Counts verdicts of the guard that were given at ``stage``."""
+        ...
+
 
 class NoUsageMetrics:
     """Counts nothing. Implements ``UsageMetrics``."""
@@ -90,4 +96,7 @@ class NoUsageMetrics:
         pass
 
     def admission(self, sample: AdmissionSample) -> None:
+        pass
+
+    def verdicts(self, stage: Stage, verdicts: Iterable[Verdict]) -> None:
         pass

@@ -13,8 +13,9 @@ from router.guard.prompt_length import check_prompt_lengths
 from router.guard.request_texts import continued_text, is_json, passages_of, with_texts
 from router.guard.text_moderation import moderating
 from router.ledger.ledger import Account
+from router.ports.usage_metrics import UsageMetrics
 from router.trace_attributes import note_verdicts
-from safety.api import AnswerGuard, Guard, Inspection, Stage, Subject
+from safety.api import AnswerGuard, Guard, Inspection, Stage, Subject, Verdict
 
 Batches = AsyncGenerator[Sequence[AnswerEvent], None]
 Scored = Callable[[Batches], Batches]
@@ -22,10 +23,11 @@ Scored = Callable[[Batches], Batches]
 
 
 class RequestInspection:
-    """Inspects the requests of one router. ``guard`` None: no text is inspected."""
+    """Inspects the requests of one router. ``guard`` None: no text is inspected. ``metrics`` counts the verdicts."""
 
-    def __init__(self, guard: Guard | None) -> None:
+    def __init__(self, guard: Guard | None, metrics: UsageMetrics) -> None:
         self._guard = guard
+        self._metrics = metrics
 
     async def inspect(self, account: Account) -> AnswerGuard | None:
         """Has the guard inspect the request, and replaces the texts that it has rewritten. Returns what moderates the
@@ -40,14 +42,14 @@ class RequestInspection:
         check_prompt_lengths(account.request, account.context_length)
         subject, passages = subject_of(account), passages_of(account.request)
         ruling = account.ruling = await self._guard.inspect(subject, passages, account.request.tools)
-        note_verdicts(account.call.trace, ruling.verdicts, Stage.BEFORE, ruling.policy)
+        self._note(account, ruling.verdicts, Stage.BEFORE, ruling.policy)
         check_ruling(ruling)
         account.request = without_words(with_texts(account.request, ruling.texts), ruling.banned)
         return await self._guard.answers(
             subject,
             passages,
             ruling,
-            partial(_inspected, account, ruling.policy),
+            partial(self._inspected, account, ruling.policy),
             streamed=account.request.stream,
             continued=continued_text(account.request),
             as_json=is_json(account.request),
@@ -65,19 +67,22 @@ class RequestInspection:
         found = await moderated_input(account.request, judge)
         return partial(with_scores, judge=judge, of_input=found, block=asked.block_output)
 
+    def _inspected(self, account: Account, policy: str, inspection: Inspection) -> None:
+        """Notes the guard's record of a text of the answers, by the version ``policy`` of its policy."""
+        account.inspections.append(inspection)
+        self._note(account, inspection.verdicts, Stage.DURING if account.request.stream else Stage.AFTER, policy)
+
+    def _note(self, account: Account, verdicts: Sequence[Verdict], stage: Stage, policy: str) -> None:
+        """Counts the verdicts of one ruling or inspection, and notes them in the trace."""
+        self._metrics.verdicts(stage, verdicts)
+        note_verdicts(account.call.trace, verdicts, stage, policy)
+
 
 def subject_of(account: Account) -> Subject:
     """Returns whose request it is, for the guard."""
     principal = account.principal
     user = principal.user or account.request.user or ""
     return Subject(principal.tenant, account.call.request_id, principal.key_id, user, principal.role.value)
-
-
-def _inspected(account: Account, policy: str, inspection: Inspection) -> None:
-    """Notes the guard's record of a text of the answers, by the version ``policy`` of its policy."""
-    account.inspections.append(inspection)
-    stage = Stage.DURING if account.request.stream else Stage.AFTER
-    note_verdicts(account.call.trace, inspection.verdicts, stage, policy)
 
 
 def _unscored(events: Batches) -> Batches:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 
@@ -12,6 +12,7 @@ from router.config.keys import KeyConfig, Role
 from router.ports.limit_store import LimitName
 from router.ports.tier_backend import TierSnapshot
 from router.ports.usage_metrics import AdmissionSample, UsageSample
+from safety.api import Stage, Verdict
 from tests.access.service import Service, config
 from tests.router.backend import ScriptedBackend
 
@@ -40,6 +41,9 @@ class Emitted:
 
     def admission(self, sample: AdmissionSample) -> None:
         self.emitted.append((sample,))
+
+    def verdicts(self, stage: Stage, verdicts: Iterable[Verdict]) -> None:
+        self.emitted.append((stage, *verdicts))
 
 
 class Broken(ScriptedBackend):

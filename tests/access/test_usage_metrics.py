@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import pytest
+
 from engine.api import FinishReason, RequestError
 from router.ports.limit_store import LimitName
 from router.ports.usage_metrics import AdmissionSample, UsageSample
+from safety.api import Action, Stage, Verdict
+from safety.policy import PolicyConfig
 from tests.access.service import Service
 from tests.router.backend import ScriptedBackend
 
@@ -16,6 +22,7 @@ class Counted:
         self.samples: list[UsageSample] = []
         self.warnings: list[tuple[str, str, LimitName]] = []
         self.refusals: list[tuple[str, str, LimitName]] = []
+        self.of_guard: list[tuple[Stage, str, Action]] = []
 
     def count(self, sample: UsageSample) -> None:
         self.samples.append(sample)
@@ -31,6 +38,9 @@ class Counted:
 
     def admission(self, sample: AdmissionSample) -> None:
         assert sample.outcome == "admitted"
+
+    def verdicts(self, stage: Stage, verdicts: Iterable[Verdict]) -> None:
+        self.of_guard += [(stage, each.check, each.action) for each in verdicts]
 
 
 async def test_a_request_is_counted_with_its_tokens_and_its_cost() -> None:
@@ -50,6 +60,16 @@ async def test_what_the_service_is_not_to_blame_for_is_no_failure_of_it() -> Non
     await Service(backend=ScriptedBackend(outcome=FinishReason.ERROR), metrics=counted).ask("sk-user")
 
     assert [sample.outcome for sample in counted.samples] == ["refused", "failed"]
+
+
+@pytest.mark.parametrize(("stream", "of_answer"), [(True, Stage.DURING), (False, Stage.AFTER)])
+async def test_verdicts_are_counted_by_the_stage_at_which_the_guard_gave_them(stream: bool, of_answer: Stage) -> None:
+    counted = Counted()
+    policy = {"pii": {"requests": "redact"}, "phrases": {"block": ["wörld"]}}  # which each scripted answer has
+    service = Service(metrics=counted, policy=PolicyConfig.model_validate(policy))
+    await service.ask("sk-user", prompt="I am jane.doe@example.com", stream=stream)
+
+    assert counted.of_guard == [(Stage.BEFORE, "pii", Action.REDACT), (of_answer, "phrases", Action.BLOCK)]
 
 
 async def test_a_limit_that_is_nearly_used_up_is_counted_and_so_is_a_refusal() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from cluster.telemetry import instruments
-from cluster.telemetry.cache_metrics import RayCacheMetrics
+from cluster.telemetry.cache_metrics import MAX_REASONS, RayCacheMetrics
 
 COUNTS: Counter[tuple[str, frozenset[tuple[str, str]]]] = Counter()
 
@@ -46,3 +46,15 @@ def test_each_event_is_counted_with_its_labels(monkeypatch: pytest.MonkeyPatch) 
         ("manta_cache_poisoned", ()): 1,
         ("manta_cache_judged", (("judge", "shadow"), ("tenant", "acme"), ("wrong", "true"))): 1,
     }
+
+
+def test_reasons_of_another_process_cannot_add_series_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instruments, "RayCounter", Recorded)
+    COUNTS.clear()
+    metrics = RayCacheMetrics()
+    for number in range(1000):
+        metrics.asked("acme", "miss", f"reason {number}")
+        metrics.unstored("acme", f"reason {number}")
+    reasons = {dict(labels)["reason"] for _, labels in COUNTS}
+    assert len(reasons) == MAX_REASONS + 1
+    assert "other" in reasons

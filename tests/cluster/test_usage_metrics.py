@@ -10,8 +10,10 @@ from cluster.telemetry import instruments
 from cluster.telemetry.fault_metrics import FaultMetrics
 from cluster.telemetry.tenant_labels import OTHERS
 from cluster.telemetry.usage_metrics import RayUsageMetrics
+from router.admission.admission_decision import Reason
+from router.ledger.ledger_entry import Outcome
 from router.ports.limit_store import LimitName
-from router.ports.usage_metrics import UsageSample
+from router.ports.usage_metrics import REFUSED, AdmissionSample, UsageSample
 
 
 class Recorded:
@@ -81,3 +83,30 @@ def test_decisions_of_the_guard_are_counted_and_those_of_no_guard_are_not(metric
 
     decisions = [labels["decision"] for name, _, labels in Recorded.added if name == "manta_safety_decisions"]
     assert decisions == ["blocked", "other"]
+
+
+def values(label: str) -> list[str]:
+    return [labels[label] for _, _, labels in Recorded.added if label in labels]
+
+
+def test_values_of_labels_are_those_that_the_router_has_and_other(metrics: RayUsageMetrics) -> None:
+    kinds = ("resumed", "restarted", "moved", "other_version", "poison")  # as ``OnFailover`` lists them
+    for kind in (*kinds, "zanzibar"):
+        metrics.failover("fast", kind)
+    assert values("kind") == [*kinds, "other"]
+    for scope in ("key", "tenant", "zanzibar"):
+        metrics.refused("acme", scope, LimitName.TOKENS_PER_DAY)
+        metrics.near_limit("acme", scope, LimitName.TOKENS_PER_DAY)
+    assert values("scope") == ["key", "key", "tenant", "tenant", "other", "other"]
+    for outcome in (*Outcome, REFUSED, "zanzibar"):
+        metrics.count(UsageSample("acme", "fast", str(outcome), 0, 0, 0, 0.0))
+    assert values("outcome") == ["finished", "failed", "cancelled", "refused", "other"]
+
+
+def test_decisions_of_the_admission_have_known_labels(metrics: RayUsageMetrics) -> None:
+    for reason in (*Reason, "", "zanzibar"):
+        outcome = "refused" if reason else "admitted"
+        metrics.admission(AdmissionSample("fast", "standard", outcome, str(reason), None, 0.0, 0, 0))
+    metrics.admission(AdmissionSample("fast", "zanzibar", "spilled", Reason.TTFT, None, 0.0, 0, 0))
+    assert values("reason") == [*Reason, "none", "other", "ttft"]
+    assert values("class")[-2:] == ["standard", "other"]

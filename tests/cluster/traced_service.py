@@ -35,6 +35,7 @@ from tests.cluster.lanes import settle
 from tests.cluster.otlp_receiver import Received
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.router.scripted_index import ScriptedIndex
+from tests.router.stages import Stages
 from tests.safety.scripted_classifier import ScriptedClassifier
 
 FAST = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
@@ -99,6 +100,7 @@ class Service:
             backend,
             make_guard=lambda oversight, store: PolicyGuard(policies, Parts(self.classifier), oversight),
             tracer=self.tracer,
+            stages=Stages(),
             embedder=FakeEmbedder(),
             cache=CacheParts(entries, self.index),
         )

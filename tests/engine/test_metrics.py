@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine import GenerationRequest, SamplingParams
 from engine.api import EngineStats, Priority
-from engine.metrics import OTHERS, Histogram, Phase, Recorder
+from engine.metrics import OTHERS, SECONDS, Histogram, Phase, Recorder
 from tests.engine.conftest import MakeEngine
 from tests.engine.sequences import sequence
 
@@ -27,6 +31,30 @@ def test_histograms_count_by_bucket_and_add_up() -> None:
     assert Histogram((1.0,)).quantile(0.5) == 0.0
     with pytest.raises(ValueError, match="buckets"):
         one.merged(Histogram((3.0,)))
+
+
+@given(st.sets(st.floats(0.0001, 200.0), max_size=8), st.lists(st.floats(0.0, 300.0), max_size=30))
+def test_counts_are_the_same_whether_further_buckets_are_folded_or_were_never_there(
+    further: set[float], values: list[float]
+) -> None:
+    fine, plain = Histogram(tuple(sorted({*SECONDS, *further}))), Histogram(SECONDS)
+    for value in values:
+        fine.observe(value)
+        plain.observe(value)
+    assert fine.folded(SECONDS) == tuple(plain.counts) == plain.folded(SECONDS)
+
+
+def test_a_bucket_ends_at_each_objective_and_the_load_is_counted_by_the_usual_ones() -> None:
+    recorder = Recorder(objectives_s=(3.0, 0.15))
+    for seconds in (2.75, 3.0, 3.25):
+        recorder.tokens_emitted([sequence("a", [1], arrived=100.0)], 100.0 + seconds)
+    found = recorder.snapshot(STATS, {}).first_token_s[Priority.STANDARD]
+    up_to = dict(zip(found.bounds, accumulate(found.counts), strict=False))
+    assert (up_to[2.5], up_to[3.0], up_to[5.0]) == (0, 2, 3)
+    assert 0.15 in recorder.snapshot(STATS, {}).between_tokens_s.bounds
+    usual = recorder.class_loads()[Priority.STANDARD].ttft
+    assert len(usual) == len(recorder.itl) == len(SECONDS) + 1
+    assert usual[SECONDS.index(5.0)] == 3
 
 
 def test_every_token_is_in_a_histogram(make_engine: MakeEngine) -> None:

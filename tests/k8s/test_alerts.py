@@ -32,8 +32,11 @@ REQUESTS = "ray_manta_requests_total"
 TTFT, ITL, WAIT = "ray_manta_ttft_seconds", "ray_manta_itl_seconds", "ray_manta_queue_wait_seconds"
 STANDARD, BATCH = 'tier="fast", class="standard"', 'tier="fast", class="batch"'
 OTHER = 'tier="general", class="standard"'
+SLOWEST = 'tier="frontier", class="standard"'
 BREAKER = 'ray_manta_breaker_open{dependency="classifier"}'
-INFO = {'ray_manta_build_info{tier="fast"}': "1x600"}
+REPLICA_INFO = {'ray_manta_build_info{tier="fast"}': "1x600"}
+ROUTER_INFO = {'ray_manta_router_build_info{release="1.2.0"}': "1x600"}
+INFO = {**REPLICA_INFO, **ROUTER_INFO}
 
 
 def requests(finished: int, failed: int) -> Series:
@@ -106,10 +109,25 @@ def oldest(of: str) -> Series:
     return {f'{OLDEST}{{{labels}, WorkerId="a"}}': "0+60x60", f'{OLDEST}{{{labels}, WorkerId="b"}}': "0x60"}
 
 
+def work(
+    replica: str, running: int = 0, waiting: int = 0, tokens: str = "", prompts: str = "", application: str = "manta"
+) -> Series:
+    """What a replica has to do, and the counters of the tokens that it has written and read."""
+    labels = f'application="{application}", tier="fast", WorkerId="{replica}"'
+    counted = {TOKENS: tokens, PROMPTS: prompts}
+    return {
+        f"ray_manta_engine_running{{{labels}}}": f"{running}x60",
+        f'ray_manta_engine_waiting{{{labels}, class="standard"}}': f"{waiting}x60",
+        f'ray_manta_engine_waiting{{{labels}, class="batch"}}': "0x60",
+        **{f"{name}{{{labels}}}": values for name, values in counted.items() if values},
+    }
+
+
 OLDEST = "ray_manta_engine_oldest_wait_seconds"
 STARTS = "ray_manta_replica_start_failures_total"
 WAITING = {'ray_manta_engine_waiting{tier="fast", class="standard"}': "3x60"}
 TOKENS = "ray_manta_engine_generated_tokens_total"
+PROMPTS = "ray_manta_engine_prompt_tokens_total"
 
 CASES = [
     Case("MantaAvailabilityBudgetBurn", "two of 100 fail: fast and slow windows", requests(98, 2), 70, 3),
@@ -128,10 +146,38 @@ CASES = [
     Case("MantaTokenIntervalBudgetBurn", "a fifth is late", histogram(ITL, 'tier="fast"', "0.05", 800, 1000), 70, 3),
     Case("MantaFirstTokenBudgetBurn", "another tier may take 2 s", histogram(TTFT, OTHER, "2.0", 10, 10), 70, 0),
     Case("MantaFirstTokenBudgetBurn", "and no longer", histogram(TTFT, OTHER, "2.0", 8, 10), 70, 3),
+    Case("MantaFirstTokenBudgetBurn", "the slowest tier may take 3 s", {
+        f'{TTFT}_bucket_total{{{SLOWEST}, le="3.0"}}': "0+10x480",
+        f'{TTFT}_bucket_total{{{SLOWEST}, le="2.5"}}': "0+2x480",
+        f"{TTFT}_count_total{{{SLOWEST}}}": "0+10x480",
+    }, 400, 0),
+    Case("MantaFirstTokenBudgetBurn", "and no longer either", histogram(TTFT, SLOWEST, "3.0", 8, 10), 70, 3),
+    Case("MantaFirstTokenBudgetBurn", "one replica is of a release without a bucket at 3 s", {
+        f'{TTFT}_bucket_total{{{SLOWEST}, WorkerId="a", le="3.0"}}': "0+10x480",
+        f'{TTFT}_bucket_total{{{SLOWEST}, WorkerId="a", le="2.5"}}': "0+9x480",
+        f'{TTFT}_count_total{{{SLOWEST}, WorkerId="a"}}': "0+10x480",
+        f'{TTFT}_bucket_total{{{SLOWEST}, WorkerId="b", le="2.5"}}': "0+10x480",
+        f'{TTFT}_count_total{{{SLOWEST}, WorkerId="b"}}': "0+10x480",
+    }, 400, 0),
     Case("MantaTokenIntervalBudgetBurn", "none is late", histogram(ITL, 'tier="fast"', "0.05", 1000, 1000), 70, 0),
-    Case("MantaWorkWithoutTokens", "none was ever written", WAITING, 10, 1),
-    Case("MantaWorkWithoutTokens", "none any more", {**WAITING, f'{TOKENS}{{tier="fast"}}': "0+100x10 1000x50"}, 30, 1),
-    Case("MantaWorkWithoutTokens", "tokens are written", {**WAITING, f'{TOKENS}{{tier="fast"}}': "0+100x60"}, 30, 0),
+    Case("MantaWorkWithoutTokens", "none was ever written", work("a", waiting=3), 12, 1),
+    Case("MantaWorkWithoutTokens", "none any more", work("a", waiting=3, tokens="0+100x10 1000x50"), 30, 1),
+    Case("MantaWorkWithoutTokens", "a running request hangs", work("a", running=1, tokens="0+9x10 90x50"), 30, 1),
+    Case("MantaWorkWithoutTokens", "on one of two replicas", {
+        **work("a", running=1, tokens="0+100x10 1000x50"), **work("b", running=4, tokens="0+100x60"),
+    }, 30, 1),
+    Case("MantaWorkWithoutTokens", "in two applications", {
+        **work("a", running=1), **work("b", running=1, application="other"),
+    }, 30, 2),
+    Case("MantaWorkWithoutTokens", "tokens are written", work("a", 2, 3, tokens="0+100x60"), 30, 0),
+    Case("MantaWorkWithoutTokens", "a prompt is read for 40 minutes", work("a", 1, prompts="0+2500x60"), 40, 0),
+    Case("MantaWorkWithoutTokens", "a step takes 8 minutes", {
+        **work("a", 1, prompts="0x8 500x8 1000x8 1500x8 2000x8 2500x20"),
+    }, 40, 0),
+    Case("MantaWorkWithoutTokens", "nothing is to be done", work("a"), 30, 0),
+    Case("MantaWorkWithoutTokens", "it hung for 8 minutes", {
+        **work("a", 1, tokens="0+100x10 1000x8 1100+100x60"),
+    }, 30, 0),
     Case("MantaQueueWait", "seven seconds", waits(7), 30, 1),
     Case("MantaQueueWait", "a second", waits(1), 30, 0),
     Case("MantaRequestStarved", "one waits on and on", oldest("standard"), 10, 1),
@@ -178,6 +224,11 @@ CASES = [
     Case("MantaCacheRepaired", "the first ever", {'ray_manta_engine_repairs_total{tier="fast"}': "_x20 1x40"}, 30, 1),
     Case("MantaCacheRepaired", "long ago", {'ray_manta_engine_repairs_total{tier="fast"}': "1x300"}, 200, 0),
     Case("MantaMetricsMissing", "there are none", WAITING, 10, 1),
+    Case("MantaMetricsMissing", "of routers there are none", REPLICA_INFO, 10, 1),
+    Case("MantaMetricsMissing", "of replicas there are none", ROUTER_INFO, 10, 1),
+    Case("MantaMetricsMissing", "the routers are of a release without build info", {
+        **REPLICA_INFO, 'ray_manta_journal_bytes{log="audit"}': "0x600",
+    }, 10, 0),
     Case("MantaMetricsMissing", "there are", INFO, 10, 0),
     Case("MantaDeadMansSwitch", "always", INFO, 0, 1),
 ]  # fmt: skip

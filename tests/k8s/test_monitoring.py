@@ -6,23 +6,34 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from itertools import combinations
+from pathlib import Path
 from typing import cast
 
 import pytest
 import yaml
 
+from cluster.autoscaling.config import SloConfig
 from cluster.autoscaling.decision_publisher import DecisionPublisher
 from cluster.autoscaling.decision_store import DecisionStore
 from cluster.autoscaling.waiting_room_store import WaitingRoomStore
+from cluster.config import MantaConfig
+from cluster.latency_objectives import with_objectives
 from cluster.telemetry import cache_metrics, fault_metrics, prediction_metrics, replica_metrics, usage_metrics
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges
+from cluster.telemetry.engine_metric_definitions import totals
+from cluster.telemetry.instruments import RayInstruments
+from cluster.telemetry.router_build_info import RouterBuildInfo
+from cluster.telemetry.stage_metrics import RayStageMetrics
 from cluster.telemetry.start_failures import StartFailures
+from cluster.telemetry.summed_instruments import SummedInstruments
 from cluster.telemetry.trace_sampling import TraceSampler
-from k8s.monitoring.alerts import groups
+from engine.api import EngineStats, Priority
+from engine.metrics import Recorder
+from k8s.monitoring.alerts import PROCESS, groups
 from k8s.monitoring.dashboards import dashboards
 from k8s.monitoring.grafana import Dashboard
-from k8s.monitoring.objectives import BURN_RATES, bound_within, objectives, promised
+from k8s.monitoring.objectives import BURN_RATES, objectives, promised
 from k8s.monitoring.rule import Alert, Recording, Severity
 from k8s.monitoring.written_files import DASHBOARDS, ROOT, RULES, written_files
 from router.memory_safety_store import MemorySafetyStore
@@ -32,6 +43,7 @@ from tests.k8s.overlays import OVERLAYS, objects
 
 METRIC = re.compile(r"\b(ray_manta_\w+|manta:[\w:]+)(\{[^}]*\})?")
 MATCHER = re.compile(r"(\w+)\s*(?:=~|!=|!~|=)")
+LE = re.compile(r'le="([^"]+)"')
 BY = re.compile(r"\b(?:by|ignoring) \(([^)]*)\)")
 
 
@@ -47,6 +59,8 @@ def defined(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, frozenset[str]]:
     StartFailures("fast")
     DecisionPublisher("manta", cast("DecisionStore", object()), cast("WaitingRoomStore", object()))
     DependencyGauges(Dependencies(None, MemorySafetyStore(SystemClock()).audit, {}))
+    RouterBuildInfo()
+    RayStageMetrics(SummedInstruments(RayInstruments()))
     TraceSampler(TelemetryConfig(endpoint="http://127.0.0.1:9/v1/traces"), "router", follows=False).close()
     series = {
         each.name: frozenset({"application", "tier"}) for objective in objectives() for each in objective.recordings()
@@ -80,7 +94,7 @@ def faults(expression: str, defined: Mapping[str, frozenset[str]]) -> list[str]:
     """The metrics and labels of an expression that the code does not have."""
     found = METRIC.findall(expression)
     unknown = [name for name, _ in found if name not in defined]
-    labels = frozenset().union(*(defined.get(name, frozenset()) for name, _ in found))
+    labels = frozenset({PROCESS}).union(*(defined.get(name, frozenset()) for name, _ in found))
     for name, matchers in found:
         unknown += [f"{name}.{each}" for each in MATCHER.findall(matchers) if each not in defined.get(name, ())]
     for group in BY.findall(expression):
@@ -108,7 +122,7 @@ def test_rules_keep_tiers_of_the_same_name_in_two_applications_apart() -> None:
     rules = [(each.name, each.expression) for each in alerts()] + [
         (each.name, each.expression) for each in recordings()
     ]
-    grouped = [(name, group) for name, text in rules for group in BY.findall(text) if "state" not in group]
+    grouped = [(name, group) for name, text in rules for group in BY.findall(text) if group not in ("state", "le")]
     assert [(name, group) for name, group in grouped if "application" not in group.split(", ")] == []
 
 
@@ -151,11 +165,36 @@ def test_each_tier_is_held_to_the_objective_by_which_it_is_scaled() -> None:
     assert set(promised()) == {"fast", "balanced", "frontier"}
     for tier, slo in promised().items():
         for objective, seconds in ((ttft, slo.ttft_p99_s), (itl, slo.itl_p99_s)):
-            (own,) = [each for each in objective.good if f'tier="{tier}"' in each]
-            assert f'le="{bound_within(seconds)}"' in own
-    assert 'tier!~"fast|balanced|frontier", le="2.0"' in ttft.good[-1]
+            (own,) = [each for each in objective.good if f'tier="{tier}"' in each.counter]
+            assert f'le="{seconds}"' in own.counter
+    assert 'tier!~"fast|balanced|frontier", le="2.0"' in ttft.good[-1].counter
     assert len(availability.good) == 1
-    assert (bound_within(3.0), bound_within(2.5)) == (2.5, 2.5)
+
+
+def configs() -> list[Path]:
+    return sorted(path for path in (ROOT / "deployments").glob("*.yaml") if "applications" in path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("path", configs(), ids=lambda path: path.stem)
+def test_a_bucket_of_each_tier_ends_at_each_of_its_objectives(path: Path) -> None:
+    (application,) = yaml.safe_load(path.read_text("utf-8"))["applications"]
+    config = MantaConfig.model_validate(application["args"])
+    ttft, itl = objectives()[1:]
+    for tier in config.tiers:
+        recorder = Recorder(objectives_s=with_objectives(config, tier).latency_objectives_s)
+        metrics = recorder.snapshot(EngineStats(*(0,) * 12), {})
+        bounds = metrics.between_tokens_s.bounds
+        assert all(each.bounds == bounds for each in metrics.first_token_s.values())
+        exported = {series.labels[-1] for series, _ in totals(metrics) if series.name == "manta_itl_seconds_bucket"}
+        scaled = None if config.autoscaling is None else config.autoscaling.tiers.get(tier.name)
+        for slo in () if scaled is None else scaled.slos.values():
+            assert {str(slo.ttft_p99_s), str(slo.itl_p99_s)} <= exported
+        for priority in Priority:
+            seconds = config.router.admission.terms(tier.name, priority).ttft_s
+            assert seconds is None or str(seconds) in exported
+        alerted = [each.counter for each in (*ttft.good, *itl.good) if scaled is not None and tier.name in each.counter]
+        assert all(LE.findall(counter)[0] in exported for counter in alerted)
+        assert {str(SloConfig().ttft_p99_s), str(SloConfig().itl_p99_s)} <= exported
 
 
 def test_names_of_alerts_are_told_apart_by_their_labels() -> None:

@@ -29,10 +29,10 @@ def share(part: str, whole: str, by: str, matchers: str = TIER) -> str:
     return f"{rate(part, by, matchers)} / ({rate(part, by, matchers)} + {rate(whole, by, matchers)})"
 
 
-def quantiles(histogram: str, by: str, *shares: float) -> list[Query]:
+def quantiles(histogram: str, by: str, *shares: float, matchers: str = TIER) -> list[Query]:
     """Returns quantiles of a histogram, by labels beside the bound."""
     names = " ".join(f"{{{{{label}}}}}" for label in by.split(", "))
-    buckets = f"sum by ({by}, le) (rate({bucket_of(histogram)}{TIER}[{STEP_OF_RATES}]))"
+    buckets = f"sum by ({by}, le) (rate({bucket_of(histogram)}{matchers}[{STEP_OF_RATES}]))"
     return [Query(f"histogram_quantile({each}, {buckets})", f"{names} p{100 * each:g}") for each in shares]
 
 

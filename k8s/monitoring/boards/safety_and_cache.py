@@ -46,6 +46,18 @@ def safety_row() -> Row:
                 Unit.PER_SECOND,
             ),
             Panel(
+                "Verdicts by check and category",
+                [Query(rate(m.SAFETY_VERDICTS, "check, category", APPLICATION), "{{check}} {{category}}")],
+                Unit.PER_SECOND,
+                "Of all tenants. unscanned: the check has failed or took too long.",
+            ),
+            Panel(
+                "Verdicts by stage and action",
+                [Query(rate(m.SAFETY_VERDICTS, "stage, action", APPLICATION), "{{stage}} {{action}}")],
+                Unit.PER_SECOND,
+                "before: on the request; during and after: on the answer, streamed or whole.",
+            ),
+            Panel(
                 "Policies that cannot be read",
                 [Query(f"sum(rate({m.UNREADABLE_POLICIES}{APPLICATION}[{STEP_OF_RATES}]))", "readings")],
                 Unit.PER_SECOND,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from k8s.monitoring import metric_names as m
-from k8s.monitoring.boards.queries import OF_APP, TIER, gauge, quantiles, rate
+from k8s.monitoring.boards.queries import APPLICATION, OF_APP, TIER, gauge, quantiles, rate
 from k8s.monitoring.grafana import Dashboard, Panel, Query, Row, Unit, Variable
 
 
@@ -43,7 +43,7 @@ def scaling_row() -> Row:
 
 
 def replicas_row() -> Row:
-    """Returns the panel of the replicas that run, with their kernels and versions."""
+    """Returns the panels of the replicas and routers that run, with their versions."""
     return Row(
         "What runs",
         [
@@ -56,7 +56,13 @@ def replicas_row() -> Row:
                     )
                 ],
                 stacked=True,
-            )
+            ),
+            Panel(
+                "Routers",
+                [Query(f"count by (release) ({m.ROUTER_BUILD_INFO}{APPLICATION})", "{{release}}")],
+                description="Two releases at once: a rollout is under way, or has stopped half-way.",
+                stacked=True,
+            ),
         ],
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from k8s.monitoring import metric_names as m
-from k8s.monitoring.boards.queries import APPLICATION, TIER, gauge, quantiles, rate
+from k8s.monitoring.boards.queries import APPLICATION, OF_APP, TIER, gauge, quantiles, rate
 from k8s.monitoring.grafana import Dashboard, Panel, Query, Row, Unit, Variable
 from k8s.monitoring.objectives import objectives
 
@@ -27,6 +27,7 @@ def service() -> Dashboard:
             Row("Objectives", budgets),
             request_row(),
             latency_row(),
+            stage_row(),
             admission_row(),
             fault_row(),
         ],
@@ -68,6 +69,29 @@ def latency_row() -> Row:
                 quantiles(m.TTFT_ERROR, "tier, direction", 0.5, 0.9),
                 Unit.SHARE,
                 "Of the measured one. Replicas are chosen by the prediction.",
+            ),
+        ],
+    )
+
+
+def stage_row() -> Row:
+    """Where the time of a request goes in the router."""
+    generation, others = (f'{{{OF_APP}, operation{match}"generation"}}' for match in ("=", "!="))
+    return Row(
+        "Stages of a request",
+        [
+            Panel(
+                "Median",
+                quantiles(m.STAGE, "stage", 0.5, matchers=generation),
+                Unit.SECONDS,
+                "Of generation. Up to moderate they add up to the time to the first token at the router; stream is the "
+                "rest of the answer. access has the upload of the body, route the wait at the admission.",
+            ),
+            Panel("99th percentile", quantiles(m.STAGE, "stage", 0.99, matchers=generation), Unit.SECONDS),
+            Panel(
+                "Embeddings and moderations",
+                quantiles(m.STAGE, "operation, stage", 0.5, 0.99, matchers=others),
+                Unit.SECONDS,
             ),
         ],
     )
