@@ -62,12 +62,20 @@ class TraceSampler:
         if len(self._pending) >= self._config.max_pending:
             self._count_untraced()
             return None
-        trace_id = new_trace_id() if caller is None else caller.trace_id
+        trace_id, state = (new_trace_id(), "") if caller is None else (caller.trace_id, caller.state)
         followed = self._follows and caller is not None and caller.sampled
-        record = TraceRecord(trace_id, followed or (self._decides and random.random() < self._config.sample_ratio))
+        sampled = followed or (self._decides and random.random() < self._config.sample_ratio)
+        record = TraceRecord(trace_id, sampled, followed, state)
         first = record.begin(name, 0 if caller is None else caller.span_id)
         self._pending.add(first.span_id)
         return record
+
+    def draw(self, record: TraceRecord, tenant: str) -> None:
+        """Draws again whether a trace is kept in any case, if ``tenant``, whose it is, has a share of its own. One that
+        follows its caller stays."""
+        ratio = self._config.tenant_sample_ratios.get(tenant)
+        if ratio is not None and not record.followed:
+            record.sampled = random.random() < ratio
 
     def end(self, record: TraceRecord) -> bool:
         """Ends a trace, whose first span has ended. Returns whether it is kept: it is sampled, one of its spans has
@@ -84,7 +92,7 @@ class TraceSampler:
     def send(self, record: TraceRecord) -> None:
         """Has the spans of a trace sent. Those that have not ended are dropped."""
         record.settle()
-        kept = KeptTrace(record.trace_id, tuple(span for span in record.spans if span.ended_ns))
+        kept = KeptTrace(record.trace_id, tuple(span for span in record.spans if span.ended_ns), record.state)
         self._processor.on_end(cast("ReadableSpan", kept))
 
     def lose(self, record: TraceRecord | None, error: Exception) -> None:

@@ -163,6 +163,7 @@ async def test_a_refusal_is_traced_without_its_message_and_is_no_failure() -> No
     assert {span.name for span in received.spans} == {"request", "access", "prompt", "route"}
     assert not [span for span in received.spans if failed(span)]
     assert attributes(received.named("request").attributes) == {
+        Attribute.TENANT: "acme",
         Attribute.ERROR: "model_not_found",
         Attribute.STATUS: 404,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
+import uvicorn
 
 from cluster.config import PlacementConfig, TierConfig
 from cluster.lanes.lane_messages import LaneItem
@@ -146,6 +148,22 @@ async def service(
         ReplicaDirectory.publish("fast", frozenset())
         for replica in running.replicas.values():
             replica.actor.__del__()
+
+
+@asynccontextmanager
+async def listening(running: Service) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the service behind a real HTTP server."""
+    server = uvicorn.Server(uvicorn.Config(running.app, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+            yield http
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def text_of(answer: httpx.Response) -> str:
