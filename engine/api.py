@@ -227,8 +227,9 @@ class GenerationRequest:
     are served in the order in which their objectives are due, and one that has missed it after those that can still
     meet theirs. It ends no request. ``refused_before`` counts, by class in the order of ``Priority``, the requests that
     the router has refused for want of room since it last sent one: the engine counts them among its arrivals, for
-    autoscaling. ``attempt`` counts the attempts at the request before this one. ``surplus``: the tenant asks for several times its share of the tier
-    while others ask for less than theirs. The request comes after those of all classes that are not surplus.
+    autoscaling. ``attempt`` counts the attempts at the request before this one. ``surplus``: the tenant asks for
+    several times its share of the tier while others ask for less than theirs. The request comes after those of all
+    classes that are not surplus.
 
     Raises RequestError, naming the field, for a value out of range.
     """

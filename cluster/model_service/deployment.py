@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 from ray import serve
@@ -14,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.model_service.config import ReplicaSettings
 from cluster.telemetry.config import LogsConfig
+from cluster.telemetry.log_context import trace_headers
 from cluster.telemetry.logs import serve_logging
 
 SERVE_FAULTS = (RayError, RayServeException, OSError)
@@ -62,3 +64,21 @@ async def asked(name: str, call: Callable[[], Any], unavailable: type[Exception]
     except asyncio.CancelledError:
         response.cancel()  # the caller has left, or is late: the replica drops what has not begun
         raise
+
+
+async def asked_in_trace(name: str, call: Callable[..., Any], unavailable: type[Exception]) -> object:
+    """As ``asked``, where ``call`` takes the argument ``trace``: the ``trace_headers`` of the current request, if there
+    are any.
+
+    A replica of an earlier release has no such argument. Its TypeError comes before it does anything, and it is asked
+    again without.
+    """
+    headers = trace_headers()
+    if not headers:
+        return await asked(name, call, unavailable)
+    try:
+        return await asked(name, partial(call, trace=headers), unavailable)
+    except unavailable as error:
+        if not isinstance(error.__cause__, TypeError):
+            raise
+    return await asked(name, call, unavailable)

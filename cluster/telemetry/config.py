@@ -59,8 +59,8 @@ class TelemetryConfig(BaseModel):
     """The share of requests whose traces are kept in any case. The router draws them, and the other actors follow."""
     tenant_sample_ratios: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     """The same share for single tenants, by name: 1 for one whose requests are looked into, 0 for one that sends much
-    and says little. Faults and slow requests are kept also with 0. ``sample_ratio`` is that of all other tenants, and of
-    requests that are refused before their tenant is known."""
+    and says little. Faults and slow requests are kept also with 0. ``sample_ratio`` is that of all other tenants, and
+    of requests that are refused before their tenant is known."""
     slow_s: float = Field(10.0, gt=0, allow_inf_nan=False)
     """Seconds from which a trace is kept whatever ``sample_ratio`` says. Traces with faults of the service are kept
     too. Each actor decides on its own spans, by its own time."""

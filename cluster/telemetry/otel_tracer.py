@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.log_context import log_with_trace
-from cluster.telemetry.trace_record import RecordedSpan, TraceRecord, caller_of, valid_state
+from cluster.telemetry.trace_record import CANCELLED, RecordedSpan, TraceRecord, caller_of, valid_state
 from cluster.telemetry.trace_sampling import TraceSampler
 from router.errors import SERVICE_FAULTS, RefusalKind, refusal_of
 from router.ports.trace_names import Attribute, EventName, SpanName
@@ -20,7 +20,6 @@ T = TypeVar("T")
 
 UNNAMED = "request"
 """The name of a request's span until its model is known."""
-CANCELLED = "cancelled"
 OK = 200
 
 

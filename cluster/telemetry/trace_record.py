@@ -19,6 +19,8 @@ from router.ports.tracer import Attributes, Value
 TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 """W3C's traceparent of version 00, or of a later one, of which the same part is read."""
 SAMPLED = 1
+CANCELLED = "cancelled"
+"""The attribute ERROR of what ended because its caller has left, or did not wait any longer."""
 MAX_SPANS = 64  # of one request in one process
 MAX_EVENTS = 32  # of one request in one process
 MAX_OF_NAME = 16  # of these with one name, so that many verdicts leave room for a failover

@@ -1,8 +1,8 @@
 """``TraceSampler``: decides at the end of a request whether its spans are kept, and has them sent. They are encoded on
 the thread of the SDK's processor.
 
-``ray_manta_untraced_requests_total`` counts, by ``role`` (router, replica) and ``application``, the requests without a
-trace because as many as ``max_pending`` were being traced.
+``ray_manta_untraced_requests_total`` counts, by ``role`` (router, replica, classifier, embedder, cache) and
+``application``, the requests without a trace because as many as ``max_pending`` were being traced.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ MAX_BATCH = 128  # traces that are encoded together
 
 
 class TraceSampler:
-    """The traces of this process. ``role`` is ``router`` or ``replica``, for the resource's attributes. ``follows``: a
+    """The traces of an actor. ``role`` is what it is, such as ``router``, for the resource's attributes. ``follows``: a
     trace that the caller samples is sampled here too. Otherwise the caller's decision has no effect."""
 
     def __init__(self, config: TelemetryConfig, role: str, *, follows: bool, application: str = "") -> None:
         self._config, self._role = config, role
         self._follows = follows
-        self._decides = role == "router"  # a replica samples what its router has sampled
+        self._decides = role == "router"  # the others sample what the router has sampled
         known = Resource({"service.name": config.service_name, "manta.role": role}).attributes
         resource = {name: value for name, value in known.items() if isinstance(value, str)}
         self._pending: set[int] = set()  # first spans; a replica begins and ends them on two threads

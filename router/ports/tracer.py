@@ -70,8 +70,8 @@ class Tracer(Protocol):
 
     def request(self, caller: str | None, state: str = "") -> AbstractContextManager[Trace]:
         """Returns the trace of a request, which ends with the context. ``caller`` is the W3C traceparent that it came
-        with; None, or one that is malformed: it begins here. ``state`` is the W3C tracestate beside it, which is dropped
-        if it is malformed or too long, and with a malformed traceparent."""
+        with; None, or one that is malformed: it begins here. ``state`` is the W3C tracestate beside it, which is
+        dropped if it is malformed or too long, and with a malformed traceparent."""
         ...
 
 

@@ -155,7 +155,7 @@ async def listening(running: Service) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the service behind a real HTTP server."""
     server = uvicorn.Server(uvicorn.Config(running.app, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
     serving = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
