@@ -33,7 +33,7 @@ class CallTracer:
     ) -> None:
         self._export = TraceSampler(config, role, follows=True, application=application)
         self._name = name
-        self._blameless = (asyncio.CancelledError, *refusals)
+        self._blameless: tuple[type[BaseException], ...] = (asyncio.CancelledError, *refusals)
 
     def call(self, headers: Mapping[str, str] | None) -> AbstractContextManager[None]:
         """Returns the context of a call, whose span ends with it, as failed if it raises an error that is the actor's

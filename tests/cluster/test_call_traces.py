@@ -377,12 +377,21 @@ async def test_a_look_up_has_the_batches_of_an_embedder_in_its_process(tmp_path:
     assert attributes(received.named("batch").attributes)[Attribute.BATCH_MODEL] == "embedder"
 
 
+class Fields(logging.Handler):
+    """Keeps the fields of the current request of each line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fields: list[dict[str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.fields.append(request_fields())
+
+
 async def test_log_lines_of_a_call_are_in_its_trace_and_those_of_batches_in_none(
     classifier: BatchingClassifier, scripted: Scripted
 ) -> None:
-    fields: list[dict[str, str]] = []
-    handler = logging.Handler()
-    handler.emit = lambda _: fields.append(request_fields())  # type: ignore[method-assign]
+    handler = Fields()
     log = logging.getLogger("safety.encoder.batch_runner")
     log.addHandler(handler)
     try:
@@ -397,7 +406,7 @@ async def test_log_lines_of_a_call_are_in_its_trace_and_those_of_batches_in_none
     assert in_call.keys() == {"trace_id", "span_id"}
     assert in_call["trace_id"] == TRACE
     assert in_call["span_id"] != CALLER
-    assert fields == [{}]
+    assert handler.fields == [{}]
 
 
 class EarlierClassifier:
