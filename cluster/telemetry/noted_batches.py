@@ -1,4 +1,4 @@
-"""``note_batches``: gives what a batch runner did for a call to whoever traces the call, by a context variable.
+"""``note_batches``: gives what a batch runner did for a call to the tracer of the call, by a context variable.
 
 Runners and tracers do not know each other: a look-up of the semantic cache has the embedder's batches in its trace
 where both are in one process. Without a trace a note costs one look at the variable.

@@ -25,7 +25,7 @@ MAX_SPANS = 64  # of one request in one process
 MAX_EVENTS = 32  # of one request in one process
 MAX_OF_NAME = 16  # of these with one name, so that many verdicts leave room for a failover
 MAX_TEXT = 128  # characters of an attribute
-MAX_STATE = 512  # characters of a tracestate, as many as W3C has everybody pass on
+MAX_STATE = 512  # characters of a tracestate, the least that W3C has a service pass on
 MAX_MEMBERS = 32  # of a tracestate, by W3C
 STATE_MEMBER = re.compile(r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
 """A key and a value of W3C's tracestate: of printable ASCII, without comma and equals sign."""

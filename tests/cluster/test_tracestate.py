@@ -36,6 +36,7 @@ async def test_it_is_in_each_span_of_the_trace_and_in_no_other() -> None:
 
 async def test_several_headers_are_one_list_in_their_order() -> None:
     parts = STATE.split(",")
+    parts[2] = parts[0].replace("rojo=0", "rojo=1")  # a key may come again (opentelemetry-python#5314)
     headers = [("tracestate", parts[0]), ("x-other", "1"), ("TraceState", ""), ("tracestate", ",".join(parts[1:]))]
     found = await states(("traceparent", PARENT["traceparent"]), *headers)
     assert found["chat fast"] == found["generate"] == f"{parts[0]},,{parts[1]},{parts[2]}"
