@@ -13,17 +13,21 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from ray import serve
 
 from cluster.cache.config import SemanticCacheConfig
 from cluster.cache.deployment import SemanticCacheLink, semantic_cache_client
 from cluster.cache.semantic_cache_replica import SemanticCacheReplica
+from cluster.config import StateConfig
 from cluster.embedder.batching_embedder import BatchingEmbedder
 from cluster.embedder.config import EmbedderConfig
 from cluster.embedder.deployment import EmbedderLink, described_embedder, embedder_client
 from cluster.embedder.embedder_replica import EmbedderReplica, load_embedder
 from cluster.safety.classifier_replica import ClassifierReplica
+from cluster.safety.classifier_reply import ClassifierReply
 from cluster.safety.config import ClassifierConfig
 from cluster.safety.deployment import ClassifierLink, classifier_client
+from cluster.small_models.small_models_replica import HostedModels, SmallModelsReplica
 from cluster.telemetry import call_tracer as call_tracing
 from cluster.telemetry.call_tracer import CallTracer
 from cluster.telemetry.config import TelemetryConfig
@@ -33,11 +37,12 @@ from cluster.telemetry.tracing import NoCallTraces, call_tracer
 from router.ports.answer_cache import HitFeedback, SemanticMatch, SemanticQuestion, SemanticUnavailableError
 from router.ports.embedder import Embedder, EmbedderUnavailableError
 from router.ports.trace_names import Attribute, SpanName
-from safety.api import ClassifierBusyError, ClassifierUnavailableError
+from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores
 from safety.classifier.batching_classifier import BatchingClassifier
 from tests.cluster.local_handle import LocalHandle
 from tests.cluster.otlp_receiver import Received, attributes, failed, http_receiver
 from tests.cluster.ray_metrics import record
+from tests.cluster.test_small_models import settings
 from tests.cluster.traced_service import CALLER, IN, KEY, PARENT, ROOMS, TRACE, Setup, service
 from tests.embedder.models import embedder_config, write_model
 from tests.safety.artefacts import write_classifier
@@ -429,6 +434,43 @@ async def test_a_replica_of_an_earlier_release_is_asked_without_the_trace(classi
     headers = {**SAMPLED, "tracestate": "vendor=1"}
     assert handle.calls == [("classify", {"trace": headers}), ("classify", {})]
     assert client.state.value == "closed"
+
+
+@pytest.mark.slow
+def test_serve_has_an_earlier_replica_asked_again_too(serve_port: int, handle_loop: asyncio.AbstractEventLoop) -> None:
+    @serve.deployment(ray_actor_options={"num_cpus": 0})
+    class Earlier:  # here, so that it is sent by value
+        def __init__(self) -> None:
+            self.calls = 0
+
+        async def classify(self, texts: Sequence[str], tenant: str = "") -> ClassifierReply:
+            self.calls += 1
+            return ClassifierReply(f"v{self.calls}", (Scores({"violence": 0.5}, 0.25, flagged=False),))
+
+    handle = serve.run(Earlier.bind(), name="earlier", route_prefix=None)
+    client = classifier_client(ClassifierLink(CLASSIFIER, "1", handle))
+
+    async def asked() -> str:
+        with logged_request("req_1", lambda: SAMPLED["traceparent"]):
+            await client.classify(["a"])
+        return client.version
+
+    assert asyncio.run_coroutine_threadsafe(asked(), handle_loop).result(60) == "v1"
+    assert client.state.value == "closed"
+    serve.delete("earlier")
+
+
+async def test_actors_in_one_process_have_their_own_roles(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    with http_receiver() as received:
+        hosted = HostedModels(config.safety.classifier, config.embedder, None, StateConfig())
+        replica = SmallModelsReplica(hosted, TelemetryConfig(endpoint=received.endpoint))
+        await replica.classify(["hi"], trace=SAMPLED)
+        await replica.embed(["hi"], trace=SAMPLED)
+        replica.__del__()
+    roles = {span.name: received.roles[span.span_id] for span in received.spans if span.name in ("classify", "embed")}
+    assert roles == {"classify": "classifier", "embed": "embedder"}
+    assert len(received.spans) == 6
 
 
 async def test_a_replica_that_breaks_is_asked_once() -> None:

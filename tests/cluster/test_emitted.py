@@ -116,7 +116,10 @@ def arguments(state: RedisServer, directory: Path, endpoint: str, metrics_endpoi
                 {"key": KEY, "tenant": "acme", "team": "core"},
                 {"key": NARROW_KEY, "tenant": "narrow", "team": "core", "limits": narrow},
             ],
-            "prices": {"version": "t", "tiers": {"fast": {"input": 1.0, "output": 1.0}, "embeddings": {"input": 1.0, "output": 0.0}}},
+            "prices": {
+                "version": "t",
+                "tiers": {"fast": {"input": 1.0, "output": 1.0}, "embeddings": {"input": 1.0, "output": 0.0}},
+            },
         },
         "telemetry": {
             "endpoint": endpoint,
