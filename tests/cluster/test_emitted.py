@@ -44,7 +44,7 @@ TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = {"traceparent": f"00-{TRACE}-{CALLER}-00", "tracestate": "vendor=t61rcWkgMzE"}
 ROOMS = ["access", "prompt", "route", "limits", "safety", "cache", "answer"]
 STEP_S = 0.03  # of an engine, so that there is time for a replica to be lost
-ANSWER = " ".join([OUT] * 12)
+ANSWER = " ".join([OUT] * 24)
 CACHE = re.compile(rb"^manta:1:(\{[^}]*\}:cache(:|-questions$)|\{cache-feed\}:changes$)")
 """The only keys of Redis that may have texts: stored answers, their questions for the semantic index, and the feed of
 these. Nothing waits for review, and no stream is detached."""
@@ -81,7 +81,7 @@ class Seen:
     def ask(self, text: str, headers: Mapping[str, str] | None = None, key: str = KEY, **fields: Any) -> httpx.Response:
         """A chat request, whose system message and question have markers."""
         messages = [{"role": "system", "content": f"You like {SYSTEM}."}, {"role": "user", "content": f"{text} {IN}."}]
-        body = {"model": "fast", "messages": messages, "max_tokens": 120, "temperature": 0, **fields}
+        body = {"model": "fast", "messages": messages, "max_tokens": 240, "temperature": 0, **fields}
         return self._graph.post("/seen/v1/chat/completions", body, key=key, headers=dict(headers or {}))
 
     def post(self, path: str, body: object) -> httpx.Response:
