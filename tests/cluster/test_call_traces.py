@@ -448,15 +448,14 @@ def test_serve_has_an_earlier_replica_asked_again_too(serve_port: int, handle_lo
             return ClassifierReply(f"v{self.calls}", (Scores({"violence": 0.5}, 0.25, flagged=False),))
 
     handle = serve.run(Earlier.bind(), name="earlier", route_prefix=None)
-    client = classifier_client(ClassifierLink(CLASSIFIER, "1", handle))
 
-    async def asked() -> str:
+    async def asked() -> tuple[str, str]:
+        client = classifier_client(ClassifierLink(CLASSIFIER, "1", handle))  # here: a handle belongs to a loop
         with logged_request("req_1", lambda: SAMPLED["traceparent"]):
             await client.classify(["a"])
-        return client.version
+        return client.version, client.state.value
 
-    assert asyncio.run_coroutine_threadsafe(asked(), handle_loop).result(60) == "v1"
-    assert client.state.value == "closed"
+    assert asyncio.run_coroutine_threadsafe(asked(), handle_loop).result(60) == ("v1", "closed")
     serve.delete("earlier")
 
 
