@@ -70,15 +70,15 @@ async def asked_in_trace(name: str, call: Callable[..., Any], unavailable: type[
     """As ``asked``, where ``call`` takes the argument ``trace``: the ``trace_headers`` of the current request, if there
     are any.
 
-    A replica of an earlier release has no such argument. Its TypeError comes before it does anything, and it is asked
-    again without.
+    A replica of an earlier release has no such argument. Its TypeError, which Serve wraps or not, by the way of the
+    call, comes before it does anything, and it is asked again without.
     """
     headers = trace_headers()
     if not headers:
         return await asked(name, call, unavailable)
     try:
         return await asked(name, partial(call, trace=headers), unavailable)
-    except unavailable as error:
-        if not isinstance(error.__cause__, TypeError):
+    except (unavailable, TypeError) as error:
+        if not any(isinstance(each, TypeError) for each in (error, error.__cause__)):
             raise
     return await asked(name, call, unavailable)

@@ -12,11 +12,12 @@ from ray.exceptions import RayTaskError
 
 
 class LocalHandle:
-    """Calls the methods of ``actor`` as Serve does, also where they are not there or break. ``calls`` has the names and
-    the keyword arguments of all calls."""
+    """Calls the methods of ``actor`` as Serve does, also where they are not there or break. ``wraps``: an error comes
+    as by Ray's own calls, else as by gRPC. ``calls`` has the names and the keyword arguments of all calls."""
 
-    def __init__(self, actor: object) -> None:
+    def __init__(self, actor: object, *, wraps: bool = True) -> None:
         self._actor = actor
+        self._wraps = wraps
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
     def options(self, **_: object) -> LocalHandle:
@@ -36,5 +37,7 @@ class LocalHandle:
         arguments, named = pickle.loads(packed)
         try:
             return pickle.loads(pickle.dumps(await getattr(self._actor, name)(*arguments, **named)))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it as Ray wraps it
+        except Exception as error:
+            if not self._wraps:
+                raise
             raise RayTaskError(name, "", error, ip="127.0.0.1").as_instanceof_cause() from None

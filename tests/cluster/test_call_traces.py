@@ -424,9 +424,12 @@ class EarlierClassifier:
         return await self._replica.classify(texts, tenant)
 
 
-async def test_a_replica_of_an_earlier_release_is_asked_without_the_trace(classifier: BatchingClassifier) -> None:
+@pytest.mark.parametrize("wraps", [True, False], ids=["Ray's calls", "gRPC"])
+async def test_a_replica_of_an_earlier_release_is_asked_without_the_trace(
+    classifier: BatchingClassifier, wraps: bool
+) -> None:
     replica = ClassifierReplica(CLASSIFIER, lambda _: classifier)
-    handle = LocalHandle(EarlierClassifier(replica))
+    handle = LocalHandle(EarlierClassifier(replica), wraps=wraps)
     client = classifier_client(ClassifierLink(CLASSIFIER, "1", handle))
     with logged_request("req_1", lambda: SAMPLED["traceparent"], "vendor=1"):
         (scores,) = await client.classify(["a"])
@@ -438,7 +441,6 @@ async def test_a_replica_of_an_earlier_release_is_asked_without_the_trace(classi
 
 @pytest.mark.slow
 def test_serve_has_an_earlier_replica_asked_again_too(serve_port: int, handle_loop: asyncio.AbstractEventLoop) -> None:
-    @serve.deployment(ray_actor_options={"num_cpus": 0})
     class Earlier:  # here, so that it is sent by value
         def __init__(self) -> None:
             self.calls = 0
@@ -447,7 +449,8 @@ def test_serve_has_an_earlier_replica_asked_again_too(serve_port: int, handle_lo
             self.calls += 1
             return ClassifierReply(f"v{self.calls}", (Scores({"violence": 0.5}, 0.25, flagged=False),))
 
-    handle = serve.run(Earlier.bind(), name="earlier", route_prefix=None)
+    deployment: Any = serve.deployment(ray_actor_options={"num_cpus": 0})(Earlier)
+    handle = serve.run(deployment.bind(), name="earlier", route_prefix=None)
 
     async def asked() -> tuple[str, str]:
         client = classifier_client(ClassifierLink(CLASSIFIER, "1", handle))  # here: a handle belongs to a loop
