@@ -21,6 +21,9 @@ from cluster.telemetry.logs import serve_logging
 SERVE_FAULTS = (RayError, RayServeException, OSError)
 """The errors of a call through a handle that mean that the replica cannot answer."""
 
+TAKES_NO_TRACE = "got an unexpected keyword argument 'trace'"
+"""In the TypeError of a replica of an earlier release, which Serve wraps or not, by the way of the call."""
+
 MAX_CALLS_PER_REPLICA = 1_000_000
 """Calls gather in the replica, which batches them. Callers have deadlines, so Serve must never queue calls itself."""
 
@@ -70,8 +73,8 @@ async def asked_in_trace(name: str, call: Callable[..., Any], unavailable: type[
     """As ``asked``, where ``call`` takes the argument ``trace``: the ``trace_headers`` of the current request, if there
     are any.
 
-    A replica of an earlier release has no such argument. Its TypeError, which Serve wraps or not, by the way of the
-    call, comes before it does anything, and it is asked again without.
+    A replica of an earlier release has no such argument. Its error comes before it does anything, and it is asked again
+    without. No other error has it asked twice.
     """
     headers = trace_headers()
     if not headers:
@@ -79,6 +82,7 @@ async def asked_in_trace(name: str, call: Callable[..., Any], unavailable: type[
     try:
         return await asked(name, partial(call, trace=headers), unavailable)
     except (unavailable, TypeError) as error:
-        if not any(isinstance(each, TypeError) for each in (error, error.__cause__)):
+        refusal = error if isinstance(error, TypeError) else error.__cause__
+        if not isinstance(refusal, TypeError) or TAKES_NO_TRACE not in str(refusal):
             raise
     return await asked(name, call, unavailable)

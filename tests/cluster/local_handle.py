@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import traceback
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -40,4 +41,4 @@ class LocalHandle:
         except Exception as error:
             if not self._wraps:
                 raise
-            raise RayTaskError(name, "", error, ip="127.0.0.1").as_instanceof_cause() from None
+            raise RayTaskError(name, traceback.format_exc(), error, ip="127.0.0.1").as_instanceof_cause() from None

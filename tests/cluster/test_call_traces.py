@@ -475,14 +475,17 @@ async def test_actors_in_one_process_have_their_own_roles(tmp_path: Path) -> Non
     assert len(received.spans) == 6
 
 
-async def test_a_replica_that_breaks_is_asked_once() -> None:
+@pytest.mark.parametrize("wraps", [True, False], ids=["Ray's calls", "gRPC"])
+@pytest.mark.parametrize("error", [RuntimeError("no type is wrong"), TypeError("a type is wrong in the model")])
+async def test_a_replica_that_breaks_is_asked_once(error: Exception, wraps: bool) -> None:
     class Broken:
         async def classify(self, *arguments: object, **named: object) -> object:
-            raise RuntimeError("no type is wrong")
+            raise error
 
-    handle = LocalHandle(Broken())
+    handle = LocalHandle(Broken(), wraps=wraps)
     client = classifier_client(ClassifierLink(CLASSIFIER, "1", handle))
-    with logged_request("req_1", lambda: SAMPLED["traceparent"]), pytest.raises(ClassifierUnavailableError):
+    raised = ClassifierUnavailableError if wraps else type(error)
+    with logged_request("req_1", lambda: SAMPLED["traceparent"]), pytest.raises(raised):
         await client.classify(["a"])
     assert len(handle.calls) == 1
 
