@@ -62,7 +62,9 @@ class SemanticCacheReplica:
     ) -> None:
         telemetry = telemetry or TelemetryConfig()
         replica_logs(telemetry.logs)
-        self._traces = call_tracer(telemetry, "cache", SpanName.LOOKUP, application=application_name())
+        # While the index is built, or Redis is away, all requests go on without: not each is a trace to be kept.
+        refusals = (SemanticUnavailableError,)
+        self._traces = call_tracer(telemetry, "cache", SpanName.LOOKUP, refusals, application_name())
         self._config = config
         self._parts = make_parts(embedder)
         self._busy = BusyCounter()

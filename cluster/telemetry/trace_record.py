@@ -170,11 +170,12 @@ def caller_of(traceparent: str | None, state: str = "") -> Caller | None:
 
 
 def valid_state(state: str) -> str:
-    """Returns a W3C tracestate unchanged, as it is to be passed on; "" if it is malformed, or longer than MAX_STATE."""
+    """Returns a W3C tracestate unchanged, as it is to be passed on; "" if it is malformed, has no
+    member, or is longer than MAX_STATE."""
     if not state or len(state) > MAX_STATE:
         return ""
     members = [member for each in state.split(",") if (member := each.strip(" \t"))]
-    return state if len(members) <= MAX_MEMBERS and all(map(STATE_MEMBER.fullmatch, members)) else ""
+    return state if 0 < len(members) <= MAX_MEMBERS and all(map(STATE_MEMBER.fullmatch, members)) else ""
 
 
 def _new_id(bits: int) -> int:

@@ -382,6 +382,44 @@ async def test_a_look_up_has_the_batches_of_an_embedder_in_its_process(tmp_path:
     assert attributes(received.named("batch").attributes)[Attribute.BATCH_MODEL] == "embedder"
 
 
+class NoIndex(IndexParts):
+    """An index that cannot be searched."""
+
+    def __init__(self, error: Exception) -> None:
+        self.index = cast("EmbeddingIndex", self)
+        self._error = error
+
+    async def lookup(self, question: SemanticQuestion) -> SemanticMatch | None:
+        raise self._error
+
+
+@pytest.mark.parametrize("headers", [SAMPLED, DROPPED])
+async def test_look_ups_of_an_index_that_cannot_be_searched_are_kept_by_their_share(headers: dict[str, str]) -> None:
+    with http_receiver() as received:
+        config, telemetry = SemanticCacheConfig(pair_model=Path()), TelemetryConfig(endpoint=received.endpoint)
+        parts = NoIndex(SemanticUnavailableError("the semantic index is being built"))
+        replica = SemanticCacheReplica(config, lambda _: parts, None, telemetry)
+        for _ in range(20):  # as many as come until it is built: their requests go on without
+            assert (await replica.lookup(QUESTION, headers)).failure is not None
+        replica._following.cancel()
+        replica.__del__()
+    assert len(received.spans) == (20 if headers is SAMPLED else 0)
+    for span in received.spans:
+        assert attributes(span.attributes) == {Attribute.ERROR: "SemanticUnavailableError"}
+        assert not failed(span)
+
+
+async def test_a_look_up_that_breaks_is_always_kept() -> None:
+    with http_receiver() as received:
+        config, telemetry = SemanticCacheConfig(pair_model=Path()), TelemetryConfig(endpoint=received.endpoint)
+        replica = SemanticCacheReplica(config, lambda _: NoIndex(RuntimeError("broken")), None, telemetry)
+        with pytest.raises(RuntimeError):
+            await replica.lookup(QUESTION, DROPPED)
+        replica._following.cancel()
+        replica.__del__()
+    assert failed(received.named("lookup"))
+
+
 class Fields(logging.Handler):
     """Keeps the fields of the current request of each line."""
 

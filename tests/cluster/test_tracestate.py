@@ -85,6 +85,7 @@ def test_what_w3c_allows_is_passed_on_unchanged(state: str) -> None:
     "state",
     [
         "",
+        " , ,\t,",
         "foo",
         "foo=",
         "=1",
