@@ -113,10 +113,10 @@ class Fleet:
 
     def note_load(self, replica: Replica) -> None:
         """Updates the rough cost of a replica, which has changed, if it serves."""
-        if replica.slot not in self.ready:
-            return
-        fullness = replica.kv_reserved / self._kv_tokens
-        self.load[replica.slot] = (replica.backlog_s + replica.step_now_s) * (1.0 + fullness)
+        slot = replica.slot
+        if slot in self.ready:
+            fullness = replica.kv_reserved / self._kv_tokens
+            self.load[slot] = (replica.backlog_s + replica.scheduled_step_s) * (1.0 + fullness)
 
     def two_cheapest(self) -> list[int]:
         """Returns two slots with the least ``load``, in their order; of equal ones the lowest. More than two are

@@ -134,10 +134,12 @@ class PredictedTtft:
         number, chain, prompt, now = asked
         views = self._views[number % len(self._views)]
         candidates = []
+        matched = 0
         for slot in self._looked_at(fleet, chain):
             replica = fleet.replica(slot)
             view = self._view(views, fleet.ready[slot], replica, now)
-            matched = min(fleet.prefixes.matched(slot, chain) * BLOCK_TOKENS, prompt - 1) if chain else 0
+            if chain:
+                matched = min(fleet.prefixes.matched(slot, chain) * BLOCK_TOKENS, prompt - 1)
             # A report of this instant has every request and the learnt correction: nothing is left to add to it.
             load = view.load if view.reported_at == now else view.placed.outlook(view.load, now)
             candidates.append(Candidate(view.name, load, replica.outstanding, matched))
@@ -186,35 +188,39 @@ def load_of(
     """Returns what a replica would report, with answers of ``output_tokens`` on average, and with the ``correction``
     and ``overhead_s`` that a router has learnt of it."""
     profile = replica.profile
-    chunk, decoding = profile.chunk_tokens, replica.decoding
+    chunk, tokens_s = profile.chunk_tokens, profile.prefill_tokens_s
+    decoding, waiting = replica.decoding, len(replica.waiting)
     running = decoding + replica.prefilling
-    tokens_s = profile.prefill_tokens_s
-    short = max(0, round(replica.short_s * tokens_s))
+    short = round(replica.short_s * tokens_s)
+    if short < 0:
+        short = 0
+    long = round(replica.backlog_s * tokens_s) - short
     kv_reserved = replica.kv_reserved
-    return ReplicaLoad(
-        running=running,
-        waiting=len(replica.waiting),
-        blocks_used=kv_reserved,
-        blocks_total=profile.kv_tokens,
-        decoding=decoding,
-        queued_short=(0, short, 0),
-        queued_long=(0, max(0, round(replica.backlog_s * tokens_s) - short), 0),
-        step_s=profile.step_s,
-        prompt_token_s=profile.prompt_token_s,
-        sequence_s=profile.sequence_s + (profile.kv_s * replica.kv_resident / decoding if decoding else 0.0),
-        step_tokens=2 * chunk + decoding,  # short prompts and long ones each have a chunk
-        long_step_tokens=chunk,
-        long_beside_decodes=chunk,
-        prefill_chunk=chunk,
-        max_sequences=profile.max_sequences,
-        output_tokens=output_tokens,
-        kv_demand_tokens=kv_reserved + running * output_tokens / 2 + replica.waiting_tokens,
-        kv_capacity_tokens=profile.kv_tokens,
-        long_prompts=replica.long_prompts,
-        long_at_once=MAX_PARTIAL_PREFILLS,
-        lanes=routers,
-        correction=correction,
-        overhead_s=overhead_s,
+    return ReplicaLoad(  # by position, which takes half as long as by name
+        running,
+        waiting,
+        kv_reserved,  # blocks_used
+        profile.kv_tokens,  # blocks_total
+        0.0,  # wait_s
+        decoding,
+        (0, short, 0),  # queued_short
+        (0, long if long > 0 else 0, 0),  # queued_long
+        profile.step_s,
+        profile.prompt_token_s,
+        profile.sequence_s + (profile.kv_s * replica.kv_resident / decoding if decoding else 0.0),
+        2 * chunk + decoding,  # step_tokens: short prompts and long ones each have a chunk
+        chunk,  # long_step_tokens
+        chunk,  # long_beside_decodes
+        chunk,  # prefill_chunk
+        profile.max_sequences,
+        output_tokens,
+        kv_reserved + running * output_tokens / 2 + replica.waiting_tokens,  # kv_demand_tokens
+        profile.kv_tokens,  # kv_capacity_tokens
+        replica.long_prompts,
+        MAX_PARTIAL_PREFILLS,  # long_at_once
+        routers,  # lanes
+        correction,
+        overhead_s,
     )
 
 

@@ -50,6 +50,7 @@ class Replica:
         "prefilling_s",
         "profile",
         "prompt_tokens",
+        "scheduled_step_s",
         "short_s",
         "slot",
         "steps",
@@ -89,6 +90,7 @@ class Replica:
         self._work_s = profile.chunk_tokens / profile.prefill_tokens_s  # prefill work of a step
         self._next_steps = 0.0
         self._next_is_prefill = False
+        self.scheduled_step_s = 0.0  # ``step_now_s`` right after the last event
 
     @property
     def decoding(self) -> int:
@@ -300,8 +302,10 @@ class Replica:
             self._next_is_prefill = False
         else:
             self.due = inf
+            self.scheduled_step_s = 0.0
             return
         if steps < 0:
             steps = 0.0
+        self.scheduled_step_s = step
         self._next_steps = steps
         self.due = self.time + steps * (step + self._kv_s * running * steps / 2)

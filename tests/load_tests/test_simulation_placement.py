@@ -15,10 +15,11 @@ from load_tests.simulation.fleet import Fleet
 from load_tests.simulation.placement import PEERS, PREDICTED, Asked, PredictedTtft, load_of
 from load_tests.simulation.policies.fixed import FixedPolicy
 from load_tests.simulation.profile import ReplicaProfile
-from load_tests.simulation.replica import Replica
+from load_tests.simulation.replica import MAX_PARTIAL_PREFILLS, Replica
 from load_tests.simulation.simulation import Outcome, Settings, Simulation
 from load_tests.simulation.trace import Trace, build
 from router.latency_prediction import predict
+from router.ports.replica_load import ReplicaLoad
 
 PROFILE = ReplicaProfile("test", "none", 2, 10_000, 0.010, 50e-6, 50e-9, 512, 100_000, 64)
 STORED = {
@@ -107,6 +108,55 @@ def test_the_load_of_a_simulated_replica_predicts_the_simulator() -> None:
     while first != 3:
         first, _ = replica.fire()
     assert predicted_s == pytest.approx(replica.time, rel=0.1)
+
+
+def busy_replica() -> Replica:
+    """Returns a replica with a sequence that decodes, a short prompt and a long one in prefill, and no event due."""
+    replica = Replica(PROFILE, 0, 0.0)
+    replica.submit(0.0, 0, 300, 50, 0.03)
+    replica.fire()
+    replica.submit(replica.time, 1, 400, 50, 0.04)
+    replica.submit(replica.time, 2, 2_000, 50, 0.2)
+    return replica
+
+
+def test_the_load_of_a_simulated_replica_has_each_figure_in_its_field() -> None:
+    replica = busy_replica()
+    load = load_of(replica, 40.0, routers=3, correction=1.5, overhead_s=0.01)
+    assert load == ReplicaLoad(
+        running=3,
+        waiting=0,
+        blocks_used=replica.kv_reserved,
+        blocks_total=PROFILE.kv_tokens,
+        decoding=1,
+        queued_short=(0, 400, 0),
+        queued_long=(0, 2_000, 0),
+        step_s=PROFILE.step_s,
+        prompt_token_s=PROFILE.prompt_token_s,
+        sequence_s=PROFILE.sequence_s + PROFILE.kv_s * replica.kv_resident,
+        step_tokens=2 * PROFILE.chunk_tokens + 1,
+        long_step_tokens=PROFILE.chunk_tokens,
+        long_beside_decodes=PROFILE.chunk_tokens,
+        prefill_chunk=PROFILE.chunk_tokens,
+        max_sequences=PROFILE.max_sequences,
+        output_tokens=40.0,
+        kv_demand_tokens=replica.kv_reserved + 3 * 40.0 / 2,
+        kv_capacity_tokens=PROFILE.kv_tokens,
+        long_prompts=1,
+        long_at_once=MAX_PARTIAL_PREFILLS,
+        lanes=3,
+        correction=1.5,
+        overhead_s=0.01,
+    )
+
+
+def test_the_step_that_was_scheduled_is_that_of_the_present_batch_after_each_event() -> None:
+    replica = busy_replica()
+    assert replica.scheduled_step_s == replica.step_now_s > 0
+    while replica.outstanding:
+        replica.fire()
+        assert replica.scheduled_step_s == replica.step_now_s
+    assert replica.scheduled_step_s == 0
 
 
 @pytest.mark.parametrize(("loads", "expected"), [([3.0, 1.0, 2.0, 4.0], [1, 2]), ([1.0, 2.0, 1.0, 3.0], [0, 2])])
