@@ -130,16 +130,17 @@ def small_models(config: MantaConfig) -> SmallModelLinks:
     them. Returns the routers' links to them. Raises ValueError as ``build_with`` does."""
     if config.small_models is not None:
         return bind_small_models(config.small_models, config, scaled_follower(config, SMALL_MODELS))
-    logs = config.telemetry.logs
+    telemetry = config.telemetry
     classifier = embedder = cache = None
     if config.safety.classifier is not None:
         scaled = scaled_follower(config, SAFETY_CLASSIFIER)
-        classifier = bind_classifier(config.safety.classifier, logs=logs, scaled=scaled)
+        classifier = bind_classifier(config.safety.classifier, telemetry=telemetry, scaled=scaled)
     if config.embedder is not None:
-        embedder = bind_embedder(config.embedder, logs=logs, scaled=scaled_follower(config, EMBEDDER))
+        scaled = scaled_follower(config, EMBEDDER)
+        embedder = bind_embedder(config.embedder, telemetry=telemetry, scaled=scaled)
     if config.cache is not None:
         scaled = scaled_follower(config, SEMANTIC_CACHE)
-        cache = bind_semantic_cache(config.cache, config.state, embedder, logs=logs, scaled=scaled)
+        cache = bind_semantic_cache(config.cache, config.state, embedder, telemetry=telemetry, scaled=scaled)
     return SmallModelLinks(classifier, embedder, cache)
 
 

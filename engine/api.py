@@ -222,13 +222,14 @@ class GenerationRequest:
     one that has its first token is never ended by it. ``reserve`` allocates KV blocks for all of ``max_tokens`` at
     admission: the request may be admitted later, and is never preempted. ``model_version`` is the version of the model
     that has generated ``resume``; replicas with another one refuse the request. "": any may continue it.
-    ``trace_context`` is the W3C traceparent of the caller's span, which the engine only keeps. ``ttft_slo_s`` is the
-    objective for the first token, in seconds from arrival: requests are served in the order in which their objectives
-    are due, and one that has missed it after those that can still meet theirs. It ends no request. ``refused_before``
-    counts, by class in the order of ``Priority``, the requests that the router has refused for want of room since it
-    last sent one: the engine counts them among its arrivals, for autoscaling. ``attempt`` counts
-    the attempts at the request before this one. ``surplus``: the tenant asks for several times its share of the tier
-    while others ask for less than theirs. The request comes after those of all classes that are not surplus.
+    ``trace_context`` is the W3C traceparent of the caller's span, and ``trace_state`` the tracestate that goes with it,
+    which the engine only keeps. ``ttft_slo_s`` is the objective for the first token, in seconds from arrival: requests
+    are served in the order in which their objectives are due, and one that has missed it after those that can still
+    meet theirs. It ends no request. ``refused_before`` counts, by class in the order of ``Priority``, the requests that
+    the router has refused for want of room since it last sent one: the engine counts them among its arrivals, for
+    autoscaling. ``attempt`` counts the attempts at the request before this one. ``surplus``: the tenant asks for
+    several times its share of the tier while others ask for less than theirs. The request comes after those of all
+    classes that are not surplus.
 
     Raises RequestError, naming the field, for a value out of range.
     """
@@ -244,6 +245,7 @@ class GenerationRequest:
     reserve: bool = False
     model_version: str = ""
     trace_context: str = ""
+    trace_state: str = ""
     ttft_slo_s: float | None = None
     refused_before: tuple[int, ...] = ()
     attempt: int = 0

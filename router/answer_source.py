@@ -103,6 +103,7 @@ class AnswerSource:
             self._suspects[account.tier],
             account.on_first_token,
             account.on_placed,
+            trace_state=account.call.trace.state,
         )
 
     def _failover(self, account: Account, kind: str) -> None:

@@ -115,7 +115,7 @@ class Pipeline:
             trace.enter(SpanName.ROUTE)
             route = self._routing.route(principal, request)
             request, route = await self._routing.fit(principal, request, route)
-            trace.describe(routed(call, principal.tenant, request.model, route.tier))
+            trace.describe(routed(call, request.model, route.tier))
             claim = await self._claim(call, principal, request, body)
             if claim.stored is not None:
                 yield [Repeated(claim.stored)]

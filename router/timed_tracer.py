@@ -27,8 +27,8 @@ class TimedTracer:
         self._took = took
         self._now = now
 
-    def request(self, caller: str | None) -> AbstractContextManager[Trace]:
-        return TimedRequest(self._tracer.request(caller), StageClock(self._took, self._now))
+    def request(self, caller: str | None, state: str = "") -> AbstractContextManager[Trace]:
+        return TimedRequest(self._tracer.request(caller, state), StageClock(self._took, self._now))
 
 
 class TimedRequest(AbstractContextManager[Trace]):
@@ -60,6 +60,9 @@ class TimedTrace:
         self._trace = trace
         self._stages = stages
 
+    def belongs_to(self, tenant: str) -> None:
+        self._trace.belongs_to(tenant)
+
     def enter(self, room: SpanName) -> None:
         self._stages.enter(room)
         self._trace.enter(room)
@@ -87,3 +90,7 @@ class TimedTrace:
     @property
     def context(self) -> str:
         return self._trace.context
+
+    @property
+    def state(self) -> str:
+        return self._trace.state

@@ -25,7 +25,7 @@ OPERATIONS = {
 }
 
 
-def routed(call: Call, tenant: str, model: str, tier: str) -> Mapping[Attribute, Value | None]:
+def routed(call: Call, model: str, tier: str) -> Mapping[Attribute, Value | None]:
     """Returns the attributes of a request's span that are known once its model is: a name of the service by then, which
     the client has not made up."""
     return {
@@ -33,14 +33,13 @@ def routed(call: Call, tenant: str, model: str, tier: str) -> Mapping[Attribute,
         Attribute.PROVIDER: PROVIDER,
         Attribute.REQUEST_MODEL: model,
         Attribute.REQUEST_ID: call.request_id,
-        Attribute.TENANT: tenant,
         Attribute.TIER: tier,
     }
 
 
 def identified(account: Account) -> Mapping[Attribute, Value | None]:
-    """Returns the attributes that the span of any request in the ledger has: tenant, tier, model and request id."""
-    known = routed(account.call, account.principal.tenant, account.request.model, account.tier)
+    """Returns the attributes that the span of any request in the ledger has: tier, model and request id."""
+    known = routed(account.call, account.request.model, account.tier)
     return {**known, Attribute.RESPONSE_MODEL: account.model}
 
 

@@ -18,8 +18,8 @@ from cluster.cache.semantic_cache_replica import LocalParts, SemanticCacheReplic
 from cluster.config import StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
 from cluster.embedder.embedder_client import EmbedderDescription
-from cluster.model_service.deployment import MAX_CALLS_PER_REPLICA, asked, pickling
-from cluster.telemetry.config import LogsConfig
+from cluster.model_service.deployment import MAX_CALLS_PER_REPLICA, asked, asked_in_trace, pickling
+from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.logs import serve_logging
 from router.ports.answer_cache import HitFeedback, SemanticQuestion, SemanticUnavailableError
 from router.ports.embedder import Embedder
@@ -44,29 +44,29 @@ def bind_semantic_cache(
     state: StateConfig,
     embedder: EmbedderLink | None,
     make_pair_stage: MakePairStage = read_pair_stage,
-    logs: LogsConfig | None = None,
+    telemetry: TelemetryConfig | None = None,
     scaled: Mapping[str, Any] | None = None,
 ) -> SemanticCacheLink | None:
-    """Binds the deployment and returns the routers' link to it. ``logs`` None: the defaults. ``scaled`` has Serve's
-    options for the number of replicas; None: it is ``config.replicas``.
+    """Binds the deployment and returns the routers' link to it. ``telemetry`` None: the defaults. ``scaled`` has
+    Serve's options for the number of replicas; None: it is ``config.replicas``.
 
     Returns None if ``can_run`` says that the semantic cache cannot run, and raises ValueError as it does.
     """
     if not can_run(config, state, embedder, make_pair_stage):
         return None
-    logs = logs or LogsConfig()
+    telemetry = telemetry or TelemetryConfig()
     deployment: Any = serve.deployment(
         name=NAME,
         **({"num_replicas": config.replicas} if scaled is None else scaled),
         ray_actor_options={"num_cpus": config.num_cpus},
         max_ongoing_requests=MAX_CALLS_PER_REPLICA,
         health_check_period_s=config.health_check_period_s,
-        logging_config=serve_logging(logs),
+        logging_config=serve_logging(telemetry.logs),
         graceful_shutdown_wait_loop_s=0.2,  # between checks that a replica has drained; Serve's default is 2 s
     )(SemanticCacheReplica)
     # The handle of the embedder must be an argument of its own, where Serve looks for it.
     make_parts = partial(redis_parts, config, state, make_pair_stage)
-    return SemanticCacheLink(config, deployment.bind(config, make_parts, embedder, logs))
+    return SemanticCacheLink(config, deployment.bind(config, make_parts, embedder, telemetry))
 
 
 def can_run(
@@ -121,7 +121,11 @@ class ServeAsk:
         self._handle = pickling(handle)
 
     async def lookup(self, question: SemanticQuestion) -> object:
-        return await asked("semantic index", lambda: self._handle.lookup.remote(question), SemanticUnavailableError)
+        return await asked_in_trace(
+            "semantic index",
+            lambda **trace: self._handle.lookup.remote(question, **trace),
+            SemanticUnavailableError,
+        )
 
     async def feedback(self, feedback: HitFeedback) -> object:
         return await asked("semantic index", lambda: self._handle.feedback.remote(feedback), SemanticUnavailableError)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cluster.embedder.sentence_model_files import SentenceArtefact
 from router.ports.embedder import EmbedderUnavailableError, Embeddings, TextTooLongError
-from safety.encoder.batch_runner import MAX_BATCH_TOKENS, BatchFailedError, BatchRunner
+from safety.encoder.batch_runner import MAX_BATCH_TOKENS, BatchFailedError, BatchRunner, OnBatches
 
 MAX_INLINE_CHARACTERS = 4096
 """Characters of a call; more take over 1 ms to cut into word pieces, which is then done off the event loop."""
@@ -29,11 +29,13 @@ class Model(Protocol):
 
 class BatchingEmbedder:
     """Implements ``Embedder`` with a model in this process. All calls are on one event loop. ``runner`` queues the
-    texts. A batch has at most ``max_batch_tokens`` tokens."""
+    texts. A batch has at most ``max_batch_tokens`` tokens. ``on_batches`` is as in ``BatchRunner``."""
 
-    def __init__(self, model: Model, max_batch_tokens: int = MAX_BATCH_TOKENS) -> None:
+    def __init__(
+        self, model: Model, max_batch_tokens: int = MAX_BATCH_TOKENS, on_batches: OnBatches | None = None
+    ) -> None:
         self._model = model
-        self.runner = BatchRunner("embedder", model.vectors, max_batch_tokens)
+        self.runner = BatchRunner("embedder", model.vectors, max_batch_tokens, on_batches)
 
     @property
     def model(self) -> str:

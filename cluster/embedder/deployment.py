@@ -12,8 +12,8 @@ from cluster.embedder.config import EmbedderConfig
 from cluster.embedder.embedder_client import EmbedderClient, EmbedderDescription
 from cluster.embedder.embedder_replica import EmbedderReplica, MakeEmbedder
 from cluster.embedder.sentence_model_files import SentenceArtefact, read_artefact
-from cluster.model_service.deployment import asked, model_deployment, pickling
-from cluster.telemetry.config import LogsConfig
+from cluster.model_service.deployment import asked_in_trace, model_deployment, pickling
+from cluster.telemetry.config import TelemetryConfig
 from engine.model.location import ModelNotFoundError
 from router.ports.embedder import EmbedderUnavailableError
 
@@ -34,20 +34,20 @@ class EmbedderLink(NamedTuple):
 def bind_embedder(
     config: EmbedderConfig,
     make_embedder: MakeEmbedder | None = None,
-    logs: LogsConfig | None = None,
+    telemetry: TelemetryConfig | None = None,
     scaled: Mapping[str, Any] | None = None,
 ) -> EmbedderLink | None:
     """Binds the deployment and returns the routers' link to it. ``make_embedder`` None: the model of ``config`` is
-    loaded. ``logs`` None: the defaults. ``scaled`` is as in ``model_deployment``.
+    loaded. ``telemetry`` None: the defaults. ``scaled`` is as in ``model_deployment``.
 
     Returns None and raises ValueError as ``described_embedder`` does.
     """
     description = described_embedder(config)
     if description is None:
         return None
-    logs = logs or LogsConfig()
-    deployment = model_deployment(NAME, EmbedderReplica, config, logs, scaled)
-    return EmbedderLink(config, description, deployment.bind(config, make_embedder, logs))
+    telemetry = telemetry or TelemetryConfig()
+    deployment = model_deployment(NAME, EmbedderReplica, config, telemetry.logs, scaled)
+    return EmbedderLink(config, description, deployment.bind(config, make_embedder, telemetry))
 
 
 def described_embedder(config: EmbedderConfig) -> EmbedderDescription | None:
@@ -85,4 +85,6 @@ class ServeAsk:
         self._handle = pickling(handle)
 
     async def __call__(self, texts: Sequence[str]) -> object:
-        return await asked("embedder", lambda: self._handle.embed.remote(list(texts)), EmbedderUnavailableError)
+        return await asked_in_trace(
+            "embedder", lambda **trace: self._handle.embed.remote(list(texts), **trace), EmbedderUnavailableError
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from cluster.autoscaling.busy_counter import BusyCounter
@@ -11,9 +11,13 @@ from cluster.embedder.config import EmbedderConfig
 from cluster.embedder.embedder_reply import EmbedderReply
 from cluster.model_service.model_health import check_not_stuck
 from cluster.process_memory import return_free_memory
-from cluster.telemetry.config import LogsConfig
+from cluster.telemetry.application_name import application_name
+from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.logs import replica_logs
+from cluster.telemetry.noted_batches import note_batches
+from cluster.telemetry.tracing import call_tracer
 from router.ports.embedder import Embedder, EmbedderUnavailableError, TextTooLongError
+from router.ports.trace_names import SpanName
 
 
 class LocalEmbedder(Embedder, Protocol):
@@ -30,23 +34,31 @@ class EmbedderReplica:
     """The actor of one replica. It batches the texts of all routers. The constructor loads the model.
 
     ``make_embedder`` is called in the replica's process, since routers and the application builder do not import ONNX
-    Runtime; None: ``load_embedder``. ``logs`` None: the defaults.
+    Runtime; None: ``load_embedder``. ``telemetry`` None: the defaults.
     """
 
     def __init__(
-        self, config: EmbedderConfig, make_embedder: MakeEmbedder | None = None, logs: LogsConfig | None = None
+        self,
+        config: EmbedderConfig,
+        make_embedder: MakeEmbedder | None = None,
+        telemetry: TelemetryConfig | None = None,
     ) -> None:
-        replica_logs(logs or LogsConfig())
+        telemetry = telemetry or TelemetryConfig()
+        replica_logs(telemetry.logs)
+        refusals = (TextTooLongError,)
+        self._traces = call_tracer(telemetry, "embedder", SpanName.EMBED, refusals, application_name())
         self._embedder = (make_embedder or load_embedder)(config)
         return_free_memory()
         self._busy = BusyCounter()
 
-    async def embed(self, texts: Sequence[str]) -> EmbedderReply:
-        """Returns the embeddings of ``texts``. If the call is cancelled, its texts that still wait are dropped."""
+    async def embed(self, texts: Sequence[str], trace: Mapping[str, str] | None = None) -> EmbedderReply:
+        """Returns the embeddings of ``texts``. If the call is cancelled, its texts that still wait are dropped.
+        ``trace`` is the caller's ``trace_headers``; None: it does not trace the request."""
         self._busy.count()
         model = self._embedder.model
         try:
-            return EmbedderReply(model, await self._embedder.embed(texts))
+            with self._traces.call(trace):
+                return EmbedderReply(model, await self._embedder.embed(texts))
         except TextTooLongError as error:
             return EmbedderReply(model, too_long=(error.index, error.tokens, error.max_tokens))
         except EmbedderUnavailableError as error:
@@ -65,6 +77,11 @@ class EmbedderReplica:
         ``health_check_period_s``."""
         check_not_stuck(self._embedder.busy_s())
 
+    def __del__(self) -> None:
+        # Serve calls it when a replica ends.
+        if traces := getattr(self, "_traces", None):  # absent if the constructor failed
+            traces.close()
+
 
 def load_embedder(config: EmbedderConfig) -> LocalEmbedder:
     """Loads the model of ``config`` and returns the embedder.
@@ -76,4 +93,5 @@ def load_embedder(config: EmbedderConfig) -> LocalEmbedder:
     from cluster.embedder.sentence_encoder import SentenceEncoder
     from cluster.embedder.sentence_model_files import read_artefact
 
-    return BatchingEmbedder(SentenceEncoder(read_artefact(config), config.precision), config.max_batch_tokens)
+    encoder = SentenceEncoder(read_artefact(config), config.precision)
+    return BatchingEmbedder(encoder, config.max_batch_tokens, note_batches)

@@ -48,6 +48,7 @@ _REQUESTS = RecordCodec(GenerationRequest)
 
 _BESIDE = {
     "trace_context": "trace",
+    "trace_state": "tracestate",
     "ttft_slo_s": "ttft_slo_s",
     "refused_before": "refused_before",
     "attempt": "attempt",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 from ray import serve
@@ -14,10 +15,14 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.model_service.config import ReplicaSettings
 from cluster.telemetry.config import LogsConfig
+from cluster.telemetry.log_context import trace_headers
 from cluster.telemetry.logs import serve_logging
 
 SERVE_FAULTS = (RayError, RayServeException, OSError)
 """The errors of a call through a handle that mean that the replica cannot answer."""
+
+TAKES_NO_TRACE = "got an unexpected keyword argument 'trace'"
+"""In the TypeError of a replica of an earlier release, which Serve wraps or not, by the way of the call."""
 
 MAX_CALLS_PER_REPLICA = 1_000_000
 """Calls gather in the replica, which batches them. Callers have deadlines, so Serve must never queue calls itself."""
@@ -62,3 +67,22 @@ async def asked(name: str, call: Callable[[], Any], unavailable: type[Exception]
     except asyncio.CancelledError:
         response.cancel()  # the caller has left, or is late: the replica drops what has not begun
         raise
+
+
+async def asked_in_trace(name: str, call: Callable[..., Any], unavailable: type[Exception]) -> object:
+    """As ``asked``, where ``call`` takes the argument ``trace``: the ``trace_headers`` of the current request, if there
+    are any.
+
+    A replica of an earlier release has no such argument. Its error comes before it does anything, and it is asked again
+    without. No other error has it asked twice.
+    """
+    headers = trace_headers()
+    if not headers:
+        return await asked(name, call, unavailable)
+    try:
+        return await asked(name, partial(call, trace=headers), unavailable)
+    except (unavailable, TypeError) as error:
+        refusal = error if isinstance(error, TypeError) else error.__cause__
+        if not isinstance(refusal, TypeError) or TAKES_NO_TRACE not in str(refusal):
+            raise
+    return await asked(name, call, unavailable)

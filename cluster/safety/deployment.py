@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from ray.serve.handle import DeploymentHandle
 
-from cluster.model_service.deployment import asked, model_deployment, pickling
+from cluster.model_service.deployment import asked_in_trace, model_deployment, pickling
 from cluster.safety.classifier_client import ClassifierClient
 from cluster.safety.classifier_replica import ClassifierReplica, MakeClassifier
 from cluster.safety.config import ClassifierConfig
-from cluster.telemetry.config import LogsConfig
+from cluster.telemetry.config import TelemetryConfig
 from safety.api import ClassifierUnavailableError
 from safety.classifier.artefact import read_artefact
 
@@ -30,18 +30,18 @@ class ClassifierLink(NamedTuple):
 def bind_classifier(
     config: ClassifierConfig,
     make_classifier: MakeClassifier | None = None,
-    logs: LogsConfig | None = None,
+    telemetry: TelemetryConfig | None = None,
     scaled: Mapping[str, Any] | None = None,
 ) -> ClassifierLink:
     """Binds the deployment and returns the routers' link to it. ``make_classifier`` None: the model of ``config`` is
-    loaded. ``logs`` None: the defaults. ``scaled`` is as in ``model_deployment``.
+    loaded. ``telemetry`` None: the defaults. ``scaled`` is as in ``model_deployment``.
 
     Raises ValueError as ``classifier_version`` does.
     """
     version = classifier_version(config)
-    logs = logs or LogsConfig()
-    deployment = model_deployment(NAME, ClassifierReplica, config, logs, scaled)
-    return ClassifierLink(config, version, deployment.bind(config, make_classifier, logs))
+    telemetry = telemetry or TelemetryConfig()
+    deployment = model_deployment(NAME, ClassifierReplica, config, telemetry.logs, scaled)
+    return ClassifierLink(config, version, deployment.bind(config, make_classifier, telemetry))
 
 
 def classifier_version(config: ClassifierConfig) -> str:
@@ -69,6 +69,8 @@ class ServeAsk:
 
     async def __call__(self, texts: Sequence[str], tenant: str) -> object:
         handle = self._handle
-        return await asked(
-            "classifier", lambda: handle.classify.remote(list(texts), tenant), ClassifierUnavailableError
+        return await asked_in_trace(
+            "classifier",
+            lambda **trace: handle.classify.remote(list(texts), tenant, **trace),
+            ClassifierUnavailableError,
         )

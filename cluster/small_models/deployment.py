@@ -40,8 +40,8 @@ def bind_small_models(
     if version is None and description is None:
         return SmallModelLinks(None, None, None)
     hosted = HostedModels(classifier, None if description is None else embedder, cache, config.state)
-    logs = config.telemetry.logs
-    handle = model_deployment(NAME, SmallModelsReplica, settings, logs, scaled).bind(hosted, logs)
+    deployment = model_deployment(NAME, SmallModelsReplica, settings, config.telemetry.logs, scaled)
+    handle = deployment.bind(hosted, config.telemetry)
     return SmallModelLinks(
         None if classifier is None or version is None else ClassifierLink(classifier, version, handle),
         None if embedder is None or description is None else EmbedderLink(embedder, description, handle),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from cluster.embedder.embedder_reply import EmbedderReply
 from cluster.safety.classifier_replica import ClassifierReplica
 from cluster.safety.classifier_reply import ClassifierReply
 from cluster.safety.config import ClassifierConfig
-from cluster.telemetry.config import LogsConfig
+from cluster.telemetry.config import TelemetryConfig
 from router.ports.answer_cache import HitFeedback, SemanticQuestion
 
 
@@ -41,35 +41,39 @@ class SmallModelsReplica:
     constructors of the three replicas do.
     """
 
-    def __init__(self, hosted: HostedModels, logs: LogsConfig | None = None) -> None:
-        self._classifier = None if hosted.classifier is None else ClassifierReplica(hosted.classifier, logs=logs)
+    def __init__(self, hosted: HostedModels, telemetry: TelemetryConfig | None = None) -> None:
+        self._classifier: ClassifierReplica | None = None
         self._embedder: EmbedderReplica | None = None
         self._cache: SemanticCacheReplica | None = None
+        if hosted.classifier is not None:
+            self._classifier = ClassifierReplica(hosted.classifier, telemetry=telemetry)
         if hosted.embedder is not None:
             embedder = load_embedder(hosted.embedder)
-            self._embedder = EmbedderReplica(hosted.embedder, lambda _: embedder, logs)
+            self._embedder = EmbedderReplica(hosted.embedder, lambda _: embedder, telemetry)
             if hosted.cache is not None:
                 make_parts = partial(redis_parts, hosted.cache, hosted.state, read_pair_stage)
-                self._cache = SemanticCacheReplica(hosted.cache, make_parts, embedder, logs)
+                self._cache = SemanticCacheReplica(hosted.cache, make_parts, embedder, telemetry)
         self._busy = BusyCounter()
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> ClassifierReply:
+    async def classify(
+        self, texts: Sequence[str], tenant: str = "", trace: Mapping[str, str] | None = None
+    ) -> ClassifierReply:
         """As ``ClassifierReplica.classify``."""
         assert self._classifier is not None, "routers have a link to the classifier only if it is hosted"
         self._busy.count()
-        return await self._classifier.classify(texts, tenant)
+        return await self._classifier.classify(texts, tenant, trace)
 
-    async def embed(self, texts: Sequence[str]) -> EmbedderReply:
+    async def embed(self, texts: Sequence[str], trace: Mapping[str, str] | None = None) -> EmbedderReply:
         """As ``EmbedderReplica.embed``."""
         assert self._embedder is not None, "routers have a link to the embedder only if it is hosted"
         self._busy.count()
-        return await self._embedder.embed(texts)
+        return await self._embedder.embed(texts, trace)
 
-    async def lookup(self, question: SemanticQuestion) -> CacheReply:
+    async def lookup(self, question: SemanticQuestion, trace: Mapping[str, str] | None = None) -> CacheReply:
         """As ``SemanticCacheReplica.lookup``."""
         assert self._cache is not None, "routers have a link to the cache only if it is hosted"
         self._busy.count()
-        return await self._cache.lookup(question)
+        return await self._cache.lookup(question, trace)
 
     async def feedback(self, feedback: HitFeedback) -> CacheReply:
         """As ``SemanticCacheReplica.feedback``."""
@@ -95,3 +99,9 @@ class SmallModelsReplica:
         for replica in (self._classifier, self._embedder, self._cache):
             if replica is not None:
                 replica.check_health()
+
+    def __del__(self) -> None:
+        # Serve calls it when a replica ends, and not those of the three.
+        for name in ("_classifier", "_embedder", "_cache"):  # absent if the constructor failed
+            if replica := getattr(self, name, None):
+                replica.__del__()

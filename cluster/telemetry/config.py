@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -77,10 +77,14 @@ class TelemetryConfig(BaseModel):
     service_name: str = "manta"
     """The resource attribute service.name."""
     sample_ratio: float = Field(0.05, ge=0, le=1)
-    """The share of requests whose traces are kept in any case. The router draws them, and the replica follows."""
+    """The share of requests whose traces are kept in any case. The router draws them, and the other actors follow."""
+    tenant_sample_ratios: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    """The same share for single tenants, by name: 1 for one whose requests are looked into, 0 for one that sends much
+    and says little. Faults and slow requests are kept also with 0. ``sample_ratio`` is that of all other tenants, and
+    of requests that are refused before their tenant is known."""
     slow_s: float = Field(10.0, gt=0, allow_inf_nan=False)
     """Seconds from which a trace is kept whatever ``sample_ratio`` says. Traces with faults of the service are kept
-    too. Router and replica each decide on their own spans, by their own time."""
+    too. Each actor decides on its own spans, by its own time."""
     follow_caller: bool = False
     """Whether a caller's own decision that a trace is sampled is followed. False: any client could have all traced."""
     max_pending: int = Field(10_000, ge=1)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from typing import NamedTuple, TypeVar
 
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.log_context import log_with_trace
-from cluster.telemetry.trace_record import RecordedSpan, TraceRecord, caller_of
+from cluster.telemetry.trace_record import CANCELLED, RecordedSpan, TraceRecord, caller_of, valid_state
 from cluster.telemetry.trace_sampling import TraceSampler
 from router.errors import SERVICE_FAULTS, RefusalKind, refusal_of
 from router.ports.trace_names import Attribute, EventName, SpanName
@@ -20,19 +20,23 @@ T = TypeVar("T")
 
 UNNAMED = "request"
 """The name of a request's span until its model is known."""
-CANCELLED = "cancelled"
 OK = 200
 
 
 class OtelTrace:
-    """The trace of one request. Implements ``Trace``."""
+    """The trace of one request. ``draw`` draws whether it is kept, once its tenant is known. Implements ``Trace``."""
 
-    def __init__(self, record: TraceRecord) -> None:
+    def __init__(self, record: TraceRecord, draw: Callable[[TraceRecord, str], None]) -> None:
         self._record = record
+        self._draw = draw
         self._root = record.spans[0]
         self._room: RecordedSpan | None = None
         self._began = False
         self._failure: Exception | None = None
+
+    def belongs_to(self, tenant: str) -> None:
+        self._draw(self._record, tenant)
+        self._root.describe({Attribute.TENANT: tenant})
 
     def enter(self, room: SpanName) -> None:
         if self._room is not None:
@@ -71,6 +75,10 @@ class OtelTrace:
     def context(self) -> str:
         return self._record.traceparent(self._current)
 
+    @property
+    def state(self) -> str:
+        return self._record.state
+
     def end(self, error: BaseException | None) -> None:
         """Ends the trace. If ``error`` is the service's fault, the spans of the current stage and of the request are
         marked as failed. A refused request is not marked as failed: otherwise clients could have any number of traces
@@ -94,9 +102,9 @@ class OtelTracer:
     def __init__(self, config: TelemetryConfig, application: str = "") -> None:
         self._export = TraceSampler(config, "router", follows=config.follow_caller, application=application)
 
-    def request(self, caller: str | None) -> AbstractContextManager[Trace]:
+    def request(self, caller: str | None, state: str = "") -> AbstractContextManager[Trace]:
         try:
-            record = self._export.begin(UNNAMED, caller_of(caller))
+            record = self._export.begin(UNNAMED, caller_of(caller, valid_state(state)))
         except Exception as fault:  # noqa: BLE001 - counted and logged; a request goes on without its trace
             self._export.lose(None, fault)
             record = None
@@ -108,8 +116,8 @@ class OtelTracer:
 
     @contextmanager
     def _traced(self, record: TraceRecord) -> Iterator[Trace]:
-        trace = OtelTrace(record)
-        log_with_trace(lambda: trace.context)
+        trace = OtelTrace(record, self._export.draw)
+        log_with_trace(lambda: trace.context, record.state)
         error: BaseException | None = None
         try:
             yield trace

@@ -39,7 +39,7 @@ UNENCODABLE = (TypeError, OverflowError, RecursionError)
 
 @dataclass(frozen=True, slots=True)
 class KeptTrace:
-    """The spans of a request that are to be sent.
+    """The spans of a request that are to be sent, with the W3C tracestate of their trace.
 
     The SDK queues it as if it were one span: its own spans would cost ten times as much to make. All that it asks of a
     span is whether its ``context`` is sampled.
@@ -47,6 +47,7 @@ class KeptTrace:
 
     trace_id: int
     spans: tuple[RecordedSpan, ...]
+    state: str = ""
     context: ClassVar[SpanContext] = SpanContext(1, 1, False, TraceFlags(TraceFlags.SAMPLED))
 
 
@@ -59,7 +60,8 @@ def encoded_spans(kept: KeptTrace) -> list[bytes]:
     """Returns each span of a trace as a field of ScopeSpans. Raises struct.error or OverflowError for an id or a time
     that has no place in its field."""
     whole = kept.trace_id.to_bytes(16, "big")
-    return [field(b"\x12", _span(whole, span)) for span in kept.spans]
+    state = field(b"\x1a", text(kept.state)) if kept.state else b""
+    return [field(b"\x12", _span(whole, state, span)) for span in kept.spans]
 
 
 def export_requests(resource: bytes, spans: Iterable[bytes]) -> Iterator[bytes]:
@@ -82,13 +84,15 @@ def _message(resource: bytes, scope: bytes, spans: Sequence[bytes]) -> bytes:
     return field(b"\x0a", resource + field(b"\x12", scope + b"".join(spans)))
 
 
-def _span(trace_id: bytes, span: RecordedSpan) -> bytes:
+def _span(trace_id: bytes, state: bytes, span: RecordedSpan) -> bytes:
+    """Returns a span. ``state`` is the field of its trace's tracestate, or empty."""
     parent = b"\x22\x08" + span.parent_id.to_bytes(8, "big") if span.parent_id else b""
     made = (
         b"\x0a\x10"
         + trace_id
         + b"\x12\x08"
         + span.span_id.to_bytes(8, "big")
+        + state
         + parent
         + _name(span.name, SERVER if span.serves else INTERNAL)
         + SPAN_TIMES.pack(STARTED, span.started_ns, ENDED, span.ended_ns)

@@ -61,7 +61,7 @@ class ReplicaTracer:
             return None
 
     def _begin(self, request: GenerationRequest) -> TracedRequest | None:
-        caller = caller_of(request.trace_context)
+        caller = caller_of(request.trace_context, request.trace_state)
         if caller is None or request.request_id in self._running:
             return None
         described: dict[Attribute, Value] = {

@@ -1,6 +1,7 @@
 """``TraceFaults``: counts the traces that a fault of tracing itself has lost.
 
-``ray_manta_trace_faults_total`` has the labels ``role`` (router, replica) and ``application``.
+``ray_manta_trace_faults_total`` has the labels ``role`` (router, replica, classifier, embedder, cache) and
+``application``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class TraceFaults:
-    """The lost traces of this process, whose role is ``router`` or ``replica``. May be called on any thread."""
+    """The lost traces of an actor in ``role``. May be called on any thread."""
 
     def __init__(self, made: Instruments, role: str) -> None:
         self._labels = {"role": role}

@@ -19,19 +19,26 @@ from router.ports.tracer import Attributes, Value
 TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 """W3C's traceparent of version 00, or of a later one, of which the same part is read."""
 SAMPLED = 1
+CANCELLED = "cancelled"
+"""The attribute ERROR of what ended because its caller has left, or did not wait any longer."""
 MAX_SPANS = 64  # of one request in one process
 MAX_EVENTS = 32  # of one request in one process
 MAX_OF_NAME = 16  # of these with one name, so that many verdicts leave room for a failover
 MAX_TEXT = 128  # characters of an attribute
+MAX_STATE = 512  # characters of a tracestate, the least that W3C has a service pass on
+MAX_MEMBERS = 32  # of a tracestate, by W3C
+STATE_MEMBER = re.compile(r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
+"""A key and a value of W3C's tracestate: of printable ASCII, without comma and equals sign."""
 
 
 class Caller(NamedTuple):
     """The span of another process on whose behalf this one does a request, by its W3C trace id and span id.
-    ``sampled``: that process keeps its trace."""
+    ``sampled``: that process keeps its trace. ``state`` is the W3C tracestate that goes with it."""
 
     trace_id: int
     span_id: int
     sampled: bool
+    state: str = ""
 
 
 class RecordedEvent(NamedTuple):
@@ -87,10 +94,13 @@ class RecordedSpan:
 @dataclass(slots=True)
 class TraceRecord:
     """The spans of a request, in the order of their beginnings; the first is around the others. ``sampled``: they are
-    kept in any case. ``noted``: events whose attributes are not computed yet."""
+    kept in any case; ``followed``: since the caller keeps its trace. ``state`` is the W3C tracestate of the trace.
+    ``noted``: events whose attributes are not computed yet."""
 
     trace_id: int
     sampled: bool
+    followed: bool = False
+    state: str = ""
     spans: list[RecordedSpan] = field(default_factory=list)
     noted: list[RecordedEvent] = field(default_factory=list)
 
@@ -150,12 +160,22 @@ def new_trace_id() -> int:
     return _new_id(128)
 
 
-def caller_of(traceparent: str | None) -> Caller | None:
-    """Returns the caller that a traceparent names; None for one that is missing or malformed."""
+def caller_of(traceparent: str | None, state: str = "") -> Caller | None:
+    """Returns the caller that a traceparent names, with ``state``, its tracestate; None for one that is missing or
+    malformed."""
     found = TRACEPARENT.fullmatch(traceparent or "")
     if found is None or (found[5] is not None and found[1] == "00"):
         return None
-    return Caller(int(found[2], 16), int(found[3], 16), bool(int(found[4], 16) & SAMPLED))
+    return Caller(int(found[2], 16), int(found[3], 16), bool(int(found[4], 16) & SAMPLED), state)
+
+
+def valid_state(state: str) -> str:
+    """Returns a W3C tracestate unchanged, as it is to be passed on; "" if it is malformed, has no
+    member, or is longer than MAX_STATE."""
+    if not state or len(state) > MAX_STATE:
+        return ""
+    members = [member for each in state.split(",") if (member := each.strip(" \t"))]
+    return state if 0 < len(members) <= MAX_MEMBERS and all(map(STATE_MEMBER.fullmatch, members)) else ""
 
 
 def _new_id(bits: int) -> int:

@@ -1,8 +1,8 @@
 """``TraceSampler``: decides at the end of a request whether its spans are kept, and has them sent. They are encoded on
 the thread of the SDK's processor.
 
-``ray_manta_untraced_requests_total`` counts, by ``role`` (router, replica) and ``application``, the requests without a
-trace because as many as ``max_pending`` were being traced.
+``ray_manta_untraced_requests_total`` counts, by ``role`` (router, replica, classifier, embedder, cache) and
+``application``, the requests without a trace because as many as ``max_pending`` were being traced.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ MAX_BATCH = 128  # traces that are encoded together
 
 
 class TraceSampler:
-    """The traces of this process. ``role`` is ``router`` or ``replica``, for the resource's attributes. ``follows``: a
+    """The traces of an actor. ``role`` is what it is, such as ``router``, for the resource's attributes. ``follows``: a
     trace that the caller samples is sampled here too. Otherwise the caller's decision has no effect."""
 
     def __init__(self, config: TelemetryConfig, role: str, *, follows: bool, application: str = "") -> None:
         self._config, self._role = config, role
         self._follows = follows
-        self._decides = role == "router"  # a replica samples what its router has sampled
+        self._decides = role == "router"  # the others sample what the router has sampled
         known = Resource({"service.name": config.service_name, "manta.role": role}).attributes
         resource = {name: value for name, value in known.items() if isinstance(value, str)}
         self._pending: set[int] = set()  # first spans; a replica begins and ends them on two threads
@@ -62,12 +62,20 @@ class TraceSampler:
         if len(self._pending) >= self._config.max_pending:
             self._count_untraced()
             return None
-        trace_id = new_trace_id() if caller is None else caller.trace_id
+        trace_id, state = (new_trace_id(), "") if caller is None else (caller.trace_id, caller.state)
         followed = self._follows and caller is not None and caller.sampled
-        record = TraceRecord(trace_id, followed or (self._decides and random.random() < self._config.sample_ratio))
+        sampled = followed or (self._decides and random.random() < self._config.sample_ratio)
+        record = TraceRecord(trace_id, sampled, followed, state)
         first = record.begin(name, 0 if caller is None else caller.span_id)
         self._pending.add(first.span_id)
         return record
+
+    def draw(self, record: TraceRecord, tenant: str) -> None:
+        """Draws again whether a trace is kept in any case, if ``tenant``, whose it is, has a share of its own. One that
+        follows its caller stays."""
+        ratio = self._config.tenant_sample_ratios.get(tenant)
+        if ratio is not None and not record.followed:
+            record.sampled = random.random() < ratio
 
     def end(self, record: TraceRecord) -> bool:
         """Ends a trace, whose first span has ended. Returns whether it is kept: it is sampled, one of its spans has
@@ -84,7 +92,7 @@ class TraceSampler:
     def send(self, record: TraceRecord) -> None:
         """Has the spans of a trace sent. Those that have not ended are dropped."""
         record.settle()
-        kept = KeptTrace(record.trace_id, tuple(span for span in record.spans if span.ended_ns))
+        kept = KeptTrace(record.trace_id, tuple(span for span in record.spans if span.ended_ns), record.state)
         self._processor.on_end(cast("ReadableSpan", kept))
 
     def lose(self, record: TraceRecord | None, error: Exception) -> None:

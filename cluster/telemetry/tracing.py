@@ -1,17 +1,38 @@
-"""``router_tracer`` and ``replica_tracer``: make the tracers of a process, if the settings ask for traces.
+"""``router_tracer``, ``replica_tracer`` and ``call_tracer``: make the tracers of a process, if the settings ask for
+traces.
 
 OpenTelemetry's SDK and its exporters are loaded here, in the processes that trace, and nowhere else.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Protocol
 
 from cluster.telemetry.config import TelemetryConfig
+from router.ports.trace_names import SpanName
 
 if TYPE_CHECKING:
     from cluster.telemetry.otel_tracer import OtelTracer
     from cluster.telemetry.replica_tracer import ReplicaTracer
+
+
+class CallTraces(Protocol):
+    """The traces of the calls that an actor answers. ``CallTracer`` implements it; its docstrings apply here too."""
+
+    def call(self, headers: Mapping[str, str] | None) -> AbstractContextManager[None]: ...
+    def close(self) -> None: ...
+
+
+class NoCallTraces:
+    """Traces nothing. Implements ``CallTraces``."""
+
+    def call(self, headers: Mapping[str, str] | None) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def close(self) -> None:
+        pass
 
 
 def router_tracer(config: TelemetryConfig, application: str = "") -> OtelTracer | None:
@@ -31,3 +52,19 @@ def replica_tracer(config: TelemetryConfig, tier: str, application: str = "") ->
     from cluster.telemetry.replica_tracer import ReplicaTracer
 
     return ReplicaTracer(config, tier, application)
+
+
+def call_tracer(
+    config: TelemetryConfig,
+    role: str,
+    name: SpanName,
+    refusals: tuple[type[Exception], ...] = (),
+    application: str = "",
+) -> CallTraces:
+    """Returns the tracer of the calls to an actor, which traces nothing if the settings name no receiver of traces. The
+    other arguments are those of ``CallTracer``."""
+    if config.endpoint is None:
+        return NoCallTraces()
+    from cluster.telemetry.call_tracer import CallTracer
+
+    return CallTracer(config, role, name, refusals, application)

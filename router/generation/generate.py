@@ -43,6 +43,7 @@ async def generate(
     suspects: SuspectRequests | None = None,
     on_first_token: Callable[[], None] | None = None,
     on_placed: OnPromptPlaced = lambda _, __, ___: None,
+    trace_state: str = "",
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
     """Yields the events of all answers to ``request``, in batches; the last event is Finished.
 
@@ -53,7 +54,8 @@ async def generate(
     runs under it apart, and ``account`` is as in ``TierBackend.generate``. Closing the generator aborts the work in the
     engine. ``aborts`` aborts the work for single prompts: their answers then have no Ended event, and the usage counts
     the tokens that were generated for them. ``count_failover`` is called with the kind of each failover; ``OnFailover``
-    lists the kinds. ``trace_context`` is the W3C traceparent of the replicas' parent span. ``suspects`` is the queue
+    lists the kinds. ``trace_context`` is the W3C traceparent of the replicas' parent span, ``trace_state`` the
+    tracestate that goes with it. ``suspects`` is the queue
     that all requests to the tier share; None: the request has one of its own. ``on_first_token`` is called once, when
     the first deltas have come; None: the request was not admitted by the router, and a replica may refuse it.
     ``on_placed`` is called for each attempt at each prompt.
@@ -66,7 +68,7 @@ async def generate(
     builders = [
         AnswerEventBuilder(index, request.sampling, request.parsing, meter) for index in range(len(request.prompts))
     ]
-    requests = engine_requests(request, tenant, account_id, run, trace_context)
+    requests = engine_requests(request, tenant, account_id, run, trace_context, trace_state)
     admitted = on_first_token is not None
     began = CallOnceBefore(on_first_token or (lambda: None))
     streams = [
@@ -118,10 +120,15 @@ def _recorder(meter: UsageMeter, count: Callable[[str], None]) -> OnFailover:
 
 
 def engine_requests(
-    request: InferenceRequest, tenant: str, account_id: str, run: str, trace_context: str = ""
+    request: InferenceRequest,
+    tenant: str,
+    account_id: str,
+    run: str,
+    trace_context: str = "",
+    trace_state: str = "",
 ) -> list[GenerationRequest]:
     """Returns one engine request for each prompt, in the order of the prompts. Requests share cached prefixes only
-    within ``tenant``. All have ``trace_context``.
+    within ``tenant``. All have ``trace_context`` and ``trace_state``.
 
     Their ids are derived from ``account_id`` and ``run``, which are unique together, because two clients may send the
     same request id. A request without a seed gets one here rather than in the engine, so that another engine can
@@ -140,6 +147,7 @@ def engine_requests(
             refused_before=() if index else request.refused_before,
             surplus=request.surplus,
             trace_context=trace_context,
+            trace_state=trace_state,
         )
         for index, prompt in enumerate(request.prompts)
     ]

@@ -12,8 +12,10 @@ from enum import StrEnum
 
 class SpanName(StrEnum):
     """The parts of a request. Those of a router are in the order of ``Pipeline.run``; MODERATE is within ANSWER. A
-    replica has GENERATE, whose parent is ANSWER, with QUEUE, PREFILL and DECODE. STEP is a step of the engine, in a
-    trace of its own: PREFILL has a link to the one of the first token, DECODE to the one of the last."""
+    replica has GENERATE, whose parent is ANSWER, with QUEUE, PREFILL and DECODE. CLASSIFY, EMBED and LOOKUP are calls
+    of the classifier, the embedder and the semantic cache, whose parent is the stage that makes them, with QUEUE and
+    BATCH for what is computed together with other calls. STEP is a step of the engine, in a trace of its own: PREFILL
+    has a link to the one of the first token, DECODE to the one of the last."""
 
     ACCESS = "access"
     PROMPT = "prompt"
@@ -27,6 +29,10 @@ class SpanName(StrEnum):
     QUEUE = "queue"
     PREFILL = "prefill"
     DECODE = "decode"
+    CLASSIFY = "classify"
+    EMBED = "embed"
+    LOOKUP = "lookup"
+    BATCH = "batch"
     STEP = "step"
 
 
@@ -70,6 +76,10 @@ class Attribute(StrEnum):
     STEP = "manta.step.number"
     STEP_SEQUENCES = "manta.step.sequences"
     STEP_PROMPT_TOKENS = "manta.step.prompt_tokens"
+    BATCH_MODEL = "manta.batch.model"
+    BATCH_COUNT = "manta.batch.count"
+    BATCH_SEQUENCES = "manta.batch.sequences"
+    CALL_SEQUENCES = "manta.call.sequences"
 
 
 class EventName(StrEnum):

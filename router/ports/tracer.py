@@ -21,6 +21,11 @@ Attributes = Callable[[], Mapping[Attribute, Value | None]]
 class Trace(Protocol):
     """The trace of one request. No method raises; after the end of the request none has an effect."""
 
+    def belongs_to(self, tenant: str) -> None:
+        """Says whose request it is, once that is known. Called before ``context`` is sent along with any call: the
+        tenant decides with which share the trace is kept."""
+        ...
+
     def enter(self, room: SpanName) -> None:
         """Begins the span of a stage of the request, such as authentication, and ends that of the stage before."""
         ...
@@ -59,13 +64,19 @@ class Trace(Protocol):
         not traced."""
         ...
 
+    @property
+    def state(self) -> str:
+        """The W3C tracestate that the request came with, to be sent along with ``context``; "" if there is none."""
+        ...
+
 
 class Tracer(Protocol):
     """The traces of one router."""
 
-    def request(self, caller: str | None) -> AbstractContextManager[Trace]:
+    def request(self, caller: str | None, state: str = "") -> AbstractContextManager[Trace]:
         """Returns the trace of a request, which ends with the context. ``caller`` is the W3C traceparent that it came
-        with; None, or one that is malformed: it begins here."""
+        with; None, or one that is malformed: it begins here. ``state`` is the W3C tracestate beside it, which is
+        dropped if it is malformed or too long, and with a malformed traceparent."""
         ...
 
 
@@ -73,6 +84,10 @@ class NoTrace:
     """Traces nothing. Implements ``Trace``."""
 
     context = ""
+    state = ""
+
+    def belongs_to(self, tenant: str) -> None:
+        pass
 
     def enter(self, room: SpanName) -> None:
         pass
@@ -99,5 +114,5 @@ class NoTrace:
 class NoTracer:
     """Traces nothing. Implements ``Tracer``."""
 
-    def request(self, caller: str | None) -> AbstractContextManager[Trace]:
+    def request(self, caller: str | None, state: str = "") -> AbstractContextManager[Trace]:
         return nullcontext(NoTrace())

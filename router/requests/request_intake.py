@@ -30,6 +30,7 @@ class RequestIntake:
         with self._concurrency.admit():
             call.trace.enter(SpanName.ACCESS)
             principal = await self._authenticator.authenticate(call.credentials, call.feature)
+            call.trace.belongs_to(principal.tenant)
             check_endpoint(principal, call.endpoint)
             yield principal
 

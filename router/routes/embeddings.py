@@ -47,8 +47,8 @@ class EmbeddingRoute:
         feature = exchange.header("x-manta-feature")
         credentials = exchange.header("authorization")
         call = Call(exchange.request_id, credentials, exchange.body, path, feature, ends_at=ends_at)
-        embed, parent = partial(self._requests.run, parse=embedding_request), exchange.header("traceparent")
-        async with aclosing(traced(self._tracer, call, embed, parent)) as steps:
+        embed = partial(self._requests.run, parse=embedding_request)
+        async with aclosing(traced(self._tracer, call, embed, exchange)) as steps:
             accepted = await anext(steps)
             assert isinstance(accepted, EmbeddingAccepted), "the first step is EmbeddingAccepted"
             if accepted.limits is not None:

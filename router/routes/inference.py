@@ -77,9 +77,7 @@ class InferenceRoute:
         call = Call(exchange.request_id, credentials, exchange.body, path, feature, control, key, ends_at=ends_at)
         async with AsyncExitStack() as stack:
             run = partial(self._pipeline.run, endpoint=self._endpoint)
-            batches = await stack.enter_async_context(
-                aclosing(traced(self._tracer, call, run, exchange.header("traceparent")))
-            )
+            batches = await stack.enter_async_context(aclosing(traced(self._tracer, call, run, exchange)))
             routed = (await anext(batches))[0]
             if isinstance(routed, Repeated):
                 await anext(batches, None)  # their end, which is that of the trace

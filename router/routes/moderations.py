@@ -44,6 +44,6 @@ class ModerationRoute:
         feature = exchange.header("x-manta-feature")
         credentials = exchange.header("authorization")
         call = Call(exchange.request_id, credentials, exchange.body, path, feature, ends_at=ends_at)
-        with trace_of(self._tracer, call, exchange.header("traceparent")) as trace:
+        with trace_of(self._tracer, call, exchange) as trace:
             model, results = await self._requests.run(replace(call, trace=trace), moderation_texts)
         await exchange.answer_text(200, moderation_body(uuid.uuid4().hex, model, results))

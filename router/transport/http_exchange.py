@@ -65,6 +65,7 @@ class HttpExchange:
         self._body_timeout_s = body_timeout_s
         self._receive = receive
         self._send = send
+        self._scope_headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         self._offered = {name: value.decode("latin-1") for name, value in reversed(scope["headers"])}
         self.path: str = scope["path"]
         self.method: str = scope["method"]
@@ -81,6 +82,14 @@ class HttpExchange:
     def header(self, name: str) -> str | None:
         """Returns the value of the first header with the lower-case ``name``; None if there is none."""
         return self._offered.get(name.encode())
+
+    def joined(self, name: str) -> str:
+        """Returns the values of all headers with the lower-case ``name``, joined by commas; "" if there is none. For
+        headers that are lists, which HTTP may send in parts."""
+        sought = name.encode()
+        if sought not in self._offered:
+            return ""
+        return ",".join(value.decode("latin-1") for each, value in self._scope_headers if each == sought)
 
     def parameters(self) -> dict[str, str]:
         """Returns the parameters of the query by name; values of one name are joined by commas.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores
 from safety.classifier.artefact import Artefact
 from safety.classifier.scoring import scores_of
-from safety.encoder.batch_runner import MAX_BATCH_TOKENS, BatchFailedError, BatchRunner
+from safety.encoder.batch_runner import MAX_BATCH_TOKENS, BatchFailedError, BatchRunner, OnBatches
 
 MAX_TENANT_WINDOWS = 1024
 """The default for the most windows of a tenant that wait: some 400,000 characters, 40 s of a core. More would miss
@@ -34,14 +34,19 @@ class Model(Protocol):
 class BatchingClassifier:
     """Implements ``TextClassifier`` with a model in this process. All calls are on one event loop. ``runner`` queues
     the windows. A batch has at most ``max_batch_tokens`` tokens. ``classify`` refuses a call if
-    windows of its tenant wait and would be more than ``max_tenant_windows`` with its own."""
+    windows of its tenant wait and would be more than ``max_tenant_windows`` with its own. ``on_batches`` is as in
+    ``BatchRunner``."""
 
     def __init__(
-        self, model: Model, max_batch_tokens: int = MAX_BATCH_TOKENS, max_tenant_windows: int = MAX_TENANT_WINDOWS
+        self,
+        model: Model,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        max_tenant_windows: int = MAX_TENANT_WINDOWS,
+        on_batches: OnBatches | None = None,
     ) -> None:
         self._model = model
         self._max_tenant_windows = max_tenant_windows
-        self.runner = BatchRunner("classifier", model.score, max_batch_tokens)
+        self.runner = BatchRunner("classifier", model.score, max_batch_tokens, on_batches)
 
     @property
     def version(self) -> str:

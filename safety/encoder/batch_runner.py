@@ -10,7 +10,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextvars import Context
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,14 +33,50 @@ class BatchFailedError(RuntimeError):
     """The model raised an error, or did not return one row for each sequence."""
 
 
+class BatchFacts(NamedTuple):
+    """What the runner called ``model`` did for one call, until ``ended_ns`` nanoseconds since 1970. ``sequences``
+    counts those of the call, ``batches`` those that had some of them, and ``largest`` the sequences of the largest of
+    these, those of other calls included. ``waited_s`` are the seconds until the first batch began, ``computed_s`` those
+    from then on. A call that was cancelled while it waited has no batches."""
+
+    model: str
+    sequences: int
+    batches: int
+    largest: int
+    waited_s: float
+    computed_s: float
+    ended_ns: int
+
+
+OnBatches = Callable[[BatchFacts], None]
+"""Takes the facts of a call, in the task of its caller, when it has ended. Must not raise."""
+
+
 class _Call:
     """The sequences of one call, and their rows as they come."""
 
     def __init__(self, sequences: int) -> None:
         self._rows: dict[int, Rows] = {}
         self._sequences = sequences
+        self._batches = 0
+        self._largest = 0
+        self._queued_s = time.monotonic()
+        self._begun_s: float | None = None
         self.done: asyncio.Future[Rows] = asyncio.get_running_loop().create_future()
         """The rows of all sequences in order, [sequences, ...]."""
+
+    def begin(self, now_s: float, sequences: int) -> None:
+        """Notes a batch of ``sequences`` sequences that has some of the call's."""
+        self._batches += 1
+        self._largest = max(self._largest, sequences)
+        self._begun_s = now_s if self._begun_s is None else self._begun_s
+
+    def facts(self, model: str) -> BatchFacts:
+        """Returns what was done for the call until now."""
+        now_s = time.monotonic()
+        begun_s = now_s if self._begun_s is None else self._begun_s
+        times = begun_s - self._queued_s, now_s - begun_s, time.time_ns()
+        return BatchFacts(model, self._sequences, self._batches, self._largest, *times)
 
     def take(self, place: int, row: Rows) -> None:
         """Notes the row of a sequence."""
@@ -53,13 +90,21 @@ class _Call:
 
 
 class BatchRunner:
-    """A model in this process, behind a queue. All calls are on one event loop. ``name`` is for the log.
+    """A model in this process, behind a queue. All calls are on one event loop. ``name`` is for the log. ``on_batches``
+    None: nobody wants the facts of calls.
 
     ``batches`` is the number of batches computed so far, ``sequences`` that of the sequences in them.
     """
 
-    def __init__(self, name: str, compute: Compute, max_batch_tokens: int = MAX_BATCH_TOKENS) -> None:
+    def __init__(
+        self,
+        name: str,
+        compute: Compute,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        on_batches: OnBatches | None = None,
+    ) -> None:
         self._name = name
+        self._on_batches = on_batches
         self._model = compute
         self._queue: SequenceQueue[_Call] = SequenceQueue(max_batch_tokens)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
@@ -85,11 +130,14 @@ class BatchRunner:
         call = _Call(len(sequences))
         self._queue.add(call, sequences, tenant)
         if self._runner is None:
-            self._runner = asyncio.create_task(self._run())
+            # Outside of the caller's context: the log lines of batches are not those of the call that began them.
+            self._runner = asyncio.create_task(self._run(), context=Context())
         try:
             return await call.done
         finally:
             self._queue.drop(call, tenant)
+            if self._on_batches is not None:
+                self._on_batches(call.facts(self._name))
 
     def close(self) -> None:
         """Ends the thread after the batch that is being computed."""
@@ -107,6 +155,8 @@ class BatchRunner:
         self.batches += 1
         self.sequences += len(batch)
         self._begun_s = time.monotonic()
+        for call in {each.owner for each in batch}:
+            call.begin(self._begun_s, len(batch))
         loop = asyncio.get_running_loop()
         try:
             rows = await loop.run_in_executor(self._thread, self._model, [each.tokens for each in batch])

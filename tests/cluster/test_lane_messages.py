@@ -289,12 +289,13 @@ def test_the_defaults_of_what_travels_are_those_of_the_protocol(kind: type[Any])
 
 
 def test_the_context_of_a_trace_comes_along_where_a_release_without_traces_ignores_it() -> None:
-    traced = GenerationRequest("q", "hi", trace_context="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    context = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    traced = GenerationRequest("q", "hi", trace_context=context, trace_state="vendor=1")
     packed = pack_request(traced)
 
     assert unpack_request(sent(packed)) == traced
-    assert "trace_context" not in packed["request"]
-    assert "trace" not in pack_request(GenerationRequest("q", "hi"))
+    assert not {"trace_context", "trace_state"} & packed["request"].keys()
+    assert not {"trace", "tracestate"} & pack_request(GenerationRequest("q", "hi")).keys()
 
 
 def test_what_admission_adds_comes_along_where_an_older_release_ignores_it() -> None:

@@ -16,7 +16,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link as SdkLink
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceState
 
 from cluster.telemetry import otlp_encoding
 from cluster.telemetry.otlp_encoding import SCOPE, KeptTrace, encoded_resource, encoded_spans, export_requests
@@ -34,6 +34,8 @@ ATTRIBUTES = st.dictionaries(NAMES, st.one_of(VALUE, st.none()), max_size=6)
 LINKS = st.lists(st.builds(Link, st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1)), max_size=3).map(tuple)
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 RESOURCE = st.dictionaries(UNICODE, UNICODE)
+STATE = st.dictionaries(st.from_regex(r"[a-z][a-z0-9_*/-]{0,9}", fullmatch=True), st.text("aZ09~-", min_size=1))
+"""The members of a W3C tracestate."""
 
 
 def events(least: int) -> st.SearchStrategy[tuple[SpanEvent, ...]]:
@@ -71,6 +73,15 @@ def traces(least: int) -> st.SearchStrategy[list[tuple[int, list[RecordedSpan]]]
 def test_the_bytes_are_those_of_the_sdk(made: list[tuple[int, list[RecordedSpan]]], resource: dict[str, str]) -> None:
     expected = encode_spans([as_sdk(number, span, resource) for number, spans in made for span in spans])
     assert b"".join(messages(made, resource)) == expected.SerializeToString()
+
+
+@settings(max_examples=50, deadline=None)
+@given(recorded(1), STATE)
+def test_a_tracestate_is_encoded_as_by_the_sdk(span: RecordedSpan, members: dict[str, str]) -> None:
+    state = TraceState(list(members.items()))
+    expected = encode_spans([as_sdk(1, span, {}, state)]).SerializeToString()
+    encoded = encoded_spans(KeptTrace(1, (span,), state.to_header()))
+    assert b"".join(export_requests(encoded_resource({}), encoded)) == expected
 
 
 @settings(max_examples=100, deadline=None)
@@ -154,12 +165,14 @@ def messages(traces: Sequence[tuple[int, Sequence[RecordedSpan]]], resource: Map
     return list(export_requests(encoded_resource(resource), encoded))
 
 
-def as_sdk(trace_id: int, span: RecordedSpan, resource: Mapping[str, str]) -> ReadableSpan:
+def as_sdk(
+    trace_id: int, span: RecordedSpan, resource: Mapping[str, str], state: TraceState | None = None
+) -> ReadableSpan:
     """What the SDK would have recorded."""
     parent = SpanContext(trace_id, span.parent_id, is_remote=span.serves) if span.parent_id else None
     made = ReadableSpan(
         valid(span.name),
-        SpanContext(trace_id, span.span_id, is_remote=False),
+        SpanContext(trace_id, span.span_id, is_remote=False, trace_state=state),
         parent,
         Resource(resource),
         events=[Event(valid(name), timestamp=at_ns) for name, at_ns, _ in span.events],

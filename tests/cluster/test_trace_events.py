@@ -124,7 +124,7 @@ async def test_many_mild_verdicts_push_out_neither_the_one_that_blocks_nor_a_fai
 def test_a_severe_verdict_takes_the_place_of_a_mild_one_of_an_earlier_ruling() -> None:
     record = TraceRecord(1, sampled=True)
     span = record.begin("safety", 0)
-    trace = OtelTrace(record)
+    trace = OtelTrace(record, lambda _, __: None)
     for text in range(40):
         note_verdicts(trace, [Verdict("pii", str(text), Action.REDACT)], Stage.DURING, "1")
     note_verdicts(trace, [Verdict("classifier", "1", Action.BLOCK)], Stage.DURING, "1")

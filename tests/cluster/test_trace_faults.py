@@ -214,7 +214,7 @@ def test_a_replica_takes_a_request_whose_trace_cannot_begin_and_refuses_as_the_e
     begun = tracer.came(traced(1))
     monkeypatch.setattr(TraceRecord, "settle", lambda record: 1 // 0)
     tracer.refused(begun, OverloadedError("full"))
-    monkeypatch.setattr(replica_tracer, "caller_of", lambda traceparent: 1 // 0)
+    monkeypatch.setattr(replica_tracer, "caller_of", lambda traceparent, state: 1 // 0)
     assert tracer.came(traced(2)) is None
     tracer.stepped([last(2)], StepFacts())
     tracer.close()

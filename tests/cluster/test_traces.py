@@ -29,7 +29,7 @@ from router.ports.trace_names import Attribute, SpanName
 from tests.cluster.lanes import settle
 from tests.cluster.otlp_receiver import Received, attributes, failed, grpc_receiver, http_receiver
 from tests.cluster.ray_metrics import record
-from tests.cluster.traced_service import CALLER, IN, KEY, OUT, PARENT, ROOMS, TRACE, service, text_of
+from tests.cluster.traced_service import CALLER, IN, KEY, OF_CALLS, OUT, PARENT, ROOMS, TRACE, service, text_of
 from tests.embedder.fake_embedder import FakeEmbedder
 
 
@@ -55,7 +55,7 @@ async def test_a_streamed_request_has_one_trace_over_router_and_replica(
     answered, generate = received.named("answer"), received.named("generate")
     assert sorted(received.children(answered)) == ["generate", "moderate"]
     assert received.children(generate) == ["queue", "prefill", "decode"]
-    assert {span.name for span in received.spans} == {"chat fast", *(each.value for each in SpanName)}
+    assert {span.name for span in received.spans} == {"chat fast", *(set(SpanName) - OF_CALLS)}
     roles = {name: received.roles[received.named(name).span_id] for name in ("answer", "generate", "decode")}
     assert roles == {"answer": "router", "generate": "replica", "decode": "replica"}
     assert received.headers[0]["x-token"] == "secret"
@@ -163,6 +163,7 @@ async def test_a_refusal_is_traced_without_its_message_and_is_no_failure() -> No
     assert {span.name for span in received.spans} == {"request", "access", "prompt", "route"}
     assert not [span for span in received.spans if failed(span)]
     assert attributes(received.named("request").attributes) == {
+        Attribute.TENANT: "acme",
         Attribute.ERROR: "model_not_found",
         Attribute.STATUS: 404,
     }
@@ -317,9 +318,12 @@ def test_a_traceparent_of_a_later_version_is_read() -> None:
 
 
 def test_nothing_that_traces_is_loaded_at_rest() -> None:
-    names = ("otel_", "trace_", "span_", "otlp_", "replica_tracer")
+    names = ("otel_", "trace_", "span_", "otlp_", "replica_tracer", "call_tracer")
     code = (
         "import sys, cluster.app, cluster.ingress, cluster.replica.tier_replica\n"
+        "from cluster.small_models.small_models_replica import HostedModels, SmallModelsReplica\n"
+        "from cluster.config import StateConfig\n"
+        "SmallModelsReplica(HostedModels(None, None, None, StateConfig()))\n"
         f"prefixes = tuple('cluster.telemetry.' + name for name in {names}) + ('opentelemetry.proto',)\n"
         "found = [name for name in sys.modules if name.startswith(prefixes)]\n"
         "assert not found, found"

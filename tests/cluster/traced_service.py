@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
+import uvicorn
 
 from cluster.config import PlacementConfig, TierConfig
+from cluster.ingress import with_logged_request
 from cluster.lanes.lane_messages import LaneItem
 from cluster.lanes.replica_directory import ReplicaDirectory
 from cluster.replica.tier_engine import make_engine
@@ -24,8 +27,12 @@ from router.app_factory import CacheParts, build_app
 from router.config.keys import KeyConfig
 from router.config.router import RouterConfig
 from router.memory_entry_store import MemoryEntryStore
+from router.ports.answer_cache import SemanticIndex
 from router.ports.clock import SystemClock
+from router.ports.embedder import Embedder
 from router.ports.tier_backend import TierDescription
+from router.ports.trace_names import SpanName
+from safety.api import TextClassifier
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig, SafetyPolicies
@@ -44,16 +51,22 @@ IN, OUT = "zanzibarmarker", "quokkamarker"
 KEY = "sk-traces"
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = {"traceparent": f"00-{TRACE}-{CALLER}-00"}
+OF_CALLS = {SpanName.CLASSIFY, SpanName.EMBED, SpanName.LOOKUP, SpanName.BATCH}
+"""The spans of other actors than routers and replicas, which have stand-ins here."""
 ROOMS = ["access", "prompt", "route", "limits", "safety", "cache", "answer"]
 
 
 @dataclass
 class Setup:
-    """The settings of a service beside its telemetry: fields of the engine, the router and the safety policy."""
+    """The settings of a service beside its telemetry: fields of the engine, the router and the safety policy. And its
+    clients of other actors; None: stand-ins in its process."""
 
     engine: dict[str, Any] = field(default_factory=dict)
     router: dict[str, Any] = field(default_factory=dict)
     policy: dict[str, Any] = field(default_factory=dict)
+    classifier: TextClassifier | None = None
+    embedder: Embedder | None = None
+    semantic: SemanticIndex | None = None
 
 
 class Replica:
@@ -95,15 +108,18 @@ class Service:
         entries = MemoryEntryStore(SystemClock())
         self.index = ScriptedIndex(entries)
         self.classifier = ScriptedClassifier()
-        self.app = build_app(
+        app = build_app(
             config,
             backend,
-            make_guard=lambda oversight, store: PolicyGuard(policies, Parts(self.classifier), oversight),
+            make_guard=lambda oversight, store: PolicyGuard(
+                policies, Parts(setup.classifier or self.classifier), oversight
+            ),
             tracer=self.tracer,
             stages=Stages(),
-            embedder=FakeEmbedder(),
-            cache=CacheParts(entries, self.index),
+            embedder=setup.embedder or FakeEmbedder(),
+            cache=CacheParts(entries, setup.semantic or self.index),
         )
+        self.app = with_logged_request(app)
 
     async def ask(self, headers: Mapping[str, str] = {}, **fields: Any) -> httpx.Response:
         """A chat request, whose prompt and answer have markers."""
@@ -148,6 +164,22 @@ async def service(
         ReplicaDirectory.publish("fast", frozenset())
         for replica in running.replicas.values():
             replica.actor.__del__()
+
+
+@asynccontextmanager
+async def listening(running: Service) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the service behind a real HTTP server."""
+    server = uvicorn.Server(uvicorn.Config(running.app, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+            yield http
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def text_of(answer: httpx.Response) -> str:

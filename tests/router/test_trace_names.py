@@ -24,6 +24,10 @@ SPANS = frozenset(
         "queue",
         "prefill",
         "decode",
+        "classify",
+        "embed",
+        "lookup",
+        "batch",
         "step",
     }
 )
@@ -66,6 +70,10 @@ ATTRIBUTES = frozenset(
         "manta.step.number",
         "manta.step.sequences",
         "manta.step.prompt_tokens",
+        "manta.batch.model",
+        "manta.batch.count",
+        "manta.batch.sequences",
+        "manta.call.sequences",
     }
 )
 EVENTS = frozenset(
