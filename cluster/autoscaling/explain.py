@@ -59,6 +59,8 @@ def _state(numbers: Numbers) -> str:
     ]
     if "requests_per_s" in numbers:
         load.append(f"{numbers['requests_per_s']:.2f} requests/s arrive")
+    if "headroom" in numbers:
+        load.append(f"headroom for {numbers['headroom']:g} standard deviations of them")
     if "predicted_ttft_s" in numbers:
         load.append(f"TTFT {numbers['predicted_ttft_s']:.2f} s predicted, {numbers['slo_ttft_s']:g} s allowed")
     if "predicted_itl_s" in numbers:

@@ -17,13 +17,15 @@ from cluster.autoscaling.tier_load import TierLoad
 class SignalInputs:
     """The load of a tier, the flow into it, and the speed of its replicas.
 
-    ``flow`` has the arrivals, with the mean lengths of prompts and answers as last known; None: unknown. ``slo`` has
-    the objectives of the strictest class. ``cold_start_s`` is above 0.
+    ``flow`` has the arrivals, with the mean lengths of prompts and answers as last known; None: unknown. ``headroom``
+    is that of the config for a flow like the present one. ``slo`` has the objectives of the strictest class.
+    ``cold_start_s`` is above 0.
     """
 
     at_s: float
     load: TierLoad
     flow: ArrivalRate | None
+    headroom: float
     model: ReplicaModel
     tier: TierScalingConfig
     slo: SloConfig
@@ -72,7 +74,7 @@ class SignalInputs:
         """Returns the number of replicas, with headroom for random peaks, for a flow that keeps ``replicas`` busy on
         average."""
         arrivals = flow.rate * self.slo.ttft_p99_s if flow else 0.0
-        return staffed(replicas, self.fast.headroom, arrivals)
+        return staffed(replicas, self.headroom, arrivals)
 
     def lasting(self, replicas: float, work_s: float) -> float:
         """Returns the part of ``replicas``, the number that would finish ``work_s`` seconds of backlog at once, that is
