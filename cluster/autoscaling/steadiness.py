@@ -20,7 +20,7 @@ DEVIATIONS = 3.0
 """Standard deviations of chance that variance, trend and the latest counts of a steady flow may differ by."""
 
 LATEST = 5
-"""One in so many of the counts is one of the latest, which show a rise before the trend does."""
+"""The last fifth of the counts are the latest, which show a rise before the trend does."""
 
 
 @dataclass(frozen=True, slots=True)
