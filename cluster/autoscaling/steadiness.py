@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 
 INTERVAL_S = 20.0
 """Seconds of one count."""
+
+GAP_S = 2 * INTERVAL_S
+"""Seconds without a counter after which nothing is known."""
 
 LEAST, MOST = 15, 30
 """The number of counts from which steadiness is known, and of those that are remembered: of five and ten minutes."""
@@ -25,30 +28,39 @@ LATEST = 5
 
 @dataclass(frozen=True, slots=True)
 class Steadiness:
-    """The arrivals in the last intervals, oldest first, and the counter at the beginning of the present one.
-    ``since_s`` None: nothing is known."""
+    """The arrivals in the last intervals and their dispersions, oldest first, and the counter at the beginning of the
+    present interval. ``since_s`` None: nothing is known."""
 
     counts: tuple[float, ...] = ()
+    dispersions: tuple[float, ...] = ()
     since_s: float | None = None
     since: float = 0.0
 
-    def observe(self, at_s: float, arrivals: float) -> Steadiness:
+    def observe(self, at_s: float, arrivals: float, dispersion: float) -> Steadiness:
         """Returns the state after the counter of arrivals stood at ``arrivals`` at the instant ``at_s``. After a gap,
-        or if clock or counter went back, everything is forgotten."""
-        if self.since_s is None or at_s < self.since_s or arrivals < self.since:
-            return Steadiness((), at_s, arrivals)
-        elapsed_s = at_s - self.since_s
+        or if clock or counter went back, everything is forgotten.
+
+        ``dispersion`` is the variance of short counts by their mean lately, which is 1 of a Poisson process.
+        """
+        elapsed_s = self._elapsed_s(at_s)
+        if not 0 <= elapsed_s < GAP_S or arrivals < self.since:
+            return Steadiness(since_s=at_s, since=arrivals)
         if elapsed_s < INTERVAL_S:
             return self
-        if elapsed_s >= 2 * INTERVAL_S:
-            return Steadiness((), at_s, arrivals)
         count = (arrivals - self.since) * INTERVAL_S / elapsed_s
-        return Steadiness((*self.counts, count)[-MOST:], at_s, arrivals)
+        dispersions = (*self.dispersions, dispersion)[-MOST:]
+        return Steadiness((*self.counts, count)[-MOST:], dispersions, at_s, arrivals)
 
-    def is_steady(self, dispersion: float) -> bool:
-        """Returns whether the arrivals are known to be steady. ``dispersion`` is the variance of short counts by their
-        mean, which is 1 of a Poisson process."""
-        return len(self.counts) >= LEAST and steady(self.counts, dispersion)
+    def is_steady(self, at_s: float) -> bool:
+        """Returns whether the arrivals are known to be steady at the instant ``at_s``."""
+        if not 0 <= self._elapsed_s(at_s) < GAP_S or len(self.counts) < LEAST:
+            return False
+        # One dispersion is of few counts: where requests come in batches, it alone would say now yes and now no.
+        return steady(self.counts, sum(self.dispersions) / len(self.dispersions))
+
+    def _elapsed_s(self, at_s: float) -> float:
+        """Returns the seconds of the present interval; infinity if nothing is known."""
+        return inf if self.since_s is None else at_s - self.since_s
 
 
 def steady(counts: Sequence[float], dispersion: float) -> bool:

@@ -98,7 +98,7 @@ def _observed(
     learnt = replace(
         state,
         points=points,
-        steadiness=_steadiness(state, points, at_s),
+        steadiness=_steadiness(state, points, at_s, fast.flow_window_s),
         measurements=measurements.with_step(load.decode_batch, load.decode_step_s),
         prompt_tokens=(flow.prompt_tokens if flow else 0.0) or state.prompt_tokens,
         output_tokens=(flow.output_tokens if flow else 0.0) or state.output_tokens,
@@ -117,7 +117,7 @@ def _observed(
         at_s=at_s,
         load=load,
         flow=flow,
-        headroom=_headroom(learnt, fast),
+        headroom=_headroom(learnt, fast, at_s),
         model=replace(
             model.slower(slowness) if slowness > TRUSTED else model,
             sequences=_sequences(load, learnt, fast.kv_margin),
@@ -133,18 +133,17 @@ def _observed(
     return learnt, evidence
 
 
-def _steadiness(state: TierState, points: tuple[ArrivalCounts, ...], at_s: float) -> Steadiness:
+def _steadiness(state: TierState, points: tuple[ArrivalCounts, ...], at_s: float, window_s: float) -> Steadiness:
     """Returns what is known of the flow's steadiness after ``points``, of which the last one is of now if the counters
     are known."""
     if not points or points[-1].at_s != at_s:
         return state.steadiness
-    return state.steadiness.observe(at_s, points[-1].arrivals)
+    return state.steadiness.observe(at_s, points[-1].arrivals, dispersion_of(points, window_s))
 
 
-def _headroom(learnt: TierState, fast: FastLoopConfig) -> float:
+def _headroom(learnt: TierState, fast: FastLoopConfig, at_s: float) -> float:
     """Returns the headroom for the flow: less while it is steady."""
-    steady = learnt.steadiness.is_steady(dispersion_of(learnt.points, fast.flow_window_s))
-    return min(fast.headroom, fast.steady_headroom) if steady else fast.headroom
+    return min(fast.headroom, fast.steady_headroom) if learnt.steadiness.is_steady(at_s) else fast.headroom
 
 
 def _sequences(load: TierLoad, learnt: TierState, margin: float) -> float:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.autoscaling.arrival_rate import ArrivalCounts, dispersion_of, remembered
 from cluster.autoscaling.config import FastLoopConfig
-from cluster.autoscaling.steadiness import INTERVAL_S, LEAST, MOST, Steadiness, steady
+from cluster.autoscaling.steadiness import GAP_S, INTERVAL_S, LEAST, MOST, Steadiness, steady
 from tests.autoscaling.snapshots import Plant, config_of
+
+FAST = FastLoopConfig()
+ALWAYS = FastLoopConfig(steady_headroom=1.0)
 
 
 def poisson(rate_of: Callable[[float], float], seed: int, batch: int = 1) -> list[float]:
@@ -50,17 +55,17 @@ def test_a_rate_that_moves_is_not_steady(rate_of: Callable[[float], float]) -> N
     assert share_steady(rate_of) <= 0.05
 
 
-def observed(counters: list[tuple[float, float]]) -> Steadiness:
+def observed(counters: list[tuple[float, float]], dispersion: float = 1.0) -> Steadiness:
     state = Steadiness()
     for at_s, arrivals in counters:
-        state = state.observe(at_s, arrivals)
+        state = state.observe(at_s, arrivals, dispersion)
     return state
 
 
 def test_nothing_is_known_before_five_minutes() -> None:
     counters = [(at_s, 30 * at_s) for at_s in map(float, range(301))]
-    assert not observed(counters[:-1]).is_steady(1.0)
-    assert observed(counters).is_steady(1.0)
+    assert not observed(counters[:-1]).is_steady(299.0)
+    assert observed(counters).is_steady(300.0)
 
 
 @pytest.mark.parametrize(
@@ -70,19 +75,41 @@ def test_nothing_is_known_before_five_minutes() -> None:
 )
 def test_what_was_known_is_forgotten_when_counts_cannot_be_compared(next_counter: tuple[float, float]) -> None:
     state = observed([(at_s, 30 * at_s) for at_s in map(float, range(1001))])
-    assert state.is_steady(1.0)
-    after = state.observe(*next_counter)
-    assert not after.counts
-    assert after.since_s == next_counter[0]
+    assert state.is_steady(1000.0)
+    after = state.observe(*next_counter, 1.0)
+    assert after == Steadiness(since_s=next_counter[0], since=next_counter[1])
+
+
+def test_a_flow_whose_counters_are_missing_is_not_steady_any_more() -> None:
+    state = observed([(at_s, 30 * at_s) for at_s in map(float, range(1001))])
+    assert state.is_steady(1000.0 + GAP_S - 0.1)
+    assert not state.is_steady(1000.0 + GAP_S)
 
 
 def test_the_memory_is_bounded_and_late_counts_are_those_of_an_interval() -> None:
     state = observed([(at_s * 25.0, at_s * 100.0) for at_s in range(100)])
     assert state.counts == (80.0,) * MOST
+    assert state.dispersions == (1.0,) * MOST
 
 
 def test_an_idle_tier_is_not_steady() -> None:
-    assert not observed([(at_s * INTERVAL_S, 7.0) for at_s in range(MOST)]).is_steady(1.0)
+    assert not observed([(at_s * INTERVAL_S, 7.0) for at_s in range(MOST)]).is_steady((MOST - 1) * INTERVAL_S)
+
+
+@pytest.mark.parametrize(("batch", "most"), [(1, 4), (8, 10), (30, 10)])
+def test_a_constant_rate_is_seldom_now_steady_and_now_not(batch: int, most: int) -> None:
+    """The dispersion of one minute is noisy where requests come in batches."""
+    draw = np.random.default_rng(3)
+    points: tuple[ArrivalCounts, ...] = ()
+    state, arrivals, found = Steadiness(), 0.0, []
+    for at_s in range(4200):
+        arrivals += float(batch * draw.poisson(100 / batch))
+        points = remembered(points, ArrivalCounts(float(at_s), arrivals), FAST.flow_window_s)
+        state = state.observe(float(at_s), arrivals, dispersion_of(points, FAST.flow_window_s))
+        found.append(state.is_steady(float(at_s)))
+    an_hour = found[600:]
+    assert sum(an_hour) >= 0.85 * len(an_hour)
+    assert sum(a != b for a, b in pairwise(an_hour)) <= most
 
 
 @given(
@@ -94,9 +121,6 @@ def test_a_flow_that_is_steady_stays_so_if_more_of_its_variance_is_chance(
     counts: list[float], dispersion: float, more: float
 ) -> None:
     assert not steady(counts, dispersion) or steady(counts, dispersion * more)
-
-
-ALWAYS = FastLoopConfig(steady_headroom=1.0)
 
 
 @pytest.mark.parametrize("rate", [10.0, 20.0])
