@@ -17,15 +17,15 @@ from cluster.autoscaling.tier_load import TierLoad
 class SignalInputs:
     """The load of a tier, the flow into it, and the speed of its replicas.
 
-    ``flow`` has the arrivals, with the mean lengths of prompts and answers as last known; None: unknown. ``headroom``
-    is that of the config for a flow like the present one. ``slo`` has the objectives of the strictest class.
+    ``flow`` has the arrivals, with the mean lengths of prompts and answers as last known; None: unknown. ``steady``:
+    its arrivals are known to be (``Steadiness``). ``slo`` has the objectives of the strictest class.
     ``cold_start_s`` is above 0.
     """
 
     at_s: float
     load: TierLoad
     flow: ArrivalRate | None
-    headroom: float
+    steady: bool
     model: ReplicaModel
     tier: TierScalingConfig
     slo: SloConfig
@@ -69,6 +69,11 @@ class SignalInputs:
         if self.flow is None or not self.model.known or (self.flow.rate and not self.flow.output_tokens):
             return None
         return self.model.replicas(self.flow, self.itl_limit_s)
+
+    @property
+    def headroom(self) -> float:
+        """The headroom for the flow, in standard deviations: less while it is steady."""
+        return min(self.fast.headroom, self.fast.steady_headroom) if self.steady else self.fast.headroom
 
     def staffed(self, replicas: float, flow: ArrivalRate | None) -> float:
         """Returns the number of replicas, with headroom for random peaks, for a flow that keeps ``replicas`` busy on

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from cluster.autoscaling.arrival_rate import ArrivalCounts, dispersion_of, flow_of, point_of, remembered
-from cluster.autoscaling.config import AutoscalingConfig, FastLoopConfig, SloConfig, TierScalingConfig
+from cluster.autoscaling.config import AutoscalingConfig, SloConfig, TierScalingConfig
 from cluster.autoscaling.decision import Need, Reason, TierDecision, WhyNot
 from cluster.autoscaling.predictions import step_s, ttft_s
 from cluster.autoscaling.reactive_scaling import Proposal, proposed
@@ -117,7 +117,7 @@ def _observed(
         at_s=at_s,
         load=load,
         flow=flow,
-        headroom=_headroom(learnt, fast, at_s),
+        steady=learnt.steadiness.is_steady(at_s),
         model=replace(
             model.slower(slowness) if slowness > TRUSTED else model,
             sequences=_sequences(load, learnt, fast.kv_margin),
@@ -139,11 +139,6 @@ def _steadiness(state: TierState, points: tuple[ArrivalCounts, ...], at_s: float
     if not points or points[-1].at_s != at_s:
         return state.steadiness
     return state.steadiness.observe(at_s, points[-1].arrivals, dispersion_of(points, window_s))
-
-
-def _headroom(learnt: TierState, fast: FastLoopConfig, at_s: float) -> float:
-    """Returns the headroom for the flow: less while it is steady."""
-    return min(fast.headroom, fast.steady_headroom) if learnt.steadiness.is_steady(at_s) else fast.headroom
 
 
 def _sequences(load: TierLoad, learnt: TierState, margin: float) -> float:
@@ -281,7 +276,7 @@ def numbers_of(state: TierState, evidence: SignalInputs, proposal: Proposal, flo
         numbers["predicted_itl_s"] = step_s(evidence, load.ready)
     if flow is not None:
         numbers.update(requests_per_s=flow.rate, prompt_tokens=flow.prompt_tokens, output_tokens=flow.output_tokens)
-        numbers["headroom"] = evidence.headroom
+        numbers.update(headroom=evidence.headroom, steady=float(evidence.steady))
     if state.slowness > TRUSTED:
         numbers["slowness"] = state.slowness
     if state.slow.ahead is not None:
