@@ -103,7 +103,7 @@ def flow_of(points: tuple[ArrivalCounts, ...], window_s: float) -> ArrivalRate |
     long, long_s = _difference(points, window_s)
     recent, recent_s = _difference(points, window_s / RECENT)
     rate = mean_rate = certain = long.arrivals / long_s
-    chance = CERTAINTY * sqrt(_dispersion(points, window_s / SHORTER[0]))
+    chance = CERTAINTY * sqrt(dispersion_of(points, window_s))
     for part in SHORTER:
         short, short_s = _difference(points, window_s / part)
         least = max(0.0, sqrt(short.arrivals) - chance) ** 2 / short_s
@@ -120,13 +120,14 @@ def flow_of(points: tuple[ArrivalCounts, ...], window_s: float) -> ArrivalRate |
     )
 
 
-def _dispersion(points: tuple[ArrivalCounts, ...], recent_s: float) -> float:
-    """Returns the variance of arrivals between two points by their mean, before the last ``recent_s`` seconds: 1 for a
-    Poisson process, more if requests come in batches. At least 1, also if too little is known.
+def dispersion_of(points: tuple[ArrivalCounts, ...], window_s: float) -> float:
+    """Returns the variance of arrivals between two points by their mean, before the shortest window of ``flow_of``: 1
+    for a Poisson process, more if requests come in batches. At least 1, also if too little is known.
 
     The variance is that of successive differences (von Neumann, 1941), which a step or ramp of the rate hardly moves.
     The largest difference is left out: a step from nothing would pass for a batch.
     """
+    recent_s = window_s / SHORTER[0]
     known = [point.arrivals for point in points if point.at_s <= points[-1].at_s - recent_s]
     counts = [b - a for a, b in pairwise(known)]
     if len(counts) < MIN_COUNTS or not sum(counts):

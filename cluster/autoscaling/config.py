@@ -140,6 +140,9 @@ class FastLoopConfig(Settings):
     """The part of the KV cache that running and waiting requests may need."""
     headroom: float = Field(1.0, ge=0)
     """Spare replicas for chance, in standard deviations of the count of requests within a TTFT objective."""
+    steady_headroom: float = Field(0.25, ge=0)
+    """As ``headroom``, while the flow has not changed for five to ten minutes by more than chance explains. At most
+    ``headroom`` counts."""
     band: float = Field(0.05, ge=0, lt=1)
     """The dead band: the target is raised if the need exceeds it by this part, and lowered to the need and this part of
     it."""

@@ -59,6 +59,8 @@ def _state(numbers: Numbers) -> str:
     ]
     if "requests_per_s" in numbers:
         load.append(f"{numbers['requests_per_s']:.2f} requests/s arrive")
+    if "headroom" in numbers:
+        load.append(_headroom(numbers))
     if "predicted_ttft_s" in numbers:
         load.append(f"TTFT {numbers['predicted_ttft_s']:.2f} s predicted, {numbers['slo_ttft_s']:g} s allowed")
     if "predicted_itl_s" in numbers:
@@ -66,6 +68,11 @@ def _state(numbers: Numbers) -> str:
     if "slowness" in numbers:
         words.append(f"{numbers['slowness']:.2f} times slower than they report, by the latencies between tokens")
     return f"Replicas: {', '.join(words) or 'none'}. Load: {'; '.join(load)}."
+
+
+def _headroom(numbers: Numbers) -> str:
+    why = " as the flow is steady" if numbers.get("steady") else ""
+    return f"headroom {numbers['headroom']:g} x the standard deviation of those within {numbers['slo_ttft_s']:g} s{why}"
 
 
 def _follower_state(numbers: Numbers) -> str:

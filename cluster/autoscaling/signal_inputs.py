@@ -17,13 +17,15 @@ from cluster.autoscaling.tier_load import TierLoad
 class SignalInputs:
     """The load of a tier, the flow into it, and the speed of its replicas.
 
-    ``flow`` has the arrivals, with the mean lengths of prompts and answers as last known; None: unknown. ``slo`` has
-    the objectives of the strictest class. ``cold_start_s`` is above 0.
+    ``flow`` has the arrivals, with the mean lengths of prompts and answers as last known; None: unknown. ``steady``:
+    its arrivals are known to be (``Steadiness``). ``slo`` has the objectives of the strictest class.
+    ``cold_start_s`` is above 0.
     """
 
     at_s: float
     load: TierLoad
     flow: ArrivalRate | None
+    steady: bool
     model: ReplicaModel
     tier: TierScalingConfig
     slo: SloConfig
@@ -68,11 +70,16 @@ class SignalInputs:
             return None
         return self.model.replicas(self.flow, self.itl_limit_s)
 
+    @property
+    def headroom(self) -> float:
+        """The headroom for the flow, in standard deviations: less while it is steady."""
+        return min(self.fast.headroom, self.fast.steady_headroom) if self.steady else self.fast.headroom
+
     def staffed(self, replicas: float, flow: ArrivalRate | None) -> float:
         """Returns the number of replicas, with headroom for random peaks, for a flow that keeps ``replicas`` busy on
         average."""
         arrivals = flow.rate * self.slo.ttft_p99_s if flow else 0.0
-        return staffed(replicas, self.fast.headroom, arrivals)
+        return staffed(replicas, self.headroom, arrivals)
 
     def lasting(self, replicas: float, work_s: float) -> float:
         """Returns the part of ``replicas``, the number that would finish ``work_s`` seconds of backlog at once, that is

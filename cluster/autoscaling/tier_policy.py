@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from cluster.autoscaling.arrival_rate import ArrivalCounts, flow_of, point_of, remembered
+from cluster.autoscaling.arrival_rate import ArrivalCounts, dispersion_of, flow_of, point_of, remembered
 from cluster.autoscaling.config import AutoscalingConfig, SloConfig, TierScalingConfig
 from cluster.autoscaling.decision import Need, Reason, TierDecision, WhyNot
 from cluster.autoscaling.predictions import step_s, ttft_s
@@ -24,6 +24,7 @@ from cluster.autoscaling.signals.request_flow import request_flow
 from cluster.autoscaling.slowness import TRUSTED, disturbed_at, learnt_slowness, mean_itl_s, measured_slowness
 from cluster.autoscaling.snapshot import Snapshot, TierSnapshot
 from cluster.autoscaling.staffing import whole
+from cluster.autoscaling.steadiness import Steadiness
 from cluster.autoscaling.tier_load import TierLoad, load_of
 from cluster.autoscaling.tier_state import NeedPoint, TierState, with_need
 
@@ -97,6 +98,7 @@ def _observed(
     learnt = replace(
         state,
         points=points,
+        steadiness=_steadiness(state, points, at_s, fast.flow_window_s),
         measurements=measurements.with_step(load.decode_batch, load.decode_step_s),
         prompt_tokens=(flow.prompt_tokens if flow else 0.0) or state.prompt_tokens,
         output_tokens=(flow.output_tokens if flow else 0.0) or state.output_tokens,
@@ -115,6 +117,7 @@ def _observed(
         at_s=at_s,
         load=load,
         flow=flow,
+        steady=learnt.steadiness.is_steady(at_s),
         model=replace(
             model.slower(slowness) if slowness > TRUSTED else model,
             sequences=_sequences(load, learnt, fast.kv_margin),
@@ -128,6 +131,14 @@ def _observed(
         batch_work=seen.batch_work,
     )
     return learnt, evidence
+
+
+def _steadiness(state: TierState, points: tuple[ArrivalCounts, ...], at_s: float, window_s: float) -> Steadiness:
+    """Returns what is known of the flow's steadiness after ``points``, of which the last one is of now if the counters
+    are known."""
+    if not points or points[-1].at_s != at_s:
+        return state.steadiness
+    return state.steadiness.observe(at_s, points[-1].arrivals, dispersion_of(points, window_s))
 
 
 def _sequences(load: TierLoad, learnt: TierState, margin: float) -> float:
@@ -265,6 +276,7 @@ def numbers_of(state: TierState, evidence: SignalInputs, proposal: Proposal, flo
         numbers["predicted_itl_s"] = step_s(evidence, load.ready)
     if flow is not None:
         numbers.update(requests_per_s=flow.rate, prompt_tokens=flow.prompt_tokens, output_tokens=flow.output_tokens)
+        numbers.update(headroom=evidence.headroom, steady=float(evidence.steady))
     if state.slowness > TRUSTED:
         numbers["slowness"] = state.slowness
     if state.slow.ahead is not None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from cluster.autoscaling.arrival_rate import ArrivalCounts
 from cluster.autoscaling.forecast_scaling import ForecastScaling
 from cluster.autoscaling.replica_model import ReplicaMeasurements
+from cluster.autoscaling.steadiness import Steadiness
 
 
 class NeedPoint(NamedTuple):
@@ -23,6 +24,7 @@ class TierState:
     ``model`` is the one that was measured (``ReplicaSample.model``); 0: unknown."""
 
     points: tuple[ArrivalCounts, ...] = ()
+    steadiness: Steadiness = field(default_factory=Steadiness)
     model: int = 0
     measurements: ReplicaMeasurements = field(default_factory=ReplicaMeasurements)
     slowness: float = 1.0  # how many times slower replicas are than they report, by what came out of them
@@ -53,6 +55,7 @@ class TierState:
         return replace(
             self,
             points=(),
+            steadiness=Steadiness(),
             needs=(),
             slow=slow,
             disturbed_at_s=None,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from cluster.autoscaling.decision import Reason
 from cluster.autoscaling.explain import explain
+from tests.autoscaling.snapshots import Bench
 from tests.autoscaling.test_reasons import CASES
 
 
@@ -33,3 +34,11 @@ def test_signals_are_listed_from_the_highest_need_down() -> None:
 
 def test_an_error_in_the_input_is_part_of_the_explanation() -> None:
     assert "TypeError" in explain(CASES[Reason.BAD_INPUT]())
+
+
+def test_the_headroom_is_explained_with_its_reason() -> None:
+    decisions = Bench(rate=20.0, running=5).run(301)
+    assert "headroom 1 x the standard deviation of those within 2 s;" in explain(decisions[299])
+    assert "headroom 0.25 x the standard deviation of those within 2 s as the flow is steady;" in explain(
+        decisions[300]
+    )

@@ -14,7 +14,7 @@ from engine.api import Priority
 from tests.autoscaling.snapshots import START_S, Bench, Plant, config_of, report_of
 
 RATE = 32.0
-NEED = 8  # replicas that the healthy plant settles at
+NEED = 7  # replicas that the healthy plant settles at
 FAULT_S = 600.0
 
 

@@ -111,7 +111,7 @@ def test_a_second_call_within_the_interval_changes_nothing(
 @settings(max_examples=10, deadline=None)
 def test_constant_load_without_a_queue_settles(replicas: int, rate: int, running: int) -> None:
     bench = Bench(replicas=replicas, rate=rate, running=running)
-    bench.run(400)
+    bench.run(600)  # five minutes until the flow is known to be steady, and the down window
 
     decisions = bench.run(200)
 

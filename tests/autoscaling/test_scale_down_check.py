@@ -28,6 +28,7 @@ def evidence(
             kv_capacity_tokens=100_000,
         ),
         flow=ArrivalRate(rate, prompt, 100.0),
+        steady=False,
         model=ReplicaModel(10_000, 0.02, 0.0005),
         tier=TierScalingConfig(max=20),
         slo=SloConfig(ttft_p99_s=2.0, itl_p99_s=0.1),

@@ -1,0 +1,84 @@
+"""``Steadiness``: whether the arrivals at a tier have lately varied by no more than chance explains. Pure.
+
+A tier whose load moves needs replicas in reserve, since a new one comes a cold start late. Where the load has been
+steady for minutes, the queue absorbs what chance brings, and most of the reserve is idle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, sqrt
+
+INTERVAL_S = 20.0
+"""Seconds of one count."""
+
+GAP_S = 2 * INTERVAL_S
+"""Seconds without a counter after which nothing is known."""
+
+LEAST, MOST = 15, 30
+"""The number of counts from which steadiness is known, and of those that are remembered: of five and ten minutes."""
+
+DEVIATIONS = 3.0
+"""Standard deviations of chance that variance, trend and the latest counts of a steady flow may differ by."""
+
+LATEST = 5
+"""The last fifth of the counts are the latest, which show a rise before the trend does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steadiness:
+    """The arrivals in the last intervals and their dispersions, oldest first, and the counter at the beginning of the
+    present interval. ``since_s`` None: nothing is known."""
+
+    counts: tuple[float, ...] = ()
+    dispersions: tuple[float, ...] = ()
+    since_s: float | None = None
+    since: float = 0.0
+
+    def observe(self, at_s: float, arrivals: float, dispersion: float) -> Steadiness:
+        """Returns the state after the counter of arrivals stood at ``arrivals`` at the instant ``at_s``. After a gap,
+        or if clock or counter went back, everything is forgotten.
+
+        ``dispersion`` is the variance of short counts by their mean lately, which is 1 of a Poisson process.
+        """
+        elapsed_s = self._elapsed_s(at_s)
+        if not 0 <= elapsed_s < GAP_S or arrivals < self.since:
+            return Steadiness(since_s=at_s, since=arrivals)
+        if elapsed_s < INTERVAL_S:
+            return self
+        count = (arrivals - self.since) * INTERVAL_S / elapsed_s
+        dispersions = (*self.dispersions, dispersion)[-MOST:]
+        return Steadiness((*self.counts, count)[-MOST:], dispersions, at_s, arrivals)
+
+    def is_steady(self, at_s: float) -> bool:
+        """Returns whether the arrivals are known to be steady at the instant ``at_s``."""
+        if not 0 <= self._elapsed_s(at_s) < GAP_S or len(self.counts) < LEAST:
+            return False
+        # One dispersion is of few counts: where requests come in batches, it alone would say now yes and now no.
+        return steady(self.counts, sum(self.dispersions) / len(self.dispersions))
+
+    def _elapsed_s(self, at_s: float) -> float:
+        """Returns the seconds of the present interval; infinity if nothing is known."""
+        return inf if self.since_s is None else at_s - self.since_s
+
+
+def steady(counts: Sequence[float], dispersion: float) -> bool:
+    """Returns whether at least LATEST ``counts`` are those of a constant rate: their variance (the index of dispersion,
+    Cox and Lewis, 1966), the slope of their regression line and their latest mean differ by no more than DEVIATIONS
+    standard deviations from what ``dispersion`` leads to expect. False if all are 0."""
+    number = len(counts)
+    mean = sum(counts) / number
+    if not mean:
+        return False
+    variance = mean * dispersion
+    found = sum((each - mean) ** 2 for each in counts) / (number - 1)
+    middle = (number - 1) / 2
+    spread = number * (number**2 - 1) / 12  # the sum of the squared distances from the middle
+    slope = sum((at - middle) * each for at, each in enumerate(counts)) / spread
+    latest = counts[-(number // LATEST) :]
+    return (
+        found <= variance * (1 + DEVIATIONS * sqrt(2 / (number - 1)))
+        and abs(slope) <= DEVIATIONS * sqrt(variance / spread)
+        and abs(sum(latest) / len(latest) - mean) <= DEVIATIONS * sqrt(variance / len(latest))
+    )
