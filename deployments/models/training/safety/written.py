@@ -15,6 +15,8 @@ SOURCE: Final = "written:"
 FILE: Final = Path(__file__).with_name("written.jsonl")
 COPIES: Final = 3
 """How often each text is in the mix. They are few, and closer to what the model is asked than any data set."""
+HARMLESS_COPIES: Final = 6
+"""The same for harmless ones, since what more attacks in the mix cost is that harmless requests are flagged."""
 
 KINDS: Final[dict[str, Callable[[str], Example]]] = {
     "harmless": lambda text: benign(text, "written:harmless"),
@@ -31,5 +33,11 @@ def written() -> list[Example]:
 
 
 def copied(examples: Sequence[Example]) -> list[Example]:
-    """Returns the examples with each written one COPIES times."""
-    return [example for example in examples for _ in range(COPIES if example.source.startswith(SOURCE) else 1)]
+    """Returns the examples with each written one as often as it is to be in the mix."""
+    return [example for example in examples for _ in range(copies(example))]
+
+
+def copies(example: Example) -> int:
+    if not example.source.startswith(SOURCE):
+        return 1
+    return HARMLESS_COPIES if example.source == f"{SOURCE}harmless" else COPIES
