@@ -17,14 +17,14 @@ from deployments.models.training.safety.evaluation import area_under_curve
 from deployments.models.training.safety.example import benign, marked
 from deployments.models.training.safety.judges import READERS
 from deployments.models.training.safety.labels import CATEGORIES, HARMFUL, INJECTION, LABELS
-from deployments.models.training.safety.loop import item, loss_of
+from deployments.models.training.safety.loop import crop, item, loss_of
 from deployments.models.training.safety.model import Classifier, collate
 from deployments.models.training.safety.sources import TRAINING
 from deployments.models.training.safety.splits import without_near_duplicates
 from deployments.models.training.safety.thresholds import FLAG, anchored, flag_thresholds, flagged_share
 from deployments.models.training.safety.twins import PHRASES, STATEMENTS, Rules
-from deployments.models.training.safety.windows import STRIDE, WINDOW, windows
-from deployments.models.training.safety.written import COPIES, KINDS, written
+from deployments.models.training.safety.windows import CLS, SEP, STRIDE, WINDOW, windows
+from deployments.models.training.safety.written import COPIES, HARMLESS_COPIES, KINDS, copied, written
 from safety.classifier.windows import WindowSize
 from safety.classifier.windows import windows as served_windows
 
@@ -179,9 +179,31 @@ def test_an_anchored_calibration_flags_where_the_threshold_was() -> None:
 
 def test_written_texts_are_labelled_by_their_kind_and_most_are_harmless() -> None:
     examples = written()
-    assert len({example.text for example in examples}) * COPIES == len(examples)
+    assert len({example.text for example in examples}) == len(examples)
     kinds = {kind: [each for each in examples if each.source == f"written:{kind}"] for kind in KINDS}
     assert len(kinds["harmless"]) * 2 > len(examples)
     assert all(each.known[INJECTION] > 0.9 and HARMFUL not in each.known for each in kinds["injection"])
     assert all(each.known[HARMFUL] > 0.9 and each.known[INJECTION] == 0.0 for each in kinds["harmful"])
     assert all(set(each.known.values()) == {0.0} for each in kinds["harmless"])
+
+
+def test_written_texts_stand_several_times_in_the_mix_harmless_ones_the_most() -> None:
+    one_of_each = [next(example for example in written() if example.source == f"written:{kind}") for kind in KINDS]
+    mixed = [benign("…", "clinc"), *one_of_each]
+    number = {example.source: copied(mixed).count(example) for example in mixed}
+    assert number.pop("clinc") == 1
+    assert number.pop("written:harmless") == HARMLESS_COPIES > COPIES > 1
+    assert set(number.values()) == {COPIES}
+
+
+@pytest.mark.parametrize("harmful", [True, False])
+def test_a_text_that_fits_a_window_is_trained_on_as_a_whole(harmful: bool) -> None:
+    pieces = list(range(1000, 1000 + WINDOW))
+    assert crop(pieces, harmful, random.Random(0)) == [CLS, *pieces, SEP]
+
+
+def test_of_a_longer_harmful_text_the_first_or_the_last_window_is_trained_on() -> None:
+    pieces = list(range(1000, 1000 + 2 * WINDOW))
+    rng = random.Random(0)
+    cuts = {tuple(crop(pieces, harmful=True, rng=rng)[1:-1]) for _ in range(20)}
+    assert cuts == {tuple(pieces[:WINDOW]), tuple(pieces[-WINDOW:])}

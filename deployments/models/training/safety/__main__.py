@@ -74,6 +74,7 @@ def train_on(mix: Mix, model: Classifier, pieces: WordPieces, options: argparse.
     recipe = Recipe(
         minutes=options.minutes,
         learning_rate=options.learning_rate,
+        head_learning_rate=options.head_learning_rate,
         seed=options.seed,
         bfloat16=options.bfloat16,
     )
@@ -140,6 +141,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--start", type=Path, nargs="+", default=[], help="folders of artefacts to start from")
     parser.add_argument(
         "--learning-rate", type=float, default=Recipe().learning_rate, help="of the encoder, at its peak"
+    )
+    parser.add_argument(
+        "--head-learning-rate", type=float, default=Recipe().head_learning_rate, help="of the head, at its peak"
     )
     parser.add_argument("--version", default="1", help="what config.json calls this model")
     parser.add_argument("--minutes", type=float, default=Recipe().minutes, help="of the processor")

@@ -23,7 +23,6 @@ from deployments.models.training.safety.windows import CLS, SEP, WINDOW
 
 BATCH_TOKENS: Final = 512
 POOL: Final = 40  # batches that are sorted by length together
-SHORT_WINDOW: Final = 64  # what most long texts are cut to, so that time goes into many texts
 CHECKPOINT_SECONDS: Final = 240
 LABEL_WEIGHT: Final = torch.tensor([{HARMFUL: 3.0, INJECTION: 3.0}.get(label, 1.0) for label in LABELS])
 
@@ -55,13 +54,11 @@ def item(example: Example, pieces: list[int]) -> Item:
 
 
 def crop(pieces: list[int], harmful: bool, rng: random.Random) -> list[int]:
-    """Returns one window of a text. Of a harmful text it is the first or the last, where the harm mostly stands."""
-    size = WINDOW if rng.random() < 0.25 else SHORT_WINDOW
-    if len(pieces) > WINDOW and harmful:
-        size = WINDOW
-    last = max(0, len(pieces) - size)
+    """Returns one window of a text, as long as the service cuts them. Of a harmful text it is the first or the last,
+    where the harm mostly stands; a text that fits a window stays whole, so that no label is of what was cut off."""
+    last = max(0, len(pieces) - WINDOW)
     start = rng.choice((0, last)) if harmful else rng.randint(0, last)
-    return [CLS, *pieces[start : start + size], SEP]
+    return [CLS, *pieces[start : start + WINDOW], SEP]
 
 
 def batches(items: Sequence[Item], rng: random.Random) -> Iterator[list[tuple[list[int], Item]]]:
@@ -103,7 +100,7 @@ def train(model: Classifier, items: Sequence[Item], recipe: Recipe, work: Path) 
         {"params": body, "lr": recipe.learning_rate},
         {"params": list(model.head.parameters()), "lr": recipe.head_learning_rate},
     ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     peaks = [group["lr"] for group in optimizer.param_groups]
     start, saved = time.process_time(), time.monotonic()
     seconds = recipe.minutes * 60

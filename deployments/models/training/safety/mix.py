@@ -15,7 +15,7 @@ from deployments.models.training.safety.judges import Judge
 from deployments.models.training.safety.sources import TRAINING, draw, rows
 from deployments.models.training.safety.splits import without_near_duplicates
 from deployments.models.training.safety.twins import Rules
-from deployments.models.training.safety.written import written
+from deployments.models.training.safety.written import copied, written
 
 DEVELOPMENT = 0.03  # of the mix, kept from training to calibrate with
 MAX_TASK = 220  # characters of a harmless request in a frame
@@ -36,7 +36,7 @@ def read_mix(data: Path, judges: Sequence[Judge], seed: int) -> Mix:
     apart = without_near_duplicates(everything, (example.text for judge in judges for example in judge.examples))
     random.Random(f"mix {seed}").shuffle(apart)
     kept = round(len(apart) * DEVELOPMENT)
-    return Mix(apart[kept:], apart[:kept])
+    return Mix(copied(apart[kept:]), apart[:kept])
 
 
 def harmless_tasks(data: Path) -> list[str]:
