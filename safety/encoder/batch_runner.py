@@ -91,7 +91,7 @@ class _Call:
 
 class BatchRunner:
     """A model in this process, behind a queue. All calls are on one event loop. ``name`` is for the log. ``on_batches``
-    None: nobody wants the facts of calls.
+    gets the facts about the batches of each call; None: they are not collected.
 
     ``batches`` is the number of batches computed so far, ``sequences`` that of the sequences in them.
     """

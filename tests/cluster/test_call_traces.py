@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import pytest_asyncio
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from ray import serve
 
 from cluster.cache.config import SemanticCacheConfig
 from cluster.cache.deployment import SemanticCacheLink, semantic_cache_client
@@ -24,7 +22,6 @@ from cluster.embedder.config import EmbedderConfig
 from cluster.embedder.deployment import EmbedderLink, described_embedder, embedder_client
 from cluster.embedder.embedder_replica import EmbedderReplica, load_embedder
 from cluster.safety.classifier_replica import ClassifierReplica
-from cluster.safety.classifier_reply import ClassifierReply
 from cluster.safety.config import ClassifierConfig
 from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.small_models.small_models_replica import HostedModels, SmallModelsReplica
@@ -32,23 +29,23 @@ from cluster.telemetry import call_tracer as call_tracing
 from cluster.telemetry.call_tracer import CallTracer
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.log_context import logged_request, request_fields, trace_headers
-from cluster.telemetry.noted_batches import note_batches
 from cluster.telemetry.tracing import NoCallTraces, call_tracer
 from router.ports.answer_cache import HitFeedback, SemanticMatch, SemanticQuestion, SemanticUnavailableError
 from router.ports.embedder import Embedder, EmbedderUnavailableError
 from router.ports.trace_names import Attribute, SpanName
-from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores
+from safety.api import ClassifierBusyError, ClassifierUnavailableError
 from safety.classifier.batching_classifier import BatchingClassifier
 from tests.cluster.local_handle import LocalHandle
 from tests.cluster.otlp_receiver import Received, attributes, failed, http_receiver
 from tests.cluster.ray_metrics import record
 from tests.cluster.test_small_models import settings
+from tests.cluster.traced_classifier import classifier, directory, scripted
 from tests.cluster.traced_service import CALLER, IN, KEY, PARENT, ROOMS, TRACE, Setup, service
 from tests.embedder.models import embedder_config, write_model
 from tests.safety.artefacts import write_classifier
-from tests.safety.test_classifier import Scripted, directory, scripted
+from tests.safety.test_classifier import Scripted
 
-__all__ = ["directory", "scripted"]
+__all__ = ["classifier", "directory", "scripted"]
 
 NOWHERE = "http://127.0.0.1:9/v1/traces"
 SAMPLED = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
@@ -290,84 +287,6 @@ async def test_a_replica_answers_a_failure_and_its_span_has_failed() -> None:
     assert failed(received.named("classify"))
 
 
-@pytest_asyncio.fixture
-async def classifier(scripted: Scripted) -> AsyncIterator[BatchingClassifier]:
-    made = BatchingClassifier(scripted, on_batches=note_batches)
-    yield made
-    made.close()
-
-
-async def test_calls_that_share_a_batch_have_it_by_their_own_times(
-    classifier: BatchingClassifier, scripted: Scripted
-) -> None:
-    with http_receiver() as received:
-        replica = ClassifierReplica(CLASSIFIER, lambda _: classifier, TelemetryConfig(endpoint=received.endpoint))
-        scripted.go.clear()
-        first = asyncio.create_task(replica.classify(["a"]))  # not traced
-        await scripted.computes()
-        parents = [f"00-{number:032x}-{CALLER}-01" for number in (1, 2)]
-        shared = [
-            asyncio.create_task(replica.classify([text], trace={"traceparent": parent}))
-            for text, parent in zip(("b c", "d"), parents, strict=True)
-        ]
-        await asyncio.sleep(0.05)  # they are queued
-        scripted.go.set()
-        await asyncio.gather(first, *shared)
-        replica.__del__()
-    assert scripted.batches == [["a"], ["b", "d", "c"]]
-    assert len(received.spans) == 6
-    for number, sequences in ((1, 2), (2, 1)):
-        call, queue, batch = (
-            next(
-                span for span in received.spans if int.from_bytes(span.trace_id, "big") == number and span.name == name
-            )
-            for name in ("classify", "queue", "batch")
-        )
-        assert queue.parent_span_id == batch.parent_span_id == call.span_id
-        assert queue.end_time_unix_nano - queue.start_time_unix_nano >= 0.04e9
-        assert call.start_time_unix_nano <= queue.start_time_unix_nano
-        assert queue.end_time_unix_nano == batch.start_time_unix_nano
-        assert batch.end_time_unix_nano <= call.end_time_unix_nano
-        assert attributes(batch.attributes) == {
-            Attribute.BATCH_MODEL: "classifier",
-            Attribute.BATCH_COUNT: 1,
-            Attribute.BATCH_SEQUENCES: 3,
-            Attribute.CALL_SEQUENCES: sequences,
-        }
-
-
-async def test_a_call_over_several_batches_says_how_many(scripted: Scripted) -> None:
-    made = BatchingClassifier(scripted, max_batch_tokens=2, on_batches=note_batches)
-    with http_receiver() as received:
-        replica = ClassifierReplica(CLASSIFIER, lambda _: made, TelemetryConfig(endpoint=received.endpoint))
-        await replica.classify(["a b c d e"], trace=SAMPLED)
-        replica.__del__()
-    made.close()
-    found = attributes(received.named("batch").attributes)
-    assert found[Attribute.BATCH_COUNT] == 3
-    assert found[Attribute.BATCH_SEQUENCES] == 2
-    assert found[Attribute.CALL_SEQUENCES] == 5
-
-
-async def test_a_call_that_leaves_while_it_waits_has_no_batch(
-    classifier: BatchingClassifier, scripted: Scripted
-) -> None:
-    with http_receiver() as received:
-        replica = ClassifierReplica(CLASSIFIER, lambda _: classifier, TelemetryConfig(endpoint=received.endpoint))
-        scripted.go.clear()
-        first = asyncio.create_task(replica.classify(["a"]))
-        await scripted.computes()
-        leaving = asyncio.create_task(replica.classify(["b"], trace=SAMPLED))
-        await asyncio.sleep(0.01)
-        leaving.cancel()
-        await asyncio.gather(leaving, return_exceptions=True)
-        scripted.go.set()
-        await first
-        replica.__del__()
-    assert {span.name for span in received.spans} == {"classify", "queue"}
-    assert attributes(received.named("classify").attributes) == {Attribute.ERROR: "cancelled"}
-
-
 async def test_a_look_up_has_the_batches_of_an_embedder_in_its_process(tmp_path: Path) -> None:
     embedder = load_embedder(embedder_config(write_model(tmp_path)))
     assert isinstance(embedder, BatchingEmbedder)
@@ -452,54 +371,6 @@ async def test_log_lines_of_a_call_are_in_its_trace_and_those_of_batches_in_none
     assert handler.fields == [{}]
 
 
-class EarlierClassifier:
-    """A replica of a release without traces of calls."""
-
-    def __init__(self, replica: ClassifierReplica) -> None:
-        self._replica = replica
-
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> object:
-        return await self._replica.classify(texts, tenant)
-
-
-@pytest.mark.parametrize("wraps", [True, False], ids=["Ray's calls", "gRPC"])
-async def test_a_replica_of_an_earlier_release_is_asked_without_the_trace(
-    classifier: BatchingClassifier, wraps: bool
-) -> None:
-    replica = ClassifierReplica(CLASSIFIER, lambda _: classifier)
-    handle = LocalHandle(EarlierClassifier(replica), wraps=wraps)
-    client = classifier_client(ClassifierLink(CLASSIFIER, "1", handle))
-    with logged_request("req_1", lambda: SAMPLED["traceparent"], "vendor=1"):
-        (scores,) = await client.classify(["a"])
-    assert scores.injection == ord("a") / 256
-    headers = {**SAMPLED, "tracestate": "vendor=1"}
-    assert handle.calls == [("classify", {"trace": headers}), ("classify", {})]
-    assert client.state.value == "closed"
-
-
-@pytest.mark.slow
-def test_serve_has_an_earlier_replica_asked_again_too(serve_port: int, handle_loop: asyncio.AbstractEventLoop) -> None:
-    class Earlier:  # here, so that it is sent by value
-        def __init__(self) -> None:
-            self.calls = 0
-
-        async def classify(self, texts: Sequence[str], tenant: str = "") -> ClassifierReply:
-            self.calls += 1
-            return ClassifierReply(f"v{self.calls}", (Scores({"violence": 0.5}, 0.25, flagged=False),))
-
-    deployment: Any = serve.deployment(ray_actor_options={"num_cpus": 0})(Earlier)
-    handle = serve.run(deployment.bind(), name="earlier", route_prefix=None)
-
-    async def asked() -> tuple[str, str]:
-        client = classifier_client(ClassifierLink(CLASSIFIER, "1", handle))  # here: a handle belongs to a loop
-        with logged_request("req_1", lambda: SAMPLED["traceparent"]):
-            await client.classify(["a"])
-        return client.version, client.state.value
-
-    assert asyncio.run_coroutine_threadsafe(asked(), handle_loop).result(60) == ("v1", "closed")
-    serve.delete("earlier")
-
-
 async def test_actors_in_one_process_have_their_own_roles(tmp_path: Path) -> None:
     config = settings(tmp_path)
     with http_receiver() as received:
@@ -511,21 +382,6 @@ async def test_actors_in_one_process_have_their_own_roles(tmp_path: Path) -> Non
     roles = {span.name: received.roles[span.span_id] for span in received.spans if span.name in ("classify", "embed")}
     assert roles == {"classify": "classifier", "embed": "embedder"}
     assert len(received.spans) == 6
-
-
-@pytest.mark.parametrize("wraps", [True, False], ids=["Ray's calls", "gRPC"])
-@pytest.mark.parametrize("error", [RuntimeError("no type is wrong"), TypeError("a type is wrong in the model")])
-async def test_a_replica_that_breaks_is_asked_once(error: Exception, wraps: bool) -> None:
-    class Broken:
-        async def classify(self, *arguments: object, **named: object) -> object:
-            raise error
-
-    handle = LocalHandle(Broken(), wraps=wraps)
-    client = classifier_client(ClassifierLink(CLASSIFIER, "1", handle))
-    raised = ClassifierUnavailableError if wraps else type(error)
-    with logged_request("req_1", lambda: SAMPLED["traceparent"]), pytest.raises(raised):
-        await client.classify(["a"])
-    assert len(handle.calls) == 1
 
 
 async def test_a_task_that_outlives_its_request_sends_no_trace_along() -> None:

@@ -1,0 +1,85 @@
+"""A replica of an earlier release, which knows no trace, is asked again without it; one that breaks is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from ray import serve
+
+from cluster.safety.classifier_replica import ClassifierReplica
+from cluster.safety.classifier_reply import ClassifierReply
+from cluster.safety.deployment import ClassifierLink, classifier_client
+from cluster.telemetry.log_context import logged_request
+from safety.api import ClassifierUnavailableError, Scores
+from safety.classifier.batching_classifier import BatchingClassifier
+from tests.cluster.local_handle import LocalHandle
+from tests.cluster.test_call_traces import CLASSIFIER, SAMPLED
+from tests.cluster.traced_classifier import classifier, directory, scripted
+
+__all__ = ["classifier", "directory", "scripted"]
+
+
+class EarlierClassifier:
+    """A replica of a release without traces of calls."""
+
+    def __init__(self, replica: ClassifierReplica) -> None:
+        self._replica = replica
+
+    async def classify(self, texts: Sequence[str], tenant: str = "") -> object:
+        return await self._replica.classify(texts, tenant)
+
+
+@pytest.mark.parametrize("wraps", [True, False], ids=["Ray's calls", "gRPC"])
+async def test_a_replica_of_an_earlier_release_is_asked_without_the_trace(
+    classifier: BatchingClassifier, wraps: bool
+) -> None:
+    replica = ClassifierReplica(CLASSIFIER, lambda _: classifier)
+    handle = LocalHandle(EarlierClassifier(replica), wraps=wraps)
+    client = classifier_client(ClassifierLink(CLASSIFIER, "1", handle))
+    with logged_request("req_1", lambda: SAMPLED["traceparent"], "vendor=1"):
+        (scores,) = await client.classify(["a"])
+    assert scores.injection == ord("a") / 256
+    headers = {**SAMPLED, "tracestate": "vendor=1"}
+    assert handle.calls == [("classify", {"trace": headers}), ("classify", {})]
+    assert client.state.value == "closed"
+
+
+@pytest.mark.slow
+def test_serve_has_an_earlier_replica_asked_again_too(serve_port: int, handle_loop: asyncio.AbstractEventLoop) -> None:
+    class Earlier:  # here, so that it is sent by value
+        def __init__(self) -> None:
+            self.calls = 0
+
+        async def classify(self, texts: Sequence[str], tenant: str = "") -> ClassifierReply:
+            self.calls += 1
+            return ClassifierReply(f"v{self.calls}", (Scores({"violence": 0.5}, 0.25, flagged=False),))
+
+    deployment: Any = serve.deployment(ray_actor_options={"num_cpus": 0})(Earlier)
+    handle = serve.run(deployment.bind(), name="earlier", route_prefix=None)
+
+    async def asked() -> tuple[str, str]:
+        client = classifier_client(ClassifierLink(CLASSIFIER, "1", handle))  # here: a handle belongs to a loop
+        with logged_request("req_1", lambda: SAMPLED["traceparent"]):
+            await client.classify(["a"])
+        return client.version, client.state.value
+
+    assert asyncio.run_coroutine_threadsafe(asked(), handle_loop).result(60) == ("v1", "closed")
+    serve.delete("earlier")
+
+
+@pytest.mark.parametrize("wraps", [True, False], ids=["Ray's calls", "gRPC"])
+@pytest.mark.parametrize("error", [RuntimeError("no type is wrong"), TypeError("a type is wrong in the model")])
+async def test_a_replica_that_breaks_is_asked_once(error: Exception, wraps: bool) -> None:
+    class Broken:
+        async def classify(self, *arguments: object, **named: object) -> object:
+            raise error
+
+    handle = LocalHandle(Broken(), wraps=wraps)
+    client = classifier_client(ClassifierLink(CLASSIFIER, "1", handle))
+    raised = ClassifierUnavailableError if wraps else type(error)
+    with logged_request("req_1", lambda: SAMPLED["traceparent"]), pytest.raises(raised):
+        await client.classify(["a"])
+    assert len(handle.calls) == 1
