@@ -447,9 +447,10 @@ class EngineLoad:
     batch_sequences: int = 0  # of running and waiting
     batch_kv_tokens: float = 0.0  # of kv_demand_tokens
     batch_due: tuple[DueWork, ...] = ()  # of BATCH, with a deadline that is still to be kept; earliest first
-    step_s: float = 0.0  # of a step, before its tokens: least squares fit, as the next two
+    step_s: float = 0.0  # of a step, before its tokens: least squares fit, as the next three
     prompt_token_s: float = 0.0  # that a prompt token adds to a step
     sequence_s: float = 0.0  # that a decoding sequence adds to a step
+    free_prompt_tokens: int = 0  # of each step, which add nothing: they are computed while the weights are read
     step_tokens: int = 0  # most tokens of a step
     long_step_tokens: int = 0  # most tokens of a step for prompts of several chunks
     long_beside_decodes: int = 0  # the same in a step with decodes, at present

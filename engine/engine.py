@@ -351,6 +351,7 @@ class Engine:
             step_s=cost.step_s,
             prompt_token_s=cost.prompt_token_s,
             sequence_s=cost.sequence_s,
+            free_prompt_tokens=cost.free_prompt_tokens,
             step_tokens=self.config.max_batch_tokens,
             long_step_tokens=long_alone,
             long_beside_decodes=long_beside_decodes,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.api import Delta, EngineError, GenerationRequest, ModelInfo
+from load_tests.simulation.profile import ReplicaProfile
 from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import (
     OnOrphans,
@@ -36,12 +37,14 @@ Report = tuple[Sequence[Delta], ReplicaLoad]
 """The deltas of a step, and the load after it."""
 
 
-def run_engine(pipe: Connection, model: str, settings: Mapping[str, Any]) -> None:
+def run_engine(pipe: Connection, model: str, profile: ReplicaProfile | None, settings: Mapping[str, Any]) -> None:
     """Runs the engine of ``model`` in this process, with the ``settings`` of ``Engine.from_pretrained``, until None
-    comes from ``pipe`` or it is closed: takes requests and ids to abort from it, and sends reports."""
+    comes from ``pipe`` or it is closed: takes requests and ids to abort from it, and sends reports. With a ``profile``
+    its forward passes are stretched to those of that replica."""
     # Imported in this process alone: the other one needs no torch.
     from engine import AsyncEngine, Engine
     from engine.warm_up import warm_up
+    from load_tests.prediction.stretched_engine import PassTimes, stretched_to
 
     sending = threading.Lock()
 
@@ -49,7 +52,8 @@ def run_engine(pipe: Connection, model: str, settings: Mapping[str, Any]) -> Non
         with sending:
             pipe.send((deltas, ReplicaLoad.of(engine.stats(), engine.load())))
 
-    loaded = Engine.from_pretrained(model, **settings)
+    kind = Engine if profile is None else stretched_to(PassTimes.of(profile))
+    loaded = kind.from_pretrained(model, **settings)
     warm_up(loaded)
     engine = AsyncEngine(loaded, send)
     engine.start()
@@ -75,13 +79,13 @@ def run_engine(pipe: Connection, model: str, settings: Mapping[str, Any]) -> Non
 
 class EngineProcessBackend:
     """Implements ``TierBackend`` with one tier, TIER, of one replica: an engine that runs ``model`` in a process of its
-    own, which ends with ``close``. ``settings`` are those of ``Engine.from_pretrained``. ``close`` raises
-    subprocess.TimeoutExpired if the process does not end.
+    own, which ends with ``close``. ``settings`` are those of ``Engine.from_pretrained``. With a ``profile`` its forward
+    passes take as long as those of that replica. ``close`` raises subprocess.TimeoutExpired if the process does not end.
 
     The counts of a request that is given up are not known: ``on_usage`` gets None.
     """
 
-    def __init__(self, model: str, **settings: Any) -> None:
+    def __init__(self, model: str, profile: ReplicaProfile | None = None, **settings: Any) -> None:
         self._answers: dict[str, asyncio.Queue[Sequence[Delta] | Exception]] = {}
         self._outbox: queue.SimpleQueue[GenerationRequest | str | None] = queue.SimpleQueue()
         self._pipe, other = Pipe()
@@ -89,7 +93,7 @@ class EngineProcessBackend:
         command = [sys.executable, "-m", "load_tests.engine_process_backend", str(other.fileno())]
         self._process = subprocess.Popen(command, pass_fds=[other.fileno()], cwd=ROOT)
         other.close()
-        self._pipe.send((model, settings))
+        self._pipe.send((model, profile, settings))
         self._model: ModelInfo
         self._load: ReplicaLoad
         self._model, self._load = self._pipe.recv()  # raises EOFError if the engine does not start
@@ -187,5 +191,5 @@ class EngineProcessBackend:
 
 if __name__ == "__main__":
     inherited = Connection(int(sys.argv[1]))
-    its_model, its_settings = inherited.recv()
-    run_engine(inherited, its_model, its_settings)
+    its_model, its_profile, its_settings = inherited.recv()
+    run_engine(inherited, its_model, its_profile, its_settings)

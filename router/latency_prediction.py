@@ -2,13 +2,13 @@
 ``predict_ttft``: the first alone. Pure.
 
 A replica computes prompts in steps. A step takes a fixed time, plus one for each prompt token and each decoding
-sequence, which the replica measures. Of each step, prompts that one chunk completes come first, higher classes before
-lower ones; prompts of several chunks share what is left, or what the engine allows them beside decodes. So the first
-token comes after::
+sequence, which the replica measures; the first prompt tokens may be free, computed while the weights are read. Of each
+step, prompts that one chunk completes come first, higher classes before lower ones; prompts of several chunks share
+what is left, or what the engine allows them beside decodes. So the first token comes after::
 
     (what is left of the step at work) + (wait for a place in batch and KV cache)
     + (steps for the tokens ahead and the own ones) * (time of a step without them)
-    + (tokens computed in these steps) * (time of a token)
+    + (tokens computed in these steps, without the free ones) * (time of a token)
 
 times ``correction`` plus ``overhead_s``, by which measured TTFTs have lately differed from this.
 """
@@ -77,12 +77,20 @@ def predict_ttft(
     step_tokens = load.step_tokens or DEFAULT_STEP_TOKENS
     tokens_s = load.prompt_token_s
     busy_s = step_s if load.running or everything else 0.0  # prompt tokens of the step at work are in the queue
+    free_s = _free_s(load, step_s)
     steps, tokens = _prefill(load, step_tokens, own, priority)
-    prefill_s = steps * step_s + tokens * tokens_s
-    full_s = busy_s + tokens_s * (everything if everything < step_tokens else step_tokens)
+    prefill_s = steps * step_s + max(0.0, tokens * tokens_s - steps * free_s)
+    full_s = busy_s + max(0.0, tokens_s * (everything if everything < step_tokens else step_tokens) - free_s)
     return load.overhead_s + max(0.0, load.correction) * (
         _left_s(load, busy_s) + _place_s(load, max(1, prompt_tokens), full_s) + prefill_s
     )
+
+
+def _free_s(load: ReplicaLoad, step_s: float) -> float:
+    """Returns the seconds of prompt tokens that each step does not take longer for: no more than ``step_s``, which it
+    takes without prompt tokens, so that one more token never makes a prediction shorter."""
+    free_s = load.free_prompt_tokens * load.prompt_token_s
+    return free_s if free_s < step_s else step_s
 
 
 def _left_s(load: ReplicaLoad, step_s: float) -> float:
@@ -101,8 +109,9 @@ def work_off(load: ReplicaLoad, short: list[int], long: list[int], seconds: floa
     room = max(1, (load.step_tokens or DEFAULT_STEP_TOKENS) - load.decoding)
     long_room = (load.long_beside_decodes if load.decoding else load.long_step_tokens) or room
     step_s = load.step_s + load.sequence_s * load.decoding
+    free_s = _free_s(load, step_s)
     for queue, in_step in ((short, room), (long, max(1, min(room, long_room)))):
-        token_s = load.prompt_token_s + step_s / in_step
+        token_s = (step_s + max(0.0, load.prompt_token_s * in_step - free_s)) / in_step
         for at, tokens in enumerate(queue):
             if not tokens:
                 continue

@@ -104,6 +104,7 @@ def _as_fast_as(peers: Sequence[ReplicaLoad], load: ReplicaLoad, prompt_tokens: 
         step_s=fmean(peer.step_s for peer in peers),
         prompt_token_s=fmean(peer.prompt_token_s for peer in peers),
         sequence_s=fmean(peer.sequence_s for peer in peers),
+        free_prompt_tokens=round(fmean(peer.free_prompt_tokens for peer in peers)),
         step_tokens=load.step_tokens or max(peer.step_tokens for peer in peers),
         long_step_tokens=load.long_step_tokens or max(peer.long_step_tokens for peer in peers),
         long_beside_decodes=load.long_beside_decodes or max(peer.long_beside_decodes for peer in peers),

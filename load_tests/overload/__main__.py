@@ -21,11 +21,16 @@ from load_tests.overload.server import ROWS, router_config, serving
 from load_tests.overload.simulation import Simulation
 from load_tests.overload.traffic import NOISY, TENANTS, Offered, mixed
 from load_tests.overload.trial import Figures, Outcome, figures_of, offer, percentile
+from load_tests.simulation.profile import DEFAULT_PROFILE, PROFILES
 
 DESCRIPTION = """\
 Offer an open loop of mixed classes and lengths to the router's application over a real engine (tier fast), at
 multiples of the capacity, which is measured first. Goodput is the answers per second whose first token was within the
 objective of their class.
+
+Router, engine and load generator share the cores of this machine. With --stretched the forward passes of the engine
+sleep until they have taken as long as those of a larger model on an accelerator, which leaves a core to the router, as
+there. So admission, fairness and scheduling are what is measured. Their capacity grows with --rows.
 """
 WITH, WITHOUT = "with admission", "without"
 QUIET = TENANTS[:3]
@@ -34,10 +39,14 @@ SIMULATED_CAPACITY = 6.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.simulated and options.stretched:
+        parser.error("--stretched is for the engine of a server, and --simulated has none")
     capacity = options.capacity or (SIMULATED_CAPACITY if options.simulated else measured_capacity(options))
     print(f"capacity {capacity:.1f} requests/s")
-    found: dict[str, Any] = {"capacity": capacity, "seconds": options.seconds, "rows": options.rows}
+    found: dict[str, Any] = {name: getattr(options, name) for name in ("seconds", "rows", "stretched", "seed")}
+    found["capacity"] = capacity
     if options.tenant:
         found["tenant"] = neighbours(capacity, options)
         for name, row in found["tenant"].items():
@@ -64,6 +73,14 @@ def make_parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, default=60.0, help="of each load (default: %(default)s)")
     add("--capacity", type=float, help="requests/s that count as capacity, instead of measuring it")
     add("--rows", type=int, default=ROWS, help="sequences that the engine runs at once (default: %(default)s)")
+    add(
+        "--stretched",
+        nargs="?",
+        const=DEFAULT_PROFILE,
+        choices=PROFILES,
+        metavar="PROFILE",
+        help=f"forward passes take as long as those of a replica: {', '.join(PROFILES)} (alone: %(const)s)",
+    )
     add("--give-up", type=float, default=90.0, help="seconds after which a client leaves (default: %(default)s)")
     add("--seed", type=int, default=0)
     add("--admission", choices=("on", "off", "both"), default="both", help="(default: %(default)s)")
@@ -80,7 +97,7 @@ def measured_capacity(options: argparse.Namespace) -> float:
     length = min(options.seconds, 15.0)
     requests = list(mixed(60.0, length, seed=1))
     ends: list[float] = []
-    with serving(admission=True, rows=options.rows) as url:
+    with serving(admission=True, rows=options.rows, stretched=options.stretched) as url:
         began = time.perf_counter()
         outcomes = asyncio.run(offer(url, requests, lambda outcome: ends.append(time.perf_counter() - began)))
     answered = sum(one.ttft_s is not None and not one.problem for one in outcomes)
@@ -91,7 +108,7 @@ def sweep(admission: bool, capacity: float, options: argparse.Namespace) -> Iter
     """Yields the figures at each load, each on a server of its own, and prints them."""
     for times in options.times:
         requests = list(mixed(times * capacity, options.seconds, options.seed))
-        with serving(admission=admission, rows=options.rows) as url:
+        with serving(admission=admission, rows=options.rows, stretched=options.stretched) as url:
             outcomes = run(url, requests, f"{times:g} x", options)
         figures = figures_of(outcomes, options.seconds)
         print(row(WITH if admission else WITHOUT, times, figures), flush=True)
@@ -146,7 +163,7 @@ def outcomes_of(admission: bool, requests: Sequence[Offered], name: str, options
     if options.simulated:
         config = router_config(admission=True).admission if admission else None
         return [one.outcome for one in Simulation(config).run(requests)]
-    with serving(admission=admission, rows=options.rows) as url:
+    with serving(admission=admission, rows=options.rows, stretched=options.stretched) as url:
         return run(url, requests, name, options)
 
 

@@ -20,6 +20,7 @@ import uvicorn
 from cluster.process_memory import spare_collector
 from load_tests.engine_process_backend import EngineProcessBackend
 from load_tests.overload.traffic import CLASSES, TENANTS, key_of
+from load_tests.simulation.profile import PROFILES
 from router.app_factory import build_app
 from router.config.admission import AdmissionConfig, ClassAdmission
 from router.config.keys import KeyConfig
@@ -45,12 +46,15 @@ def router_config(*, admission: bool) -> RouterConfig:
 
 
 @contextmanager
-def serving(*, admission: bool, rows: int = ROWS) -> Iterator[str]:
-    """Starts the server, and yields its address, such as http://127.0.0.1:1234/v1. Stops it at the end. Raises
-    RuntimeError if it does not start."""
+def serving(*, admission: bool, rows: int = ROWS, stretched: str | None = None) -> Iterator[str]:
+    """Starts the server, and yields its address, such as http://127.0.0.1:1234/v1. Stops it at the end. ``stretched``
+    is the profile (``PROFILES``) whose times its forward passes take; None: their own. Raises RuntimeError if it does
+    not start."""
     command = [sys.executable, "-m", "load_tests.overload.server", "--rows", str(rows)]
+    command += [] if admission else ["--without"]
+    command += [] if stretched is None else ["--stretched", stretched]
     process = subprocess.Popen(
-        [*command, *([] if admission else ["--without"])],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=ROOT,
@@ -76,9 +80,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--without", action="store_true", help="without admission")
     parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--stretched", choices=PROFILES, help="the profile whose times forward passes take")
     options = parser.parse_args()
     backend = EngineProcessBackend(
-        str(MODEL), dtype="float32", threads=1, max_sequences=options.rows, max_waiting=100_000
+        str(MODEL),
+        PROFILES.get(options.stretched),
+        dtype="float32",
+        threads=1,
+        max_sequences=options.rows,
+        max_waiting=100_000,
     )
     app = build_app(router_config(admission=not options.without), backend)
     # asyncio sends small writes at once (TCP_NODELAY) only on sockets that name their protocol.

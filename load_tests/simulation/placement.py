@@ -219,6 +219,7 @@ def load_of(
         replica.long_prompts,
         MAX_PARTIAL_PREFILLS,  # long_at_once
         routers,  # lanes
+        0,  # free_prompt_tokens
         correction,
         overhead_s,
     )

@@ -39,6 +39,7 @@ class ReplicaLoad:
     long_prompts: int = 0  # of ``queued_long``
     long_at_once: int = 1  # prompts of several chunks that share a step
     lanes: int = 1  # routers that send requests to the replica
+    free_prompt_tokens: int = 0  # of each step, which add nothing to it: they are computed while the weights are read
     # What the router has learnt and heard; replicas send the defaults:
     correction: float = 1.0  # factor of predicted TTFTs
     overhead_s: float = 0.0  # of each request, beside what the replica's steps take
@@ -70,6 +71,7 @@ class ReplicaLoad:
             stats.long_prompts,
             load.long_at_once,
             lanes,
+            load.free_prompt_tokens,
         )
 
     @property

@@ -28,6 +28,48 @@ def test_the_parts_of_a_step_are_told_apart() -> None:
     assert cost.sequence_s == pytest.approx(5e-4, rel=0.01)
 
 
+def test_tokens_that_are_computed_while_the_weights_are_read_are_free() -> None:
+    fit, draw = StepCostFit(), random.Random(2)
+    for at in range(600):
+        prompt, decodes = draw.choice((0, 0, 0, draw.randrange(1, 120), draw.randrange(1, 500))), draw.randrange(1, 8)
+        seconds = max(0.025, 0.6e-3 * (prompt + decodes)) * draw.uniform(0.97, 1.03)
+        fit.observe(Load(decodes=decodes, short=prompt), seconds, 0.05 * at)
+    cost = fit.solve()
+    assert cost.seconds(20, 4) == pytest.approx(0.025, rel=0.1)
+    assert cost.seconds(40, 4) == pytest.approx(0.0264, rel=0.12)
+    assert cost.seconds(100, 4) == pytest.approx(0.0624, rel=0.1)
+    assert cost.seconds(480, 4) == pytest.approx(0.29, rel=0.1)
+    assert 30 <= cost.free_prompt_tokens <= 48
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_token_is_free_where_each_costs_the_same(seed: int) -> None:
+    fit, draw = StepCostFit(), random.Random(seed)
+    for at in range(600):
+        prompt, decodes = draw.choice((0, draw.randrange(1, 500))), draw.randrange(1, 8)
+        seconds = (0.002 + 0.6e-3 * prompt + 1e-3 * decodes) * draw.uniform(0.8, 1.3)
+        fit.observe(Load(decodes=decodes, short=prompt), seconds, 0.05 * at)
+    assert fit.solve().free_prompt_tokens == 0
+
+
+def test_prompts_of_two_lengths_alone_leave_no_token_free() -> None:
+    fit, draw = StepCostFit(), random.Random(3)
+    for at in range(400):
+        prompt = draw.choice((10, 100))
+        fit.observe(Load(short=prompt), (0.02 + 4e-4 * prompt) * draw.uniform(0.98, 1.02), 0.05 * at)
+    cost = fit.solve()
+    assert cost.seconds(200, 0) == pytest.approx(0.1, rel=0.05)
+
+
+def test_steps_that_have_long_been_forgotten_count_nothing() -> None:
+    fit = StepCostFit()
+    for at in range(3_000):  # hours, after each of which the sums would be scaled down
+        fit.observe(Load(decodes=1, short=50 * (at % 3)), 0.01 + 1e-3 * 50 * (at % 3), 3_600.0 * at)
+    for at in range(200):
+        fit.observe(Load(decodes=1, short=50 * (at % 3)), 0.02 + 2e-3 * 50 * (at % 3), 1.08e7 + at)
+    assert fit.solve().seconds(100, 1) == pytest.approx(0.22, rel=0.05)
+
+
 def test_prompts_of_one_length_alone_give_the_cost_of_their_tokens() -> None:
     fit = StepCostFit()
     for at in range(20):

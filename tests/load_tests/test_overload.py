@@ -6,8 +6,10 @@ import pytest
 
 from load_tests.generator.answer import Answer, Problem
 from load_tests.generator.target import Target
+from load_tests.overload.__main__ import main, make_parser
 from load_tests.overload.traffic import CLASSES, Offered, mixed, request_bytes
 from load_tests.overload.trial import Outcome, figures_of, outcome_of
+from load_tests.simulation.profile import PROFILES
 
 INTERACTIVE, STANDARD, BATCH = CLASSES
 
@@ -67,3 +69,12 @@ def test_goodput_is_what_came_whole_and_in_time() -> None:
     assert figures.ttft_p99_by_class["interactive"] == 1.5
     assert (figures.admitted, figures.refused, figures.refused_late, figures.failed) == (5, 2, 1, 1)
     assert figures.refusal_p99_s == 2.0
+
+
+def test_a_stretched_engine_is_that_of_a_server() -> None:
+    options = make_parser().parse_args(["--stretched"])
+
+    assert PROFILES[options.stretched].name == "70b-h100x2"
+    assert make_parser().parse_args([]).stretched is None
+    with pytest.raises(SystemExit):
+        main(["--simulated", "--stretched"])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
-from engine.api import Priority
+from engine.api import Priority, SamplingParams
+from engine.scheduler.step_plan import Chunk
+from engine.sequence import Sequence
 from load_tests.prediction.__main__ import main, summary
 from load_tests.prediction.loads import LOADS, arrivals
+from load_tests.prediction.stretched_engine import PassTimes, stretched_to
+from load_tests.simulation.profile import PROFILES
 
 
 @pytest.mark.parametrize("name", LOADS)
@@ -37,3 +42,23 @@ def test_a_short_run_predicts_and_writes_its_figures(tmp_path: Path) -> None:
     assert result["load"] == "chat"
     assert result["requests"] > 1
     assert 0 < result["ttft_p50_s"] <= result["ttft_p99_s"]
+
+
+def test_passes_take_the_longer_of_weights_and_tokens_and_what_attention_adds() -> None:
+    times = PassTimes.of(PROFILES["70b-h100x2"])
+    sequence = Sequence("one", [2] * 2_000, 2_000, SamplingParams(), "", 0, 8)
+
+    assert times.pass_s([Chunk(sequence, 0, 1)]) == pytest.approx(0.013, rel=0.01)
+    assert times.pass_s([Chunk(sequence, 1_999, 1)] * 100) == pytest.approx(0.013 + 100 * 2_000 * 55e-9, rel=0.01)
+    assert times.pass_s([Chunk(sequence, 0, 500)] * 2) == pytest.approx(1_000 / 14_400 + 2 * 500 * 250 * 55e-9)
+
+
+def test_an_engine_is_stretched_to_the_times_that_it_is_given() -> None:
+    engine = stretched_to(PassTimes(0.05, 0.0, 0.0)).from_pretrained("deployments/models/fast", dtype="float32")
+    began = time.monotonic()
+    (answer,) = engine.generate(["one"], SamplingParams(max_tokens=4, ignore_eos=True))
+    took_s = time.monotonic() - began
+    engine.close()
+
+    assert len(answer.token_ids) == 4
+    assert took_s >= 4 * 0.05

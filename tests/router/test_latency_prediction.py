@@ -42,6 +42,7 @@ loads = st.builds(
     correction=st.floats(0.1, 10),
     overhead_s=st.floats(0, 1),
     step_age_s=st.floats(-1, 20),
+    free_prompt_tokens=st.integers(0, 1_024),
 ).map(lambda load: replace(load, long_beside_decodes=min(load.long_beside_decodes, load.long_step_tokens)))
 prompts = st.integers(0, 100_000)
 priorities = st.sampled_from(Priority)
@@ -108,6 +109,13 @@ def _above(prediction: tuple[float, float]) -> tuple[float, float]:
 
 def test_an_idle_replica_takes_a_step_for_a_short_prompt() -> None:
     assert predict(IDLE, 100).ttft_s == pytest.approx(0.01 + 0.1)
+
+
+def test_tokens_that_are_free_add_nothing() -> None:
+    roofline = replace(IDLE, free_prompt_tokens=8)  # 8 ms of the 10 ms of a step
+    assert predict(roofline, 5).ttft_s == pytest.approx(0.01)
+    assert predict(roofline, 100).ttft_s == pytest.approx(0.01 + 0.092)
+    assert predict(replace(IDLE, free_prompt_tokens=5_000), 100).ttft_s == pytest.approx(0.1), "the longer of two"
 
 
 def test_what_is_cached_is_not_computed() -> None:
