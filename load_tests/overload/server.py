@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
+import uvloop
 
 from cluster.process_memory import spare_collector
 from load_tests.engine_process_backend import EngineProcessBackend
@@ -105,7 +106,8 @@ def main() -> None:
     threading.Thread(target=end, daemon=True).start()
     spare_collector()  # as the deployment Router does
     print(listener.getsockname()[1], flush=True)
-    asyncio.run(server.serve(sockets=[listener]))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as in Ray's workers
+        runner.run(server.serve(sockets=[listener]))
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ class Admission:
         decision = decide(facts, tier, views, order, self._config)
         asked = facts.tokens  # of the tier that was asked for
         if decision.tier != tier:
-            facts = replace(facts, cached_tokens={})
+            facts = facts.elsewhere
         facts = self._ranked(facts, decision.tier)
         if isinstance(decision, Admit):
             return self._admit(facts, decision, views[decision.tier], asked)
@@ -193,10 +193,9 @@ class Admission:
     ) -> dict[str, TierView]:
         """Returns the views of the tiers that the decision may need."""
         names = {tier} if facts.spill == "none" else {tier, *order}
-        elsewhere = replace(facts, cached_tokens={})
         return {
             load.name: view_of(
-                self._ranked(facts if load.name == tier else elsewhere, load.name),
+                self._ranked(facts if load.name == tier else facts.elsewhere, load.name),
                 load,
                 self.admitted[load.name],
                 self._config,

@@ -63,6 +63,11 @@ class RequestFacts:
         return rank_of(self.priority, self.surplus)
 
     @property
+    def elsewhere(self) -> RequestFacts:
+        """The same on another tier, which has nothing of it in its prefix caches."""
+        return replace(self, cached_tokens={}) if self.cached_tokens else self
+
+    @property
     def uncached_tokens(self) -> int:
         """The prompt tokens that a replica has to compute, if it is the one with the most of them in its cache, which
         is where placement sends it as a rule."""
@@ -157,11 +162,10 @@ def decide(
     refusal = check(facts, views[tier], config)
     if refusal is None:
         return Admit(tier)
-    elsewhere = replace(facts, cached_tokens={})
     for other in spill_targets(tier, order, facts.spill):
         view = views[other]
         fits = view.context_length is None or facts.context <= view.context_length
-        if view.replicas and fits and check(elsewhere, view, config) is None:
+        if view.replicas and fits and check(facts.elsewhere, view, config) is None:
             return Admit(other, refusal)
     return refusal
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -315,9 +314,12 @@ class ChatEndpoint:
             service_tier=tier,
         )
         sampling = request.sampling(request.max_answer_tokens, request.logprob_count)
-        made = request.inference([request.conversation], sampling, "messages", writer, request.parsing)
-        return replace(
-            made,
+        return request.inference(
+            [request.conversation],
+            sampling,
+            "messages",
+            writer,
+            request.parsing,
             template=request.reference,
             truncation=request.truncation,
             include_assembly=bool(request.include_assembly),

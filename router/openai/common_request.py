@@ -279,10 +279,12 @@ class GenerationFields(StrictModel):
         prompt_field: str,
         writer: Callable[[Stamp], AnswerWriter],
         parsing: TextParsing = NO_PARSING,
+        **others: Any,
     ) -> InferenceRequest:
         """Returns the request independent of the wire format.
 
         ``prompt_field`` is the field that holds the prompt, for errors. ``writer`` makes the writer of the response.
+        ``others`` are further fields of InferenceRequest.
         """
         return InferenceRequest(
             self.model,
@@ -305,6 +307,7 @@ class GenerationFields(StrictModel):
             detach=bool(self.detach),
             on_failure=self.on_failure,
             cache=NO_CONTROLS if self.cache is None else self.cache.controls,
+            **others,
         )
 
     @property

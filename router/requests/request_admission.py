@@ -75,8 +75,9 @@ class RequestAdmission:
             narrowed(self._allowed_spill(principal), request.spill),
             cached_tokens=_cached_tokens(request, tenant, loads, tier) if self._config.admission.enabled else {},
         )
-        controls = controlled(request.cache, call.cache_control)
-        cacheable = self._cache is not None and self._cache.may_have(tenant, request, controls)
+        cacheable = self._cache is not None and self._cache.may_have(
+            tenant, request, controlled(request.cache, call.cache_control)
+        )
         order = allowed
         if facts.spill != "none":
             order = [each for each in order if each == tier or self._affordable(request, each)]

@@ -146,13 +146,17 @@ class HttpExchange:
         disconnects before ``work`` ends, cancels ``work`` unless it ``outlives`` the client, and raises
         ClientLeftError. What such work sends is dropped."""
         working = asyncio.ensure_future(work)
-        watching = asyncio.ensure_future(self._disconnect())
+        watching: asyncio.Future[None] | None = None
         try:
-            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)  # what is refused at once has ended then, and needs no watch
+            if not working.done():
+                watching = asyncio.ensure_future(self._disconnect())
+                await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 return working.result()
         finally:
-            watching.cancel()
+            if watching is not None:
+                watching.cancel()
             if not working.done():
                 self._left = self.outlives(working)
             if not (working.done() or self._left):
@@ -183,7 +187,9 @@ class HttpExchange:
         occupy the router's concurrency limit. Raises the errors of the ASGI ``send``.
         """
         sending = asyncio.ensure_future(self._send_error(refusal, body))
-        await asyncio.wait({sending}, timeout=ERROR_TIMEOUT_S)
+        await asyncio.sleep(0)  # mostly it has sent everything then
+        if not sending.done():
+            await asyncio.wait({sending}, timeout=ERROR_TIMEOUT_S)
         if not sending.done():
             sending.cancel()
             return
