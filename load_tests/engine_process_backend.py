@@ -80,7 +80,8 @@ def run_engine(pipe: Connection, model: str, profile: ReplicaProfile | None, set
 class EngineProcessBackend:
     """Implements ``TierBackend`` with one tier, TIER, of one replica: an engine that runs ``model`` in a process of its
     own, which ends with ``close``. ``settings`` are those of ``Engine.from_pretrained``. With a ``profile`` its forward
-    passes take as long as those of that replica. ``close`` raises subprocess.TimeoutExpired if the process does not end.
+    passes take as long as those of that replica. ``close`` raises subprocess.TimeoutExpired if the process does not
+    end.
 
     The counts of a request that is given up are not known: ``on_usage`` gets None.
     """

@@ -160,3 +160,20 @@ async def test_wherever_a_client_leaves_the_generation_is_closed(stream: bool, r
     client.left.set()
     await asyncio.wait_for(task, timeout=5)
     assert backend.closed == 1
+
+
+async def test_a_request_that_is_refused_at_once_is_sent_in_full_and_leaves_no_task() -> None:
+    client = Client({**CHAT, "messages": []})
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        received += 1
+        return await client.receive()
+
+    await build_app(CONFIG, ScriptedBackend())(client.scope(), receive, client.send)
+
+    assert [message["type"] for message in client.sent] == ["http.response.start", "http.response.body"]
+    assert client.sent[0]["status"] == 400
+    assert received == 1, "the body, and nothing that watches the connection"
+    assert asyncio.all_tasks() == {asyncio.current_task()}
