@@ -6,7 +6,6 @@ Prints its port on a line when it listens. Ends with its standard input, so that
 from __future__ import annotations
 
 import argparse
-import asyncio
 import socket
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
-import uvloop
 
 from cluster.process_memory import spare_collector
 from load_tests.engine_process_backend import EngineProcessBackend
@@ -106,8 +104,7 @@ def main() -> None:
     threading.Thread(target=end, daemon=True).start()
     spare_collector()  # as the deployment Router does
     print(listener.getsockname()[1], flush=True)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as in Ray's workers
-        runner.run(server.serve(sockets=[listener]))
+    server.run(sockets=[listener])  # on uvloop where it is installed, as Ray's workers
 
 
 if __name__ == "__main__":
