@@ -34,11 +34,12 @@ LEAST_S = 1e-6
 
 CLEARLY = 16.0
 """By how many mean squared errors of a step the sum of all must fall for tokens to be free. Chance alone makes it fall
-by eleven in one of a thousand fits."""
+by eleven in one of a thousand fits. Free tokens that are known stay while the fit with them is the better one: old
+steps count little after an idle time, and would no longer be a proof."""
 
 _FEATURES = 3
-_SUBSETS = tuple(chosen for size in range(1, _FEATURES + 1) for chosen in combinations(range(_FEATURES), size))
-_WITH_PROMPT = ((0, 1), (0, 1, 2))  # of the features, those that can tell how many tokens are free
+_SUBSETS = tuple(chosen for size in range(_FEATURES, 0, -1) for chosen in combinations(range(_FEATURES), size))
+_WITH_PROMPT = ((0, 1, 2), (0, 1))  # of the features, those that can tell how many tokens are free
 _RIDGE = 1e-9  # of the diagonal; below it, two features cannot be distinguished
 _ROUNDING = 1e-9  # of the squared seconds
 _MOST_WEIGHT = 1e9  # of a new step; the sums are scaled down then
@@ -123,24 +124,23 @@ class StepCostFit:
 
     def _with_free_tokens(self, linear: StepCost, error: float) -> StepCost:
         """Returns the fit with free tokens whose error is the least, if that is clearly less than ``error``, the one of
-        the fit ``linear``. All that is free together takes no longer than the step itself."""
+        the fit ``linear``, or less at all if the last fit had free ones. All that is free together takes no longer than
+        the step itself."""
         best, least = linear, error
         for free, products, times in self._candidates():
             found = _least(products, times, _WITH_PROMPT)
-            if found is None:
-                continue
-            (step_s, prompt_token_s, sequence_s), gain = found
-            if self._squares + gain < least and free * prompt_token_s <= step_s:
-                best, least = StepCost(step_s, prompt_token_s, sequence_s, free), self._squares + gain
-        of_a_step = max(least, _ROUNDING * self._squares) / max(self._steps, 1.0)
-        return best if error - least > CLEARLY * of_a_step else linear
+            if found is not None and self._squares + found[1] < least and free * found[0][1] <= found[0][0]:
+                best, least = StepCost(*found[0], free), self._squares + found[1]
+        rounding = _ROUNDING * self._squares
+        enough = rounding if self.cost.free_prompt_tokens else CLEARLY * max(least, rounding) / max(self._steps, 1.0)
+        return best if error - least > enough else linear
 
     def _candidates(self) -> Iterator[tuple[int, list[list[float]], list[float]]]:
         """Yields numbers of free tokens, each with the equations of its fit. The steps of a group have all of them, or
         none has more."""
         everything, above = _added(self._groups.values()), [0.0] * 9
         for free in sorted(self._groups, reverse=True):
-            above = _added((above, self._groups[free]))
+            above = [one + other for one, other in zip(above, self._groups[free], strict=True)]
             if free:
                 yield free, *_equations(everything, above, free)
 
@@ -187,16 +187,21 @@ def _least(
     products: list[list[float]], times: list[float], subsets: Sequence[tuple[int, ...]]
 ) -> tuple[tuple[float, float, float], float] | None:
     """Returns the non-negative values of the features with the least squared error that have one of ``subsets`` alone,
-    and this error less the sum of squared seconds, which is the same for all; None: there are none."""
+    and this error less the sum of squared seconds, which is the same for all; None: there are none. ``subsets`` has the
+    largest first."""
     best: tuple[tuple[float, float, float], float] | None = None
     for chosen in subsets:
         found = _solved(products, times, chosen)
         if found is None or min(found) < 0:
             continue
-        error = -sum(value * times[at] for at, value in zip(chosen, found, strict=True))
+        error = 0.0
+        for at, value in zip(chosen, found, strict=True):
+            error -= value * times[at]
         if error < (0.0 if best is None else best[1]):
             values = dict(zip(chosen, found, strict=True))
             best = (values.get(0, 0.0), values.get(1, 0.0), values.get(2, 0.0)), error
+            if len(chosen) == _FEATURES:
+                break  # none of a part of the features is nearer
     return best
 
 
@@ -208,10 +213,15 @@ def _solved(products: list[list[float]], times: list[float], chosen: tuple[int, 
     for at in range(size):
         if rows[at][at] <= _RIDGE * products[chosen[at]][chosen[at]] or rows[at][at] <= 0:
             return None
+        upper = rows[at]
         for below in range(at + 1, size):
-            factor = rows[below][at] / rows[at][at]
-            rows[below] = [mine - factor * above for mine, above in zip(rows[below], rows[at], strict=True)]
+            row, factor = rows[below], rows[below][at] / upper[at]
+            for column in range(at + 1, size + 1):
+                row[column] -= factor * upper[column]
     found = [0.0] * size
     for at in reversed(range(size)):
-        found[at] = (rows[at][-1] - sum(rows[at][k] * found[k] for k in range(at + 1, size))) / rows[at][at]
+        rest = rows[at][size]
+        for known in range(at + 1, size):
+            rest -= rows[at][known] * found[known]
+        found[at] = rest / rows[at][at]
     return found

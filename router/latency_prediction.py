@@ -1,5 +1,4 @@
-"""``predict``: when a request would get its first and its last token from a replica with a given load;
-``predict_ttft``: the first alone. Pure.
+"""``predict_ttft``: when a request would get its first token from a replica with a given load. Pure.
 
 A replica computes prompts in steps. A step takes a fixed time, plus one for each prompt token and each decoding
 sequence, which the replica measures; the first prompt tokens may be free, computed while the weights are read. Of each
@@ -16,7 +15,6 @@ times ``correction`` plus ``overhead_s``, by which measured TTFTs have lately di
 from __future__ import annotations
 
 from math import ceil
-from typing import NamedTuple
 
 from engine.api import Priority
 from router.ports.replica_load import ReplicaLoad
@@ -30,45 +28,15 @@ DEFAULT_STEP_TOKENS = 2_048
 INTERACTIVE = Priority.INTERACTIVE.value  # the look-up of an enumeration's member takes as long as the rest of a loop
 
 
-class Prediction(NamedTuple):
-    """The predicted latencies of one request, in seconds from now."""
-
-    ttft_s: float  # until the first token
-    finish_s: float  # until the last token
-
-
-def predict(
-    load: ReplicaLoad,
-    prompt_tokens: int,
-    matched_tokens: int = 0,
-    priority: Priority = Priority.STANDARD,
-    output_tokens: float | None = None,
-) -> Prediction:
-    """Returns the predicted latencies of a request on a replica with this ``load``, finite and not negative.
-
-    ``prompt_tokens`` include the ``matched_tokens``, which the replica is expected to have in its prefix cache.
-    ``output_tokens`` is the expected length of the answer; None: the replica's mean. A replica that has not measured
-    its steps, or whose release reports none, has ``wait_s`` as TTFT.
-    """
-    ttft_s = predict_ttft(load, prompt_tokens, matched_tokens, priority)
-    if not load.measured:
-        return Prediction(ttft_s, ttft_s)
-    output = max(1.0, output_tokens if output_tokens is not None else load.output_tokens or DEFAULT_OUTPUT_TOKENS)
-    own = max(1, prompt_tokens - max(0, matched_tokens))
-    everything = sum(load.queued_short) + sum(load.queued_long)
-    _, tokens = _prefill(load, load.step_tokens or DEFAULT_STEP_TOKENS, own, priority)
-    # Prompts computed beside the answer:
-    behind_s = max(0, everything + own - tokens) * load.prompt_token_s * max(0.0, load.correction)
-    # The sequence itself is one more in each step of its answer.
-    step_s = load.step_s + load.sequence_s * load.decoding
-    return Prediction(ttft_s, ttft_s + (output - 1) * (step_s + load.sequence_s) + behind_s)
-
-
 def predict_ttft(
     load: ReplicaLoad, prompt_tokens: int, matched_tokens: int = 0, priority: Priority = Priority.STANDARD
 ) -> float:
-    """Returns the TTFT that ``predict`` says, in seconds, without the rest: it is all that a placement needs, for each
-    replica and request."""
+    """Returns the predicted TTFT of a request on a replica with this ``load``, in seconds from now, finite and not
+    negative.
+
+    ``prompt_tokens`` include the ``matched_tokens``, which the replica is expected to have in its prefix cache. A
+    replica that has not measured its steps, or whose release reports none, has ``wait_s``.
+    """
     if not load.measured:
         return max(0.0, load.wait_s)
     own = max(1, prompt_tokens - max(0, matched_tokens))

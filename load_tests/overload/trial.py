@@ -13,15 +13,20 @@ from load_tests.generator.client import Client
 from load_tests.generator.target import Target
 from load_tests.overload.traffic import CLASSES, Offered, key_of, request_bytes
 
+LATE_S = 1.0
+"""Who is refused later than this was admitted before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one request. ``ttft_s`` and ``refused_s`` are seconds from its instant; None: there was none."""
+    """What became of one request. ``ttft_s``, ``refused_s`` (until a 429) and ``unavailable_s`` (until a 503) are
+    seconds from its instant; None: there was none. A 503 is a problem too."""
 
     offered: Offered
     ttft_s: float | None = None
     refused_s: float | None = None
     problem: str = ""
+    unavailable_s: float | None = None
 
     @property
     def good(self) -> bool:
@@ -39,7 +44,7 @@ class Figures:
     ttft_p99_by_class: dict[str, float | None]
     admitted: int
     refused: int
-    refused_late: int  # after more than a second
+    refused_late: int  # after more than a second: it was admitted, and is refused, or there is no replica for it (503)
     refusal_p99_s: float | None
     failed: int  # neither an answer nor a 429
 
@@ -79,13 +84,16 @@ def outcome_of(one: Offered, answer: Answer, begin: float) -> Outcome:
     if answer.problem is Problem.STATUS and answer.detail.startswith("429"):
         return Outcome(one, refused_s=answer.ended - since)
     first = answer.times[0] - since if answer.times else None
-    return Outcome(one, ttft_s=first, problem="" if answer.problem is None else f"{answer.problem} {answer.detail}")
+    problem = "" if answer.problem is None else f"{answer.problem} {answer.detail}"
+    unavailable = answer.problem is Problem.STATUS and answer.detail.startswith("503")
+    return Outcome(one, ttft_s=first, problem=problem, unavailable_s=answer.ended - since if unavailable else None)
 
 
 def figures_of(outcomes: Sequence[Outcome], seconds: float) -> Figures:
     """Returns the figures of a load that was offered for ``seconds``."""
     by_class = {each.name: [one for one in outcomes if one.offered.traffic is each] for each in CLASSES}
     refused = [one.refused_s for one in outcomes if one.refused_s is not None]
+    unavailable = [one.unavailable_s for one in outcomes if one.unavailable_s is not None]
     return Figures(
         offered=len(outcomes) / seconds,
         goodput=sum(one.good for one in outcomes) / seconds,
@@ -96,7 +104,7 @@ def figures_of(outcomes: Sequence[Outcome], seconds: float) -> Figures:
         },
         admitted=len(outcomes) - len(refused),
         refused=len(refused),
-        refused_late=sum(each > 1.0 for each in refused),
+        refused_late=sum(each > LATE_S for each in (*refused, *unavailable)),
         refusal_p99_s=percentile(refused, 0.99),
         failed=sum(bool(one.problem) for one in outcomes),
     )

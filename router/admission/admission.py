@@ -193,9 +193,10 @@ class Admission:
     ) -> dict[str, TierView]:
         """Returns the views of the tiers that the decision may need."""
         names = {tier} if facts.spill == "none" else {tier, *order}
+        elsewhere = facts.elsewhere
         return {
             load.name: view_of(
-                self._ranked(facts if load.name == tier else facts.elsewhere, load.name),
+                self._ranked(facts if load.name == tier else elsewhere, load.name),
                 load,
                 self.admitted[load.name],
                 self._config,

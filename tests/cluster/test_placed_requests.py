@@ -12,7 +12,7 @@ from cluster.lanes.placed_requests import PlacedRequests
 from cluster.lanes.prompt_size import CHARACTERS_PER_TOKEN, PromptSize
 from cluster.lanes.ttft_correction import LEAST, MOST, MOST_OVERHEAD_S, TtftCorrection
 from engine.api import Conversation, GenerationRequest, Message, Priority
-from router.latency_prediction import predict
+from router.latency_prediction import predict_ttft
 from router.ports.replica_load import ReplicaLoad
 from tests.router.test_latency_prediction import IDLE
 
@@ -90,8 +90,8 @@ def test_the_correction_is_learnt_from_first_tokens_and_taken_out_of_what_it_is_
     for number in range(300):
         load = placed.outlook(IDLE, float(number))
         prompt = (50, 200, 600)[number % 3]
-        raw_s = predict(IDLE, prompt).ttft_s
-        placed.place(f"{number}", Priority.STANDARD, prompt, load, predict(load, prompt).ttft_s, float(number))
+        raw_s = predict_ttft(IDLE, prompt)
+        placed.place(f"{number}", Priority.STANDARD, prompt, load, predict_ttft(load, prompt), float(number))
         placed.first_token(f"{number}", number + 0.02 + 1.5 * raw_s)
     busy = placed.outlook(replace(IDLE, running=1, decoding=1), 999.0)
     learnt = placed.outlook(IDLE, 999.0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cluster.lanes.placed_requests import PlacedRequests
 from cluster.lanes.replica_choice import NEAR, Candidate, place
 from engine.api import Priority
-from router.latency_prediction import predict
+from router.latency_prediction import predict_ttft
 from router.ports.replica_load import ReplicaLoad
 from tests.router.test_latency_prediction import IDLE, loads
 
@@ -55,7 +55,7 @@ def test_the_choice_is_a_candidate_and_the_same_each_time(
     if chosen is not None:
         candidate = chosen.candidate
         assert candidate in snapshot
-        assert chosen.ttft_s == predict(candidate.load, prompt, candidate.matched_tokens, priority).ttft_s
+        assert chosen.ttft_s == predict_ttft(candidate.load, prompt, candidate.matched_tokens, priority)
 
 
 def test_the_limits_of_a_new_replica_do_not_depend_on_which_peer_is_listed_first() -> None:
@@ -74,7 +74,7 @@ def test_without_weight_the_least_predicted_ttft_is_taken(
     loads_by_id = {str(number): load for number, load in enumerate(answered)}
     snapshot = [Candidate(name, load, 0) for name, load in loads_by_id.items()]
     chosen = chosen_of(snapshot, str(request_id), prompt, weight=0.0)
-    ttfts = {name: predict(load, prompt).ttft_s for name, load in loads_by_id.items()}
+    ttfts = {name: predict_ttft(load, prompt) for name, load in loads_by_id.items()}
     assert ttfts[chosen] <= NEAR * min(ttfts.values()) * (1 + 1e-9)
 
 

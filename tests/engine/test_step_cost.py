@@ -28,18 +28,62 @@ def test_the_parts_of_a_step_are_told_apart() -> None:
     assert cost.sequence_s == pytest.approx(5e-4, rel=0.01)
 
 
-def test_tokens_that_are_computed_while_the_weights_are_read_are_free() -> None:
+def beside_weights(draw: random.Random, noise: float = 0.03) -> tuple[Load, float]:
+    """Returns a step, and its seconds where 25 ms for the weights hide some forty tokens."""
+    prompt, decodes = draw.choice((0, 0, 0, draw.randrange(1, 120), draw.randrange(1, 500))), draw.randrange(1, 8)
+    seconds = max(0.025, 0.6e-3 * (prompt + decodes)) * draw.uniform(1 - noise, 1 + noise)
+    return Load(decodes=decodes, short=prompt), seconds
+
+
+def beside_weights_fit() -> StepCostFit:
     fit, draw = StepCostFit(), random.Random(2)
     for at in range(600):
-        prompt, decodes = draw.choice((0, 0, 0, draw.randrange(1, 120), draw.randrange(1, 500))), draw.randrange(1, 8)
-        seconds = max(0.025, 0.6e-3 * (prompt + decodes)) * draw.uniform(0.97, 1.03)
-        fit.observe(Load(decodes=decodes, short=prompt), seconds, 0.05 * at)
-    cost = fit.solve()
+        fit.observe(*beside_weights(draw), 0.05 * at)
+    fit.solve()
+    return fit
+
+
+def test_tokens_that_are_computed_while_the_weights_are_read_are_free() -> None:
+    cost = beside_weights_fit().cost
     assert cost.seconds(20, 4) == pytest.approx(0.025, rel=0.1)
     assert cost.seconds(40, 4) == pytest.approx(0.0264, rel=0.12)
     assert cost.seconds(100, 4) == pytest.approx(0.0624, rel=0.1)
     assert cost.seconds(480, 4) == pytest.approx(0.29, rel=0.1)
     assert 30 <= cost.free_prompt_tokens <= 48
+
+
+def test_tokens_stay_free_where_the_steps_that_proved_it_count_little() -> None:
+    warm, idle = beside_weights_fit(), beside_weights_fit()
+    before = warm.cost
+    assert before.free_prompt_tokens > 0
+
+    warm.discount()
+    assert warm.solve() == pytest.approx(before)
+
+    idle.observe(Load(decodes=4), 0.025, 1e5)  # after a night without requests
+    assert idle.solve().free_prompt_tokens == before.free_prompt_tokens
+
+
+def test_a_replica_with_few_steps_does_not_go_to_and_fro_between_fits() -> None:
+    fit, draw = beside_weights_fit(), random.Random(1)
+    free = []
+    for at in range(3_000):  # one in a second: some forty of them count
+        fit.observe(*beside_weights(draw, noise=0.2), 30.0 + at)
+        if at % 5 == 0:
+            free.append(fit.solve().free_prompt_tokens)
+    assert min(free) > 0
+
+
+def test_costs_are_followed_where_no_token_is_free_any_more() -> None:
+    fit, draw = beside_weights_fit(), random.Random(3)
+    for at in range(3_000):
+        prompt, decodes = draw.choice((0, draw.randrange(1, 500))), draw.randrange(1, 8)
+        seconds = (0.02 + 0.6e-3 * prompt + 1e-3 * decodes) * draw.uniform(0.9, 1.1)
+        fit.observe(Load(decodes=decodes, short=prompt), seconds, 30.0 + 0.1 * at)
+        if at % 5 == 0:
+            fit.solve()
+    for prompt in (0, 10, 40, 100, 500):
+        assert fit.solve().seconds(prompt, 4) == pytest.approx(0.024 + 0.6e-3 * prompt, rel=0.05)
 
 
 @pytest.mark.parametrize("seed", range(5))

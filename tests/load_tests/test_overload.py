@@ -52,6 +52,19 @@ def test_refusals_are_no_failures_and_other_ends_are() -> None:
     assert outcome_of(offered(), broken, 0.0).problem.startswith("status 503")
 
 
+@pytest.mark.parametrize(("status", "failed"), [("429", 0), ("503", 1)])
+@pytest.mark.parametrize(("ended", "late"), [(0.25, 0), (61.0, 1)])
+def test_what_is_refused_after_it_was_admitted_is_late_whatever_its_status(
+    status: str, failed: int, ended: float, late: int
+) -> None:
+    answer = Answer(0, 0.0, ended=ended)
+    answer.fail(Problem.STATUS, f"{status} {{}}")
+
+    figures = figures_of([outcome_of(offered(), answer, 0.0)], 1.0)
+
+    assert (figures.refused_late, figures.failed) == (late, failed)
+
+
 def test_goodput_is_what_came_whole_and_in_time() -> None:
     outcomes = [
         Outcome(offered(), ttft_s=0.5),
