@@ -35,10 +35,10 @@ def beside_weights(draw: random.Random, noise: float = 0.03) -> tuple[Load, floa
     return Load(decodes=decodes, short=prompt), seconds
 
 
-def beside_weights_fit() -> StepCostFit:
+def beside_weights_fit(noise: float = 0.03) -> StepCostFit:
     fit, draw = StepCostFit(), random.Random(2)
     for at in range(600):
-        fit.observe(*beside_weights(draw), 0.05 * at)
+        fit.observe(*beside_weights(draw, noise), 0.05 * at)
     fit.solve()
     return fit
 
@@ -53,7 +53,7 @@ def test_tokens_that_are_computed_while_the_weights_are_read_are_free() -> None:
 
 
 def test_tokens_stay_free_where_the_steps_that_proved_it_count_little() -> None:
-    warm, idle = beside_weights_fit(), beside_weights_fit()
+    warm, idle = beside_weights_fit(noise=0.3), beside_weights_fit(noise=0.3)
     before = warm.cost
     assert before.free_prompt_tokens > 0
 
@@ -61,14 +61,16 @@ def test_tokens_stay_free_where_the_steps_that_proved_it_count_little() -> None:
     assert warm.solve() == pytest.approx(before)
 
     idle.observe(Load(decodes=4), 0.025, 1e5)  # after a night without requests
-    assert idle.solve().free_prompt_tokens == before.free_prompt_tokens
+    after = idle.solve()
+    assert after.free_prompt_tokens > 0
+    assert after.seconds(200, 4) == pytest.approx(before.seconds(200, 4), rel=0.1)
 
 
 def test_a_replica_with_few_steps_does_not_go_to_and_fro_between_fits() -> None:
-    fit, draw = beside_weights_fit(), random.Random(1)
+    fit, draw = beside_weights_fit(noise=0.3), random.Random(1)
     free = []
     for at in range(3_000):  # one in a second: some forty of them count
-        fit.observe(*beside_weights(draw, noise=0.2), 30.0 + at)
+        fit.observe(*beside_weights(draw, noise=0.3), 30.0 + at)
         if at % 5 == 0:
             free.append(fit.solve().free_prompt_tokens)
     assert min(free) > 0
