@@ -164,6 +164,48 @@ def test_what_is_wrong_is_said(damaged: Callable[[bytes, bytes], Path], old: byt
         load_model(EngineConfig(model=str(path), kv_cache_tokens=256), open_model(path))
 
 
+@pytest.mark.parametrize("kernels", ["torch", "auto"])
+@pytest.mark.parametrize(
+    ("kind", "name", "size"),
+    [
+        ("llama", "blk.0.attn_norm.weight", 256),
+        ("llama", "blk.1.ffn_norm.weight", 256),
+        ("llama", "output_norm.weight", 256),
+        ("gpt2", "blk.0.attn_norm.weight", 256),
+        ("gpt2", "blk.0.attn_norm.bias", 256),
+        ("gpt2", "output_norm.bias", 256),
+        ("gpt2", "blk.1.attn_output.bias", 256),
+        ("gemma2", "blk.0.post_attention_norm.weight", 256),
+        ("qwen3", "blk.0.attn_q_norm.weight", 32),
+        ("qwen3", "blk.1.attn_k_norm.weight", 32),
+        ("olmo2", "blk.0.attn_q_norm.weight", 256),
+        ("olmo2", "blk.1.attn_k_norm.weight", 64),
+    ],
+)
+def test_a_vector_of_another_length_is_refused_by_its_name(
+    kind: str, name: str, size: int, kernels: str, tmp_path: Path
+) -> None:
+    path = SavedGGUF(kind, Type.Q8_0, tmp_path).path
+    old, new = (string(name) + struct.pack("<IQ", 1, length) for length in (size, 8))
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+
+    with pytest.raises(ValueError, match=re.escape(f"{name} is (8,), the model's configuration says ({size},)")):
+        load_model(EngineConfig(model=str(path), kv_cache_tokens=256, kernels=kernels), open_model(path))
+
+
+@pytest.mark.parametrize("name", ["blk.0.attn_v.weight", "blk.1.ffn_up.weight"])
+def test_rows_of_another_length_are_refused_by_the_tensors_name(name: str, tmp_path: Path) -> None:
+    path = SavedGGUF("llama", Type.F32, tmp_path).path
+    rows = 256 if "ffn" in name else 64
+    old, new = (string(name) + struct.pack("<IQQ", 2, columns, rows) for columns in (256, 128))
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+
+    with pytest.raises(ValueError, match=re.escape(f"{name} is ({rows}, 128)")):
+        load_model(EngineConfig(model=str(path), kv_cache_tokens=256), open_model(path))
+
+
 @pytest.mark.parametrize(
     ("key", "old", "new", "message"),
     [
