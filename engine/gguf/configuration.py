@@ -6,8 +6,10 @@ before memory of that size is allocated.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -15,9 +17,11 @@ import torch
 from engine.gguf.errors import GGUFError
 from engine.gguf.file import GGUFFile
 from engine.gguf.names import LAYOUTS, MIXTRAL, Layout
-from engine.model.spec import UnsupportedModelError
+from engine.model.spec import ModelSpec, UnsupportedModelError
 
 MAX_CONTEXT = 1 << 24  # tokens
+MAX_GROWTH = 8  # times the bytes in the file: what float32 makes of weights of four bits
+_LAYER = re.compile(r"blk\.(\d{1,9})\.")
 _GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}
 """The models whose scores are not divided by the root of the head size; nothing else in a file tells them (llama.cpp,
 src/models/gemma2.cpp, gemma3.cpp)."""
@@ -54,6 +58,21 @@ def config_of(file: GGUFFile) -> dict[str, Any]:
         "final_logit_softcapping": keys.optional_positive("final_logit_softcapping"),
     }
     return config | _OWN.get(keys.architecture, _nothing)(keys, config)
+
+
+def check_positions(file: GGUFFile, spec: ModelSpec) -> None:
+    """Raises GGUFError if the angles of all positions would take more memory than the weights of the ``file`` unpacked.
+
+    Of a model whose layers all have a window nothing else bounds the context: its KV cache holds any length.
+    """
+    if any(kind.window is None for kind in spec.kinds):
+        return
+    weights = sum(tensor.raw.nbytes for tensor in file.tensors.values())
+    angles = 2 * torch.float32.itemsize * spec.head_dim * spec.context_length
+    if angles > MAX_GROWTH * weights:
+        raise GGUFError(
+            f"a context of {spec.context_length} tokens takes {angles} bytes of angles, the weights {weights}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +121,7 @@ class _Keys:
 def _sizes(file: GGUFFile, keys: _Keys) -> dict[str, Any]:
     """Sizes of the model; those that make memory grow are the tensors' own, or checked against them."""
     vocabulary, hidden = _shape(file, "token_embd.weight", 2)
-    layers = keys.whole("block_count")
-    if not any(name.startswith(f"blk.{layers - 1}.") for name in file.tensors):
-        raise GGUFError(f"{keys.architecture}.block_count is {layers}, but there is no tensor blk.{layers - 1}")
+    layers = _layers(file, keys)
     _agree(f"{keys.architecture}.embedding_length", keys.whole("embedding_length"), hidden, "token_embd.weight")
     heads, context = keys.whole("attention.head_count"), keys.whole("context_length")
     kv_heads = keys.optional_whole("attention.head_count_kv") or heads
@@ -123,8 +140,7 @@ def _sizes(file: GGUFFile, keys: _Keys) -> dict[str, Any]:
     wanted = (heads + 2 * kv_heads if fused else kv_heads) * head_dim
     _agree(f"{keys.architecture}.attention.head_count_kv x key length", wanted, projected, "the keys' projection")
     if "blk.0.ffn_gate_exps.weight" in file.tensors:
-        held = _shape(file, "blk.0.ffn_gate_exps.weight", 3)[0]
-        _agree(f"{keys.architecture}.expert_count", keys.whole("expert_count"), held, "ffn_gate_exps")
+        _check_experts(file, keys)
     return {
         "vocab_size": vocabulary,
         "hidden_size": hidden,
@@ -135,6 +151,25 @@ def _sizes(file: GGUFFile, keys: _Keys) -> dict[str, Any]:
         "intermediate_size": keys.optional_whole("feed_forward_length") or 4 * hidden,
         "max_position_embeddings": context,
     }
+
+
+def _layers(file: GGUFFile, keys: _Keys) -> int:
+    """Returns the number of layers. Raises GGUFError if one of them has no tensor: a number is not to be believed that
+    only its last layer speaks for."""
+    layers = keys.whole("block_count")
+    found = {int(number[1]) for number in map(_LAYER.match, file.tensors) if number}
+    missing = next(number for number in count() if number not in found)
+    if layers > missing:
+        raise GGUFError(f"{keys.architecture}.block_count is {layers}, but there is no tensor blk.{missing}")
+    return layers
+
+
+def _check_experts(file: GGUFFile, keys: _Keys) -> None:
+    """Raises GGUFError if the experts of the first layer have another shape than the keys say."""
+    experts, inner, hidden = _shape(file, "blk.0.ffn_gate_exps.weight", 3)
+    width = "expert_feed_forward_length" if keys.architecture == "qwen3moe" else "feed_forward_length"
+    for key, found in (("expert_count", experts), (width, inner), ("embedding_length", hidden)):
+        _agree(f"{keys.architecture}.{key}", keys.whole(key), found, "ffn_gate_exps")
 
 
 def _rope(file: GGUFFile, keys: _Keys) -> dict[str, Any]:
@@ -174,9 +209,15 @@ def _scaling(file: GGUFFile, keys: _Keys, frequencies: int) -> dict[str, Any] | 
         raise UnsupportedModelError(f"{keys.architecture}.rope.scaling.type {kind!r} is not supported")
     if kind == "linear":
         return {"rope_type": "linear", "factor": keys.positive("rope.scaling.factor")}
+    factor = keys.positive("rope.scaling.factor")
+    if factor * original > MAX_CONTEXT:
+        raise GGUFError(
+            f"{keys.architecture}.rope.scaling.factor {factor:g} makes a context of more than {MAX_CONTEXT} tokens"
+            f" out of {original}"
+        )
     return {
         "rope_type": "yarn",
-        "factor": keys.positive("rope.scaling.factor"),
+        "factor": factor,
         "original_max_position_embeddings": original,
         "attention_factor": attention,
         "beta_fast": keys.optional_positive("rope.scaling.yarn_beta_fast"),
@@ -184,11 +225,11 @@ def _scaling(file: GGUFFile, keys: _Keys, frequencies: int) -> dict[str, Any] | 
     }
 
 
-def _factors(file: GGUFFile, name: str, count: int) -> list[float]:
-    """Returns the divisors of frequencies in the tensor ``name``. Raises GGUFError if they are not ``count``
+def _factors(file: GGUFFile, name: str, wanted: int) -> list[float]:
+    """Returns the divisors of frequencies in the tensor ``name``. Raises GGUFError if they are not ``wanted``
     numbers."""
     (found,) = _shape(file, name, 1)
-    _agree(f"the number of frequencies in {name}", found, count, "rope.dimension_count")
+    _agree(f"the number of frequencies in {name}", found, wanted, "rope.dimension_count")
     tensor = file.tensors[name]
     if tensor.type.name != "F32":
         raise GGUFError(f"{name} has the type {tensor.type.name}, not F32")

@@ -98,26 +98,29 @@ class _Loader:
         )
 
     def _experts(self, prefix: str, number: int, experts: ExpertSpec) -> ExpertWeights:
-        names, hidden, own = self._names, Cut.whole(self._spec.hidden_size), experts.intermediate_size
+        names, hidden = self._names, Cut.whole(self._spec.hidden_size)
         whole = self._whole.layers[number].experts or experts
         inner, gate_up = (
             self._share.inner(whole.intermediate_size),
             self._share.gate_up(whole.intermediate_size, gated=True),
         )
 
-        def stacked(parts: tuple[str, ...], rows: Cut, columns: Cut, *shape: int) -> Tensor:
+        def stacked(parts: tuple[str, ...], rows: Cut, columns: Cut) -> Tensor:
             """Returns one tensor of all experts. It is filled expert by expert, since a copy of all at once would need
-            twice the memory."""
-            every = torch.empty(experts.count, *shape, dtype=self._dtype, device=self._checkpoint.device)
-            for expert in range(experts.count):
-                every[expert] = self._fused(prefix, tuple(part.format(expert) for part in parts), rows, columns)
+            twice the memory. The shape of the first is checked before there is memory for all."""
+            each = (tuple(part.format(expert) for part in parts) for expert in range(experts.count))
+            first = self._fused(prefix, next(each), rows, columns)
+            every = first.new_empty(experts.count, *first.shape)
+            every[0] = first
+            for place, expert in enumerate(each, 1):
+                every[place] = self._fused(prefix, expert, rows, columns)
             return every
 
         return ExpertWeights(
             spec=experts,
             router=self._fused(prefix, (names.router,), Cut.whole(experts.count), hidden),
-            gate_up=stacked(names.expert_gate_up, gate_up, hidden, 2 * own, hidden.size),
-            down=stacked((names.expert_down,), hidden, inner, hidden.size, own),
+            gate_up=stacked(names.expert_gate_up, gate_up, hidden),
+            down=stacked((names.expert_down,), hidden, inner),
         )
 
     def _head_norm(self, prefix: str) -> Tensor | None:

@@ -115,6 +115,9 @@ KINDS: dict[str, Kind] = {
         ),
         {"rope.scaling.original_context_length": 32},
     ),
+    "phi3-windows": Kind(
+        gguf.MODEL_ARCH.PHI3, Phi3Config(**_SHAPE, sliding_window=24), {"attention.sliding_window": 24}
+    ),
     "olmo2": Kind(gguf.MODEL_ARCH.OLMO2, Olmo2Config(**_SHAPE)),
     "gpt2": Kind(
         gguf.MODEL_ARCH.GPT2,
