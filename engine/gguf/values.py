@@ -43,7 +43,7 @@ class ValueReader:
         """Reads a string: a 64-bit length in bytes, then UTF-8. Raises GGUFError for invalid UTF-8 too."""
         length = self.u64(what)
         if length > MAX_STRING_BYTES:
-            raise GGUFError(f"{what} is a string of {length} bytes; at most {MAX_STRING_BYTES} are read")
+            raise _too_long(what, length)
         try:
             return str(self.take(length, what), "utf-8")
         except UnicodeDecodeError as error:
@@ -80,9 +80,12 @@ class ValueReader:
         try:
             for _ in range(count):
                 start = position + 8
-                position = start + _U64.unpack_from(data, position)[0]
+                length = _U64.unpack_from(data, position)[0]
+                position = start + length
                 if position > end:
                     raise GGUFError(f"the file ends within {what}")
+                if length > MAX_STRING_BYTES:
+                    raise _too_long(what, length)
                 found.append(str(data[start:position], "utf-8"))
         except struct.error as error:  # fewer than eight bytes are left
             raise GGUFError(f"the file ends within {what}") from error
@@ -96,3 +99,7 @@ class ValueReader:
         form = _SCALARS[kind]
         numbers = array("B" if kind == _BOOL else form[1], self.take(count * struct.calcsize(form), what).tobytes())
         return [number != 0 for number in numbers] if kind == _BOOL else numbers.tolist()
+
+
+def _too_long(what: str, length: int) -> GGUFError:
+    return GGUFError(f"{what} has a string of {length} bytes; at most {MAX_STRING_BYTES} are read")

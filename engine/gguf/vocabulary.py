@@ -14,6 +14,9 @@ from engine.gguf.errors import GGUFError
 
 PREFIX = "tokenizer.ggml."
 TOKENS, MERGES, SCORES, TYPES = f"{PREFIX}tokens", f"{PREFIX}merges", f"{PREFIX}scores", f"{PREFIX}token_type"
+MAX_TOKEN_CHARACTERS = 1024
+"""Those of published vocabularies have at most some hundred. A SentencePiece token is cut at each of its characters, so
+the time for it grows with the square of its length."""
 
 
 class TokenType(IntEnum):
@@ -41,11 +44,14 @@ class Vocabulary:
 
     @classmethod
     def read(cls, metadata: Mapping[str, Any]) -> Vocabulary:
-        """Reads the vocabulary in ``metadata``. Raises GGUFError if there are no tokens, for a token that occurs twice,
-        and if there is not one type per token."""
+        """Reads the vocabulary in ``metadata``. Raises GGUFError if there are no tokens, for a token that occurs twice
+        or is too long, and if there is not one type per token."""
         tokens = strings(metadata, TOKENS)
         if not tokens:
             raise GGUFError(f"{TOKENS} is empty")
+        longest = max(map(len, tokens))
+        if longest > MAX_TOKEN_CHARACTERS:
+            raise GGUFError(f"{TOKENS} has a token of {longest} characters; at most {MAX_TOKEN_CHARACTERS} are read")
         tokens = [token or f"[EMPTY_{place}]" for place, token in enumerate(tokens)]  # as llama.cpp names them
         if len(set(tokens)) != len(tokens):
             twice, _ = Counter(tokens).most_common(1)[0]

@@ -24,6 +24,7 @@ from engine.model.spec import UnsupportedModelError
 from engine.token_id_tokenizer import TokenIds
 from tests.engine.gguf_files import SavedGGUF, Type
 
+ARRAY, STRING = gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING
 ROOM = 16 << 20
 """Bytes that an engine takes whatever its model."""
 
@@ -88,6 +89,21 @@ def test_lists_of_every_type_are_read(tmp_path: Path) -> None:
     writer.close()
 
     assert {**GGUFFile.open(tmp_path / "lists.gguf").metadata} == values | {"general.architecture": "llama"}
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_string_without_measure_is_refused_alone_and_in_a_list(listed: bool, tmp_path: Path) -> None:
+    long = "x" * ((16 << 20) + 1)
+    writer = gguf.GGUFWriter(tmp_path / "long.gguf", "llama")
+    writer.add_key_value(
+        "some.key", [long] if listed else long, ARRAY if listed else STRING, STRING if listed else None
+    )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+    with pytest.raises(GGUFError, match=r"some\.key has a string of 16777217 bytes; at most 16777216 are read"):
+        GGUFFile.open(tmp_path / "long.gguf")
 
 
 @pytest.mark.parametrize("split", [1, 3])

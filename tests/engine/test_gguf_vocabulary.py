@@ -46,6 +46,15 @@ def test_a_damaged_key_is_named(make: Any, key: str, value: Any) -> None:
         tokenizer_of(without(make() | named | {key: value}))
 
 
+@pytest.mark.parametrize("make", [byte_level, pieces])
+def test_a_token_of_a_megabyte_is_refused_before_it_is_cut(make: Any) -> None:
+    others = make()["tokenizer.ggml.tokens"][:-1]
+    tokenizer_of(make(tokenizer__ggml__tokens=[*others, "x" * 1024]))
+
+    with pytest.raises(GGUFError, match=r"tokens has a token of 1048576 characters; at most 1024 are read"):
+        tokenizer_of(make(tokenizer__ggml__tokens=[*others, "x" * (1 << 20)]))
+
+
 @pytest.mark.parametrize("value", [None, ["ab"], ["a zz"], ["a 漢"], [1], "a b"])
 def test_merges_that_are_none_are_refused(value: Any) -> None:
     with pytest.raises(GGUFError, match=r"tokenizer\.ggml\.merges"):
