@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+import numpy as np
 import torch
 
 from engine.gguf.errors import GGUFError
@@ -93,8 +94,8 @@ class _Keys:
     def optional_whole(self, key: str) -> int | None:
         """Returns the number in ``key``, as ``whole`` does; None without this key."""
         found = self.metadata.get(f"{self.architecture}.{key}")
-        if isinstance(found, list) and found and len(set(found)) == 1:
-            found = found[0]
+        if isinstance(found, np.ndarray) and len(found) and (found == found[0]).all():
+            found = found[0].item()
         if found is None:
             return None
         if not isinstance(found, int) or isinstance(found, bool) or found < 1:
@@ -294,7 +295,7 @@ def _gemma(keys: _Keys, config: Mapping[str, Any]) -> dict[str, Any]:
         "tie_word_embeddings": config["tie_word_embeddings"],
     }
     pattern = keys.metadata.get(f"{architecture}.attention.sliding_window_pattern")
-    if isinstance(pattern, list):
+    if isinstance(pattern, np.ndarray):
         _agree(f"the length of {architecture}.attention.sliding_window_pattern", len(pattern), layers, "block_count")
         own["layer_types"] = ["sliding_attention" if slides else "full_attention" for slides in pattern]
     elif pattern is not None:

@@ -15,7 +15,7 @@ from engine.gguf import types
 from engine.gguf.types import TensorType
 
 LOWER_HALVES = np.uint64(0x0F0F0F0F0F0F0F0F)
-MAX_WEIGHTS = 1 << 22  # that are worked on at a time, so that temporary copies stay small
+MAX_WEIGHTS = 1 << 18  # that are worked on at a time, so that temporary copies stay small
 
 
 def dequantised(raw: Tensor, kind: TensorType, dtype: torch.dtype) -> Tensor:
@@ -23,14 +23,18 @@ def dequantised(raw: Tensor, kind: TensorType, dtype: torch.dtype) -> Tensor:
     ``dtype``."""
     if not kind.quantised:
         return raw.contiguous().view(_PLAIN[kind.name]).to(dtype)
-    rows, row_bytes = raw.shape
-    columns = row_bytes // kind.nbytes * kind.weights
-    result = torch.empty(rows, columns, dtype=dtype)
+    result = torch.empty(len(raw), raw.shape[1] // kind.nbytes * kind.weights, dtype=dtype)
+    dequantise(raw, kind, result)
+    return result
+
+
+def dequantise(raw: Tensor, kind: TensorType, result: Tensor) -> None:
+    """Writes the weights of ``raw``, as in ``dequantised`` and of a quantised type, to ``result`` [rows, columns]."""
+    rows, columns = result.shape
     step = max(1, MAX_WEIGHTS // columns)
     for first in range(0, rows, step):
         part = raw[first : first + step]
         result[first : first + step] = _BLOCKS[kind.name](part.reshape(-1, kind.nbytes)).view(len(part), columns)
-    return result
 
 
 def halves(blocks: Tensor, start: int) -> Tensor:

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from math import isnan
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.gguf.control_tokens import CONTROL_TOKENS
 from engine.gguf.errors import GGUFError
@@ -79,11 +81,12 @@ def _types(metadata: Mapping[str, Any], size: int) -> list[int]:
     """The type of each token; without the key all are normal."""
     if TYPES not in metadata:
         return [TokenType.NORMAL] * size
-    types, known = numbers(metadata, TYPES, size), set(TokenType)
-    for place, kind in enumerate(types):
-        if kind not in known:
-            raise GGUFError(f"{TYPES} of token {place} is {kind}, which does not exist")
-    return list(map(int, types))
+    types = numbers(metadata, TYPES, size)
+    unknown = ~np.isin(types, list(TokenType))
+    if unknown.any():
+        place = int(unknown.argmax())
+        raise GGUFError(f"{TYPES} of token {place} is {types[place]:g}, which does not exist")
+    return list(types.astype(int).tolist())
 
 
 def special_id(metadata: Mapping[str, Any], name: str, size: int, default: int | None = None) -> int | None:
@@ -119,21 +122,21 @@ def string(metadata: Mapping[str, Any], key: str, default: str | None = None) ->
 
 def strings(metadata: Mapping[str, Any], key: str) -> list[str]:
     """Returns the list of strings in ``key``. Raises GGUFError for a missing key or a value of another type."""
-    found = _list(metadata, key)
-    if not {*map(type, found)} <= {str}:
+    found = _listed(metadata, key)
+    if not isinstance(found, list) or not {*map(type, found)} <= {str}:
         raise GGUFError(f"{key} holds something else than strings")
     return found
 
 
-def numbers(metadata: Mapping[str, Any], key: str, count: int) -> list[float]:
-    """Returns the first ``count`` numbers of the list in ``key``. Raises GGUFError for a missing key, a shorter list or
-    a value of another type."""
-    found = _list(metadata, key)
+def numbers(metadata: Mapping[str, Any], key: str, count: int) -> NDArray[np.float64]:
+    """Returns the first ``count`` numbers of the array or list in ``key``. Raises GGUFError for a missing key, fewer
+    numbers or a value of another type."""
+    found = np.asarray(_listed(metadata, key))[:count]
+    if found.dtype.kind not in "iuf" or np.isnan(found).any():
+        raise GGUFError(f"{key} holds something else than numbers")
     if len(found) < count:
         raise GGUFError(f"{key} has {len(found)} numbers for {count} tokens")
-    if not all(isinstance(each, int | float) and not isinstance(each, bool) and not isnan(each) for each in found):
-        raise GGUFError(f"{key} holds something else than numbers")
-    return found[:count]
+    return found.astype(np.float64)
 
 
 def merges(metadata: Mapping[str, Any], known: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -149,11 +152,11 @@ def merges(metadata: Mapping[str, Any], known: Mapping[str, int]) -> list[tuple[
     return list(dict.fromkeys(pairs))  # of two that are the same, the first counts
 
 
-def _list(metadata: Mapping[str, Any], key: str) -> list[Any]:
+def _listed(metadata: Mapping[str, Any], key: str) -> Sequence[Any] | NDArray[Any]:
     if key not in metadata:
         raise GGUFError(f"{key} is missing")
     found = metadata[key]
-    if not isinstance(found, list):
+    if not isinstance(found, list | np.ndarray):
         raise GGUFError(f"{key} is {_shown(found)}, no list")
     return found
 

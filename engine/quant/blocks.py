@@ -12,6 +12,7 @@ from torch import Tensor
 from engine.gguf import types
 from engine.gguf.dequantise import (
     MAX_WEIGHTS,
+    dequantise,
     dequantised,
     fifth_bits,
     halves,
@@ -101,7 +102,12 @@ class BlockMatrix:
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
         """Returns the weights [outputs, inputs] in ``dtype``."""
-        return torch.cat([dequantised(part.raw, part.type, dtype) for part in self.parts])
+        result = torch.empty(*self.shape, dtype=dtype)
+        first = 0
+        for part in self.parts:
+            dequantise(part.raw, part.type, result[first : first + len(part.raw)])
+            first += len(part.raw)
+        return result
 
     def grouped(self) -> GroupedMatrix:
         """Returns the weights in groups of 32 inputs, in the fewest bits that all parts allow. Raises ValueError for

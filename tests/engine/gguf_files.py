@@ -67,6 +67,10 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "llama": Kind(gguf.MODEL_ARCH.LLAMA, LlamaConfig(**_SHAPE, tie_word_embeddings=True)),
+    "llama-wide": Kind(
+        gguf.MODEL_ARCH.LLAMA,
+        LlamaConfig(**_SHAPE | {"vocab_size": 1024, "intermediate_size": 6144}, tie_word_embeddings=True),
+    ),
     "llama-biased": Kind(
         gguf.MODEL_ARCH.LLAMA, LlamaConfig(**_SHAPE, attention_bias=True, mlp_bias=True, rope_parameters=LLAMA3_ROPE)
     ),
@@ -129,7 +133,10 @@ KINDS: dict[str, Kind] = {
 class SavedGGUF:
     """A random model of KINDS as the file ``path``, and transformers' model with the weights that the file holds."""
 
-    def __init__(self, name: str, stored: Type, directory: Path, seed: int = 0) -> None:
+    def __init__(
+        self, name: str, stored: Type, directory: Path, seed: int = 0, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """``metadata`` are keys of the file besides those of its kind, such as those of a tokenizer."""
         kind = KINDS[name]
         torch.manual_seed(seed)
         model: Any = AutoModelForCausalLM.from_config(kind.config, attn_implementation="eager").eval()
@@ -137,7 +144,7 @@ class SavedGGUF:
         model.save_pretrained(directory / "original")
         tensors = load_file(directory / "original" / "model.safetensors")
         self.path = directory / "model.gguf"
-        writer = _Writer(kind, stored, self.path)
+        writer = _Writer(kind, stored, self.path, metadata or {})
         held = {key: writer.add(key, tensor) for key, tensor in tensors.items()}
         writer.finish()
         twin = directory / "held"
@@ -157,7 +164,7 @@ class SavedGGUF:
 class _Writer:
     """Writes one file as llama.cpp's converter does."""
 
-    def __init__(self, kind: Kind, stored: Type, path: Path) -> None:
+    def __init__(self, kind: Kind, stored: Type, path: Path, metadata: Mapping[str, Any]) -> None:
         self._kind, self._type = kind, stored
         config = kind.config
         self._layers = config.num_hidden_layers
@@ -167,6 +174,11 @@ class _Writer:
         self._experts: dict[str, dict[int, Tensor]] = {}
         self._held: dict[str, Tensor] = {}
         self._add_keys()
+        for key, value in metadata.items():
+            if isinstance(value, list):
+                self._writer.add_array(key, value)
+            else:
+                self._writer.add_key_value(key, value, _VALUE_TYPES[type(value)])
 
     def add(self, name: str, tensor: Tensor) -> Tensor:
         """Writes the tensor that a Hugging Face checkpoint calls ``name``; returns it as the file holds it."""
