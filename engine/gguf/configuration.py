@@ -21,6 +21,8 @@ from engine.gguf.names import LAYOUTS, MIXTRAL, Layout
 from engine.model.spec import ModelSpec, UnsupportedModelError
 
 MAX_CONTEXT = 1 << 24  # tokens
+_ZERO_IS_NONE = frozenset({"rope.scaling.factor", "rope.scale_linear"})
+"""Keys whose zero is as if they were not there, as in llama.cpp."""
 MAX_GROWTH = 8  # times the bytes in the file: what float32 makes of weights of four bits
 _LAYER = re.compile(r"blk\.(\d{1,9})\.")
 _GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}
@@ -112,7 +114,7 @@ class _Keys:
     def optional_positive(self, key: str) -> float | None:
         """Returns the number in ``key``, as ``positive`` does; None without this key."""
         found = self.metadata.get(f"{self.architecture}.{key}")
-        if found is None:
+        if found is None or (found == 0 and key in _ZERO_IS_NONE):
             return None
         if not isinstance(found, int | float) or not 0 < found < 1e30:
             raise GGUFError(f"{self.architecture}.{key} is {str(found)[:80]}, no number above 0")
@@ -203,14 +205,15 @@ def _scaling(file: GGUFFile, keys: _Keys, frequencies: int) -> dict[str, Any] | 
             "short_factor": _factors(file, "rope_factors_short.weight", frequencies),
             "long_factor": _factors(file, "rope_factors_long.weight", frequencies),
         }
-    kind = keys.metadata.get(f"{keys.architecture}.rope.scaling.type", "none")
-    if kind == "none":
+    # Without a type it is linear, and without a factor none, as in llama.cpp. Files of 2023 have the second key.
+    kind = keys.metadata.get(f"{keys.architecture}.rope.scaling.type", "linear")
+    factor = keys.optional_positive("rope.scaling.factor") or keys.optional_positive("rope.scale_linear") or 1.0
+    if kind == "none" or (kind == "linear" and factor == 1):
         return None
     if kind not in ("linear", "yarn"):
         raise UnsupportedModelError(f"{keys.architecture}.rope.scaling.type {kind!r} is not supported")
     if kind == "linear":
-        return {"rope_type": "linear", "factor": keys.positive("rope.scaling.factor")}
-    factor = keys.positive("rope.scaling.factor")
+        return {"rope_type": "linear", "factor": factor}
     if factor * original > MAX_CONTEXT:
         raise GGUFError(
             f"{keys.architecture}.rope.scaling.factor {factor:g} makes a context of more than {MAX_CONTEXT} tokens"

@@ -43,6 +43,7 @@ K_TYPES = {Type.Q2_K: (80, 82), Type.Q3_K: (108,), Type.Q4_K: (0, 2), Type.Q5_K:
 _SHAPE = {**SHAPE, "hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 8, "head_dim": 32}
 _SHAPE["initializer_range"] = 0.05
 _YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
+_LINEAR = {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
 _LONG = {
     "rope_type": "longrope",
     "rope_theta": 1e4,
@@ -70,6 +71,14 @@ KINDS: dict[str, Kind] = {
     "llama-wide": Kind(
         gguf.MODEL_ARCH.LLAMA,
         LlamaConfig(**_SHAPE | {"vocab_size": 1024, "intermediate_size": 6144}, tie_word_embeddings=True),
+    ),
+    "llama-stretched": Kind(
+        gguf.MODEL_ARCH.LLAMA, LlamaConfig(**_SHAPE, rope_parameters=_LINEAR), {"rope.scaling.factor": 4.0}
+    ),
+    "llama-of-2023": Kind(
+        gguf.MODEL_ARCH.LLAMA,
+        LlamaConfig(**_SHAPE, rope_parameters=_LINEAR),
+        {"rope.scaling.factor": 0.0, "rope.scale_linear": 4.0},
     ),
     "llama-biased": Kind(
         gguf.MODEL_ARCH.LLAMA, LlamaConfig(**_SHAPE, attention_bias=True, mlp_bias=True, rope_parameters=LLAMA3_ROPE)
