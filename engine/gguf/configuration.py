@@ -21,8 +21,17 @@ from engine.gguf.names import LAYOUTS, MIXTRAL, Layout
 from engine.model.spec import ModelSpec, UnsupportedModelError
 
 MAX_CONTEXT = 1 << 24  # tokens
-_ZERO_IS_NONE = frozenset({"rope.scaling.factor", "rope.scale_linear"})
-"""Keys whose zero is as if they were not there, as in llama.cpp."""
+_ZERO_IS_NONE = frozenset(
+    {
+        "attention.sliding_window",  # Phi-4's
+        "expert_count",
+        "expert_used_count",
+        "rope.scale_linear",
+        "rope.scaling.factor",
+        "rope.scaling.original_context_length",
+    }
+)
+"""Keys whose zero is as if they were not there. llama.cpp's converters write some of them."""
 MAX_GROWTH = 8  # times the bytes in the file: what float32 makes of weights of four bits
 _LAYER = re.compile(r"blk\.(\d{1,9})\.")
 _GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}
@@ -32,13 +41,14 @@ src/models/gemma2.cpp, gemma3.cpp)."""
 
 def layout_of(file: GGUFFile) -> Layout:
     """Returns the tensor layout of the file's architecture (``general.architecture``): its tensor names and the order
-    of its rows. Raises UnsupportedModelError for an architecture that the engine does not have."""
+    of its rows. Raises UnsupportedModelError for an architecture that the engine does not have, and GGUFError for a
+    number of experts that is none."""
     architecture = str(file.metadata.get("general.architecture"))
     if architecture not in LAYOUTS:
         raise UnsupportedModelError(
             f"general.architecture {architecture!r} is not supported; supported: {', '.join(LAYOUTS)}"
         )
-    if architecture == "llama" and file.metadata.get("llama.expert_count"):
+    if architecture == "llama" and _Keys(file.metadata, architecture).optional_whole("expert_count"):
         return MIXTRAL
     return LAYOUTS[architecture]
 
@@ -90,15 +100,17 @@ class _Keys:
         Raises GGUFError for another value, or without this key."""
         found = self.optional_whole(key)
         if found is None:
-            raise GGUFError(f"{self.architecture}.{key} is missing")
+            said = self.metadata.get(f"{self.architecture}.{key}")
+            wrong = "missing" if said is None else f"{said}, no whole number above 0"
+            raise GGUFError(f"{self.architecture}.{key} is {wrong}")
         return found
 
     def optional_whole(self, key: str) -> int | None:
-        """Returns the number in ``key``, as ``whole`` does; None without this key."""
+        """Returns the number in ``key``, as ``whole`` does; None without this key or for a zero that means it."""
         found = self.metadata.get(f"{self.architecture}.{key}")
         if isinstance(found, np.ndarray) and len(found) and (found == found[0]).all():
             found = found[0].item()
-        if found is None:
+        if _is_none(found, key):
             return None
         if not isinstance(found, int) or isinstance(found, bool) or found < 1:
             raise GGUFError(f"{self.architecture}.{key} is {str(found)[:80]}, no whole number above 0")
@@ -114,11 +126,15 @@ class _Keys:
     def optional_positive(self, key: str) -> float | None:
         """Returns the number in ``key``, as ``positive`` does; None without this key."""
         found = self.metadata.get(f"{self.architecture}.{key}")
-        if found is None or (found == 0 and key in _ZERO_IS_NONE):
+        if _is_none(found, key):
             return None
         if not isinstance(found, int | float) or not 0 < found < 1e30:
             raise GGUFError(f"{self.architecture}.{key} is {str(found)[:80]}, no number above 0")
         return float(found)
+
+
+def _is_none(found: Any, key: str) -> bool:
+    return found is None or (key in _ZERO_IS_NONE and type(found) in (int, float) and found == 0)
 
 
 def _sizes(file: GGUFFile, keys: _Keys) -> dict[str, Any]:
@@ -206,7 +222,7 @@ def _scaling(file: GGUFFile, keys: _Keys, frequencies: int) -> dict[str, Any] | 
             "long_factor": _factors(file, "rope_factors_long.weight", frequencies),
         }
     # Without a type it is linear, and without a factor none, as in llama.cpp. Files of 2023 have the second key.
-    kind = keys.metadata.get(f"{keys.architecture}.rope.scaling.type", "linear")
+    kind = str(keys.metadata.get(f"{keys.architecture}.rope.scaling.type", "linear"))
     factor = keys.optional_positive("rope.scaling.factor") or keys.optional_positive("rope.scale_linear") or 1.0
     if kind == "none" or (kind == "linear" and factor == 1):
         return None

@@ -68,6 +68,11 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "llama": Kind(gguf.MODEL_ARCH.LLAMA, LlamaConfig(**_SHAPE, tie_word_embeddings=True)),
+    "llama-of-zeros": Kind(
+        gguf.MODEL_ARCH.LLAMA,
+        LlamaConfig(**_SHAPE),
+        {"expert_count": 0, "expert_used_count": 0, "rope.scaling.original_context_length": 0},
+    ),
     "llama-wide": Kind(
         gguf.MODEL_ARCH.LLAMA,
         LlamaConfig(**_SHAPE | {"vocab_size": 1024, "intermediate_size": 6144}, tie_word_embeddings=True),
@@ -131,6 +136,7 @@ KINDS: dict[str, Kind] = {
     "phi3-windows": Kind(
         gguf.MODEL_ARCH.PHI3, Phi3Config(**_SHAPE, sliding_window=24), {"attention.sliding_window": 24}
     ),
+    "phi4": Kind(gguf.MODEL_ARCH.PHI3, Phi3Config(**_SHAPE, sliding_window=None), {"attention.sliding_window": 0}),
     "olmo2": Kind(gguf.MODEL_ARCH.OLMO2, Olmo2Config(**_SHAPE)),
     "gpt2": Kind(
         gguf.MODEL_ARCH.GPT2,

@@ -262,6 +262,7 @@ def test_rows_of_another_length_are_refused_by_the_tensors_name(name: str, tmp_p
         ("llama.expert_count", 4, 5, "expert_count is 5, but ffn_gate_exps has 4"),
         ("llama.expert_count", 4, 3, "expert_count is 3, but ffn_gate_exps has 4"),
         ("llama.expert_used_count", 2, 5, "expert_used_count is 5, but expert_count is 4"),
+        ("llama.expert_used_count", 2, 0, "expert_used_count is 0, no whole number above 0"),
         ("llama.feed_forward_length", 256, 1 << 31, "feed_forward_length is 2147483648, but ffn_gate_exps has 256"),
         ("qwen3moe.expert_feed_forward_length", 256, 1 << 31, "expert_feed_forward_length is 2147483648, but ffn_gate"),
     ],
@@ -280,6 +281,13 @@ def test_a_last_layer_does_not_speak_for_those_between(tmp_path: Path) -> None:
     path.write_bytes(rewritten(path, string("blk.1.attn_norm.weight"), string("blk.8.attn_norm.weight")))
 
     with pytest.raises(GGUFError, match=r"block_count is 9, but there is no tensor blk\.2"):
+        open_model(path)
+
+
+def test_sizes_that_differ_by_layer_are_refused_by_their_key(tmp_path: Path) -> None:
+    path = SavedGGUF("llama", Type.Q4_1, tmp_path, metadata={"llama.expert_count": [0, 4]}).path
+
+    with pytest.raises(GGUFError, match=r"llama\.expert_count is \[0 4\], no whole number above 0"):
         open_model(path)
 
 
