@@ -16,10 +16,13 @@ from engine.gguf.dequantise import (
     dequantised,
     fifth_bits,
     halves,
+    iq4_numbers,
+    iq4_scales,
     k_fifth_bits,
     k_numbers,
     k_scales,
     nibbles,
+    table_numbers,
 )
 from engine.gguf.types import TensorType
 from engine.quant.format import GROUP
@@ -33,6 +36,8 @@ _BITS: dict[str, Literal[4, 8]] = {
     types.Q5_1.name: 8,
     types.Q5_K.name: 8,
     types.Q8_0.name: 8,
+    types.IQ4_NL.name: 8,
+    types.IQ4_XS.name: 8,
 }
 """Bits in which the numbers of a type are kept for products. The other types have groups of 16, and are rounded to
 groups of 32 in eight bits."""
@@ -166,6 +171,12 @@ def _groups(blocks: Tensor, kind: TensorType) -> _Groups:
         )
         scales, minimums = halves(blocks, 0).float() * by, -halves(blocks, 2).float() * less
         return numbers.reshape(-1, GROUP), scales.view(-1, 1), minimums.view(-1, 1)
+    if kind is types.IQ4_NL:
+        scales = halves(blocks, 0).float()
+        return table_numbers(blocks[:, 2:]), scales, scales * -128.0
+    if kind is types.IQ4_XS:
+        scales = iq4_scales(blocks).view(-1, 1)
+        return iq4_numbers(blocks).view(-1, GROUP), scales, scales * -128.0
     return _rounded(dequantised(blocks, kind, torch.float32).view(-1, GROUP))
 
 

@@ -37,7 +37,15 @@ from tests.engine.models import LLAMA3_ROPE, SHAPE
 Array = NDArray[Any]
 Type = gguf.GGMLQuantizationType
 FLOATS = {Type.F32: torch.float32, Type.F16: torch.float16, Type.BF16: torch.bfloat16}
-K_TYPES = {Type.Q2_K: (80, 82), Type.Q3_K: (108,), Type.Q4_K: (0, 2), Type.Q5_K: (0, 2), Type.Q6_K: (208,)}
+K_TYPES = {
+    Type.Q2_K: (80, 82),
+    Type.Q3_K: (108,),
+    Type.Q4_K: (0, 2),
+    Type.Q5_K: (0, 2),
+    Type.Q6_K: (208,),
+    Type.IQ4_NL: (0,),
+    Type.IQ4_XS: (0,),
+}
 """Types that the gguf package reads but does not write, with the places of their float16 factors: random bytes do."""
 
 _SHAPE = {**SHAPE, "hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 8, "head_dim": 32}
@@ -296,7 +304,8 @@ class _Writer:
         weights, size = gguf.GGML_QUANT_SIZES[self._type]
         blocks = self._random.integers(0, 256, (*shape[:-1], shape[-1] // weights, size), dtype=np.uint8)
         for place in K_TYPES[self._type]:
-            largest = 4e-5 if self._type is Type.Q6_K else 4e-4  # Q6_K multiplies by a scale of eight bits besides
+            # These multiply by a scale of six or eight bits besides.
+            largest = 4e-5 if self._type in (Type.Q6_K, Type.IQ4_XS) else 4e-4
             factors = self._random.uniform(largest / 2, largest, (*blocks.shape[:-1], 1)).astype(np.float16)
             blocks[..., place : place + 2] = factors.view(np.uint8)
         return blocks.reshape(*shape[:-1], -1)

@@ -63,13 +63,13 @@ def test_groups_hold_the_weights(kind: TensorType) -> None:
     assert grouped.shape == matrix.shape == exact.shape
     assert int(grouped.numbers.max()) < 2**grouped.bits
     assert matrix.exact == (kind.name not in ROUNDED)
-    largest = exact.view(-1, 32).abs().amax(-1, keepdim=True)
+    largest = exact.view(-1, 32).abs().amax(-1, keepdim=True).clamp(min=1e-9)  # a scale may be 0
     error = (grouped.dequantised(torch.float32) - exact).view(-1, 32).abs() / largest
     # Half a step of 127, or what float16 loses of a scale and a minimum, which may be larger than the weights.
     assert error.max() < (0.5 / 127 + 1e-3 if kind.name in ROUNDED else 4e-3)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in QUANTISED if kind.name not in (*ROUNDED, "Q4_K", "Q5_K")])
+@pytest.mark.parametrize("kind", [kind for kind in QUANTISED if kind.name not in (*ROUNDED, "Q4_K", "Q5_K", "IQ4_XS")])
 def test_groups_hold_blocks_of_32_to_the_bit(kind: TensorType) -> None:
     matrix = BlockMatrix((BlockRows(kind, random_rows(kind, 4, 3)),))
 
