@@ -16,16 +16,18 @@ DIGITS = 16  # hexadecimal
 
 
 def model_version(engine: EngineConfig) -> str:
-    """Returns a digest of the settings of an engine, and of the files of its model: names, sizes and samples of their
-    contents. The same files on another machine give the same digest. Weights of gigabytes are not read whole, since any
-    training changes all of them. For a model that is not on this machine, the settings alone are digested."""
+    """Returns a digest of the settings of an engine, and of the files of its model and its chat template: names, sizes
+    and samples of their contents. The same files on another machine give the same digest. Weights of gigabytes are not
+    read whole, since any training changes all of them. For a model that is not on this machine, the settings alone are
+    digested."""
     settings = {name: value for name, value in asdict(engine).items() if name != "model"}
     digest = hashlib.sha256(repr(sorted(settings.items())).encode())
     try:
         place = locate(engine.model)
     except ModelNotFoundError:
         return digest.hexdigest()[:DIGITS]
-    for path in _files(place):
+    template = [] if engine.chat_template is None else [Path(engine.chat_template)]
+    for path in [*_files(place), *(each for each in template if each.is_file())]:
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}:".encode())
         with path.open("rb") as file:

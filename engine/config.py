@@ -42,6 +42,10 @@ class EngineConfig:
     name: str | None = None
     """Name of the model in ModelInfo. None: the last part of ``model``. vLLM: ``served_model_name``."""
 
+    chat_template: str | None = None
+    """Path of a file with the Jinja chat template, in place of the model's; GGUF files often lack one. None: the
+    model's. vLLM: the same name."""
+
     dtype: DTypeName = "float32"
     """Type of weights and activations. Answers do not depend on the batch in float32 on torch, and in every type with
     the compiled kernels."""

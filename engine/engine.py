@@ -143,7 +143,11 @@ class Engine:
         if config.model_sha256 is not None:
             check_digest(path, config.model_sha256)
         source = open_model(path)
-        tokenizer = load_tokenizer(source)
+        tokenizer = load_tokenizer(source, None if config.chat_template is None else Path(config.chat_template))
+        if isinstance(tokenizer, Tokenizer) and not tokenizer.has_chat_template:
+            logger.warning(
+                "%s has no chat template, so it refuses conversations; chat_template gives one", config.model
+            )
         if config.draft_model is not None:
             draft_tokenizer = load_tokenizer(open_model(locate(config.draft_model)))
             if draft_tokenizer.vocabulary != tokenizer.vocabulary:

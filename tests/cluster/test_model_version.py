@@ -43,6 +43,14 @@ def test_other_small_files_and_settings_are_another_version(model: Path) -> None
     assert version(model) != before
 
 
+def test_another_text_of_the_chat_template_is_another_version(model: Path, tmp_path: Path) -> None:
+    template = tmp_path / "own.jinja"
+    template.write_text("{{ messages }}")
+    before = version(model, chat_template=str(template))
+    template.write_text("{{ messages[0] }}")
+    assert version(model, chat_template=str(template)) != before
+
+
 def test_what_the_model_does_not_read_is_none(model: Path) -> None:
     before = version(model)
     (model / "README.md").write_text("other words")
