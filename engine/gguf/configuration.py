@@ -158,6 +158,11 @@ def _sizes(file: GGUFFile, keys: _Keys) -> dict[str, Any]:
     projected = _shape(file, "blk.0.attn_qkv.weight" if fused else "blk.0.attn_k.weight", 2)[0]
     wanted = (heads + 2 * kv_heads if fused else kv_heads) * head_dim
     _agree(f"{keys.architecture}.attention.head_count_kv x key length", wanted, projected, "the keys' projection")
+    if "blk.0.ffn_gate.0.weight" in file.tensors:
+        raise UnsupportedModelError(
+            "blk.0.ffn_gate.0.weight: the file has a tensor for each expert, as llama.cpp wrote them before April 2024;"
+            " convert the model anew, so that they are in one tensor, blk.0.ffn_gate_exps.weight"
+        )
     if "blk.0.ffn_gate_exps.weight" in file.tensors:
         _check_experts(file, keys)
     return {

@@ -57,6 +57,24 @@ def rewritten(path: Path, old: bytes, new: bytes) -> bytes:
     return content.replace(old, new, 1)
 
 
+def copied(source: Path, path: Path, more: dict[str, Any], rename: Callable[[str], str] = str) -> None:
+    """Writes the model of ``source`` to ``path``: its tensors are renamed, and there are ``more`` numbers and tensors."""
+    reader, writer = gguf.GGUFReader(source), gguf.GGUFWriter(path, "llama")
+    numbers = {name: field.contents() for name, field in reader.fields.items() if name.startswith("llama.")}
+    for name, value in (numbers | more).items():
+        if isinstance(value, np.ndarray):
+            writer.add_tensor(name, value)
+        else:
+            add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
+            add(name, value)
+    for tensor in reader.tensors:
+        writer.add_tensor(rename(tensor.name), np.array(tensor.data), raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def string(text: str) -> bytes:
     return struct.pack("<Q", len(text)) + text.encode()
 
@@ -275,6 +293,17 @@ def test_experts_are_as_many_and_as_large_as_said(tmp_path: Path, key: str, old:
         open_model(path)
 
 
+def test_experts_in_tensors_of_their_own_are_refused_with_what_helps(saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "old.gguf"
+    more = {"llama.expert_count": 1, "llama.expert_used_count": 1}
+    copied(saved, path, more, rename=lambda name: re.sub(r"(ffn_(gate|up|down))\.weight", r"\1.0.weight", name))
+
+    with pytest.raises(
+        UnsupportedModelError, match=r"tensor for each expert.* before April 2024; convert the model anew"
+    ):
+        open_model(path)
+
+
 def test_a_last_layer_does_not_speak_for_those_between(tmp_path: Path) -> None:
     path = SavedGGUF("llama", Type.Q4_1, tmp_path).path
     path.write_bytes(rewritten(path, whole("llama.block_count", 2), whole("llama.block_count", 9)))
@@ -311,20 +340,8 @@ def test_positions_of_a_model_of_windows_do_not_outgrow_its_weights(tmp_path: Pa
 
 
 def test_a_tensor_without_a_place_is_refused(saved: Path, tmp_path: Path) -> None:
-    reader = gguf.GGUFReader(saved)
     path = tmp_path / "more.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    for name, field in reader.fields.items():
-        if name.startswith("llama."):
-            add = writer.add_float32 if isinstance(field.contents(), float) else writer.add_uint32
-            add(name, field.contents())
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
-    writer.add_tensor("blk.0.attn_sinks.weight", np.zeros(8, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    copied(saved, path, more={"blk.0.attn_sinks.weight": np.zeros(8, dtype=np.float32)})
 
     with pytest.raises(UnsupportedModelError, match=r"'blk\.0\.attn_sinks\.weight' has no place in LlamaForCausalLM"):
         load_model(EngineConfig(model=str(path), kv_cache_tokens=256), open_model(path))
