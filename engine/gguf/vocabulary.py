@@ -35,6 +35,8 @@ class TokenType(IntEnum):
 
 _SPELLED = (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.USER_DEFINED)
 _SPECIAL = (TokenType.UNKNOWN, TokenType.CONTROL)
+_DISPENSABLE = ("padding", "unknown")
+"""Special tokens that no text and no end of an answer needs. Converters write -1 for a padding token that is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +93,17 @@ def _types(metadata: Mapping[str, Any], size: int) -> list[int]:
 
 def special_id(metadata: Mapping[str, Any], name: str, size: int, default: int | None = None) -> int | None:
     """Returns the token id in the key ``tokenizer.ggml.NAME_token_id``, or ``default`` without this key (None if the
-    vocabulary is smaller). Raises GGUFError for an id that is not in a vocabulary of ``size`` tokens."""
+    vocabulary is smaller). Raises GGUFError for an id that is not in a vocabulary of ``size`` tokens, unless no answer
+    needs it: then the key is as if it were not there, as in llama.cpp."""
     key = f"{PREFIX}{name}_token_id"
-    if key not in metadata:
-        return default if default is None or default < size else None
-    found = metadata[key]
-    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < size:
+    found = metadata.get(key)
+    if found is not None and (not isinstance(found, int) or isinstance(found, bool)):
         raise GGUFError(f"{key} is {_shown(found)}, no token of the {size}")
-    return found
+    if found is not None and 0 <= found < size:
+        return found
+    if found is not None and name not in _DISPENSABLE:
+        raise GGUFError(f"{key} is {found}, no token of the {size}")
+    return default if default is None or default < size else None
 
 
 def flag(metadata: Mapping[str, Any], key: str, default: bool) -> bool:
