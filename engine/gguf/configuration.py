@@ -63,6 +63,7 @@ def config_of(file: GGUFFile) -> dict[str, Any]:
     config |= {
         "architectures": [layout.architecture],
         "attention_bias": "blk.0.attn_output.bias" in file.tensors,
+        "qkv_bias": "blk.0.attn_q.bias" in file.tensors,
         "mlp_bias": "blk.0.ffn_down.bias" in file.tensors,
         "tie_word_embeddings": "output.weight" not in file.tensors,
         "rms_norm_eps": keys.optional_positive("attention.layer_norm_rms_epsilon")

@@ -72,6 +72,8 @@ class Kind:
     architecture: gguf.MODEL_ARCH
     config: Any
     keys: Mapping[str, Any] = field(default_factory=dict)
+    left_out: str = ""
+    """The end of the names of tensors that are zero, and not in the file."""
 
 
 KINDS: dict[str, Kind] = {
@@ -96,6 +98,7 @@ KINDS: dict[str, Kind] = {
     "llama-biased": Kind(
         gguf.MODEL_ARCH.LLAMA, LlamaConfig(**_SHAPE, attention_bias=True, mlp_bias=True, rope_parameters=LLAMA3_ROPE)
     ),
+    "llama-qkv-biased": Kind(gguf.MODEL_ARCH.LLAMA, LlamaConfig(**_SHAPE, attention_bias=True), left_out="o_proj.bias"),
     "mixtral": Kind(
         gguf.MODEL_ARCH.LLAMA,
         MixtralConfig(**_SHAPE, num_local_experts=4, num_experts_per_tok=2),
@@ -205,6 +208,8 @@ class _Writer:
 
     def add(self, name: str, tensor: Tensor) -> Tensor:
         """Writes the tensor that a Hugging Face checkpoint calls ``name``; returns it as the file holds it."""
+        if self._kind.left_out and name.endswith(self._kind.left_out):
+            return torch.zeros_like(tensor)
         found = self._names.get_name(name, try_suffixes=(".weight", ".bias"))
         if found is None:  # an expert
             return self._add_expert(name, tensor)

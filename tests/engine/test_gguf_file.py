@@ -58,7 +58,7 @@ def rewritten(path: Path, old: bytes, new: bytes) -> bytes:
 
 
 def copied(source: Path, path: Path, more: dict[str, Any], rename: Callable[[str], str] = str) -> None:
-    """Writes the model of ``source`` to ``path``: its tensors are renamed, and there are ``more`` numbers and tensors."""
+    """Writes the model of ``source`` to ``path``: tensors are renamed, and there are ``more`` numbers and tensors."""
     reader, writer = gguf.GGUFReader(source), gguf.GGUFWriter(path, "llama")
     numbers = {name: field.contents() for name, field in reader.fields.items() if name.startswith("llama.")}
     for name, value in (numbers | more).items():
