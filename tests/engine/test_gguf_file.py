@@ -339,6 +339,63 @@ def test_positions_of_a_model_of_windows_do_not_outgrow_its_weights(tmp_path: Pa
         open_model(path)
 
 
+def offset_of(content: bytes, name: str) -> tuple[int, int]:
+    """Where in the file the offset of a tensor is written, and the offset."""
+    place = content.index(string(name)) + len(string(name))
+    [dimensions] = struct.unpack_from("<I", content, place)
+    place += 4 + 8 * dimensions + 4
+    return place, int(struct.unpack_from("<Q", content, place)[0])
+
+
+@pytest.mark.parametrize(
+    ("by", "message"),
+    [
+        (16, "the tensor 'blk.0.attn_q.weight' starts at {offset}, not aligned to 32 bytes"),
+        (1, "the tensor 'blk.0.attn_q.weight' starts at {offset}, not aligned to 32 bytes"),
+        (-32, "the tensors '.*' and 'blk.0.attn_q.weight' overlap"),
+        (32, "the tensors 'blk.0.attn_q.weight' and '.*' overlap"),
+        (1 << 40, "the file ends before the tensor 'blk.0.attn_q.weight' does"),
+        ((1 << 63), "the file ends before the tensor 'blk.0.attn_q.weight' does"),
+    ],
+)
+def test_places_that_are_not_aligned_overlap_or_are_outside_are_refused(
+    saved: Path, tmp_path: Path, by: int, message: str
+) -> None:
+    content = bytearray(saved.read_bytes())
+    place, offset = offset_of(bytes(content), "blk.0.attn_q.weight")
+    struct.pack_into("<Q", content, place, offset + by)
+    path = tmp_path / "moved.gguf"
+    path.write_bytes(content)
+
+    with pytest.raises(GGUFError, match=message.format(offset=offset + by)):
+        open_model(path)
+
+
+def test_two_tensors_at_one_place_are_refused(saved: Path, tmp_path: Path) -> None:
+    content = bytearray(saved.read_bytes())
+    first, _ = offset_of(bytes(content), "blk.0.attn_k.weight")
+    _, other = offset_of(bytes(content), "blk.0.attn_v.weight")
+    struct.pack_into("<Q", content, first, other)
+    path = tmp_path / "moved.gguf"
+    path.write_bytes(content)
+
+    with pytest.raises(
+        GGUFError, match=r"the tensors 'blk\.0\.attn_[kv]\.weight' and 'blk\.0\.attn_[kv]\.weight' overlap"
+    ):
+        open_model(path)
+
+
+def test_an_alignment_of_the_file_counts(saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "aligned.gguf"
+    copied(saved, path, more={"general.alignment": 4096})
+    with pytest.raises(GGUFError, match="not aligned to 4096 bytes"):
+        open_model(path)
+
+    path.write_bytes(rewritten(path, whole("general.alignment", 4096), whole("general.alignment", 24)))
+    with pytest.raises(GGUFError, match=r"general\.alignment is 24, no power of two"):
+        open_model(path)
+
+
 def test_a_tensor_without_a_place_is_refused(saved: Path, tmp_path: Path) -> None:
     path = tmp_path / "more.gguf"
     copied(saved, path, more={"blk.0.attn_sinks.weight": np.zeros(8, dtype=np.float32)})
