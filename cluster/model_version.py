@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from engine.config import EngineConfig
+from engine.gguf.file import split_parts
 from engine.model.location import ModelNotFoundError, locate
 
 SUFFIXES = frozenset({".gguf", ".jinja", ".json", ".model", ".safetensors", ".txt"})
@@ -38,10 +39,10 @@ def model_version(engine: EngineConfig) -> str:
 
 
 def _files(place: Path) -> list[Path]:
-    """Returns the files of the model: those of a directory, or the single file."""
+    """Returns the files of the model: those of a directory, the single file, or all parts of a split one."""
     if place.is_dir():
         return sorted(path for path in place.iterdir() if path.suffix in SUFFIXES and path.is_file())
-    return [place]
+    return [part for part in split_parts(place) if part.is_file()]
 
 
 def _starts(size: int) -> list[int]:

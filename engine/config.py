@@ -36,8 +36,8 @@ class EngineConfig:
     a split file. ``package:DISTRIBUTION/FILE`` is a file of an installed Python package."""
 
     model_sha256: str | None = None
-    """SHA-256 of the file ``model``, in lower-case hexadecimal. A file with another hash is refused. None: not
-    checked."""
+    """SHA-256 of the file ``model``, in lower-case hexadecimal; of a split one, of all parts one after the other. A
+    file with another hash is refused. None: not checked."""
 
     name: str | None = None
     """Name of the model in ModelInfo. None: the last part of ``model``. vLLM: ``served_model_name``."""

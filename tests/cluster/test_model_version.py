@@ -51,6 +51,15 @@ def test_another_text_of_the_chat_template_is_another_version(model: Path, tmp_p
     assert version(model, chat_template=str(template)) != before
 
 
+def test_another_part_of_a_split_file_is_another_version(tmp_path: Path) -> None:
+    parts = [tmp_path / f"model-{number:05}-of-00002.gguf" for number in (1, 2)]
+    for part in parts:
+        part.write_bytes(b"GGUF")
+    before = version(parts[0])
+    parts[1].write_bytes(b"GGUX")
+    assert version(parts[0]) != before
+
+
 def test_what_the_model_does_not_read_is_none(model: Path) -> None:
     before = version(model)
     (model / "README.md").write_text("other words")

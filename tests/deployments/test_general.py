@@ -79,7 +79,7 @@ def oracle(path: Path) -> Any:
 
 
 def test_the_file_is_the_one_that_is_meant(path: Path) -> None:
-    check_digest(path, tier()["engine"]["model_sha256"])
+    check_digest([path], tier()["engine"]["model_sha256"])
 
 
 def test_logits_and_greedy_tokens_are_those_of_transformers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
