@@ -135,20 +135,32 @@ def _grouped(rows: BlockRows, bits: Literal[4, 8]) -> GroupedMatrix:
         part = slice(first, min(first + step, outputs))
         split = _groups(rows.raw[part].reshape(-1, rows.type.nbytes), rows.type)
         numbers[part], scales[part], minimums[part] = (
-            each.view(part.stop - part.start, -1) for each in _checked(split, rows.type)
+            each.view(part.stop - part.start, -1) for each in _checked(split, rows.type.name)
         )
     return GroupedMatrix(bits, numbers, scales, minimums)
+
+
+def rounded(weight: Tensor) -> GroupedMatrix:
+    """Returns ``weight`` [outputs, inputs], inputs a multiple of 32, rounded to eight bits in groups of 32, as Q8_0 does.
+    Raises ValueError for weights that are no finite numbers."""
+    outputs, inputs = weight.shape
+    parts = [
+        _checked(_rounded(part.float().reshape(-1, GROUP)), str(weight.dtype))
+        for part in weight.split(max(1, MAX_WEIGHTS // inputs))
+    ]
+    numbers, scales, minimums = (torch.cat(each).view(outputs, -1) for each in zip(*parts, strict=True))
+    return GroupedMatrix(8, numbers, scales.half(), minimums.half())
 
 
 _Groups = tuple[Tensor, Tensor, Tensor]
 """Numbers uint8 [groups, 32], scales and minimums float32 [groups, 1]."""
 
 
-def _checked(groups: _Groups, kind: TensorType) -> _Groups:
+def _checked(groups: _Groups, kind: str) -> _Groups:
     """Raises ValueError where a float16 cannot hold a scale or minimum."""
     for factors in groups[1:]:
         if not (factors.abs() <= MAX_HALF).all():
-            raise ValueError(f"weights of type {kind.name} have a scale or minimum that is no finite number")
+            raise ValueError(f"weights of type {kind} have a scale or minimum that is no finite number")
     return groups
 
 

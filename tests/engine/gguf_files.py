@@ -6,7 +6,7 @@ oracle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,9 +160,16 @@ class SavedGGUF:
     """A random model of KINDS as the file ``path``, and transformers' model with the weights that the file holds."""
 
     def __init__(
-        self, name: str, stored: Type, directory: Path, seed: int = 0, metadata: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        stored: Type,
+        directory: Path,
+        seed: int = 0,
+        metadata: Mapping[str, Any] | None = None,
+        halves: Collection[str] = (),
     ) -> None:
-        """``metadata`` are keys of the file besides those of its kind, such as those of a tokenizer."""
+        """``metadata`` are keys of the file besides those of its kind, such as those of a tokenizer. The tensors
+        ``halves`` are in F16 whatever ``stored``."""
         kind = KINDS[name]
         torch.manual_seed(seed)
         model: Any = AutoModelForCausalLM.from_config(kind.config, attn_implementation="eager").eval()
@@ -170,7 +177,7 @@ class SavedGGUF:
         model.save_pretrained(directory / "original")
         tensors = load_file(directory / "original" / "model.safetensors")
         self.path = directory / "model.gguf"
-        writer = _Writer(kind, stored, self.path, metadata or {})
+        writer = _Writer(kind, stored, self.path, metadata or {}, halves)
         held = {key: writer.add(key, tensor) for key, tensor in tensors.items()}
         writer.finish()
         twin = directory / "held"
@@ -190,8 +197,10 @@ class SavedGGUF:
 class _Writer:
     """Writes one file as llama.cpp's converter does."""
 
-    def __init__(self, kind: Kind, stored: Type, path: Path, metadata: Mapping[str, Any]) -> None:
-        self._kind, self._type = kind, stored
+    def __init__(
+        self, kind: Kind, stored: Type, path: Path, metadata: Mapping[str, Any], halves: Collection[str]
+    ) -> None:
+        self._kind, self._type, self._halves = kind, stored, halves
         config = kind.config
         self._layers = config.num_hidden_layers
         self._names = gguf.get_tensor_name_map(kind.architecture, self._layers)
@@ -293,6 +302,9 @@ class _Writer:
         if tensor.dim() == 1 or name.endswith("ffn_gate_inp.weight") or name == "position_embd.weight":
             self._writer.add_tensor(name, tensor.float().numpy(), raw_dtype=Type.F32)
             return tensor.float()
+        if name in self._halves:
+            self._writer.add_tensor(name, tensor.half().numpy(), raw_dtype=Type.F16)
+            return tensor.half().float()
         raw, held = self._quantised(tensor)
         self._writer.add_tensor(name, raw, raw_dtype=self._type)
         return held

@@ -10,6 +10,7 @@ import torch
 
 from engine import Engine, SamplingParams
 from engine.backend import load_model
+from engine.completion import Completion
 from engine.config import EngineConfig
 from engine.model.source import open_model
 from engine.runner import Runner
@@ -26,6 +27,12 @@ GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
 def engine_of(path: Path, **settings: object) -> Engine:
     config = EngineConfig(model=str(path), kv_cache_tokens=1024, **settings)  # type: ignore[arg-type]
     return Engine(config, load_model(config, open_model(path)), TokenIds(frozenset()))
+
+
+def scores(answer: Completion) -> torch.Tensor:
+    """The log probability of each token of the prompt but the first, float64 [tokens]."""
+    assert answer.prompt_logprobs is not None
+    return torch.tensor([each.chosen.logprob for each in answer.prompt_logprobs[1:]], dtype=torch.float64)
 
 
 @pytest.fixture
@@ -91,3 +98,31 @@ def test_eight_bits_are_rounded_to_the_four_that_are_asked_for(tmp_path: Path, r
     engine_of(path, kernels="torch", weight_dtype="int4").generate([PROMPT], GREEDY)
 
     assert not torch.allclose(recorded["0", len(PROMPT)], first, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "halves"),
+    [
+        ("llama", ["token_embd.weight"]),  # tied: Google's Gemma 3 of four bits is so
+        ("llama-stretched", ["output.weight"]),
+        ("llama-stretched", ["token_embd.weight"]),  # only looked up in
+        ("llama", ["blk.0.attn_v.weight", "blk.1.ffn_down.weight"]),
+    ],
+)
+def test_matrices_that_are_not_quantised_do_not_unpack_the_others(
+    kind: str, halves: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = SavedGGUF(kind, Type.Q4_0, tmp_path, halves=halves).path
+    asked = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=1, ignore_eos=True)
+    caplog.set_level("INFO")
+    exact = scores(engine_of(path, kernels="torch").generate([PROMPT], asked)[0])
+    caplog.clear()
+
+    found = scores(engine_of(path).generate([PROMPT], asked)[0])
+
+    assert "unpacked" not in caplog.text
+    assert ("plain weights are rounded to 8 bits" in caplog.text) is (
+        halves != ["token_embd.weight"] or kind == "llama"
+    )
+    assert (found - exact).abs().max() < 0.2
+    assert (found - exact).abs().mean() < 0.05
