@@ -31,6 +31,7 @@ from engine.quant.quantise import (
     packed_model,
     plain_bytes,
     quantised_bytes,
+    quantised_numbers,
     regrouped_bytes,
     regrouped_model,
     rounded_model,
@@ -160,8 +161,12 @@ def _unpacked(model: Decoder[Any], config: EngineConfig, formats: WeightFormats 
     stored = quantised_bytes(model.weights) - quantised_bytes(dense.weights)
     if not stored:
         return model
+    taken = dense.weights.embedding.dtype.itemsize * (
+        quantised_numbers(model.weights) - quantised_numbers(dense.weights)
+    )
     mib = 1024**2
-    logger.info("%s: %.0f MiB of quantised weights are unpacked to %s", config.model, stored / mib, config.dtype)
+    line = "%s: %.0f MiB of quantised weights are unpacked to %s, in which they take %.0f MiB"
+    logger.info(line, config.model, stored / mib, config.dtype, taken / mib)
     return dense
 
 

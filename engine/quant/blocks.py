@@ -141,7 +141,7 @@ def _grouped(rows: BlockRows, bits: Literal[4, 8]) -> GroupedMatrix:
 
 
 def rounded(weight: Tensor) -> GroupedMatrix:
-    """Returns ``weight`` [outputs, inputs], inputs a multiple of 32, rounded to eight bits in groups of 32, as Q8_0 does.
+    """Returns ``weight`` [outputs, inputs], inputs a multiple of 32, rounded to eight bits in groups of 32 (Q8_0).
     Raises ValueError for weights that are no finite numbers."""
     outputs, inputs = weight.shape
     parts = [

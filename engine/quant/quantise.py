@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from math import prod
 from typing import overload
 
 import torch
@@ -134,8 +135,8 @@ def dequantised_model(weights: ModelWeights, formats: WeightFormats | None = Non
 
 
 def regrouped_model(weights: ModelWeights) -> ModelWeights:
-    """Returns the model with all its matrices in groups of 32, for kernels that need all or none: if some are, the plain
-    ones are rounded to eight bits. A tied embedding is then looked up in the head.
+    """Returns the model with all its matrices in groups of 32, for kernels that need all or none: if some are, the
+    plain ones are rounded to eight bits. A tied embedding is then looked up in the head.
 
     The model is returned unchanged if no matrix is in groups, or one cannot be: those of experts, and matrices whose
     number of inputs is no multiple of 32.
@@ -166,6 +167,12 @@ def regrouped_model(weights: ModelWeights) -> ModelWeights:
 def plain_bytes(weights: ModelWeights) -> int:
     """Returns the number of bytes of the matrices that are plain tensors."""
     return sum(matrix.nbytes for _, matrix in weights.matrices() if isinstance(matrix, Tensor))
+
+
+def quantised_numbers(weights: ModelWeights) -> int:
+    """Returns the number of weights in the matrices that are a GroupedMatrix or BlockMatrix."""
+    found = (matrix for _, matrix in weights.matrices() if isinstance(matrix, GroupedMatrix | BlockMatrix))
+    return sum(prod(matrix.shape) for matrix in found)
 
 
 def quantised_bytes(weights: ModelWeights) -> int:
