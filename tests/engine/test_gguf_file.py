@@ -260,7 +260,7 @@ def test_a_vector_of_another_length_is_refused_by_its_name(
     path.write_bytes(rewritten(path, old, new))
 
     with pytest.raises(ValueError, match=re.escape(f"{name} is (8,), the model's configuration says ({size},)")):
-        load_model(EngineConfig(model=str(path), kv_cache_tokens=256, kernels=kernels), open_model(path))
+        load_model(EngineConfig(model=str(path), kv_cache_tokens=256, kernels=kernels), open_model(path))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["blk.0.attn_v.weight", "blk.1.ffn_up.weight"])
