@@ -11,6 +11,7 @@ from engine.gguf.file import split_parts
 from engine.model.location import ModelNotFoundError, locate
 
 SUFFIXES = frozenset({".gguf", ".jinja", ".json", ".model", ".safetensors", ".txt"})
+PATHS = frozenset({"chat_template", "model"})  # settings whose files count, not where they are
 SAMPLE_BYTES = 64 * 1024
 SAMPLES = 32  # of one file, evenly spread; a smaller one is read whole
 DIGITS = 16  # hexadecimal
@@ -21,21 +22,28 @@ def model_version(engine: EngineConfig) -> str:
     and samples of their contents. The same files on another machine give the same digest. Weights of gigabytes are not
     read whole, since any training changes all of them. For a model that is not on this machine, the settings alone are
     digested."""
-    settings = {name: value for name, value in asdict(engine).items() if name != "model"}
+    settings = {name: value for name, value in asdict(engine).items() if name not in PATHS}
     digest = hashlib.sha256(repr(sorted(settings.items())).encode())
+    if engine.chat_template is not None:
+        _add(digest, "chat_template", Path(engine.chat_template))
     try:
         place = locate(engine.model)
     except ModelNotFoundError:
         return digest.hexdigest()[:DIGITS]
-    template = [] if engine.chat_template is None else [Path(engine.chat_template)]
-    for path in [*_files(place), *(each for each in template if each.is_file())]:
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size}:".encode())
+    for path in _files(place):
+        _add(digest, path.name, path)
+    return digest.hexdigest()[:DIGITS]
+
+
+def _add(digest: hashlib._Hash, name: str, path: Path) -> None:
+    """Adds the name, the size and samples of a file; of a file that is not on this machine the name alone."""
+    size = path.stat().st_size if path.is_file() else 0
+    digest.update(f"{name}:{size}:".encode())
+    if size:
         with path.open("rb") as file:
             for start in _starts(size):
                 file.seek(start)
                 digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()[:DIGITS]
 
 
 def _files(place: Path) -> list[Path]:

@@ -211,8 +211,10 @@ class ChatTemplate:
 
 def read_template(path: Path) -> str:
     """Returns the source of the template in the file ``path``. Raises OSError if it cannot be read, and ValueError if
-    it is no Jinja template."""
+    it is empty or no Jinja template."""
     source = path.read_text("utf-8")
+    if not source.strip():
+        raise ValueError(f"chat_template: {path} is empty")
     try:
         environment().from_string(source)
     except TemplateError as error:

@@ -136,7 +136,11 @@ def strings(metadata: Mapping[str, Any], key: str) -> list[str]:
 def numbers(metadata: Mapping[str, Any], key: str, count: int) -> NDArray[np.float64]:
     """Returns the first ``count`` numbers of the array or list in ``key``. Raises GGUFError for a missing key, fewer
     numbers or a value of another type."""
-    found = np.asarray(_listed(metadata, key))[:count]
+    listed = _listed(metadata, key)
+    # NumPy gives each string of a list as much room as the longest one takes.
+    if isinstance(listed, list) and not {*map(type, listed)} <= {int, float}:
+        raise GGUFError(f"{key} holds something else than numbers")
+    found = np.asarray(listed)[:count]
     if found.dtype.kind not in "iuf" or np.isnan(found).any():
         raise GGUFError(f"{key} holds something else than numbers")
     if len(found) < count:

@@ -135,14 +135,15 @@ def dequantised_model(weights: ModelWeights, formats: WeightFormats | None = Non
 
 
 def regrouped_model(weights: ModelWeights) -> ModelWeights:
-    """Returns the model with all its matrices in groups of 32, for kernels that need all or none: if some are, the
+    """Returns the model with all its matrices in groups of 32, for kernels that need all or none: if most are, the
     plain ones are rounded to eight bits. A tied embedding is then looked up in the head.
 
-    The model is returned unchanged if no matrix is in groups, or one cannot be: those of experts, and matrices whose
-    number of inputs is no multiple of 32.
+    The model is returned unchanged if half of its matrices or more are plain, since it is then meant to be of plain
+    weights, or if one cannot be in groups: those of experts, and matrices whose number of inputs is no multiple of 32.
     """
-    plains = [matrix for _, matrix in weights.matrices() if isinstance(matrix, Tensor)]
-    if len(plains) == sum(1 for _ in weights.matrices()):
+    matrices = [matrix for _, matrix in weights.matrices()]
+    plains = [matrix for matrix in matrices if isinstance(matrix, Tensor)]
+    if not plains or 2 * len(plains) >= len(matrices):
         return weights
     if any(matrix.dim() != 2 or matrix.shape[1] % GROUP for matrix in plains):
         return weights

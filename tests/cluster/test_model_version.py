@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,22 @@ def test_another_text_of_the_chat_template_is_another_version(model: Path, tmp_p
     before = version(model, chat_template=str(template))
     template.write_text("{{ messages[0] }}")
     assert version(model, chat_template=str(template)) != before
+
+
+def test_a_setting_that_is_not_used_leaves_the_version_as_it_was() -> None:
+    """Caches and other releases know a model by it."""
+    engine = EngineConfig(model="/nowhere")
+    settings = {name: value for name, value in asdict(engine).items() if name not in ("model", "chat_template")}
+    digest = hashlib.sha256(repr(sorted(settings.items())).encode())
+    assert model_version(engine) == digest.hexdigest()[:16]
+
+
+def test_the_place_of_the_chat_template_is_none_of_the_version(model: Path, tmp_path: Path) -> None:
+    for name in ("one.jinja", "other.jinja"):
+        (tmp_path / name).write_text("{{ messages }}")
+    found = {version(model, chat_template=str(tmp_path / name)) for name in ("one.jinja", "other.jinja")}
+    assert len(found) == 1
+    assert found != {version(model)}
 
 
 def test_another_part_of_a_split_file_is_another_version(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def test_with_a_template_it_serves_conversations_without_a_warning(
         (None, FileNotFoundError, "own"),
         (b"{% for m in messages %}", ValueError, r"chat_template: .*own\.jinja is no Jinja template: Unexpected end"),
         (b"\xff", ValueError, "utf-8"),
+        (b" \n", ValueError, r"chat_template: .*own\.jinja is empty"),
     ],
 )
 def test_a_template_that_is_none_is_refused_when_the_model_is_loaded(

@@ -135,6 +135,21 @@ def test_eight_bits_are_rounded_to_the_four_that_are_asked_for(tmp_path: Path, r
     assert not torch.allclose(recorded["0", len(PROMPT)], first, atol=1e-4)
 
 
+@pytest.mark.parametrize("plain_half", ["attention", "all but the embedding"])
+def test_a_model_of_plain_matrices_stays_one(plain_half: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody has asked for the eight bits of a float16 model whose embedding alone is quantised."""
+    names = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
+    halves = [f"blk.{layer}.{name}.weight" for layer in (0, 1) for name in names]
+    kept = [name for name in halves if "attn" in name] + ["output.weight"] if plain_half == "attention" else halves
+    kind = "llama-stretched" if plain_half == "attention" else "llama"
+    caplog.set_level("INFO")
+
+    engine_of(SavedGGUF(kind, Type.Q8_0, tmp_path, halves=kept).path).close()
+
+    assert "rounded" not in caplog.text
+    assert "of quantised weights are unpacked to float32" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("kind", "halves", "said"),
     [

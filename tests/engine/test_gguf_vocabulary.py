@@ -69,6 +69,14 @@ def test_a_token_of_a_megabyte_is_refused_before_it_is_cut(make: Any) -> None:
         tokenizer_of(make(tokenizer__ggml__tokens=[*others, "x" * (1 << 20)]))
 
 
+def test_strings_in_place_of_numbers_take_no_memory_of_their_own() -> None:
+    """NumPy would give each of them as much room as the longest, here 16 TiB in all."""
+    damaged = pieces(tokenizer__ggml__scores=["1" * (1 << 22)] + ["1"] * (1 << 20))
+
+    with pytest.raises(GGUFError, match=r"tokenizer\.ggml\.scores holds something else than numbers"):
+        tokenizer_of(damaged)
+
+
 @pytest.mark.parametrize("value", [None, ["ab"], ["a zz"], ["a 漢"], [1], "a b"])
 def test_merges_that_are_none_are_refused(value: Any) -> None:
     with pytest.raises(GGUFError, match=r"tokenizer\.ggml\.merges"):
