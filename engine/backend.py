@@ -29,8 +29,11 @@ from engine.quant.quantise import (
     WeightFormats,
     dequantised_model,
     packed_model,
+    plain_bytes,
     quantised_bytes,
+    quantised_numbers,
     regrouped_bytes,
+    regrouped_model,
     rounded_model,
     weight_formats,
 )
@@ -115,19 +118,13 @@ def make_runner(
     if config.kernels == "torch" or config.device != "cpu" or config.tensor_parallel > 1:
         return _on_torch(model, config, shapes, context_length)
     rounded = weight_formats(config.weight_dtype)
-    if rounded is not None or not grouped(model.weights):
-        model = _unpacked(model, config, rounded)
     dtype = model.weights.embedding.dtype
     form = format_of(config.kv_dtype, dtype)
     reason = unsupported(model.spec, dtype, form, config.block_size, rounded)
     if reason is None:
-        if regrouped := regrouped_bytes(model.weights):
-            mib = regrouped / 1024**2
-            logger.info(
-                "%s: %.0f MiB of weights in groups of 16 are rounded to 8 bits in groups of 32", config.model, mib
-            )
         try:
-            return CompiledRunner(model.spec, model.weights, config, shapes, context_length)
+            weights = _for_compiled(model, config, rounded).weights
+            return CompiledRunner(model.spec, weights, config, shapes, context_length)
         except (CompilerError, OSError) as error:
             if config.kernels == "compiled":
                 raise
@@ -138,6 +135,25 @@ def make_runner(
     return _on_torch(model, config, shapes, context_length)
 
 
+def _for_compiled(model: Decoder[Any], config: EngineConfig, formats: WeightFormats | None) -> Decoder[Any]:
+    """Returns the model as the compiled kernels multiply it: all matrices in groups, or none of those that ``formats``
+    do not keep. Says in the log what is rounded or unpacked for that."""
+    if formats is None:
+        plain = plain_bytes(model.weights)
+        model = model.with_weights(regrouped_model(model.weights))
+        if odd := plain - plain_bytes(model.weights):
+            line = (
+                "%s: %.0f MiB of plain weights are rounded to 8 bits in groups of 32, as the other matrices have groups"
+            )
+            logger.info(line, config.model, odd / 1024**2)
+    if formats is not None or not grouped(model.weights):
+        model = _unpacked(model, config, formats)
+    if regrouped := regrouped_bytes(model.weights):
+        mib = regrouped / 1024**2
+        logger.info("%s: %.0f MiB of weights in groups of 16 are rounded to 8 bits in groups of 32", config.model, mib)
+    return model
+
+
 def _unpacked(model: Decoder[Any], config: EngineConfig, formats: WeightFormats | None = None) -> Decoder[Any]:
     """Returns the model with matrices in ``config.dtype`` instead of those that are quantised in groups, but for those
     that ``formats`` keep. A model without such matrices is returned unchanged."""
@@ -145,8 +161,12 @@ def _unpacked(model: Decoder[Any], config: EngineConfig, formats: WeightFormats 
     stored = quantised_bytes(model.weights) - quantised_bytes(dense.weights)
     if not stored:
         return model
+    taken = dense.weights.embedding.dtype.itemsize * (
+        quantised_numbers(model.weights) - quantised_numbers(dense.weights)
+    )
     mib = 1024**2
-    logger.info("%s: %.0f MiB of quantised weights are unpacked to %s", config.model, stored / mib, config.dtype)
+    line = "%s: %.0f MiB of quantised weights are unpacked to %s, in which they take %.0f MiB"
+    logger.info(line, config.model, stored / mib, config.dtype, taken / mib)
     return dense
 
 

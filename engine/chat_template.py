@@ -13,6 +13,7 @@ import re
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, Template, TemplateError
@@ -99,6 +100,10 @@ class ChatTemplate:
             self._takes_parts = self._writes_user()
         self._writes_system = self._writes("system", after=["user"])
         self._knows_developer = _mentions(source, "developer") and self._writes("developer", after=["user"])
+
+    def __bool__(self) -> bool:
+        """Whether there is a template."""
+        return bool(self._sources)
 
     def render(self, conversation: Conversation, rewrite: Rewrite) -> str:
         """Returns the conversation as text, as the model's template writes it. Every string of the client passes
@@ -202,6 +207,19 @@ class ChatTemplate:
         if name not in self._compiled:
             self._compiled[name] = environment().from_string(self._sources[name])
         return self._compiled[name]
+
+
+def read_template(path: Path) -> str:
+    """Returns the source of the template in the file ``path``. Raises OSError if it cannot be read, and ValueError if
+    it is empty or no Jinja template."""
+    source = path.read_text("utf-8")
+    if not source.strip():
+        raise ValueError(f"chat_template: {path} is empty")
+    try:
+        environment().from_string(source)
+    except TemplateError as error:
+        raise ValueError(f"chat_template: {path} is no Jinja template: {error}") from error
+    return source
 
 
 def rewritten(value: Any, rewrite: Rewrite) -> Any:

@@ -36,11 +36,15 @@ class EngineConfig:
     a split file. ``package:DISTRIBUTION/FILE`` is a file of an installed Python package."""
 
     model_sha256: str | None = None
-    """SHA-256 of the file ``model``, in lower-case hexadecimal. A file with another hash is refused. None: not
-    checked."""
+    """SHA-256 of the file ``model``, in lower-case hexadecimal; of a split one, of all parts one after the other. A
+    file with another hash is refused. None: not checked."""
 
     name: str | None = None
     """Name of the model in ModelInfo. None: the last part of ``model``. vLLM: ``served_model_name``."""
+
+    chat_template: str | None = None
+    """Path of a file with the Jinja chat template, in place of the model's; GGUF files often lack one. None: the
+    model's. vLLM: the same name."""
 
     dtype: DTypeName = "float32"
     """Type of weights and activations. Answers do not depend on the batch in float32 on torch, and in every type with

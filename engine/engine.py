@@ -39,6 +39,7 @@ from engine.counters import Counters
 from engine.draft_model import Drafter
 from engine.forward import FailedDraftError, Forward, Outcome
 from engine.garbage_collection import freeze_gc, gc_paused
+from engine.gguf.file import split_parts
 from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.pool import KVIntegrityError
@@ -141,9 +142,13 @@ class Engine:
             torch.set_num_threads(config.threads)
         path = locate(config.model)
         if config.model_sha256 is not None:
-            check_digest(path, config.model_sha256)
+            check_digest(split_parts(path), config.model_sha256)
         source = open_model(path)
-        tokenizer = load_tokenizer(source)
+        tokenizer = load_tokenizer(source, None if config.chat_template is None else Path(config.chat_template))
+        if isinstance(tokenizer, Tokenizer) and not tokenizer.has_chat_template:
+            logger.warning(
+                "%s has no chat template, so it refuses conversations; chat_template gives one", config.model
+            )
         if config.draft_model is not None:
             draft_tokenizer = load_tokenizer(open_model(locate(config.draft_model)))
             if draft_tokenizer.vocabulary != tokenizer.vocabulary:

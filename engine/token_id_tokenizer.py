@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from engine.api import Conversation, GenerationRequest, Prompt, RequestError
+from engine.chat_template import read_template
 from engine.decode.detokenizer import ByteDetokenizer, Detokenizer
 from engine.decode.grammar import GrammarCompiler
 from engine.gguf import tokenizer as gguf_tokenizer
@@ -73,16 +74,30 @@ class TokenIds:
         return ByteDetokenizer({})
 
 
-def load_tokenizer(source: ModelSource) -> Tokenizer | TokenIds:
-    """Returns the tokenizer of a model, or TokenIds if the model has none. Raises ValueError for a tokenizer that the
-    library tokenizers cannot run."""
-    if isinstance(source, GGUFModel):
-        if not gguf_tokenizer.has_tokenizer(source.metadata):
-            return TokenIds(frozenset())
-        ends = gguf_tokenizer.eos_token_ids(source.metadata)
-        return Tokenizer(gguf_tokenizer.tokenizer_of(source.metadata), ends)
-    directory = source.path
-    return Tokenizer.from_directory(directory) if has_tokenizer(directory) else TokenIds.from_directory(directory)
+def load_tokenizer(source: ModelSource, chat_template: Path | None = None) -> Tokenizer | TokenIds:
+    """Returns the tokenizer of a model, or TokenIds if the model has none. ``chat_template`` is a file with a template
+    for conversations, in place of the model's.
+
+    Raises OSError if the template cannot be read, and ValueError for a template that is none, or of a model without a
+    tokenizer, and for a tokenizer that the library tokenizers cannot run."""
+    template = None if chat_template is None else read_template(chat_template)
+    found = _of_gguf(source, template) if isinstance(source, GGUFModel) else _of_directory(source.path, template)
+    if template is not None and isinstance(found, TokenIds):
+        raise ValueError(f"chat_template: {source.path} has no tokenizer, and so no conversations")
+    return found
+
+
+def _of_gguf(model: GGUFModel, template: str | None) -> Tokenizer | TokenIds:
+    if not gguf_tokenizer.has_tokenizer(model.metadata):
+        return TokenIds(frozenset())
+    ends = gguf_tokenizer.eos_token_ids(model.metadata)
+    return Tokenizer(gguf_tokenizer.tokenizer_of(model.metadata), ends, template)
+
+
+def _of_directory(directory: Path, template: str | None) -> Tokenizer | TokenIds:
+    if not has_tokenizer(directory):
+        return TokenIds.from_directory(directory)
+    return Tokenizer.from_directory(directory, template)
 
 
 def _refusal(param: str) -> RequestError:

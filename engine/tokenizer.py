@@ -41,8 +41,9 @@ class Tokenizer:
     """The tokenizer of a model: encodes prompts, decodes tokens and makes detokenizers. ``eos_token_ids`` are the ids
     of the tokens that end an answer."""
 
-    def __init__(self, hub: HubTokenizer, eos_token_ids: frozenset[int]) -> None:
-        """Turns off the truncation and padding of ``hub``."""
+    def __init__(self, hub: HubTokenizer, eos_token_ids: frozenset[int], chat_template: str | None = None) -> None:
+        """Turns off the truncation and padding of ``hub``. ``chat_template`` is the source of a template in place of
+        that of ``hub``."""
         self._hub = hub
         self._fast: FastTokenizer = hub.backend_tokenizer
         self._fast.no_truncation()
@@ -57,17 +58,24 @@ class Tokenizer:
         self._added = _any_of([token.content for token in added.values()])
         self._beginnings = {text[:length] for text in special for length in range(1, len(text))}
         self._longest = max(map(len, special), default=0)
-        self._template = ChatTemplate(hub.chat_template, hub.special_tokens_map)
+        self._template = ChatTemplate(chat_template or hub.chat_template, hub.special_tokens_map)
         self._bytes, self._bare = byte_table(self._fast), strips_first_space(self._fast)
         self.eos_token_ids = eos_token_ids
 
     @classmethod
-    def from_directory(cls, directory: Path) -> Tokenizer:
-        """Loads the tokenizer of a Hugging Face model directory, without network access. Raises OSError if the
-        directory has no tokenizer, and ValueError if the library tokenizers cannot run it."""
+    def from_directory(cls, directory: Path, chat_template: str | None = None) -> Tokenizer:
+        """Loads the tokenizer of a Hugging Face model directory, without network access. ``chat_template`` is as for
+        the class. Raises OSError if the directory has no tokenizer, and ValueError if the library tokenizers cannot run
+        it."""
         hub = read_tokenizer(directory)
         end = hub.special_tokens_map.get("eos_token")
-        return cls(hub, eos_token_ids(directory, None if end is None else hub.backend_tokenizer.token_to_id(end)))
+        ends = eos_token_ids(directory, None if end is None else hub.backend_tokenizer.token_to_id(end))
+        return cls(hub, ends, chat_template)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether conversations can be encoded."""
+        return bool(self._template)
 
     def grammar_compiler(self, vocab_size: int) -> GrammarCompiler:
         """Returns the compiler of grammars (structured output) for this tokenizer and a model that has logits for

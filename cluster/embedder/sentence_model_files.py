@@ -38,7 +38,7 @@ def read_artefact(config: EmbedderConfig) -> SentenceArtefact:
     settings = read_settings(directory)
     weights = directory / "model.safetensors"
     if config.sha256 is not None:
-        check_digest(weights, config.sha256)
+        check_digest([weights], config.sha256)
     vocabulary = directory / "vocab.txt"
     if not vocabulary.exists():  # transformers 5 writes this file alone
         vocabulary = directory / "tokenizer.json"

@@ -3,6 +3,7 @@ expert as a tensor of its own."""
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Self
 
@@ -15,6 +16,8 @@ from engine.gguf.errors import GGUFError
 from engine.gguf.file import GGUFFile, StoredTensor
 from engine.model.spec import ModelSpec, UnsupportedModelError
 from engine.quant.blocks import BlockMatrix, BlockRows
+
+logger = logging.getLogger(__name__)
 
 _EXPERT = re.compile(r"(?P<stack>.*_exps)\.(?P<expert>\d+)\.weight$")
 _INTERLEAVED = re.compile(r"blk\.\d+\.attn_(?P<which>[qk])\.(weight|bias)$")
@@ -30,13 +33,21 @@ class GGUFCheckpoint:
         self._layout = layout_of(file)
         self._heads = {"q": spec.num_heads, "k": spec.num_kv_heads}
         self._read: set[str] = set()
+        self._packed_bytes = 0  # in the file, of quantised tensors that were unpacked
+        self._unpacked_bytes = 0  # and in memory
         self.device = device
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Says in the log what the tensors take that were unpacked since nothing multiplies them as they are stored:
+        experts, an embedding beside an output layer of its own, and all of a model that is split over ranks."""
         self._read.clear()
+        if self._packed_bytes:
+            mib = 1024**2
+            line = "%s: %.0f MiB of quantised weights are unpacked as they are read, and take %.0f MiB"
+            logger.info(line, self._file.path.name, self._packed_bytes / mib, self._unpacked_bytes / mib)
 
     def __contains__(self, name: str) -> bool:
         return name in self._file.tensors
@@ -49,8 +60,7 @@ class GGUFCheckpoint:
     def tensor(self, name: str, dtype: torch.dtype) -> Tensor:
         """Returns the tensor ``name``, dequantised to ``dtype``. Raises KeyError if there is none, and GGUFError for a
         damaged one."""
-        rows = self._rows(name)
-        return dequantised(rows.raw, rows.type, dtype).view(self.shape(name)).to(self.device)
+        return self._unpacked(self._rows(name), dtype).view(self.shape(name)).to(self.device)
 
     def part(self, name: str, dtype: torch.dtype, *kept: slice) -> Tensor:
         """Returns a part of the tensor ``name``, dequantised to ``dtype``. ``kept`` has a slice for each dimension.
@@ -58,7 +68,7 @@ class GGUFCheckpoint:
         if len(self.shape(name)) == 1:
             return self.tensor(name, dtype)[kept]
         rows = self._rows(name)
-        return dequantised(rows.raw[kept[0]], rows.type, dtype)[:, *kept[1:]].to(self.device)
+        return self._unpacked(BlockRows(rows.type, rows.raw[kept[0]]), dtype)[:, *kept[1:]].to(self.device)
 
     def blocks(self, names: list[str]) -> BlockMatrix | None:
         """Returns the matrices ``names``, stacked by rows, in their quantised form; None if one of them is not
@@ -75,6 +85,13 @@ class GGUFCheckpoint:
             raise UnsupportedModelError(
                 f"{self._file.path.name}: the tensor {left[0]!r} has no place in {self._layout.architecture}"
             )
+
+    def _unpacked(self, rows: BlockRows, dtype: torch.dtype) -> Tensor:
+        found = dequantised(rows.raw, rows.type, dtype)
+        if rows.type.quantised:
+            self._packed_bytes += rows.raw.nbytes
+            self._unpacked_bytes += found.nbytes
+        return found
 
     def _rows(self, name: str) -> BlockRows:
         """The rows of a tensor or of one expert, in Hugging Face's order."""

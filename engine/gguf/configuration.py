@@ -6,18 +6,34 @@ before memory of that size is allocated.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
+import numpy as np
 import torch
 
 from engine.gguf.errors import GGUFError
 from engine.gguf.file import GGUFFile
 from engine.gguf.names import LAYOUTS, MIXTRAL, Layout
-from engine.model.spec import UnsupportedModelError
+from engine.model.spec import ModelSpec, UnsupportedModelError
 
 MAX_CONTEXT = 1 << 24  # tokens
+_ZERO_IS_NONE = frozenset(
+    {
+        "attention.sliding_window",  # Phi-4's
+        "expert_count",
+        "expert_used_count",
+        "rope.scale_linear",
+        "rope.scaling.factor",
+        "rope.scaling.original_context_length",
+    }
+)
+"""Keys whose zero is as if they were not there. llama.cpp's converters write some of them."""
+MAX_GROWTH = 8  # times the bytes in the file: what float32 makes of weights of four bits
+_LAYER = re.compile(r"blk\.(\d{1,9})\.")
 _GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}
 """The models whose scores are not divided by the root of the head size; nothing else in a file tells them (llama.cpp,
 src/models/gemma2.cpp, gemma3.cpp)."""
@@ -25,13 +41,14 @@ src/models/gemma2.cpp, gemma3.cpp)."""
 
 def layout_of(file: GGUFFile) -> Layout:
     """Returns the tensor layout of the file's architecture (``general.architecture``): its tensor names and the order
-    of its rows. Raises UnsupportedModelError for an architecture that the engine does not have."""
+    of its rows. Raises UnsupportedModelError for an architecture that the engine does not have, and GGUFError for a
+    number of experts that is none."""
     architecture = str(file.metadata.get("general.architecture"))
     if architecture not in LAYOUTS:
         raise UnsupportedModelError(
             f"general.architecture {architecture!r} is not supported; supported: {', '.join(LAYOUTS)}"
         )
-    if architecture == "llama" and file.metadata.get("llama.expert_count"):
+    if architecture == "llama" and _Keys(file.metadata, architecture).optional_whole("expert_count"):
         return MIXTRAL
     return LAYOUTS[architecture]
 
@@ -46,6 +63,7 @@ def config_of(file: GGUFFile) -> dict[str, Any]:
     config |= {
         "architectures": [layout.architecture],
         "attention_bias": "blk.0.attn_output.bias" in file.tensors,
+        "qkv_bias": "blk.0.attn_q.bias" in file.tensors,
         "mlp_bias": "blk.0.ffn_down.bias" in file.tensors,
         "tie_word_embeddings": "output.weight" not in file.tensors,
         "rms_norm_eps": keys.optional_positive("attention.layer_norm_rms_epsilon")
@@ -54,6 +72,21 @@ def config_of(file: GGUFFile) -> dict[str, Any]:
         "final_logit_softcapping": keys.optional_positive("final_logit_softcapping"),
     }
     return config | _OWN.get(keys.architecture, _nothing)(keys, config)
+
+
+def check_positions(file: GGUFFile, spec: ModelSpec) -> None:
+    """Raises GGUFError if the angles of all positions would take more memory than the weights of the ``file`` unpacked.
+
+    Of a model whose layers all have a window nothing else bounds the context: its KV cache holds any length.
+    """
+    if any(kind.window is None for kind in spec.kinds):
+        return
+    weights = sum(tensor.raw.nbytes for tensor in file.tensors.values())
+    angles = 2 * torch.float32.itemsize * spec.head_dim * spec.context_length
+    if angles > MAX_GROWTH * weights:
+        raise GGUFError(
+            f"a context of {spec.context_length} tokens takes {angles} bytes of angles, the weights {weights}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +101,17 @@ class _Keys:
         Raises GGUFError for another value, or without this key."""
         found = self.optional_whole(key)
         if found is None:
-            raise GGUFError(f"{self.architecture}.{key} is missing")
+            said = self.metadata.get(f"{self.architecture}.{key}")
+            wrong = "missing" if said is None else f"{said}, no whole number above 0"
+            raise GGUFError(f"{self.architecture}.{key} is {wrong}")
         return found
 
     def optional_whole(self, key: str) -> int | None:
-        """Returns the number in ``key``, as ``whole`` does; None without this key."""
+        """Returns the number in ``key``, as ``whole`` does; None without this key or for a zero that means it."""
         found = self.metadata.get(f"{self.architecture}.{key}")
-        if isinstance(found, list) and found and len(set(found)) == 1:
-            found = found[0]
-        if found is None:
+        if isinstance(found, np.ndarray) and len(found) and (found == found[0]).all():
+            found = found[0].item()
+        if _is_none(found, key):
             return None
         if not isinstance(found, int) or isinstance(found, bool) or found < 1:
             raise GGUFError(f"{self.architecture}.{key} is {str(found)[:80]}, no whole number above 0")
@@ -92,19 +127,21 @@ class _Keys:
     def optional_positive(self, key: str) -> float | None:
         """Returns the number in ``key``, as ``positive`` does; None without this key."""
         found = self.metadata.get(f"{self.architecture}.{key}")
-        if found is None:
+        if _is_none(found, key):
             return None
         if not isinstance(found, int | float) or not 0 < found < 1e30:
             raise GGUFError(f"{self.architecture}.{key} is {str(found)[:80]}, no number above 0")
         return float(found)
 
 
+def _is_none(found: Any, key: str) -> bool:
+    return found is None or (key in _ZERO_IS_NONE and type(found) in (int, float) and found == 0)
+
+
 def _sizes(file: GGUFFile, keys: _Keys) -> dict[str, Any]:
     """Sizes of the model; those that make memory grow are the tensors' own, or checked against them."""
     vocabulary, hidden = _shape(file, "token_embd.weight", 2)
-    layers = keys.whole("block_count")
-    if not any(name.startswith(f"blk.{layers - 1}.") for name in file.tensors):
-        raise GGUFError(f"{keys.architecture}.block_count is {layers}, but there is no tensor blk.{layers - 1}")
+    layers = _layers(file, keys)
     _agree(f"{keys.architecture}.embedding_length", keys.whole("embedding_length"), hidden, "token_embd.weight")
     heads, context = keys.whole("attention.head_count"), keys.whole("context_length")
     kv_heads = keys.optional_whole("attention.head_count_kv") or heads
@@ -122,9 +159,13 @@ def _sizes(file: GGUFFile, keys: _Keys) -> dict[str, Any]:
     projected = _shape(file, "blk.0.attn_qkv.weight" if fused else "blk.0.attn_k.weight", 2)[0]
     wanted = (heads + 2 * kv_heads if fused else kv_heads) * head_dim
     _agree(f"{keys.architecture}.attention.head_count_kv x key length", wanted, projected, "the keys' projection")
+    if "blk.0.ffn_gate.0.weight" in file.tensors:
+        raise UnsupportedModelError(
+            "blk.0.ffn_gate.0.weight: the file has a tensor for each expert, as llama.cpp wrote them before April 2024;"
+            " convert the model anew, so that they are in one tensor, blk.0.ffn_gate_exps.weight"
+        )
     if "blk.0.ffn_gate_exps.weight" in file.tensors:
-        held = _shape(file, "blk.0.ffn_gate_exps.weight", 3)[0]
-        _agree(f"{keys.architecture}.expert_count", keys.whole("expert_count"), held, "ffn_gate_exps")
+        _check_experts(file, keys)
     return {
         "vocab_size": vocabulary,
         "hidden_size": hidden,
@@ -135,6 +176,25 @@ def _sizes(file: GGUFFile, keys: _Keys) -> dict[str, Any]:
         "intermediate_size": keys.optional_whole("feed_forward_length") or 4 * hidden,
         "max_position_embeddings": context,
     }
+
+
+def _layers(file: GGUFFile, keys: _Keys) -> int:
+    """Returns the number of layers. Raises GGUFError if one of them has no tensor: a number is not to be believed that
+    only its last layer speaks for."""
+    layers = keys.whole("block_count")
+    found = {int(number[1]) for number in map(_LAYER.match, file.tensors) if number}
+    missing = next(number for number in count() if number not in found)
+    if layers > missing:
+        raise GGUFError(f"{keys.architecture}.block_count is {layers}, but there is no tensor blk.{missing}")
+    return layers
+
+
+def _check_experts(file: GGUFFile, keys: _Keys) -> None:
+    """Raises GGUFError if the experts of the first layer have another shape than the keys say."""
+    experts, inner, hidden = _shape(file, "blk.0.ffn_gate_exps.weight", 3)
+    width = "expert_feed_forward_length" if keys.architecture == "qwen3moe" else "feed_forward_length"
+    for key, found in (("expert_count", experts), (width, inner), ("embedding_length", hidden)):
+        _agree(f"{keys.architecture}.{key}", keys.whole(key), found, "ffn_gate_exps")
 
 
 def _rope(file: GGUFFile, keys: _Keys) -> dict[str, Any]:
@@ -167,16 +227,23 @@ def _scaling(file: GGUFFile, keys: _Keys, frequencies: int) -> dict[str, Any] | 
             "short_factor": _factors(file, "rope_factors_short.weight", frequencies),
             "long_factor": _factors(file, "rope_factors_long.weight", frequencies),
         }
-    kind = keys.metadata.get(f"{keys.architecture}.rope.scaling.type", "none")
-    if kind == "none":
+    # Without a type it is linear, and without a factor none, as in llama.cpp. Files of 2023 have the second key.
+    kind = str(keys.metadata.get(f"{keys.architecture}.rope.scaling.type", "linear"))
+    factor = keys.optional_positive("rope.scaling.factor") or keys.optional_positive("rope.scale_linear") or 1.0
+    if kind == "none" or (kind == "linear" and factor == 1):
         return None
     if kind not in ("linear", "yarn"):
         raise UnsupportedModelError(f"{keys.architecture}.rope.scaling.type {kind!r} is not supported")
     if kind == "linear":
-        return {"rope_type": "linear", "factor": keys.positive("rope.scaling.factor")}
+        return {"rope_type": "linear", "factor": factor}
+    if factor * original > MAX_CONTEXT:
+        raise GGUFError(
+            f"{keys.architecture}.rope.scaling.factor {factor:g} makes a context of more than {MAX_CONTEXT} tokens"
+            f" out of {original}"
+        )
     return {
         "rope_type": "yarn",
-        "factor": keys.positive("rope.scaling.factor"),
+        "factor": factor,
         "original_max_position_embeddings": original,
         "attention_factor": attention,
         "beta_fast": keys.optional_positive("rope.scaling.yarn_beta_fast"),
@@ -184,11 +251,11 @@ def _scaling(file: GGUFFile, keys: _Keys, frequencies: int) -> dict[str, Any] | 
     }
 
 
-def _factors(file: GGUFFile, name: str, count: int) -> list[float]:
-    """Returns the divisors of frequencies in the tensor ``name``. Raises GGUFError if they are not ``count``
+def _factors(file: GGUFFile, name: str, wanted: int) -> list[float]:
+    """Returns the divisors of frequencies in the tensor ``name``. Raises GGUFError if they are not ``wanted``
     numbers."""
     (found,) = _shape(file, name, 1)
-    _agree(f"the number of frequencies in {name}", found, count, "rope.dimension_count")
+    _agree(f"the number of frequencies in {name}", found, wanted, "rope.dimension_count")
     tensor = file.tensors[name]
     if tensor.type.name != "F32":
         raise GGUFError(f"{name} has the type {tensor.type.name}, not F32")
@@ -253,7 +320,7 @@ def _gemma(keys: _Keys, config: Mapping[str, Any]) -> dict[str, Any]:
         "tie_word_embeddings": config["tie_word_embeddings"],
     }
     pattern = keys.metadata.get(f"{architecture}.attention.sliding_window_pattern")
-    if isinstance(pattern, list):
+    if isinstance(pattern, np.ndarray):
         _agree(f"the length of {architecture}.attention.sliding_window_pattern", len(pattern), layers, "block_count")
         own["layer_types"] = ["sliding_attention" if slides else "full_attention" for slides in pattern]
     elif pattern is not None:

@@ -15,7 +15,13 @@ from engine.gguf import types
 from engine.gguf.types import TensorType
 
 LOWER_HALVES = np.uint64(0x0F0F0F0F0F0F0F0F)
-MAX_WEIGHTS = 1 << 22  # that are worked on at a time, so that temporary copies stay small
+MAX_WEIGHTS = 1 << 18  # that are worked on at a time, so that temporary copies stay small
+
+NON_LINEAR = torch.tensor(
+    [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241],
+    dtype=torch.uint8,
+)
+"""The 16 numbers of IQ4_NL and IQ4_XS, closer to each other near zero; 128 more than they are."""
 
 
 def dequantised(raw: Tensor, kind: TensorType, dtype: torch.dtype) -> Tensor:
@@ -23,14 +29,18 @@ def dequantised(raw: Tensor, kind: TensorType, dtype: torch.dtype) -> Tensor:
     ``dtype``."""
     if not kind.quantised:
         return raw.contiguous().view(_PLAIN[kind.name]).to(dtype)
-    rows, row_bytes = raw.shape
-    columns = row_bytes // kind.nbytes * kind.weights
-    result = torch.empty(rows, columns, dtype=dtype)
+    result = torch.empty(len(raw), raw.shape[1] // kind.nbytes * kind.weights, dtype=dtype)
+    dequantise(raw, kind, result)
+    return result
+
+
+def dequantise(raw: Tensor, kind: TensorType, result: Tensor) -> None:
+    """Writes the weights of ``raw``, as in ``dequantised`` and of a quantised type, to ``result`` [rows, columns]."""
+    rows, columns = result.shape
     step = max(1, MAX_WEIGHTS // columns)
     for first in range(0, rows, step):
         part = raw[first : first + step]
         result[first : first + step] = _BLOCKS[kind.name](part.reshape(-1, kind.nbytes)).view(len(part), columns)
-    return result
 
 
 def halves(blocks: Tensor, start: int) -> Tensor:
@@ -148,6 +158,34 @@ def _q6_k(blocks: Tensor) -> Tensor:
     return (numbers * scales.unsqueeze(-1)).flatten(1)
 
 
+def table_numbers(packed: Tensor) -> Tensor:
+    """Returns the numbers that nibbles [..., n] stand for in IQ4_NL and IQ4_XS, as in ``nibbles``: uint8 [..., 2 n],
+    128 more than they are."""
+    return NON_LINEAR[nibbles(packed).int()]
+
+
+def iq4_scales(blocks: Tensor) -> Tensor:
+    """Returns the scales of the eight groups of IQ4_XS, float32 [count, 8]: six bits each, four of them in the bytes 4
+    to 7 and the upper two in the bytes 2 and 3, times the float16 before them."""
+    low = torch.stack((blocks[:, 4:8] & 15, blocks[:, 4:8] >> 4), -1).flatten(1)
+    two = torch.tensor([0, 2, 4, 6], dtype=torch.uint8)
+    high = (blocks[:, 2:4].unsqueeze(-1) >> two & 3).flatten(1)
+    return halves(blocks, 0).float() * ((low | high << 4).float() - 32)
+
+
+def iq4_numbers(blocks: Tensor) -> Tensor:
+    """Returns the numbers of IQ4_XS, uint8 [count, 8, 32], 128 more than they are."""
+    return table_numbers(blocks[:, 8:].reshape(-1, 8, 16))
+
+
+def _iq4_nl(blocks: Tensor) -> Tensor:
+    return (table_numbers(blocks[:, 2:]).float() - 128) * halves(blocks, 0).float()
+
+
+def _iq4_xs(blocks: Tensor) -> Tensor:
+    return ((iq4_numbers(blocks).float() - 128) * iq4_scales(blocks).unsqueeze(-1)).flatten(1)
+
+
 _PLAIN: Mapping[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _BLOCKS: Mapping[str, Callable[[Tensor], Tensor]] = {
     types.Q4_0.name: _q4_0,
@@ -160,4 +198,6 @@ _BLOCKS: Mapping[str, Callable[[Tensor], Tensor]] = {
     types.Q4_K.name: _q4_k,
     types.Q5_K.name: _q5_k,
     types.Q6_K.name: _q6_k,
+    types.IQ4_NL.name: _iq4_nl,
+    types.IQ4_XS.name: _iq4_xs,
 }

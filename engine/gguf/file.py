@@ -177,6 +177,8 @@ def _stored(entry: _Entry, data: Tensor, start: int) -> StoredTensor:
 def _check_split(parts: Sequence[_Part], path: Path) -> None:
     """Raises GGUFError for parts that do not belong together."""
     for number, part in enumerate(parts):
-        found, count = part.metadata.get("split.no", 0), part.metadata.get("split.count", 0) or 1
-        if (found, count) != (number, len(parts)):
-            raise GGUFError(f"{path.name}: part {number + 1} of {len(parts)} says that it is {found} + 1 of {count}")
+        said = (part.metadata.get("split.no", 0), part.metadata.get("split.count", 0))
+        if not all(isinstance(each, int) for each in said) or (said[0], said[1] or 1) != (number, len(parts)):
+            raise GGUFError(
+                f"{path.name}: part {number + 1} of {len(parts)} says that it is {said[0]} + 1 of {said[1]}"
+            )

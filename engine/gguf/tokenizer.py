@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
 from engine.decode.detokenizer import byte_alphabet
@@ -136,7 +138,7 @@ def _sentencepiece(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Token
     return fast
 
 
-def _merges_by_score(vocabulary: Vocabulary, scores: list[float]) -> list[tuple[str, str]]:
+def _merges_by_score(vocabulary: Vocabulary, scores: NDArray[np.float64]) -> list[tuple[str, str]]:
     """All pairs of tokens that make up a third, in the order in which they are merged. Scores alone decide:
     transformers takes merges from a file that has some, and the order of the ids for Gemma.
 
@@ -144,7 +146,7 @@ def _merges_by_score(vocabulary: Vocabulary, scores: list[float]) -> list[tuple[
     one with the lower id.
     """
     ids = vocabulary.ids
-    order = sorted(range(len(scores)), key=lambda token: -scores[token])
+    order = map(int, np.argsort(-scores, kind="stable"))
     # A text is cut at control tokens before anything is merged.
     texts = (vocabulary.tokens[token] for token in order if not vocabulary.is_special(token))
     return [

@@ -33,8 +33,9 @@ Q3_K = TensorType(11, "Q3_K", 256, 110)
 Q4_K = TensorType(12, "Q4_K", 256, 144)
 Q5_K = TensorType(13, "Q5_K", 256, 176)
 Q6_K = TensorType(14, "Q6_K", 256, 210)
+IQ4_NL = TensorType(20, "IQ4_NL", 32, 18)
+IQ4_XS = TensorType(23, "IQ4_XS", 256, 136)
 
-TENSOR_TYPES = {
-    each.code: each for each in (F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K)
-}
+_ALL = (F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS)
+TENSOR_TYPES = {each.code: each for each in _ALL}
 """Those that can be read, by code."""

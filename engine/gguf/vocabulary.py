@@ -6,14 +6,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from math import isnan
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.gguf.control_tokens import CONTROL_TOKENS
 from engine.gguf.errors import GGUFError
 
 PREFIX = "tokenizer.ggml."
 TOKENS, MERGES, SCORES, TYPES = f"{PREFIX}tokens", f"{PREFIX}merges", f"{PREFIX}scores", f"{PREFIX}token_type"
+MAX_TOKEN_CHARACTERS = 1024
+"""Those of published vocabularies have at most some hundred. A SentencePiece token is cut at each of its characters, so
+the time for it grows with the square of its length."""
 
 
 class TokenType(IntEnum):
@@ -30,6 +35,8 @@ class TokenType(IntEnum):
 
 _SPELLED = (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.USER_DEFINED)
 _SPECIAL = (TokenType.UNKNOWN, TokenType.CONTROL)
+_DISPENSABLE = ("padding", "unknown")
+"""Special tokens that no text and no end of an answer needs. Converters write -1 for a padding token that is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +48,14 @@ class Vocabulary:
 
     @classmethod
     def read(cls, metadata: Mapping[str, Any]) -> Vocabulary:
-        """Reads the vocabulary in ``metadata``. Raises GGUFError if there are no tokens, for a token that occurs twice,
-        and if there is not one type per token."""
+        """Reads the vocabulary in ``metadata``. Raises GGUFError if there are no tokens, for a token that occurs twice
+        or is too long, and if there is not one type per token."""
         tokens = strings(metadata, TOKENS)
         if not tokens:
             raise GGUFError(f"{TOKENS} is empty")
+        longest = max(map(len, tokens))
+        if longest > MAX_TOKEN_CHARACTERS:
+            raise GGUFError(f"{TOKENS} has a token of {longest} characters; at most {MAX_TOKEN_CHARACTERS} are read")
         tokens = [token or f"[EMPTY_{place}]" for place, token in enumerate(tokens)]  # as llama.cpp names them
         if len(set(tokens)) != len(tokens):
             twice, _ = Counter(tokens).most_common(1)[0]
@@ -73,23 +83,27 @@ def _types(metadata: Mapping[str, Any], size: int) -> list[int]:
     """The type of each token; without the key all are normal."""
     if TYPES not in metadata:
         return [TokenType.NORMAL] * size
-    types, known = numbers(metadata, TYPES, size), set(TokenType)
-    for place, kind in enumerate(types):
-        if kind not in known:
-            raise GGUFError(f"{TYPES} of token {place} is {kind}, which does not exist")
-    return list(map(int, types))
+    types = numbers(metadata, TYPES, size)
+    unknown = ~np.isin(types, list(TokenType))
+    if unknown.any():
+        place = int(unknown.argmax())
+        raise GGUFError(f"{TYPES} of token {place} is {types[place]:g}, which does not exist")
+    return list(types.astype(int).tolist())
 
 
 def special_id(metadata: Mapping[str, Any], name: str, size: int, default: int | None = None) -> int | None:
     """Returns the token id in the key ``tokenizer.ggml.NAME_token_id``, or ``default`` without this key (None if the
-    vocabulary is smaller). Raises GGUFError for an id that is not in a vocabulary of ``size`` tokens."""
+    vocabulary is smaller). Raises GGUFError for an id that is not in a vocabulary of ``size`` tokens, unless no answer
+    needs it: then the key is as if it were not there, as in llama.cpp."""
     key = f"{PREFIX}{name}_token_id"
-    if key not in metadata:
-        return default if default is None or default < size else None
-    found = metadata[key]
-    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < size:
+    found = metadata.get(key)
+    if found is not None and (not isinstance(found, int) or isinstance(found, bool)):
         raise GGUFError(f"{key} is {_shown(found)}, no token of the {size}")
-    return found
+    if found is not None and 0 <= found < size:
+        return found
+    if found is not None and name not in _DISPENSABLE:
+        raise GGUFError(f"{key} is {found}, no token of the {size}")
+    return default if default is None or default < size else None
 
 
 def flag(metadata: Mapping[str, Any], key: str, default: bool) -> bool:
@@ -113,21 +127,25 @@ def string(metadata: Mapping[str, Any], key: str, default: str | None = None) ->
 
 def strings(metadata: Mapping[str, Any], key: str) -> list[str]:
     """Returns the list of strings in ``key``. Raises GGUFError for a missing key or a value of another type."""
-    found = _list(metadata, key)
-    if not {*map(type, found)} <= {str}:
+    found = _listed(metadata, key)
+    if not isinstance(found, list) or not {*map(type, found)} <= {str}:
         raise GGUFError(f"{key} holds something else than strings")
     return found
 
 
-def numbers(metadata: Mapping[str, Any], key: str, count: int) -> list[float]:
-    """Returns the first ``count`` numbers of the list in ``key``. Raises GGUFError for a missing key, a shorter list or
-    a value of another type."""
-    found = _list(metadata, key)
+def numbers(metadata: Mapping[str, Any], key: str, count: int) -> NDArray[np.float64]:
+    """Returns the first ``count`` numbers of the array or list in ``key``. Raises GGUFError for a missing key, fewer
+    numbers or a value of another type."""
+    listed = _listed(metadata, key)
+    # NumPy gives each string of a list as much room as the longest one takes.
+    if isinstance(listed, list) and not {*map(type, listed)} <= {int, float}:
+        raise GGUFError(f"{key} holds something else than numbers")
+    found = np.asarray(listed)[:count]
+    if found.dtype.kind not in "iuf" or np.isnan(found).any():
+        raise GGUFError(f"{key} holds something else than numbers")
     if len(found) < count:
         raise GGUFError(f"{key} has {len(found)} numbers for {count} tokens")
-    if not all(isinstance(each, int | float) and not isinstance(each, bool) and not isnan(each) for each in found):
-        raise GGUFError(f"{key} holds something else than numbers")
-    return found[:count]
+    return found.astype(np.float64)
 
 
 def merges(metadata: Mapping[str, Any], known: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -143,11 +161,11 @@ def merges(metadata: Mapping[str, Any], known: Mapping[str, int]) -> list[tuple[
     return list(dict.fromkeys(pairs))  # of two that are the same, the first counts
 
 
-def _list(metadata: Mapping[str, Any], key: str) -> list[Any]:
+def _listed(metadata: Mapping[str, Any], key: str) -> Sequence[Any] | NDArray[Any]:
     if key not in metadata:
         raise GGUFError(f"{key} is missing")
     found = metadata[key]
-    if not isinstance(found, list):
+    if not isinstance(found, list | np.ndarray):
         raise GGUFError(f"{key} is {_shown(found)}, no list")
     return found
 

@@ -72,9 +72,10 @@ def read_spec(directory: Path) -> ModelSpec:
 def gguf_spec(config: Mapping[str, Any]) -> ModelSpec:
     """Returns the spec of a model in a GGUF file. ``config`` is the result of ``config_of`` in gguf/configuration.py.
     The spec differs from that of a Hugging Face directory in ``norm.offset``, which is 0: GGUF files store Gemma's norm
-    weights as w, not as w - 1. Raises as ``spec_of`` does."""
+    weights as w, not as w - 1. And in ``qkv_bias``: a file may have biases of queries, keys and values in any family,
+    and none of the output. Raises as ``spec_of`` does."""
     spec = spec_of(config)
-    return replace(spec, norm=replace(spec.norm, offset=0.0))
+    return replace(spec, norm=replace(spec.norm, offset=0.0), qkv_bias=spec.qkv_bias or config["qkv_bias"])
 
 
 def family_of(config: Mapping[str, Any]) -> Family:

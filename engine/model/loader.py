@@ -57,7 +57,7 @@ class _Loader:
             embedding=embedding,
             positions=self._tensor(positions, spec.context_length, spec.hidden_size) if names.positions else None,
             layers=tuple(self._layer(*numbered) for numbered in enumerate(spec.layers)),
-            norm=self._norm(f"{self._root}{names.norm}"),
+            norm=self._norm(f"{self._root}{names.norm}", spec.hidden_size),
             head=head or (embedding if spec.tied_embeddings else self._vocabulary(f"{names.head}.weight")),
         )
 
@@ -98,26 +98,29 @@ class _Loader:
         )
 
     def _experts(self, prefix: str, number: int, experts: ExpertSpec) -> ExpertWeights:
-        names, hidden, own = self._names, Cut.whole(self._spec.hidden_size), experts.intermediate_size
+        names, hidden = self._names, Cut.whole(self._spec.hidden_size)
         whole = self._whole.layers[number].experts or experts
         inner, gate_up = (
             self._share.inner(whole.intermediate_size),
             self._share.gate_up(whole.intermediate_size, gated=True),
         )
 
-        def stacked(parts: tuple[str, ...], rows: Cut, columns: Cut, *shape: int) -> Tensor:
+        def stacked(parts: tuple[str, ...], rows: Cut, columns: Cut) -> Tensor:
             """Returns one tensor of all experts. It is filled expert by expert, since a copy of all at once would need
-            twice the memory."""
-            every = torch.empty(experts.count, *shape, dtype=self._dtype, device=self._checkpoint.device)
-            for expert in range(experts.count):
-                every[expert] = self._fused(prefix, tuple(part.format(expert) for part in parts), rows, columns)
+            twice the memory. The shape of the first is checked before there is memory for all."""
+            each = (tuple(part.format(expert) for part in parts) for expert in range(experts.count))
+            first = self._fused(prefix, next(each), rows, columns)
+            every = first.new_empty(experts.count, *first.shape)
+            every[0] = first
+            for place, expert in enumerate(each, 1):
+                every[place] = self._fused(prefix, expert, rows, columns)
             return every
 
         return ExpertWeights(
             spec=experts,
             router=self._fused(prefix, (names.router,), Cut.whole(experts.count), hidden),
-            gate_up=stacked(names.expert_gate_up, gate_up, hidden, 2 * own, hidden.size),
-            down=stacked((names.expert_down,), hidden, inner, hidden.size, own),
+            gate_up=stacked(names.expert_gate_up, gate_up, hidden),
+            down=stacked((names.expert_down,), hidden, inner),
         )
 
     def _head_norm(self, prefix: str) -> Tensor | None:
@@ -125,8 +128,9 @@ class _Loader:
         spec, names = self._spec, self._names
         if spec.head_norm == "none":
             return None
-        query = self._norm(prefix + names.query_norm).weight
-        key = self._norm(prefix + names.key_norm).weight
+        heads, kv_heads = (1, 1) if spec.head_norm == "head" else (self._whole.num_heads, self._whole.num_kv_heads)
+        query = self._norm(prefix + names.query_norm, heads * spec.head_dim).weight
+        key = self._norm(prefix + names.key_norm, kv_heads * spec.head_dim).weight
         if spec.head_norm == "head":
             query, key = query.expand(spec.num_heads, -1), key.expand(spec.num_kv_heads, -1)
             return torch.cat((query, key))
@@ -144,13 +148,14 @@ class _Loader:
         return torch.cat((rows[:rotated, within], rows[rotated:])).flatten().to(self._checkpoint.device)
 
     def _optional_norm(self, prefix: str, name: str | None) -> NormWeights | None:
-        return None if name is None else self._norm(prefix + name)
+        return None if name is None else self._norm(prefix + name, self._spec.hidden_size)
 
-    def _norm(self, name: str) -> NormWeights:
+    def _norm(self, name: str, size: int) -> NormWeights:
         norm = self._spec.norm
+        stored = _checked(self._checkpoint.tensor(f"{name}.weight", torch.float32), f"{name}.weight", size)
         # Added before the weight is rounded: near zero, where a stored w - 1 lies, numbers are finer than near one.
-        weight = self._checkpoint.tensor(f"{name}.weight", torch.float32) + norm.offset
-        bias = self._checkpoint.tensor(f"{name}.bias", self._dtype) if norm.kind == "layer" else None
+        weight = stored + norm.offset
+        bias = self._tensor(f"{name}.bias", size) if norm.kind == "layer" else None
         return NormWeights(weight if norm.wide else weight.to(self._dtype), bias)
 
     def _vocabulary(self, name: str) -> Tensor:
@@ -191,6 +196,9 @@ class _Loader:
         total = (sum(shape[0] for shape in shapes), *shapes[0][1:])
         if total != expected:
             raise ValueError(f"{names[0]} is {total}, the model's configuration says {expected}")
+        for name, shape in zip(names, shapes, strict=True):
+            if shape[1:] != expected[1:]:
+                raise ValueError(f"{name} is {shape}, the model's configuration says {expected[1:]} for each row")
         others = () if columns is None else columns.pieces
         pieces: list[Tensor] = []
         for piece in rows.pieces:

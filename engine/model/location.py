@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 
@@ -40,10 +41,14 @@ def locate(model: str) -> Path:
     return path
 
 
-def check_digest(path: Path, sha256: str) -> None:
-    """Raises ModelDigestError if the file has another SHA-256 than ``sha256``, in hexadecimal. Raises OSError if it
-    cannot be read."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise ModelDigestError(f"{path} has the SHA-256 {found}, not {sha256}: it is damaged or another file")
+def check_digest(files: Sequence[Path], sha256: str) -> None:
+    """Raises ModelDigestError if ``files``, one after the other, have another SHA-256 than ``sha256``, in hexadecimal.
+    Raises OSError if one cannot be read."""
+    found = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: found)
+    if found.hexdigest() != sha256:
+        what = str(files[0]) if len(files) == 1 else f"{files[0]} and the {len(files) - 1} files after it"
+        have = "has" if len(files) == 1 else "have"
+        raise ModelDigestError(f"{what} {have} the SHA-256 {found.hexdigest()}, not {sha256}: damaged or another model")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.gguf.checkpoint import GGUFCheckpoint
-from engine.gguf.configuration import config_of, layout_of
+from engine.gguf.configuration import check_positions, config_of, layout_of
 from engine.gguf.file import GGUFFile
 from engine.model.checkpoint import Checkpoint
 from engine.model.configuration import gguf_spec, read_spec
@@ -97,6 +97,7 @@ class GGUFModel:
         self.path = path
         self._file = GGUFFile.open(path)
         self.spec = gguf_spec(config_of(self._file))
+        check_positions(self._file, self.spec)
         self.names = layout_of(self._file).names
 
     @property

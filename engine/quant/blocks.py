@@ -12,13 +12,17 @@ from torch import Tensor
 from engine.gguf import types
 from engine.gguf.dequantise import (
     MAX_WEIGHTS,
+    dequantise,
     dequantised,
     fifth_bits,
     halves,
+    iq4_numbers,
+    iq4_scales,
     k_fifth_bits,
     k_numbers,
     k_scales,
     nibbles,
+    table_numbers,
 )
 from engine.gguf.types import TensorType
 from engine.quant.format import GROUP
@@ -32,6 +36,8 @@ _BITS: dict[str, Literal[4, 8]] = {
     types.Q5_1.name: 8,
     types.Q5_K.name: 8,
     types.Q8_0.name: 8,
+    types.IQ4_NL.name: 8,
+    types.IQ4_XS.name: 8,
 }
 """Bits in which the numbers of a type are kept for products. The other types have groups of 16, and are rounded to
 groups of 32 in eight bits."""
@@ -101,7 +107,12 @@ class BlockMatrix:
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
         """Returns the weights [outputs, inputs] in ``dtype``."""
-        return torch.cat([dequantised(part.raw, part.type, dtype) for part in self.parts])
+        result = torch.empty(*self.shape, dtype=dtype)
+        first = 0
+        for part in self.parts:
+            dequantise(part.raw, part.type, result[first : first + len(part.raw)])
+            first += len(part.raw)
+        return result
 
     def grouped(self) -> GroupedMatrix:
         """Returns the weights in groups of 32 inputs, in the fewest bits that all parts allow. Raises ValueError for
@@ -124,20 +135,32 @@ def _grouped(rows: BlockRows, bits: Literal[4, 8]) -> GroupedMatrix:
         part = slice(first, min(first + step, outputs))
         split = _groups(rows.raw[part].reshape(-1, rows.type.nbytes), rows.type)
         numbers[part], scales[part], minimums[part] = (
-            each.view(part.stop - part.start, -1) for each in _checked(split, rows.type)
+            each.view(part.stop - part.start, -1) for each in _checked(split, rows.type.name)
         )
     return GroupedMatrix(bits, numbers, scales, minimums)
+
+
+def rounded(weight: Tensor) -> GroupedMatrix:
+    """Returns ``weight`` [outputs, inputs], inputs a multiple of 32, rounded to eight bits in groups of 32 (Q8_0).
+    Raises ValueError for weights that are no finite numbers."""
+    outputs, inputs = weight.shape
+    parts = [
+        _checked(_rounded(part.float().reshape(-1, GROUP)), str(weight.dtype))
+        for part in weight.split(max(1, MAX_WEIGHTS // inputs))
+    ]
+    numbers, scales, minimums = (torch.cat(each).view(outputs, -1) for each in zip(*parts, strict=True))
+    return GroupedMatrix(8, numbers, scales.half(), minimums.half())
 
 
 _Groups = tuple[Tensor, Tensor, Tensor]
 """Numbers uint8 [groups, 32], scales and minimums float32 [groups, 1]."""
 
 
-def _checked(groups: _Groups, kind: TensorType) -> _Groups:
+def _checked(groups: _Groups, kind: str) -> _Groups:
     """Raises ValueError where a float16 cannot hold a scale or minimum."""
     for factors in groups[1:]:
         if not (factors.abs() <= MAX_HALF).all():
-            raise ValueError(f"weights of type {kind.name} have a scale or minimum that is no finite number")
+            raise ValueError(f"weights of type {kind} have a scale or minimum that is no finite number")
     return groups
 
 
@@ -160,6 +183,12 @@ def _groups(blocks: Tensor, kind: TensorType) -> _Groups:
         )
         scales, minimums = halves(blocks, 0).float() * by, -halves(blocks, 2).float() * less
         return numbers.reshape(-1, GROUP), scales.view(-1, 1), minimums.view(-1, 1)
+    if kind is types.IQ4_NL:
+        scales = halves(blocks, 0).float()
+        return table_numbers(blocks[:, 2:]), scales, scales * -128.0
+    if kind is types.IQ4_XS:
+        scales = iq4_scales(blocks).view(-1, 1)
+        return iq4_numbers(blocks).view(-1, GROUP), scales, scales * -128.0
     return _rounded(dequantised(blocks, kind, torch.float32).view(-1, GROUP))
 
 

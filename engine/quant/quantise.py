@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from math import prod
 from typing import overload
 
 import torch
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from engine.config import WeightDTypeName
 from engine.model.weights import ExpertWeights, LayerWeights, Matrix, MLPWeights, ModelWeights, NormWeights, plain
-from engine.quant.blocks import BlockMatrix
-from engine.quant.format import FP8, INT4, INT8, W8A8, WeightFormat
+from engine.quant.blocks import BlockMatrix, rounded
+from engine.quant.format import FP8, GROUP, INT4, INT8, W8A8, WeightFormat
 from engine.quant.grouped import GroupedMatrix
 from engine.quant.matrix import PackedMatrix, QuantisedMatrix, packed
 
@@ -131,6 +132,48 @@ def dequantised_model(weights: ModelWeights, formats: WeightFormats | None = Non
     head = through(weights.head, None if formats is None else formats.head)
     looked_up = weights.embeds_by_head and not isinstance(head, GroupedMatrix | BlockMatrix)
     return replace(weights, embedding=plain(head) if looked_up else weights.embedding, layers=layers, head=head)
+
+
+def regrouped_model(weights: ModelWeights) -> ModelWeights:
+    """Returns the model with all its matrices in groups of 32, for kernels that need all or none: if most are, the
+    plain ones are rounded to eight bits. A tied embedding is then looked up in the head.
+
+    The model is returned unchanged if half of its matrices or more are plain, since it is then meant to be of plain
+    weights, or if one cannot be in groups: those of experts, and matrices whose number of inputs is no multiple of 32.
+    """
+    matrices = [matrix for _, matrix in weights.matrices()]
+    plains = [matrix for matrix in matrices if isinstance(matrix, Tensor)]
+    if not plains or 2 * len(plains) >= len(matrices):
+        return weights
+    if any(matrix.dim() != 2 or matrix.shape[1] % GROUP for matrix in plains):
+        return weights
+
+    def through(matrix: Matrix) -> Matrix:
+        return rounded(matrix) if isinstance(matrix, Tensor) else matrix
+
+    def layer(each: LayerWeights) -> LayerWeights:
+        assert isinstance(each.mlp, MLPWeights)
+        mlp = replace(each.mlp, gate_up=through(each.mlp.gate_up), down=through(each.mlp.down))
+        return replace(each, qkv=through(each.qkv), output=through(each.output), mlp=mlp)
+
+    tied = weights.head is weights.embedding
+    return replace(
+        weights,
+        embedding=weights.embedding.new_empty(0, weights.embedding.shape[1]) if tied else weights.embedding,
+        layers=tuple(map(layer, weights.layers)),
+        head=through(weights.head),
+    )
+
+
+def plain_bytes(weights: ModelWeights) -> int:
+    """Returns the number of bytes of the matrices that are plain tensors."""
+    return sum(matrix.nbytes for _, matrix in weights.matrices() if isinstance(matrix, Tensor))
+
+
+def quantised_numbers(weights: ModelWeights) -> int:
+    """Returns the number of weights in the matrices that are a GroupedMatrix or BlockMatrix."""
+    found = (matrix for _, matrix in weights.matrices() if isinstance(matrix, GroupedMatrix | BlockMatrix))
+    return sum(prod(matrix.shape) for matrix in found)
 
 
 def quantised_bytes(weights: ModelWeights) -> int:

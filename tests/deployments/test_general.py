@@ -79,7 +79,7 @@ def oracle(path: Path) -> Any:
 
 
 def test_the_file_is_the_one_that_is_meant(path: Path) -> None:
-    check_digest(path, tier()["engine"]["model_sha256"])
+    check_digest([path], tier()["engine"]["model_sha256"])
 
 
 def test_logits_and_greedy_tokens_are_those_of_transformers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,18 @@ def test_logits_and_greedy_tokens_are_those_of_transformers(path: Path, monkeypa
         assert torch.equal(torch.tensor(answer)[clear], expected.argmax(-1)[clear])
 
 
-@pytest.mark.parametrize("settings", [{}, {"dtype": "float32"}, {"weight_dtype": "int8"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"dtype": "float32"},
+        {"weight_dtype": "int8"},
+        {"weight_dtype": "int4"},
+        {"speculative_tokens": 4},
+        {"speculative_tokens": 4, "weight_dtype": "int4"},
+    ],
+    ids=str,
+)
 def test_it_answers_in_english(path: Path, settings: dict[str, Any]) -> None:
     configured = {key: value for key, value in tier()["engine"].items() if key not in ("model", "name")}
     engine = Engine.from_pretrained(path, **configured | {"kv_cache_tokens": 2048} | settings)

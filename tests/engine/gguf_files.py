@@ -6,7 +6,7 @@ oracle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,21 @@ from tests.engine.models import LLAMA3_ROPE, SHAPE
 Array = NDArray[Any]
 Type = gguf.GGMLQuantizationType
 FLOATS = {Type.F32: torch.float32, Type.F16: torch.float16, Type.BF16: torch.bfloat16}
-K_TYPES = {Type.Q2_K: (80, 82), Type.Q3_K: (108,), Type.Q4_K: (0, 2), Type.Q5_K: (0, 2), Type.Q6_K: (208,)}
+K_TYPES = {
+    Type.Q2_K: (80, 82),
+    Type.Q3_K: (108,),
+    Type.Q4_K: (0, 2),
+    Type.Q5_K: (0, 2),
+    Type.Q6_K: (208,),
+    Type.IQ4_NL: (0,),
+    Type.IQ4_XS: (0,),
+}
 """Types that the gguf package reads but does not write, with the places of their float16 factors: random bytes do."""
 
 _SHAPE = {**SHAPE, "hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 8, "head_dim": 32}
 _SHAPE["initializer_range"] = 0.05
 _YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
+_LINEAR = {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
 _LONG = {
     "rope_type": "longrope",
     "rope_theta": 1e4,
@@ -63,13 +72,33 @@ class Kind:
     architecture: gguf.MODEL_ARCH
     config: Any
     keys: Mapping[str, Any] = field(default_factory=dict)
+    left_out: str = ""
+    """The end of the names of tensors that are zero, and not in the file."""
 
 
 KINDS: dict[str, Kind] = {
     "llama": Kind(gguf.MODEL_ARCH.LLAMA, LlamaConfig(**_SHAPE, tie_word_embeddings=True)),
+    "llama-of-zeros": Kind(
+        gguf.MODEL_ARCH.LLAMA,
+        LlamaConfig(**_SHAPE),
+        {"expert_count": 0, "expert_used_count": 0, "rope.scaling.original_context_length": 0},
+    ),
+    "llama-wide": Kind(
+        gguf.MODEL_ARCH.LLAMA,
+        LlamaConfig(**_SHAPE | {"vocab_size": 1024, "intermediate_size": 6144}, tie_word_embeddings=True),
+    ),
+    "llama-stretched": Kind(
+        gguf.MODEL_ARCH.LLAMA, LlamaConfig(**_SHAPE, rope_parameters=_LINEAR), {"rope.scaling.factor": 4.0}
+    ),
+    "llama-of-2023": Kind(
+        gguf.MODEL_ARCH.LLAMA,
+        LlamaConfig(**_SHAPE, rope_parameters=_LINEAR),
+        {"rope.scaling.factor": 0.0, "rope.scale_linear": 4.0},
+    ),
     "llama-biased": Kind(
         gguf.MODEL_ARCH.LLAMA, LlamaConfig(**_SHAPE, attention_bias=True, mlp_bias=True, rope_parameters=LLAMA3_ROPE)
     ),
+    "llama-qkv-biased": Kind(gguf.MODEL_ARCH.LLAMA, LlamaConfig(**_SHAPE, attention_bias=True), left_out="o_proj.bias"),
     "mixtral": Kind(
         gguf.MODEL_ARCH.LLAMA,
         MixtralConfig(**_SHAPE, num_local_experts=4, num_experts_per_tok=2),
@@ -115,6 +144,10 @@ KINDS: dict[str, Kind] = {
         ),
         {"rope.scaling.original_context_length": 32},
     ),
+    "phi3-windows": Kind(
+        gguf.MODEL_ARCH.PHI3, Phi3Config(**_SHAPE, sliding_window=24), {"attention.sliding_window": 24}
+    ),
+    "phi4": Kind(gguf.MODEL_ARCH.PHI3, Phi3Config(**_SHAPE, sliding_window=None), {"attention.sliding_window": 0}),
     "olmo2": Kind(gguf.MODEL_ARCH.OLMO2, Olmo2Config(**_SHAPE)),
     "gpt2": Kind(
         gguf.MODEL_ARCH.GPT2,
@@ -126,7 +159,17 @@ KINDS: dict[str, Kind] = {
 class SavedGGUF:
     """A random model of KINDS as the file ``path``, and transformers' model with the weights that the file holds."""
 
-    def __init__(self, name: str, stored: Type, directory: Path, seed: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        stored: Type,
+        directory: Path,
+        seed: int = 0,
+        metadata: Mapping[str, Any] | None = None,
+        halves: Collection[str] = (),
+    ) -> None:
+        """``metadata`` are keys of the file besides those of its kind, such as those of a tokenizer. The tensors
+        ``halves`` are in F16 whatever ``stored``."""
         kind = KINDS[name]
         torch.manual_seed(seed)
         model: Any = AutoModelForCausalLM.from_config(kind.config, attn_implementation="eager").eval()
@@ -134,7 +177,7 @@ class SavedGGUF:
         model.save_pretrained(directory / "original")
         tensors = load_file(directory / "original" / "model.safetensors")
         self.path = directory / "model.gguf"
-        writer = _Writer(kind, stored, self.path)
+        writer = _Writer(kind, stored, self.path, metadata or {}, halves)
         held = {key: writer.add(key, tensor) for key, tensor in tensors.items()}
         writer.finish()
         twin = directory / "held"
@@ -154,8 +197,10 @@ class SavedGGUF:
 class _Writer:
     """Writes one file as llama.cpp's converter does."""
 
-    def __init__(self, kind: Kind, stored: Type, path: Path) -> None:
-        self._kind, self._type = kind, stored
+    def __init__(
+        self, kind: Kind, stored: Type, path: Path, metadata: Mapping[str, Any], halves: Collection[str]
+    ) -> None:
+        self._kind, self._type, self._halves = kind, stored, halves
         config = kind.config
         self._layers = config.num_hidden_layers
         self._names = gguf.get_tensor_name_map(kind.architecture, self._layers)
@@ -164,9 +209,16 @@ class _Writer:
         self._experts: dict[str, dict[int, Tensor]] = {}
         self._held: dict[str, Tensor] = {}
         self._add_keys()
+        for key, value in metadata.items():
+            if isinstance(value, list):
+                self._writer.add_array(key, value)
+            else:
+                self._writer.add_key_value(key, value, _VALUE_TYPES[type(value)])
 
     def add(self, name: str, tensor: Tensor) -> Tensor:
         """Writes the tensor that a Hugging Face checkpoint calls ``name``; returns it as the file holds it."""
+        if self._kind.left_out and name.endswith(self._kind.left_out):
+            return torch.zeros_like(tensor)
         found = self._names.get_name(name, try_suffixes=(".weight", ".bias"))
         if found is None:  # an expert
             return self._add_expert(name, tensor)
@@ -250,6 +302,9 @@ class _Writer:
         if tensor.dim() == 1 or name.endswith("ffn_gate_inp.weight") or name == "position_embd.weight":
             self._writer.add_tensor(name, tensor.float().numpy(), raw_dtype=Type.F32)
             return tensor.float()
+        if name in self._halves:
+            self._writer.add_tensor(name, tensor.half().numpy(), raw_dtype=Type.F16)
+            return tensor.half().float()
         raw, held = self._quantised(tensor)
         self._writer.add_tensor(name, raw, raw_dtype=self._type)
         return held
@@ -266,7 +321,8 @@ class _Writer:
         weights, size = gguf.GGML_QUANT_SIZES[self._type]
         blocks = self._random.integers(0, 256, (*shape[:-1], shape[-1] // weights, size), dtype=np.uint8)
         for place in K_TYPES[self._type]:
-            largest = 4e-5 if self._type is Type.Q6_K else 4e-4  # Q6_K multiplies by a scale of eight bits besides
+            # These multiply by a scale of six or eight bits besides.
+            largest = 4e-5 if self._type in (Type.Q6_K, Type.IQ4_XS) else 4e-4
             factors = self._random.uniform(largest / 2, largest, (*blocks.shape[:-1], 1)).astype(np.float16)
             blocks[..., place : place + 2] = factors.view(np.uint8)
         return blocks.reshape(*shape[:-1], -1)

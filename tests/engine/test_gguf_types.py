@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engine.gguf.dequantise import dequantised
 from engine.gguf.types import TENSOR_TYPES, TensorType
-from engine.quant.blocks import BlockMatrix, BlockRows
+from engine.quant.blocks import BlockMatrix, BlockRows, rounded
 
 QUANTISED = [kind for kind in TENSOR_TYPES.values() if kind.quantised]
 FACTORS = {
@@ -63,13 +63,13 @@ def test_groups_hold_the_weights(kind: TensorType) -> None:
     assert grouped.shape == matrix.shape == exact.shape
     assert int(grouped.numbers.max()) < 2**grouped.bits
     assert matrix.exact == (kind.name not in ROUNDED)
-    largest = exact.view(-1, 32).abs().amax(-1, keepdim=True)
+    largest = exact.view(-1, 32).abs().amax(-1, keepdim=True).clamp(min=1e-9)  # a scale may be 0
     error = (grouped.dequantised(torch.float32) - exact).view(-1, 32).abs() / largest
     # Half a step of 127, or what float16 loses of a scale and a minimum, which may be larger than the weights.
     assert error.max() < (0.5 / 127 + 1e-3 if kind.name in ROUNDED else 4e-3)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in QUANTISED if kind.name not in (*ROUNDED, "Q4_K", "Q5_K")])
+@pytest.mark.parametrize("kind", [kind for kind in QUANTISED if kind.name not in (*ROUNDED, "Q4_K", "Q5_K", "IQ4_XS")])
 def test_groups_hold_blocks_of_32_to_the_bit(kind: TensorType) -> None:
     matrix = BlockMatrix((BlockRows(kind, random_rows(kind, 4, 3)),))
 
@@ -103,3 +103,25 @@ def test_a_scale_that_is_no_number_is_refused() -> None:
 
     with pytest.raises(ValueError, match="Q4_1 have a scale or minimum that is no finite number"):
         BlockMatrix((BlockRows(kind, raw),)).grouped()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_plain_weights_are_rounded_as_q8_0_is(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.quant.blocks.MAX_WEIGHTS", 2 * 96)  # two rows at a time
+    weight = torch.randn(5, 96, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+    found = rounded(weight)
+
+    assert (found.bits, found.shape) == (8, (5, 96))
+    raw = gguf.quantize(weight.float().numpy(), gguf.GGMLQuantizationType.Q8_0)
+    expected = torch.from_numpy(gguf.dequantize(raw, gguf.GGMLQuantizationType.Q8_0))
+    torch.testing.assert_close(
+        found.dequantised(torch.float32), expected, rtol=0, atol=float(expected.abs().max()) / 127
+    )
+    error = (found.dequantised(torch.float32) - weight.float()).view(-1, 32).abs()
+    assert (error <= weight.float().view(-1, 32).abs().amax(-1, keepdim=True) * (0.5 / 127 + 1e-3)).all()
+
+
+def test_plain_weights_that_are_no_numbers_are_not_rounded() -> None:
+    with pytest.raises(ValueError, match=r"torch\.float32 have a scale or minimum that is no finite number"):
+        rounded(torch.full((1, 32), torch.inf))

@@ -28,7 +28,8 @@ DAMAGED: list[tuple[str, Any]] = [
     ("tokenizer.ggml.eot_token_id", True),
     ("tokenizer.ggml.eom_token_id", "1"),
     ("tokenizer.ggml.unknown_token_id", 0.5),
-    ("tokenizer.ggml.padding_token_id", 1_000),
+    ("tokenizer.ggml.padding_token_id", "0"),
+    ("tokenizer.ggml.bos_token_id", (1 << 32) - 1),
     ("tokenizer.ggml.add_bos_token", 1),
     ("tokenizer.ggml.add_eos_token", "yes"),
     ("tokenizer.chat_template", 1),
@@ -44,6 +45,36 @@ def test_a_damaged_key_is_named(make: Any, key: str, value: Any) -> None:
 
     with pytest.raises(GGUFError, match=re.escape(key)):
         tokenizer_of(without(make() | named | {key: value}))
+
+
+@pytest.mark.parametrize("name", ["padding", "unknown"])
+@pytest.mark.parametrize("value", [1_000, (1 << 32) - 1, -1])
+@pytest.mark.parametrize("make", [byte_level, pieces])
+def test_padding_and_unknown_outside_the_vocabulary_are_as_if_they_were_not_there(
+    make: Any, value: int, name: str
+) -> None:
+    found = tokenizer_of(make() | {f"tokenizer.ggml.{name}_token_id": value})
+
+    expected = tokenizer_of(make())
+    assert found.special_tokens_map == expected.special_tokens_map
+    assert found.backend_tokenizer.to_str() == expected.backend_tokenizer.to_str()
+
+
+@pytest.mark.parametrize("make", [byte_level, pieces])
+def test_a_token_of_a_megabyte_is_refused_before_it_is_cut(make: Any) -> None:
+    others = make()["tokenizer.ggml.tokens"][:-1]
+    tokenizer_of(make(tokenizer__ggml__tokens=[*others, "x" * 1024]))
+
+    with pytest.raises(GGUFError, match=r"tokens has a token of 1048576 characters; at most 1024 are read"):
+        tokenizer_of(make(tokenizer__ggml__tokens=[*others, "x" * (1 << 20)]))
+
+
+def test_strings_in_place_of_numbers_take_no_memory_of_their_own() -> None:
+    """NumPy would give each of them as much room as the longest, here 16 TiB in all."""
+    damaged = pieces(tokenizer__ggml__scores=["1" * (1 << 22)] + ["1"] * (1 << 20))
+
+    with pytest.raises(GGUFError, match=r"tokenizer\.ggml\.scores holds something else than numbers"):
+        tokenizer_of(damaged)
 
 
 @pytest.mark.parametrize("value", [None, ["ab"], ["a zz"], ["a 漢"], [1], "a b"])

@@ -9,7 +9,7 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.engine import Engine
-from engine.model.location import ModelDigestError, ModelNotFoundError, locate
+from engine.model.location import ModelDigestError, ModelNotFoundError, check_digest, locate
 
 
 def test_a_path_is_itself(tmp_path: Path) -> None:
@@ -44,8 +44,22 @@ def test_a_file_with_another_digest_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"GGUF and more")
     other = hashlib.sha256(b"GGUF").hexdigest()
 
-    with pytest.raises(ModelDigestError, match=f"not {other}: it is damaged or another file"):
+    with pytest.raises(ModelDigestError, match=f"not {other}: damaged or another model"):
         Engine.from_config(EngineConfig(model=str(path), model_sha256=other))
+
+
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_a_split_file_with_another_part_is_refused(changed: int, tmp_path: Path) -> None:
+    parts = [tmp_path / f"model-{number:05}-of-00003.gguf" for number in (1, 2, 3)]
+    for number, part in enumerate(parts):
+        part.write_bytes(b"GGUF" + bytes([number]) * 100)
+    digest = hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
+    check_digest(parts, digest)
+
+    parts[changed].write_bytes(b"GGUF" + b"x" * 100)
+
+    with pytest.raises(ModelDigestError, match=f"and the 2 files after it have .*not {digest}: damaged or another"):
+        Engine.from_config(EngineConfig(model=str(parts[0]), model_sha256=digest))
 
 
 @pytest.mark.parametrize("digest", ["", "ABC", "a" * 63, "A" * 64])
