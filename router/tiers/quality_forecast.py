@@ -36,8 +36,13 @@ READ_CHARS = 6_000  # characters of a prompt that are read, from both its ends; 
 CHARS_PER_WORD = 8  # bounds the number of words that are read, so that text of single letters costs no more
 EARLIER = 3  # one in EARLIER characters that are read is of earlier turns, the others of the last question
 
+UNPARTED = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    r"\uf900-\ufaff\U00020000-\U0003ffff"
+)
+"""Thai, Lao, Burmese, Khmer, Kana and Han: no spaces part their words, so each character is read as a word."""
 # Every alternative matches a bounded run without backtracking, so that any text takes one pass.
-WORD = re.compile(r"[^\W\d_]{1,24}|\d{1,24}|[^\w\s]")
+WORD = re.compile(rf"[^\W\d_{UNPARTED}]{{1,24}}|[{UNPARTED}]|\d{{1,24}}|[^\w\s]")
 ITEM = re.compile(r"^[ \t]{0,8}(?:[-*•]|\d{1,3}[.)])[ \t]", re.MULTILINE)
 OPERATORS = frozenset("+-*/×÷=<>%^")
 CELLS, BRACKETS = "|\t;", "([{"

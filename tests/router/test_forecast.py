@@ -194,6 +194,11 @@ class TestFeatures:
 
         assert features(talk("one" * 99)) == features(talk("two" * 99))
 
+    def test_where_no_spaces_part_words_each_character_is_one(self) -> None:
+        assert len(features("为什么天空是蓝色的").vocabulary) == len(set("为什么天空是蓝色的"))
+        assert len(features("why 为什么 why").vocabulary) == 4
+        assert len(features("왜 하늘은 파란가요").vocabulary) == 3
+
 
 class TestUnknownWords:
     def test_a_request_of_known_words_goes_to_the_tier_that_knows_them(self) -> None:
