@@ -6,8 +6,7 @@ once something was said before them. So the last question that is long enough to
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Sequence
 
 from engine.api import Conversation
 from router.tiers.quality_forecast import READ_CHARS, WORD, Forecaster, Text, features
@@ -28,25 +27,27 @@ def conversation_chances(forecaster: Forecaster, prompt: Text, read_chars: int =
     the last one of a conversation, or the one before it where the last one only goes on with that. Otherwise, and in a
     conversation with one question, all of it is read. At most ``read_chars`` characters are read of each.
     """
-    for question in _questions_to_read_alone(forecaster, prompt, read_chars):
-        chances = forecaster.expect(features(question, read_chars))
-        if chances[-1] >= SURELY and all(chance <= HARDLY for chance in chances[:-1]):
+    *earlier, last = _questions(prompt) or [""]
+    if earlier:
+        clear, chances = _is_clear(last), forecaster.expect(features(last, read_chars))
+        if clear and _is_surely_open(chances):
             return chances
+        before = next(filter(_is_clear, reversed(earlier)), None)
+        if before is not None and chances[-1] > (LIKELY if clear else A_TASK):
+            chances = forecaster.expect(features(before, read_chars))
+            if _is_surely_open(chances):
+                return chances
     return forecaster.expect(features(prompt, read_chars))
 
 
-def _questions_to_read_alone(forecaster: Forecaster, prompt: Text, read_chars: int) -> Iterator[str]:
-    """Yields the questions that may decide for a conversation with two questions or more, the last one first."""
-    if not isinstance(prompt, Conversation):
-        return
-    *earlier, last = [message.content for message in prompt.messages if message.role == "user"] or [""]
-    if not earlier:
-        return
-    clear = _is_clear(last)
-    if clear:
-        yield last
-    if forecaster.expect(features(last, read_chars))[-1] > (LIKELY if clear else A_TASK):
-        yield from islice(filter(_is_clear, reversed(earlier)), 1)
+def _questions(prompt: Text) -> list[str]:
+    """Returns what the user asked in a conversation, the last question last."""
+    messages = prompt.messages if isinstance(prompt, Conversation) else ()
+    return [message.content for message in messages if message.role == "user"]
+
+
+def _is_surely_open(chances: Sequence[float]) -> bool:
+    return chances[-1] >= SURELY and all(chance <= HARDLY for chance in chances[:-1])
 
 
 def _is_clear(question: str) -> bool:
