@@ -12,7 +12,7 @@ from router.tiers.quality_forecast import READ_CHARS, Forecaster, Text, features
 CLEAR_WORDS, CLEAR_CHARS = 5, 30
 """A question speaks for itself from five words on, or from 30 characters on, since some languages do not part words.
 A shorter one ("And why?") goes on with what was asked before it."""
-SURELY = 0.95  # the chance of the dearest tier from which a question read alone counts
+SURELY = 0.95  # the chance that a question is open from which it counts, read alone
 HARDLY = 0.5  # and that of each other tier, at most: what others can answer too may need what was said before
 A_TASK = 0.9  # the chance of another tier from which a short question is a task, and goes on with nothing
 
@@ -27,7 +27,7 @@ def conversation_chances(forecaster: Forecaster, prompt: Text, read_chars: int =
     question = _open_question(forecaster, prompt, read_chars)
     if question is not None:
         chances = forecaster.expect(features(question, read_chars))
-        if chances[-1] >= SURELY and all(chance <= HARDLY for chance in chances[:-1]):
+        if chances[-1] >= SURELY * forecaster.open_share and all(chance <= HARDLY for chance in chances[:-1]):
             return chances
     return forecaster.expect(features(prompt, read_chars))
 
