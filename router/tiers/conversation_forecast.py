@@ -7,11 +7,11 @@ once something was said before them. So the last question that is long enough to
 from __future__ import annotations
 
 from engine.api import Conversation
-from router.tiers.quality_forecast import READ_CHARS, Forecaster, Text, features
+from router.tiers.quality_forecast import READ_CHARS, WORD, Forecaster, Text, features
 
 CLEAR_WORDS, CLEAR_CHARS = 5, 30
-"""A question speaks for itself from five words on, or from 30 characters on, since some languages do not part words.
-A shorter one ("And why?") goes on with what was asked before it."""
+"""A question speaks for itself from five words on, or from 30 characters on. Where no spaces part words, a character
+counts as one. A shorter question ("And why?") goes on with what was asked before it."""
 SURELY = 0.95  # the chance that a question is open from which it counts, read alone
 HARDLY = 0.5  # and that of each other tier, at most: what others can answer too may need what was said before
 A_TASK = 0.9  # the chance of another tier from which a short question is a task, and goes on with nothing
@@ -47,4 +47,6 @@ def _open_question(forecaster: Forecaster, prompt: Text, read_chars: int) -> str
 
 
 def _is_clear(question: str) -> bool:
-    return len(question) >= CLEAR_CHARS or len(question.split()) >= CLEAR_WORDS
+    if len(question) >= CLEAR_CHARS:
+        return True
+    return sum(word[0].isalnum() for word in WORD.findall(question)) >= CLEAR_WORDS

@@ -68,6 +68,9 @@ def test_a_question_that_a_cheaper_tier_may_answer_is_read_with_what_came_before
         ("x" * CLEAR_CHARS, True),
         ("x" * (CLEAR_CHARS - 1), False),
         ("", False),
+        ("为什么呢", False),
+        ("天空为什么蓝", True),
+        ("?! - ?! - ?!", False),
     ],
 )
 def test_a_question_speaks_for_itself_by_its_words_or_its_characters(question: str, clear: bool) -> None:

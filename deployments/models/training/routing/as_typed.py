@@ -1,6 +1,7 @@
-"""Requests as people type them: in small letters, without the last sign, with a word left out, in another order.
+"""Requests as people type them: in small letters, without the last sign, or with their parts in another order.
 
-Tasks and open requests alike, so that none of this speaks for either.
+Tasks and open requests alike, so that none of this speaks for either. No word is left out or put in: a phrasing of
+training could become one that is held out.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from dataclasses import replace
 
 from deployments.models.training.curriculum.task import Task, Turn
 
-BEGINNING = 8  # words of the first line, of which one may be left out: they say what is asked for
-
 
 def as_typed(requests: Sequence[Task], seed: int) -> list[Task]:
     """Returns ``requests`` with the last message of each typed in another way. The same for the same seed."""
@@ -22,29 +21,33 @@ def as_typed(requests: Sequence[Task], seed: int) -> list[Task]:
 
 def _typed(request: Task, draw: random.Random) -> Task:
     *earlier, last = request.turns
-    change = draw.choice((_small, _unsigned, _shortened, _turned))
-    return replace(request, turns=(*earlier, Turn(last.role, change(last.content, draw))))
+    change = draw.choice((_small, _unsigned, _small_and_unsigned, _last_first, _first_last))
+    return replace(request, turns=(*earlier, Turn(last.role, change(last.content))))
 
 
-def _small(text: str, draw: random.Random) -> str:
-    return _shortened(text.lower(), draw)
+def _small(text: str) -> str:
+    return text.lower()
 
 
-def _unsigned(text: str, _: random.Random) -> str:
+def _unsigned(text: str) -> str:
     return text.rstrip("?.! ")
 
 
-def _shortened(text: str, draw: random.Random) -> str:
-    """Without one of the first words."""
-    line, *others = text.split("\n")
-    said = line.split(" ")
-    if len(said) > 2:
-        said.pop(draw.randrange(min(len(said), BEGINNING)))
-    return "\n".join([" ".join(said), *others])
+def _small_and_unsigned(text: str) -> str:
+    return _unsigned(text.lower())
 
 
-def _turned(text: str, draw: random.Random) -> str:
-    """With its last line, or sentence, first, or with the first one last."""
-    between = "\n" if "\n" in text else ". "
-    parts = text.split(between)
-    return between.join([parts[-1], *parts[:-1]] if draw.random() < 0.5 else [*parts[1:], parts[0]])
+def _last_first(text: str) -> str:
+    """With the last line first, or the last sentence of a text of one line."""
+    *others, last = text.split(_between(text))
+    return _between(text).join([last, *others])
+
+
+def _first_last(text: str) -> str:
+    """With the first line last, or the first sentence of a text of one line."""
+    first, *others = text.split(_between(text))
+    return _between(text).join([*others, first])
+
+
+def _between(text: str) -> str:
+    return "\n" if "\n" in text else ". "
