@@ -79,11 +79,24 @@ def test_a_question_speaks_for_itself_by_its_words_or_its_characters(question: s
     assert conversation_chances(forecaster, prompt) == forecaster.expect(features(read))
 
 
-def test_a_short_task_after_an_open_question_is_a_task() -> None:
-    forecaster = Forecaster(TIERS, (0.0, 0.0), {"numbers=0": (-4.0, 4.0), "numbers=2": (4.0, 0.0)}, {})
-    for short, read in (("5 + 6?", None), ("And why?", OPEN)):
-        prompt = conversation(OPEN, "Warmth.", short)
-        assert conversation_chances(forecaster, prompt) == forecaster.expect(features(prompt if read is None else read))
+@pytest.mark.parametrize("share", [1.0, 0.6])
+@pytest.mark.parametrize(
+    ("last", "general", "read"),
+    [
+        ("And 7?", 0.0, OPEN),  # a short question goes on, unless it is surely a task
+        ("And 7?", -2.8, OPEN),
+        ("And 7?", -3.0, None),
+        ("And what would you say of 7?", 0.1, OPEN),  # a clear one only if it is more likely open than a task
+        ("And what would you say of 7?", -0.1, None),
+    ],
+)
+def test_what_may_lean_on_an_open_question_goes_where_that_went(
+    share: float, last: str, general: float, read: str | None
+) -> None:
+    signs = {"numbers=0": (-4.0, 4.0), "numbers=1": (4.0, general)}
+    forecaster = Forecaster(TIERS, (0.0, 0.0), signs, {}, open_share=share)
+    prompt = conversation(OPEN, "Warmth.", last)
+    assert conversation_chances(forecaster, prompt) == forecaster.expect(features(prompt if read is None else read))
 
 
 @pytest.mark.parametrize(("allowed", "chosen"), [(("fast", "frontier"), "frontier"), (None, "general")])
