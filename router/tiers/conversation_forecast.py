@@ -57,4 +57,5 @@ def _open_chance(forecaster: Forecaster, chances: Sequence[float]) -> float:
 def _is_clear(question: str) -> bool:
     if len(question) >= CLEAR_CHARS:
         return True
-    return sum(word[0].isalnum() for word in WORD.findall(question)) >= CLEAR_WORDS
+    words: list[str] = WORD.findall(question)
+    return sum(word[0].isalnum() for word in words) >= CLEAR_WORDS

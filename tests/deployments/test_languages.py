@@ -41,4 +41,4 @@ def test_an_open_question_goes_to_general_in_any_language(language: str, questio
 @pytest.mark.parametrize("before", [("hi", "Hello! How can I help you?"), ("What is 12 + 9?", "21")])
 def test_most_do_behind_another_request_too(before: tuple[str, str]) -> None:
     astray = [question for _, question in EVERY if tier_of(*before, question) != "general"]
-    assert len(astray) <= 0.1 * len(EVERY)
+    assert len(astray) <= 0.2 * len(EVERY)

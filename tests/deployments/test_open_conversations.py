@@ -16,13 +16,13 @@ from router.tiers.quality_forecast import Forecaster
 
 FORECASTER = Path(__file__).parents[2] / "deployments" / "models" / "auto.json"
 OPEN: list[str] = json.loads(Path(__file__).with_name("open_questions.json").read_text(encoding="utf-8"))
+# "Thanks!" is not among them: a tier for tasks answers it.
 FOLLOW_UPS = (
     *("And why?", "Give me an example.", "Shorter, please.", "In French?", "Tell me more."),
-    *("What makes you say so?", "Any drawbacks?", "Could you be more specific?"),
+    *("What makes you say so?", "Say that in other words.", "Any drawbacks?", "Could you be more specific?"),
     *("Et sinon ?", "Cuéntame más.", "Erzähl mehr davon.", "Расскажи подробнее.", "Dimmi di più."),
     *(
         "说得更详细一些",
-        "还有别的吗？",
         "もう少し詳しく教えて",
         "더 자세히 말해 줘",
         "اشرح أكثر من فضلك",

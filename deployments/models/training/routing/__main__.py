@@ -274,7 +274,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--open-share",
         type=float,
-        default=0.6,
+        default=1.0,
         help="of open requests that --open answers right, by which the chance that one is open is multiplied "
         "(default: %(default)s)",
     )
