@@ -16,7 +16,7 @@ CLEAR_WORDS, CLEAR_CHARS = 5, 30
 counts as one. A shorter question ("And why?") goes on with what was asked before it."""
 SURELY = 0.95  # the chance of the dearest tier from which a clear question counts, read alone
 HARDLY = 0.5  # and that of each other tier, at most: what others can answer too may need what was said before
-LIKELY = 0.5  # the chance of the dearest tier up to which a clear last question goes on with nothing: it may be a task
+LIKELY = 0.4  # the chance of the dearest tier up to which a clear last question goes on with nothing: it may be a task
 A_TASK = 0.02  # and up to which a short one does: it surely is a task
 
 

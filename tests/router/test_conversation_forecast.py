@@ -17,7 +17,8 @@ TASK = "what is 1 + 2 + 3 now"
 
 def planted(general: float = 4.0) -> Forecaster:
     """One turn without digits is for ``general``; digits, and further turns, are for ``fast``."""
-    signs = {"numbers=0": (-4.0, general), **{f"turns={turns}": (8.0, -8.0) for turns in range(2, 9)}}
+    signs = {"numbers=0": (-4.0, general), "numbers=3": (4.0, -4.0)}
+    signs |= {f"turns={turns}": (8.0, -8.0) for turns in range(2, 9)}
     return Forecaster(TIERS, (0.0, 0.0), signs, {})
 
 
@@ -85,8 +86,8 @@ def test_a_question_speaks_for_itself_by_its_words_or_its_characters(question: s
         ("And 7?", 0.0, OPEN),  # a short question goes on, unless it is surely a task
         ("And 7?", -3.8, OPEN),
         ("And 7?", -4.0, None),
-        ("And what would you say of 7?", 0.1, OPEN),  # a clear one only if it is more likely open than a task
-        ("And what would you say of 7?", -0.1, None),
+        ("And what would you say of 7?", -0.3, OPEN),  # a clear one only if it is about as likely open as a task
+        ("And what would you say of 7?", -0.5, None),
     ],
 )
 def test_what_may_lean_on_an_open_question_goes_where_that_went(last: str, general: float, read: str | None) -> None:
