@@ -104,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\nmargin {margin:.2f}; `auto` less {options.tiers[best]} alone, right answers of a thousand:\n")
     print(settings_table(judged, best, margin))
     told = about(options, requests, models, judged, best, margin)
-    write(options.out, recognising(replace(with_margin(forecaster, best, margin), about=told), shown, requests, options))
+    lowered = replace(with_margin(forecaster, best, margin), about=told)
+    write(options.out, recognising(lowered, shown, requests, options))
     return 0
 
 
