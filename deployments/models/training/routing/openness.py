@@ -57,7 +57,9 @@ def with_open_tier(forecaster: Forecaster, tier: str, seen: Sequence[Features], 
 
 def _words_and_signs(seen: Sequence[Features], columns: dict[Key, int]) -> sparse.csr_matrix:
     """Requests by words (each 1 / sqrt of their number, as the forecaster has it) and signs."""
-    starts, places, values = [0], [], []
+    starts: list[int] = [0]
+    places: list[int] = []
+    values: list[float] = []
     for each in seen:
         share = 1 / math.sqrt(len(each.words) or 1)
         active: dict[Key, float] = {**dict.fromkeys(sorted(each.words), share), **dict.fromkeys(each.signs, 1.0)}
