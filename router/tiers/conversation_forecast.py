@@ -6,45 +6,52 @@ once something was said before them. So the last question that is long enough to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engine.api import Conversation
-from router.tiers.quality_forecast import READ_CHARS, Forecaster, Text, features
+from router.tiers.quality_forecast import READ_CHARS, WORD, Forecaster, Text, features
 
 CLEAR_WORDS, CLEAR_CHARS = 5, 30
-"""A question speaks for itself from five words on, or from 30 characters on, since some languages do not part words.
-A shorter one ("And why?") goes on with what was asked before it."""
-SURELY = 0.95  # the chance of the dearest tier from which a question read alone counts
+"""A question speaks for itself from five words on, or from 30 characters on. Where no spaces part words, a character
+counts as one. A shorter question ("And why?") goes on with what was asked before it."""
+SURELY = 0.95  # the chance of the dearest tier from which a clear question counts, read alone
 HARDLY = 0.5  # and that of each other tier, at most: what others can answer too may need what was said before
-A_TASK = 0.9  # the chance of another tier from which a short question is a task, and goes on with nothing
+LIKELY = 0.4  # the chance of the dearest tier up to which a clear last question goes on with nothing: it may be a task
+A_TASK = 0.02  # and up to which a short one does: it surely is a task
 
 
 def conversation_chances(forecaster: Forecaster, prompt: Text, read_chars: int = READ_CHARS) -> tuple[float, ...]:
     """Returns the chance that each of the forecaster's tiers answers ``prompt`` correctly, 0 to 1, cheapest first.
 
-    Those of a question alone are returned if it is surely for the dearest tier, which answers open questions: the last
-    question of a conversation that speaks for itself. Otherwise, and in a conversation with one question, all of it is
-    read. At most ``read_chars`` characters are read of each.
+    Those of a question alone are returned if it is clear and surely for the dearest tier, which answers open questions:
+    the last one of a conversation, or the one before it where the last one only goes on with that. Otherwise, and in a
+    conversation with one question, all of it is read. At most ``read_chars`` characters are read of each.
     """
-    question = _open_question(forecaster, prompt, read_chars)
-    if question is not None:
-        chances = forecaster.expect(features(question, read_chars))
-        if chances[-1] >= SURELY and all(chance <= HARDLY for chance in chances[:-1]):
+    *earlier, last = _questions(prompt) or [""]
+    if earlier:
+        clear, chances = _is_clear(last), forecaster.expect(features(last, read_chars))
+        if clear and _is_surely_open(chances):
             return chances
+        before = next(filter(_is_clear, reversed(earlier)), None)
+        if before is not None and chances[-1] > (LIKELY if clear else A_TASK):
+            chances = forecaster.expect(features(before, read_chars))
+            if _is_surely_open(chances):
+                return chances
     return forecaster.expect(features(prompt, read_chars))
 
 
-def _open_question(forecaster: Forecaster, prompt: Text, read_chars: int) -> str | None:
-    """Returns the question that may decide for a conversation with two questions or more; None: there is none."""
-    if not isinstance(prompt, Conversation):
-        return None
-    questions = [message.content for message in prompt.messages if message.role == "user"]
-    if len(questions) < 2:
-        return None
-    clear = next((each for each in reversed(questions) if _is_clear(each)), None)
-    if clear is None or clear is questions[-1]:
-        return clear
-    alone = forecaster.expect(features(questions[-1], read_chars))
-    return None if any(chance >= A_TASK for chance in alone[:-1]) else clear
+def _questions(prompt: Text) -> list[str]:
+    """Returns what the user asked in a conversation, the last question last."""
+    messages = prompt.messages if isinstance(prompt, Conversation) else ()
+    return [message.content for message in messages if message.role == "user"]
+
+
+def _is_surely_open(chances: Sequence[float]) -> bool:
+    return chances[-1] >= SURELY and all(chance <= HARDLY for chance in chances[:-1])
 
 
 def _is_clear(question: str) -> bool:
-    return len(question) >= CLEAR_CHARS or len(question.split()) >= CLEAR_WORDS
+    if len(question) >= CLEAR_CHARS:
+        return True
+    words: list[str] = WORD.findall(question)
+    return sum(word[0].isalnum() for word in words) >= CLEAR_WORDS

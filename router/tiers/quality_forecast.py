@@ -2,8 +2,9 @@
 
 The inputs are the words of the request, hashed to buckets (Weinberger et al. 2009), and signs of its shape, such as the
 number of digits. Each has a row of weights: some add up to the hidden units of a small network, the others directly to
-the tiers' log-odds. Without hidden units it is one logistic regression per tier. ``cheapest_within`` then chooses the
-cheapest tier whose chance is close enough to the best one.
+the tiers' log-odds. To those of the last tier character n-grams add too (router/tiers/character_grams.py). Without
+hidden units it is one logistic regression per tier. ``cheapest_within`` then chooses the cheapest tier whose chance is
+close enough to the best one.
 
 To choose before anything is generated, and to trade quality for cost by one number, is the idea of Hybrid LLM (Ding et
 al. 2024) and RouteLLM (Ong et al. 2024). Their predictors are transformers or need embeddings. A sum of rows takes a
@@ -29,6 +30,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.api import Conversation
+from router.tiers.character_grams import NO_GRAMS, CharacterGrams, gram_buckets
 
 BUCKETS = 4096  # hash buckets of words; about the number of distinct words in the training tasks
 VOCABULARY = 1 << 24  # hash buckets in which a word is known or not: few words share one by chance
@@ -36,8 +38,13 @@ READ_CHARS = 6_000  # characters of a prompt that are read, from both its ends; 
 CHARS_PER_WORD = 8  # bounds the number of words that are read, so that text of single letters costs no more
 EARLIER = 3  # one in EARLIER characters that are read is of earlier turns, the others of the last question
 
+UNPARTED = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    r"\uf900-\ufaff\U00020000-\U0003ffff"
+)
+"""Thai, Lao, Burmese, Khmer, Kana and Han: no spaces part their words, so each character is read as a word."""
 # Every alternative matches a bounded run without backtracking, so that any text takes one pass.
-WORD = re.compile(r"[^\W\d_]{1,24}|\d{1,24}|[^\w\s]")
+WORD = re.compile(rf"[^\W\d_{UNPARTED}]{{1,24}}|[{UNPARTED}]|\d{{1,24}}|[^\w\s]")
 ITEM = re.compile(r"^[ \t]{0,8}(?:[-*•]|\d{1,3}[.)])[ \t]", re.MULTILINE)
 OPERATORS = frozenset("+-*/×÷=<>%^")
 CELLS, BRACKETS = "|\t;", "([{"
@@ -50,12 +57,13 @@ Text = str | Conversation
 class Features:
     """The inputs of the forecaster: the buckets of a request's words, and signs of its shape such as ``digits=3``.
     ``vocabulary`` has the words of the last question except numbers, ``pairs`` its pairs of adjacent words, both hashed
-    to VOCABULARY buckets."""
+    to VOCABULARY buckets. ``grams`` has the buckets of its character n-grams, two bytes each."""
 
     words: frozenset[int]
     signs: tuple[str, ...]
     vocabulary: frozenset[int] = frozenset()
     pairs: frozenset[int] = frozenset()
+    grams: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,8 @@ class Forecaster:
     request's words and pairs that are not in ``known`` is a sign too: a small tier cannot answer a question about words
     that it was not trained on.
 
+    ``grams`` adds what character n-grams say to the log-odds of the last tier, the one for open requests.
+
     The fit lowers the chances of the cheaper tiers, so that none is chosen by mistake.
     """
 
@@ -90,6 +100,7 @@ class Forecaster:
     """How the forecaster was fitted, for people who read the file."""
     known: frozenset[int] = frozenset()
     hidden: HiddenUnits = HiddenUnits()
+    grams: CharacterGrams = NO_GRAMS
     _network: _Network = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -98,7 +109,8 @@ class Forecaster:
     def expect(self, seen: Features) -> tuple[float, ...]:
         """Returns the chance that each tier answers correctly, 0 to 1, in the order of ``tiers``."""
         signs = (*seen.signs, *unknown_signs(seen, self.known))
-        return tuple(map(_chance, self._network.odds(signs, seen.words)))
+        *others, last = self._network.odds(signs, seen.words)
+        return (*map(_chance, others), _chance(last + self.grams.odds(seen.grams)))
 
     def narrowed(self, tiers: Sequence[str]) -> Self:
         """Returns a forecaster for ``tiers`` only, in their order. Raises ValueError for a tier that this forecaster
@@ -106,6 +118,7 @@ class Forecaster:
         units = len(self.hidden.bias)
         tier_places = [self.tiers.index(tier) for tier in tiers]
         row_places = [*range(units), *(units + place for place in tier_places)]
+        has_last = tier_places[-1:] == [len(self.tiers) - 1]
 
         def chosen(row: Sequence[float], places: Sequence[int]) -> tuple[float, ...]:
             return tuple(row[place] for place in places)
@@ -117,12 +130,13 @@ class Forecaster:
             signs={name: chosen(row, row_places) for name, row in self.signs.items()},
             words={word: chosen(row, row_places) for word, row in self.words.items()},
             hidden=replace(self.hidden, weights=tuple(chosen(row, tier_places) for row in self.hidden.weights)),
+            grams=self.grams if has_last else NO_GRAMS,
         )
 
     def to_json(self) -> str:
         """Returns the forecaster as JSON. Weights are rounded to 3 decimals; rows that are then all 0 are left out."""
         fields = [
-            '"format": 2',
+            '"format": 3',
             f'"about": {json.dumps(dict(self.about), indent=2)}',
             f'"tiers": {json.dumps(self.tiers)}',
             f'"buckets": {BUCKETS}',
@@ -132,6 +146,8 @@ class Forecaster:
             f'"signs": {_lines(self.signs)}',
             f'"words": {_lines({str(word): row for word, row in sorted(self.words.items())})}',
             f'"known": {json.dumps(sorted(self.known))}',
+            f'"gram scale": {json.dumps(self.grams.scale)}',
+            f'"grams": {json.dumps(self.grams.to_text())}',
         ]
         return "{\n" + ",\n".join(fields) + "\n}\n"
 
@@ -160,7 +176,11 @@ class Forecaster:
         for name, rows, width in widths:
             if any(len(row) != width for row in rows):
                 raise ValueError(f"{name}: every row needs {width} numbers, for {tiers} tiers and {units} hidden units")
-        return cls(file.tiers, file.bias, file.signs, file.words, file.about, file.known, hidden)
+        try:
+            grams = CharacterGrams.from_text(file.gram_scale, file.grams)
+        except ValueError as error:
+            raise ValueError(f"grams: {error}") from None
+        return cls(file.tiers, file.bias, file.signs, file.words, file.about, file.known, hidden, grams)
 
 
 Row = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
@@ -171,7 +191,7 @@ class _File(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1, 2]  # 1 has no hidden units
+    format: Literal[1, 2, 3]  # 1 has no hidden units, 2 no character n-grams
     about: dict[str, Any]
     tiers: tuple[str, ...] = Field(min_length=1)
     buckets: Literal[4096]  # must be BUCKETS, since the weights are meaningless with another hash
@@ -181,6 +201,8 @@ class _File(BaseModel):
     signs: dict[str, Row]
     words: dict[Annotated[int, Field(ge=0, lt=BUCKETS)], Row]
     known: frozenset[Annotated[int, Field(ge=0, lt=VOCABULARY)]] = frozenset()
+    gram_scale: float = Field(0.0, alias="gram scale", allow_inf_nan=False)
+    grams: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +268,7 @@ def features(prompt: Text, read_chars: int = READ_CHARS) -> Features:
     signs = (*_shape(text, words), f"length={_size(len(asked))}", f"earlier={_size(earlier_chars)}", f"turns={turns}")
     vocabulary = frozenset(_hash(word.lower()) % VOCABULARY for word in words if word[0].isalpha())
     pairs = frozenset(_hash(" ".join(pair)) % VOCABULARY for pair in pairwise(said) if not "".join(pair).isdecimal())
-    return Features(frozenset(map(_bucket, spoken)), signs, vocabulary, pairs)
+    return Features(frozenset(map(_bucket, spoken)), signs, vocabulary, pairs, gram_buckets(text).tobytes())
 
 
 def unknown_signs(seen: Features, known: frozenset[int]) -> tuple[str, ...]:

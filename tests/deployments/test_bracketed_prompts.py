@@ -32,7 +32,7 @@ def test_an_open_question_with_numbers_or_brackets_goes_to_general(forecaster: F
 
 
 def test_sums_with_brackets_that_go_to_general_by_mistake_do_not_become_more(forecaster: Forecaster) -> None:
-    """17 of 40, since the curriculum has none and no forecaster was fitted to any (docs/decisions/02-routing.md)."""
+    """6 of 40; 17 with a forecaster that was fitted to none (docs/decisions/02-routing.md)."""
     chances = [forecaster.expect(features(prompt)) for prompt in prompts(opened=False)]
 
-    assert sum(forecaster.tiers[cheapest_within(each, TOLERANCE)] == "general" for each in chances) <= 17
+    assert sum(forecaster.tiers[cheapest_within(each, TOLERANCE)] == "general" for each in chances) <= 6

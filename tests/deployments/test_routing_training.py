@@ -247,6 +247,18 @@ class TestOpenRequests:
             assert whole.expect(each)[3] < 0.05
         assert whole.expect(features("Why do people like the taste of the soup?"))[3] > 0.9
 
+    def test_words_that_occur_once_are_told_by_their_characters(self) -> None:
+        """No word of a request occurs in another one, so the words say nothing."""
+        letters = "abcdefghijklmnopqrst"
+        ends = [one + other for one in letters for other in letters]
+        tasks, opened = ([features(f"{stem}{end}") for end in ends] for stem in ("alphabet", "mountain"))
+        untaught = Forecaster(TIERS, (0.0,) * len(TIERS), {}, {})
+
+        whole = with_open_tier(untaught, "general", [*tasks, *opened], [False] * len(tasks) + [True] * len(opened))
+
+        assert whole.expect(features("alphabtzz"))[-1] < 0.1
+        assert whole.expect(features("mountianzz"))[-1] > 0.9
+
 
 class TestOtherNames:
     def test_names_change_in_the_question_and_in_the_answer(self) -> None:

@@ -17,7 +17,8 @@ TASK = "what is 1 + 2 + 3 now"
 
 def planted(general: float = 4.0) -> Forecaster:
     """One turn without digits is for ``general``; digits, and further turns, are for ``fast``."""
-    signs = {"numbers=0": (-4.0, general), **{f"turns={turns}": (8.0, -8.0) for turns in range(2, 9)}}
+    signs = {"numbers=0": (-4.0, general), "numbers=3": (4.0, -4.0)}
+    signs |= {f"turns={turns}": (8.0, -8.0) for turns in range(2, 9)}
     return Forecaster(TIERS, (0.0, 0.0), signs, {})
 
 
@@ -68,6 +69,9 @@ def test_a_question_that_a_cheaper_tier_may_answer_is_read_with_what_came_before
         ("x" * CLEAR_CHARS, True),
         ("x" * (CLEAR_CHARS - 1), False),
         ("", False),
+        ("为什么呢", False),
+        ("天空为什么蓝", True),
+        ("?! - ?! - ?!", False),
     ],
 )
 def test_a_question_speaks_for_itself_by_its_words_or_its_characters(question: str, clear: bool) -> None:
@@ -76,11 +80,21 @@ def test_a_question_speaks_for_itself_by_its_words_or_its_characters(question: s
     assert conversation_chances(forecaster, prompt) == forecaster.expect(features(read))
 
 
-def test_a_short_task_after_an_open_question_is_a_task() -> None:
-    forecaster = Forecaster(TIERS, (0.0, 0.0), {"numbers=0": (-4.0, 4.0), "numbers=2": (4.0, 0.0)}, {})
-    for short, read in (("5 + 6?", None), ("And why?", OPEN)):
-        prompt = conversation(OPEN, "Warmth.", short)
-        assert conversation_chances(forecaster, prompt) == forecaster.expect(features(prompt if read is None else read))
+@pytest.mark.parametrize(
+    ("last", "general", "read"),
+    [
+        ("And 7?", 0.0, OPEN),  # a short question goes on, unless it is surely a task
+        ("And 7?", -3.8, OPEN),
+        ("And 7?", -4.0, None),
+        ("And what would you say of 7?", -0.3, OPEN),  # a clear one only if it is about as likely open as a task
+        ("And what would you say of 7?", -0.5, None),
+    ],
+)
+def test_what_may_lean_on_an_open_question_goes_where_that_went(last: str, general: float, read: str | None) -> None:
+    signs = {"numbers=0": (-4.0, 4.0), "numbers=1": (4.0, general)}
+    forecaster = Forecaster(TIERS, (0.0, 0.0), signs, {})
+    prompt = conversation(OPEN, "Warmth.", last)
+    assert conversation_chances(forecaster, prompt) == forecaster.expect(features(prompt if read is None else read))
 
 
 @pytest.mark.parametrize(("allowed", "chosen"), [(("fast", "frontier"), "frontier"), (None, "general")])

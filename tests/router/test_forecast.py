@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from engine.api import Conversation, Message
 from router.app_factory import build_app
 from router.config.auto import AutoConfig
+from router.tiers.character_grams import GRAM_BUCKETS, CharacterGrams
 from router.tiers.choose_tier import TierChoice, choose_tier
 from router.tiers.quality_forecast import (
     BUCKETS,
@@ -104,6 +105,18 @@ class TestHiddenUnits:
         part = whole.narrowed(["fast", "frontier"])
 
         assert part.expect(features(HARD)) == pytest.approx(whole.expect(features(HARD))[::2])
+
+    def test_character_n_grams_are_of_the_last_tier_alone(self) -> None:
+        seen = features(EASY)
+        whole = replace(planted(), grams=CharacterGrams(1.0, b"\x7f" * GRAM_BUCKETS))
+
+        *others, last = whole.expect(seen)
+
+        assert tuple(others) == planted().expect(seen)[:2]
+        assert last == pytest.approx(1.0)
+        assert last > planted().expect(seen)[-1]
+        assert whole.narrowed(["fast", "frontier"]).expect(seen)[-1] == last
+        assert whole.narrowed(["fast", "balanced"]).expect(seen) == planted().expect(seen)[:2]
 
     def test_a_forecaster_can_be_sent_to_another_process(self) -> None:
         sent = pickle.loads(pickle.dumps(planted()))
@@ -194,6 +207,11 @@ class TestFeatures:
 
         assert features(talk("one" * 99)) == features(talk("two" * 99))
 
+    def test_where_no_spaces_part_words_each_character_is_one(self) -> None:
+        assert len(features("为什么天空是蓝色的").vocabulary) == len(set("为什么天空是蓝色的"))
+        assert len(features("why 为什么 why").vocabulary) == 4
+        assert len(features("왜 하늘은 파란가요").vocabulary) == 3
+
 
 class TestUnknownWords:
     def test_a_request_of_known_words_goes_to_the_tier_that_knows_them(self) -> None:
@@ -227,6 +245,7 @@ class TestFiles:
             {"n": 1},
             frozenset({3}),
             HiddenUnits((0.5,), ((1.0, 2.0, 3.0),)),
+            CharacterGrams(0.25, bytes(range(128)) * (GRAM_BUCKETS // 128)),
         )
         assert Forecaster.from_json(written.to_json()) == written
 
@@ -234,6 +253,11 @@ class TestFiles:
         document = json.loads(planted().to_json())
         old = {name: value for name, value in document.items() if not name.startswith("hidden")}
         assert Forecaster.from_json(json.dumps(old | {"format": 1})) == planted()
+
+    def test_a_file_without_character_n_grams_is_read(self) -> None:
+        document = json.loads(planted().to_json())
+        old = {name: value for name, value in document.items() if name not in ("grams", "gram scale")}
+        assert Forecaster.from_json(json.dumps(old | {"format": 2})) == planted()
 
     def test_rows_without_effect_are_not_written(self) -> None:
         written = Forecaster(TIERS, (0.0, 0.0, 0.0), {"digits=4": (0.0, 0.0001, 0.0)}, {7: (0.0, 0.0, 0.0)})
@@ -248,7 +272,11 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("change", "named"),
         [
-            ({"format": 3}, "format"),
+            ({"format": 4}, "format"),
+            ({"grams": "AAAA"}, "grams"),
+            ({"grams": "no base64"}, "grams"),
+            ({"gram scale": float("inf")}, "gram scale"),
+            ({"open share": 1.0}, "open share"),
             ({"hidden bias": [0.0]}, "hidden weights"),
             ({"hidden bias": [0.0], "hidden weights": [[0.0]]}, "hidden weights"),
             ({"hidden bias": [0.0], "hidden weights": [[0.0, 0.0, 0.0]]}, "signs"),

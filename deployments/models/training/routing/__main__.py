@@ -16,6 +16,7 @@ from deployments.models.training.routing.head_report import HeadReport, head_rep
 from deployments.models.training.routing.margin import difference, least_margin, with_margin
 from deployments.models.training.routing.network import fit, vocabulary_of
 from deployments.models.training.routing.openness import with_open_tier
+from deployments.models.training.routing.recognition import Recognised, draw_recognised
 from deployments.models.training.routing.requests import Requests, draw_requests
 from deployments.models.training.routing.sweep import Item
 from engine.config import DeviceName
@@ -23,7 +24,7 @@ from engine.engine import Engine
 from engine.model.location import locate
 from load_tests.quality.options import PACKAGED
 from load_tests.quality.size import parameters
-from router.tiers.quality_forecast import Forecaster, features
+from router.tiers.quality_forecast import Forecaster, cheapest_within, features
 
 MODELS = Path(__file__).resolve().parents[2]
 ROOT = MODELS.parents[1]
@@ -37,14 +38,17 @@ Fit the forecaster that `auto` routes by: for every tier the chance that it answ
 Draws tasks of the training side of the curriculum, as they are, in other words and about other names, lets every tier
 but --open answer them (greedily, in this process), and fits a small network to what was right. Who answers questions
 and instructions that people have written is known without asking: --open, and no other tier; and small talk is for the
-last of --tiers. The tiers' answers are kept in --work, so that an interrupted run goes on where it was, and one with
-more tasks asks only the new ones; new weights are asked anew.
+last of --tiers. Which requests are open, one regression tells; it is fitted to more tasks, which no tier is asked, and
+to open requests in other languages. The tiers' answers are kept in --work, so that an interrupted run goes on where it
+was, and one with more tasks asks only the new ones; new weights are asked anew.
 
 To a quarter of the tasks, and to a third of the others, nothing is fitted. On these the margin is chosen: the least by
 which the chances of cheaper tiers must be lowered so that `auto`, at --tolerance, has as many right answers as the best
 tier alone, but for at most --loss of the tasks (the lower bound of one standard error). How well each tier is
 foretold, and what tolerances come to, is printed. Where the held-out set stands,
 `python -m load_tests.quality.curve` tells.
+
+--open-only fits the regression alone, and keeps what --out expects of the tiers: no tier is asked, minutes.
 """
 
 
@@ -60,10 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         models = [model_path(tier, options) for tier in options.tiers]
+        kept = kept_of(options) if options.open_only else None
         requests = draw_requests(options.tasks, options.reworded, options.renamed, options.data, options.seed)
+        shown = draw_recognised(requests, options.data, options.seed)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
+    if kept is not None:
+        write(options.out, recognising(kept, shown, requests, options))
+        return 0
     answers = {
         tier: answers_of(tier, model, requests, options) for tier, model in zip(options.tiers, models, strict=True)
     }
@@ -95,11 +104,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\nmargin {margin:.2f}; `auto` less {options.tiers[best]} alone, right answers of a thousand:\n")
     print(settings_table(judged, best, margin))
     told = about(options, requests, models, judged, best, margin)
-    places = range(len(every))
-    opened = [len(requests.fitted) <= place < len(requests.fitted) + len(requests.opened) for place in places]
-    whole = with_open_tier(with_margin(forecaster, best, margin), options.open, seen, opened)
-    write(options.out, replace(whole, about=told))
+    lowered = replace(with_margin(forecaster, best, margin), about=told)
+    write(options.out, recognising(lowered, shown, requests, options))
     return 0
+
+
+def kept_of(options: argparse.Namespace) -> Forecaster:
+    """What the forecaster that stands at --out expects of --tiers."""
+    return Forecaster.from_json(options.out.read_text(encoding="utf-8")).narrowed(options.tiers)
+
+
+def recognising(
+    forecaster: Forecaster, shown: Recognised, requests: Requests, options: argparse.Namespace
+) -> Forecaster:
+    """``forecaster`` with the tier for open requests, and what that was fitted to in ``about``. Prints how many of the
+    tasks to judge by are taken for open."""
+    seen = [features(conversation(task)) for task in [*shown.tasks, *shown.opened]]
+    opened = [False] * len(shown.tasks) + [True] * len(shown.opened)
+    whole = with_open_tier(forecaster, options.open, seen, opened)
+    for kind, tasks in requests.judged.items():
+        expected = [whole.expect(features(conversation(task))) for task in tasks]
+        astray = sum(cheapest_within(chances, options.tolerance) == len(chances) - 1 for chances in expected)
+        print(f"{astray} of {len(tasks):,} tasks {kind} go to {options.open}")
+    fitted = {"tasks": len(shown.tasks), "open requests": len(shown.opened)}
+    return replace(whole, about={**forecaster.about, "open requests recognised by": fitted})
 
 
 def answers_of(tier: str, model: Path, requests: Requests, options: argparse.Namespace) -> dict[Task, Answer]:
@@ -251,6 +279,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=0.05,
         help="that the margin is chosen for, and that is configured (default: %(default)s)",
     )
+    add("--open-only", action="store_true", help="fit only the regression of open requests, and keep the rest of --out")
     add("--loss", type=float, default=0.001, help="of right answers at most, as a share (default: %(default)s)")
     add(
         "--out",
