@@ -7,6 +7,7 @@ kept that come first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ def nearest_by_numpy(
             kept = _near(_first_distances(blocks, rows, signs, weights), near)
         stored = np.stack([blocks[row // room].signs[row % room] for row in kept.tolist()])
         differ = np.unpackbits(stored.view(np.uint8), axis=1) ^ signs
-        kept = kept[_least(differ.astype(np.int64) @ weights, sizes.exact)]
+        kept = kept[_least(differ.astype(np.float32) @ weights.astype(np.float32), sizes.exact)]
     codes = np.stack([blocks[row // room].codes[row % room] for row in kept.tolist()]).astype(np.float32)
     lengths = np.array([blocks[row // room].lengths[row % room] for row in kept.tolist()], np.float32)
     cosines = np.asarray(codes @ query.astype(np.float32) / (lengths * _length(query)), np.float32)
@@ -84,10 +85,10 @@ def _near(distances: NDArray[np.uint8], wanted: int) -> NDArray[np.int64]:
     sums = np.cumsum(np.bincount(sample, minlength=256))
     last = int(np.searchsorted(sums, max(1, wanted // SAMPLED)))
     kept = np.flatnonzero(distances <= min(last, 255))
-    return kept if len(kept) <= 2 * wanted else _least(distances.astype(np.int64), wanted)
+    return kept if len(kept) <= 2 * wanted else _least(distances, wanted)
 
 
-def _least(distances: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def _least(distances: NDArray[Any], count: int) -> NDArray[np.int64]:
     """Returns the places of the ``count`` smallest, in their order; of equal ones the first."""
     return np.sort(np.argsort(distances, kind="stable")[:count])
 

@@ -11,6 +11,7 @@
 
 #define GROUP 4        // signs in a plane
 #define CHUNK 128      // rows whose groups are in 64 bytes of a plane: the first half in the low bits, then the high ones
+#define CHUNKS 4       // whose distances are computed together
 #define PLANES 16      // that the first look reads
 #define MAX_WORDS 64   // of signs
 #define WEIGHT_BITS 4
@@ -26,6 +27,7 @@
 #define LANES 16
 #endif
 typedef uint8_t lanes __attribute__((vector_size(LANES)));
+typedef uint8_t unaligned __attribute__((vector_size(LANES), aligned(1)));
 
 struct block {
     const uint8_t *planes;  // [groups][block_rows / 2]
@@ -50,6 +52,7 @@ struct query {
     uint8_t signs[8 * MAX_WORDS];                // as numpy packs bits
     uint8_t weights[64 * MAX_WORDS];
     uint8_t digits[WEIGHT_BITS][8 * MAX_WORDS];  // of the weights, in base two, packed as the signs
+    int64_t most;                                // the sum of all weights, at most MAX_DISTANCE
     int64_t chosen[PLANES];                      // the groups that weigh most
     uint8_t tables[PLANES][16];                  // what the values of each add to a distance of the first look
 };
@@ -70,12 +73,12 @@ static void weigh(struct query *query, const int8_t *rotation, const int8_t *cod
     }
     int32_t most = MAX_DISTANCE / bits;
     if (most >= 1 << WEIGHT_BITS) most = (1 << WEIGHT_BITS) - 1;
-    memset(query->signs, 0, sizeof query->signs);
-    memset(query->digits, 0, sizeof query->digits);
+    memset(query, 0, sizeof *query);
     for (int64_t each = 0; each < bits; each++) {
         int64_t size = turned[each] < 0 ? -(int64_t)turned[each] : turned[each], bit = 7 - each % 8;
         query->weights[each] = (uint8_t)((2 * size * most + largest) / (2 * (int64_t)largest));
         query->signs[each / 8] |= (turned[each] > 0) << bit;
+        query->most += query->weights[each];
         for (int64_t digit = 0; digit < WEIGHT_BITS; digit++)
             query->digits[digit][each / 8] |= (query->weights[each] >> digit & 1) << bit;
     }
@@ -148,18 +151,19 @@ static inline struct planes planes_of(const struct block *block, int64_t in_bloc
     return planes;
 }
 
-// Writes the distances of the rows of a chunk, whose first is row `first` of the block.
-static inline void chunk_distances(const struct planes *planes, int64_t first, uint8_t *distances) {
-    for (int64_t start = 0; start < CHUNK / 2; start += LANES) {
+// Writes the distances of the rows of some chunks, from row `first` of the block on.
+static void chunk_distances(const struct planes *planes, int64_t first, int64_t chunks, uint8_t *distances) {
+    struct planes here = *planes;
+    for (int64_t start = first / 2; start < first / 2 + chunks * (CHUNK / 2); start += LANES) {
         lanes low = {0}, high = {0};
         for (int64_t each = 0; each < PLANES; each++) {
-            lanes both;
-            memcpy(&both, planes->bytes[each] + first / 2 + start, LANES);
-            low += looked_up(planes->tables[each], both & 15);
-            high += looked_up(planes->tables[each], both >> GROUP);
+            lanes both = *(const unaligned *)(here.bytes[each] + start);
+            low += looked_up(here.tables[each], both & 15);
+            high += looked_up(here.tables[each], both >> GROUP);
         }
-        memcpy(distances + start, &low, LANES);
-        memcpy(distances + CHUNK / 2 + start, &high, LANES);
+        uint8_t *half = distances + 2 * (start / 64 * 64 - first / 2) + start % 64;
+        *(unaligned *)half = low;
+        *(unaligned *)(half + CHUNK / 2) = high;
     }
 }
 
@@ -180,7 +184,7 @@ static void count_distances(const struct rows *rows, const struct query *query, 
     memset(counts, 0, 256 * sizeof *counts);
     for (int64_t first = 0; first < rows->count; first += CHUNK * step) {
         struct planes planes = planes_of(&rows->blocks[first >> rows->shift], rows->in_block, query);
-        chunk_distances(&planes, first & (rows->in_block - 1), distances);
+        chunk_distances(&planes, first & (rows->in_block - 1), 1, distances);
         for (int64_t each = 0; each < CHUNK && first + each < rows->count; each++) counts[distances[each]]++;
     }
 }
@@ -190,20 +194,19 @@ static void count_distances(const struct rows *rows, const struct query *query, 
 static int64_t collect(
     const struct rows *rows, const struct query *query, uint8_t last, int64_t equal, int64_t room, struct near *found
 ) {
-    uint8_t distances[CHUNK];
-    int64_t many = 0;
-    for (int64_t start = 0; start < rows->count; start += rows->in_block) {
+    uint8_t distances[CHUNKS * CHUNK];
+    int64_t many = 0, step = rows->in_block < CHUNKS * CHUNK ? rows->in_block : CHUNKS * CHUNK;
+    for (int64_t start = 0; start < rows->count && many <= room; start += step) {
         struct planes planes = planes_of(&rows->blocks[start >> rows->shift], rows->in_block, query);
-        int64_t end = start + rows->in_block < rows->count ? start + rows->in_block : rows->count;
-        for (int64_t first = start; first < end && many <= room; first += CHUNK) {
-            chunk_distances(&planes, first - start, distances);
-            for (int64_t half = 0; half < CHUNK; half += 64) {
-                uint64_t near = near_of(distances + half, last);
-                for (; near; near &= near - 1) {
-                    int64_t each = half + __builtin_ctzll(near);
-                    if (first + each >= end || (distances[each] == last && equal-- <= 0)) continue;
-                    found[many++].row = (uint32_t)(first + each);
-                }
+        int64_t end = start + step < rows->count ? start + step : rows->count;
+        chunk_distances(&planes, start & (rows->in_block - 1), (end - start + CHUNK - 1) / CHUNK, distances);
+        for (int64_t first = start; first < end && many <= room; first += 64) {
+            uint64_t near = near_of(distances + first - start, last);
+            if (end - first < 64) near &= (UINT64_C(1) << (end - first)) - 1;
+            for (; near; near &= near - 1) {
+                int64_t row = first + __builtin_ctzll(near);
+                if (distances[row - start] == last && equal-- <= 0) continue;
+                found[many++].row = (uint32_t)row;
             }
         }
     }
@@ -289,13 +292,14 @@ static inline uint32_t distance_of(const uint8_t *signs, const struct query *que
 static int64_t second_look(
     const struct rows *rows, const struct query *query, struct near *found, int64_t many, int64_t wanted
 ) {
-    int64_t counts[MAX_DISTANCE + 1] = {0}, kept = 0;
+    int64_t counts[MAX_DISTANCE + 1], kept = 0;
+    memset(counts, 0, (size_t)(query->most + 1) * sizeof *counts);
     for (int64_t each = 0; each < many; each++) {
         if (each + AHEAD < many) fetch(signs_of(rows, found[each + AHEAD].row), 8 * rows->words);
         found[each].distance = distance_of(signs_of(rows, found[each].row), query, rows->words);
         counts[found[each].distance]++;
     }
-    int64_t last = limit(counts, MAX_DISTANCE, wanted), equal = equal_kept(counts, last, wanted);
+    int64_t last = limit(counts, query->most, wanted), equal = equal_kept(counts, last, wanted);
     for (int64_t each = 0; each < many; each++) {
         int64_t distance = found[each].distance;
         if (distance > last || (distance == last && equal-- <= 0)) continue;

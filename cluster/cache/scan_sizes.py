@@ -12,7 +12,7 @@ class ScanSizes(NamedTuple):
     together. ``exact`` and ``block`` are powers of two, ``exact`` is at least 64 and at most ``near``, and ``block`` is
     larger."""
 
-    exact: int = 1024
+    exact: int = 256
     near: int = 2048
     share: int = 256
     block: int = 65_536

@@ -17,7 +17,7 @@ from cluster.cache.scan_sizes import SIZES, ScanSizes
 from cluster.cache.slot_expiry import SlotExpiry
 from cluster.cache.vector_quantisation import to_int8
 
-ENTRY_BYTES = 510
+ENTRY_BYTES = 558
 """What an entry takes beside its vector and its id: slot, expiry, recency, and the bits of its vector, as the process
 was found to grow."""
 PARTITION_BYTES = 900
