@@ -80,7 +80,7 @@ def _first_distances(
 
 
 def _near(distances: NDArray[np.uint8], wanted: int) -> NDArray[np.int64]:
-    """Returns about the ``wanted`` nearest rows: those within the distance that a sample tells, unless many more are."""
+    """Returns about the ``wanted`` nearest rows: those within a distance that a sample tells, unless many more are."""
     sample = np.concatenate([distances[first : first + CHUNK] for first in range(0, len(distances), CHUNK * SAMPLED)])
     sums = np.cumsum(np.bincount(sample, minlength=256))
     last = int(np.searchsorted(sums, max(1, wanted // SAMPLED)))

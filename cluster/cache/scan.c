@@ -10,7 +10,7 @@
 #endif
 
 #define GROUP 4        // signs in a plane
-#define CHUNK 128      // rows whose groups are in 64 bytes of a plane: the first half in the low bits, then the high ones
+#define CHUNK 128      // rows in 64 bytes of a plane: the first half in the low bits of each, the others in the high
 #define CHUNKS 4       // whose distances are computed together
 #define PLANES 16      // that the first look reads
 #define MAX_WORDS 64   // of signs
@@ -88,9 +88,9 @@ static void weigh(struct query *query, const int8_t *rotation, const int8_t *cod
 static void choose_groups(struct query *query, int64_t groups) {
     int32_t energies[64 * MAX_WORDS / GROUP];
     for (int64_t group = 0; group < groups; group++) {
+        const uint8_t *weights = query->weights + GROUP * group;
         energies[group] = 0;
-        for (const uint8_t *weight = query->weights + GROUP * group; weight < query->weights + GROUP * (group + 1); weight++)
-            energies[group] += *weight * *weight;
+        for (int64_t sign = 0; sign < GROUP; sign++) energies[group] += weights[sign] * weights[sign];
     }
     for (int64_t each = 0; each < PLANES; each++) {
         int64_t best = 0;
@@ -336,8 +336,8 @@ static int64_t last_look(
 // Writes the at most `count` nearest rows, by the cosine of the codes, the highest first, and returns their number.
 // About `near` rows are kept by some of their signs, or all of twice as many, and `nearer` by all signs; so many are
 // compared as a whole. `in_block` is a power of two. If there are more than `nearer` rows, blocks have signs and whole
-// chunks, and `rotation` is [64 * words][dimensions]. `found` has room for 2 * near + CHUNK, and `near` is not less than
-// `nearer`.
+// chunks, and `rotation` is [64 * words][dimensions]. `found` has room for 2 * near + CHUNK, and `near` is `nearer` or
+// more.
 __attribute__((visibility("default"))) int64_t nearest_rows(
     const struct block *blocks, int64_t count, int64_t in_block, int64_t words, int64_t dimensions,
     const int8_t *rotation, const int8_t *code, int64_t near, int64_t nearer, int64_t wanted, struct near *found,

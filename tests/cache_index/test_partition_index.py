@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from cluster.cache.partition_index import PartitionIndex
 from cluster.cache.row_block import CHUNK, GROUP, RowBlock
 from cluster.cache.row_scan import RowScan
-from cluster.cache.scan_sizes import ScanSizes
 from cluster.cache.scan_library import SOURCE, loaded_scan, scan_library
+from cluster.cache.scan_sizes import ScanSizes
 from cluster.cache.vector_quantisation import to_int8, unit_rows
 from engine.kernels.cpu import compiler
 from engine.kernels.cpu.compiler import CompilerError, built_source
