@@ -11,7 +11,7 @@
 
 #define GROUP 4        // signs in a plane
 #define CHUNK 128      // rows in 64 bytes of a plane: the first half in the low bits of each, the others in the high
-#define CHUNKS 4       // whose distances are computed together
+#define CHUNKS 16      // whose distances are computed together
 #define PLANES 16      // that the first look reads
 #define MAX_WORDS 64   // of signs
 #define WEIGHT_BITS 4
