@@ -80,12 +80,13 @@ def _first_distances(
 
 
 def _near(distances: NDArray[np.uint8], wanted: int) -> NDArray[np.int64]:
-    """Returns about the ``wanted`` nearest rows: those within a distance that a sample tells, unless many more are."""
+    """Returns about the ``wanted`` nearest rows: those within a distance that a sample tells, unless many more or far
+    fewer are."""
     sample = np.concatenate([distances[first : first + CHUNK] for first in range(0, len(distances), CHUNK * SAMPLED)])
     sums = np.cumsum(np.bincount(sample, minlength=256))
     last = int(np.searchsorted(sums, max(1, wanted // SAMPLED)))
     kept = np.flatnonzero(distances <= min(last, 255))
-    return kept if len(kept) <= 2 * wanted else _least(distances, wanted)
+    return kept if wanted <= 2 * len(kept) <= 4 * wanted else _least(distances, wanted)
 
 
 def _least(distances: NDArray[Any], count: int) -> NDArray[np.int64]:

@@ -229,8 +229,8 @@ static int64_t equal_kept(const int64_t *counts, int64_t last, int64_t wanted) {
     return wanted;
 }
 
-// Writes about the `wanted` nearest rows by the chosen planes, and returns their number, which is at most 2 * wanted.
-// A sample tells which distance is near; if many more rows are, all are counted.
+// Writes about the `wanted` nearest rows by the chosen planes, and returns their number, from wanted / 2 to 2 * wanted.
+// A sample tells which distance is near. It errs where rows that were added together are alike: all are counted then.
 static int64_t first_look(const struct rows *rows, struct query *query, int64_t wanted, struct near *found) {
     int64_t counts[256];
     choose_groups(query, 64 * rows->words / GROUP);
@@ -238,7 +238,7 @@ static int64_t first_look(const struct rows *rows, struct query *query, int64_t 
     count_distances(rows, query, SAMPLED, counts);
     int64_t last = limit(counts, 255, wanted / SAMPLED);
     int64_t many = collect(rows, query, (uint8_t)last, rows->count, 2 * wanted, found);
-    if (many <= 2 * wanted) return many;
+    if (wanted <= 2 * many && many <= 2 * wanted) return many;
     count_distances(rows, query, 1, counts);
     last = limit(counts, 255, wanted);
     return collect(rows, query, (uint8_t)last, equal_kept(counts, last, wanted), 2 * wanted, found);

@@ -148,6 +148,23 @@ def test_any_adds_and_removals_leave_what_a_new_partition_has(steps: list[tuple[
 
 
 @pytest.mark.parametrize("compiled", [True, False])
+def test_a_sample_of_rows_that_are_all_near_leaves_no_others_out(compiled: bool) -> None:
+    """The first chunk is the whole sample: its 32nd row by the first look is nearer than most of its topic."""
+    rng = np.random.default_rng(3)
+    topic = rng.standard_normal(384)
+    alike = topic + 0.5 * rng.standard_normal((CHUNK + 300, 384))
+    others = rng.standard_normal((ROOM - len(alike), 384))
+    codes = to_int8(unit_rows(np.concatenate([alike, others]).astype(np.float32)))
+    query = to_int8(unit_rows(topic[None].astype(np.float32)))[0]
+    index = partition(384, compiled, SIZES._replace(near=2048))
+    index.add_many(range(ROOM), codes)
+
+    found = {each.slot for each in index.search(query, 80)}
+
+    assert len(found & set(by_brute_force(codes, query, 40))) >= 30  # 20, if as few are kept as the sample says
+
+
+@pytest.mark.parametrize("compiled", [True, False])
 def test_equal_vectors_are_found_though_all_are_equally_near(compiled: bool) -> None:
     index = partition(384, compiled)
     index.add_many(range(4000), np.repeat(clustered(1, 384), 4000, axis=0))
