@@ -25,9 +25,8 @@ class NearestRows(Protocol):
         block_rows: int,
         words: int,
         dimensions: int,
-        bits: int,
+        rotation: int | None,
         code: int,
-        length: ctypes.c_float,
         near: int,
         nearer: int,
         count: int,
@@ -54,7 +53,7 @@ def loaded_scan(library: Path) -> NearestRows:
     function = ctypes.CDLL(str(library)).nearest_rows
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     function.argtypes = [
-        *(pointer, number, number, number, number, pointer, pointer, ctypes.c_float),
+        *(pointer, number, number, number, number, pointer, pointer),
         *(number, number, number, pointer, pointer, pointer),
     ]
     function.restype = number

@@ -16,8 +16,9 @@ SEED = 7
 class SignBits:
     """Turns vectors of ``dimensions`` components by a fixed random rotation, and keeps the sign of each component.
 
-    The share of signs in which two vectors differ is an estimate of their angle (Charikar, 2002). Turned, no component
-    says more than another, so the first bits are an estimate by themselves.
+    The share of signs in which two vectors differ is an estimate of their angle (Charikar, 2002), and a better one if
+    each sign weighs as much as the component of one of the two. Turned, no component says more than another of all
+    vectors; of one vector, those that are large do.
     """
 
     def __init__(self, dimensions: int) -> None:
@@ -28,12 +29,22 @@ class SignBits:
 
     def __call__(self, vectors: NDArray[np.int8]) -> NDArray[np.uint64]:
         """Returns the bits of ``vectors``, int8 [n, dimensions], as uint64 [n, words]."""
-        turned = vectors.astype(np.float32) @ self._rotation
-        return np.packbits(turned > 0, axis=1).view(np.uint64)
+        return np.packbits(self.turned(vectors) > 0, axis=1).view(np.uint64)
+
+    def turned(self, vectors: NDArray[np.int8]) -> NDArray[np.float32]:
+        """Returns the products of ``vectors``, int8 [n, dimensions], with the rotation: whole numbers, float32 [n, 64
+        words]."""
+        products: NDArray[np.float32] = vectors.astype(np.float32) @ self._columns
+        return products
 
     @cached_property
-    def _rotation(self) -> NDArray[np.float32]:
-        """float32 [dimensions, 64 words]. Made when the first partition is large enough to need it."""
+    def rotation(self) -> NDArray[np.int8]:
+        """The rotation in 8 bits, int8 [64 words, dimensions]. Made when the first partition is large enough to need
+        it."""
         drawn = np.random.default_rng(SEED).standard_normal((self._turned, self._turned))
-        rotation = np.linalg.qr(drawn)[0][: self._dimensions, : self.words * WORD_BITS]
-        return np.ascontiguousarray(rotation, np.float32)
+        rows = np.linalg.qr(drawn)[0][: self.words * WORD_BITS, : self._dimensions]
+        return np.ascontiguousarray(np.rint(rows * (127 / np.abs(rows).max())), np.int8)
+
+    @cached_property
+    def _columns(self) -> NDArray[np.float32]:
+        return np.ascontiguousarray(self.rotation.T, np.float32)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from cluster.cache.lru_slots import LruSlots
 from cluster.cache.partition_index import PartitionIndex
-from cluster.cache.row_scan import SIZES, ScanSizes, row_scan
+from cluster.cache.row_scan import row_scan
+from cluster.cache.scan_sizes import SIZES, ScanSizes
 from cluster.cache.slot_expiry import SlotExpiry
 from cluster.cache.vector_quantisation import to_int8
 
-ENTRY_BYTES = 510
+ENTRY_BYTES = 558
 """What an entry takes beside its vector and its id: slot, expiry, recency, and the bits of its vector, as the process
 was found to grow."""
 PARTITION_BYTES = 900

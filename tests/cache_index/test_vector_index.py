@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from numpy.typing import NDArray
 
-from cluster.cache.row_scan import ScanSizes
+from cluster.cache.scan_sizes import ScanSizes
 from cluster.cache.vector_index import IndexBounds, IndexedEntry, VectorIndex
 
 DIMENSIONS = 32
