@@ -18,7 +18,7 @@ from load_tests.simulation.profile import ReplicaProfile
 from load_tests.simulation.replica import MAX_PARTIAL_PREFILLS, Replica
 from load_tests.simulation.simulation import Outcome, Settings, Simulation
 from load_tests.simulation.trace import Trace, build
-from router.latency_prediction import predict
+from router.latency_prediction import predict_ttft
 from router.ports.replica_load import ReplicaLoad
 
 PROFILE = ReplicaProfile("test", "none", 2, 10_000, 0.010, 50e-6, 50e-9, 512, 100_000, 64)
@@ -102,7 +102,7 @@ def test_the_load_of_a_simulated_replica_predicts_the_simulator() -> None:
     replica = Replica(PROFILE, 0, 0.0)
     for request in range(3):
         replica.submit(0.0, request, 2_000, 10, 0.2)
-    predicted_s = predict(load_of(replica, 10.0), 2_000).ttft_s
+    predicted_s = predict_ttft(load_of(replica, 10.0), 2_000)
     replica.submit(0.0, 3, 2_000, 10, 0.2)
     first = -1
     while first != 3:
