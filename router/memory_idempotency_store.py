@@ -50,8 +50,8 @@ class _Tenant:
 
 
 class MemoryIdempotencyStore:
-    """Implements ``IdempotencyStore``. Methods do not wait, so each is atomic among the tasks of one event loop. A timer
-    deletes the answers of a tenant that makes no more calls."""
+    """Implements ``IdempotencyStore``. Methods do not wait, so each is atomic among the tasks of one event loop. A
+    timer deletes the answers of a tenant that makes no more calls."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
 from router.ports.ledger_store import LedgerQuery, Resolution
 from router.ports.tier_backend import OnPlaced, OnUsage
+from router.resume.stream_readers import MAX_READERS
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, OTHER_KEY, Served
 
@@ -208,6 +210,29 @@ def test_a_foreign_key_gets_404_and_so_does_an_unknown_stream(fleet: Fleet) -> N
         "param": None,
         "code": "stream_not_found",
     }
+
+
+def test_a_reader_too_many_gets_429_and_the_others_read_on(fleet: Fleet) -> None:
+    fleet.backend().pause_s = 0.1
+    stream, _ = cut(fleet, 3)
+    http = fleet.routers[1].http
+    with ExitStack() as stack:
+        readers = [
+            stack.enter_context(http.stream("GET", f"/v1/streams/{stream}", headers={"last-event-id": "3"}))
+            for _ in range(MAX_READERS)
+        ]
+        refused = fleet.read(1, stream, 3)
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "1"
+        assert refused.json()["error"] == {
+            "message": f"This stream has {MAX_READERS} readers already.",
+            "type": "rate_limit_error",
+            "param": None,
+            "code": "too_many_readers",
+        }
+        for each in readers:
+            assert each.read().endswith(b"data: [DONE]\n\n")
+    assert fleet.read(1, stream, 3).status_code == 200, "those that have ended make room"
 
 
 def test_a_stream_is_gone_after_the_window(fleet: Fleet) -> None:
