@@ -95,6 +95,14 @@ async def test_a_key_whose_lease_has_ended_is_taken_over_with_its_account(
     assert await keys.renew("t", "k", "o2", TERMS)
 
 
+async def test_a_key_whose_lease_is_ended_by_its_owner_is_free_at_once_and_keeps_its_account(
+    keys: IdempotencyStore,
+) -> None:
+    await claim(keys)
+    assert await keys.renew("t", "k", "o1", replace(TERMS, lease_ms=0))
+    assert await claim(keys, owner="o2", account="a2") == (KeyState.CLAIMED, "a1")
+
+
 async def test_an_answer_is_forgotten_after_the_window(keys: IdempotencyStore, clock: VirtualClock) -> None:
     await claim(keys)
     await keys.answer("t", "k", "o1", "answer", TERMS)
