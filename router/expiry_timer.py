@@ -1,4 +1,4 @@
-"""``ExpiryTimer``: has a store in memory delete what is over, also if nobody calls the store again."""
+"""``ExpiryTimer``: has a store in memory delete what is over, also if the store is not called again."""
 
 from __future__ import annotations
 

@@ -49,7 +49,8 @@ class StreamReaders:
 
 
 def poll_interval_s(of_tenant: int, of_router: int) -> float:
-    """Returns the seconds between two looks of a reader, of which its tenant and its router have so many."""
+    """Returns the seconds between two looks of a reader, by the readers that its tenant and its router have
+    in all."""
     return max(POLL_S, of_tenant / TENANT_POLLS_PER_S, of_router / ROUTER_POLLS_PER_S)
 
 
