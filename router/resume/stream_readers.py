@@ -49,8 +49,7 @@ class StreamReaders:
 
 
 def poll_interval_s(of_tenant: int, of_router: int) -> float:
-    """Returns the seconds between two looks of a reader, by the readers that its tenant and its router have
-    in all."""
+    """Returns the seconds between two looks of a reader, by the numbers of readers of its tenant and of its router."""
     return max(POLL_S, of_tenant / TENANT_POLLS_PER_S, of_router / ROUTER_POLLS_PER_S)
 
 
