@@ -56,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             graph.wait_until_ready()
             requests = mix(options.streams, options.max_tokens, {kind: KINDS[kind] for kind in options.kinds})
             terms = Terms(options.at_once, options.timeout, WINDOW_S, options.seed)
-            waves = asyncio.run(measure(graph.url, (KEY, OTHER_KEY), requests, RouterSwitch(directory), terms))
+            waves = asyncio.run(
+                measure(graph.url, (KEY, OTHER_KEY), requests, RouterSwitch(directory / "haproxy"), terms)
+            )
         except UnsoundError as error:
             print(f"load_tests.resume: {error}", file=sys.stderr)
             return 2

@@ -13,8 +13,8 @@ UP_S = 60.0  # within which HAProxy finds a router healthy that it is to lead to
 
 
 class RouterSwitch:
-    """Two routers behind the HAProxy of a graph whose files are in ``directory``. Raises TimeoutError if HAProxy does
-    not lead to two routers within UP_S."""
+    """Two routers behind the HAProxy of a graph, which has its files in ``directory``, by node. Raises TimeoutError if
+    it does not lead to two routers within UP_S."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
