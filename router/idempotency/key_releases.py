@@ -28,7 +28,7 @@ class KeyReleases:
 
     async def finish(self) -> None:
         """Returns when all have ended."""
-        if self._running:
+        while self._running:
             await asyncio.wait(self._running.values())
 
     def _end(self, tenant: str, key: str, task: asyncio.Task[None]) -> None:

@@ -76,7 +76,8 @@ class DetachedStreams:
         self, owner: StreamOwner, stream_id: str, after: int
     ) -> AsyncGenerator[tuple[int, Sequence[str]], None]:
         """Yields the events of a stream after the number ``after``, as ``read_stream`` does, whose errors it raises.
-        Raises RateLimitError if there are too many readers (``StreamReaders``)."""
+        Raises RateLimitError if there are too many readers, and ConflictError if newer ones have taken the place of
+        this (``StreamReaders``)."""
         with self._readers.admit(owner, stream_id) as pause_s:
             async with aclosing(read_stream(self._store, owner, stream_id, after, pause_s)) as parts:
                 async for part in parts:

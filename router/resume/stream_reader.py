@@ -17,7 +17,7 @@ async def read_stream(
 ) -> AsyncGenerator[tuple[int, Sequence[str]], None]:
     """Yields the events after the one with the number ``after``, as they come, until the last: the number of the first
     and their bodies. The first part may have no events. ``pause_s`` returns the seconds until the next look for new
-    events.
+    events, or raises what ends the reading.
 
     Raises NotFoundError if ``owner`` has no such stream, GoneError if its events are deleted, and UnavailableError if
     the store cannot be reached, or the router that wrote the stream has died.

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, aclosing
 import pytest
 
 from router.config.resume import ResumeConfig
-from router.errors import RateLimitError
+from router.errors import ConflictError, RateLimitError
 from router.memory_stream_store import MemoryStreamStore
 from router.ports.clock import SystemClock
 from router.ports.stream_store import StreamOwner, StreamPart, StreamTerms
@@ -58,17 +58,43 @@ async def opened(stack: AsyncExitStack, streams: DetachedStreams, name: str, own
     return parts
 
 
-async def test_a_stream_has_a_number_of_readers_and_one_that_leaves_makes_room(store: CountedStore) -> None:
+async def test_the_newest_readers_of_a_stream_stay_and_older_ones_are_ended(store: CountedStore) -> None:
     streams = streams_on(store)
     await begin(store, "s", "t")
     async with AsyncExitStack() as stack:
+        other = await opened(stack, streams, "t")
+        readers = [await opened(stack, streams, "s") for _ in range(MAX_READERS + 2)]
+        for ended in readers[:2]:
+            with pytest.raises(ConflictError) as refused:
+                await anext(ended)
+            assert refused.value.code == "stream_read_elsewhere"
+        for name in ("s", "t"):
+            await store.append("acme", name, "k1", 2, ["b"], TERMS, ended=True)
+        for reader in (*readers[2:], other):
+            assert await anext(reader) == (2, ("b",))
+
+
+async def test_a_reader_that_has_left_makes_room_for_another(store: CountedStore) -> None:
+    streams = streams_on(store)
+    await begin(store, "s")
+    async with AsyncExitStack() as stack:
         readers = [await opened(stack, streams, "s") for _ in range(MAX_READERS)]
+        await readers[1].aclose()
+        await opened(stack, streams, "s")
+        await store.append("acme", "s", "k1", 2, ["b"], TERMS)
+        assert await anext(readers[0]) == (2, ("b",)), "it was not ended"
+
+
+async def test_ended_readers_that_are_not_gone_yet_count_for_their_tenant(store: CountedStore) -> None:
+    streams = streams_on(store, max_streams=2 * MAX_READERS)
+    await begin(store, "s")
+    async with AsyncExitStack() as stack:
+        readers = [await opened(stack, streams, "s") for _ in range(2 * MAX_READERS)]
         before = store.reads
         with pytest.raises(RateLimitError) as refused:
             await opened(stack, streams, "s")
         assert (refused.value.code, refused.value.retry_after_s) == ("too_many_readers", 1)
         assert store.reads == before, "a refusal asks the store for nothing"
-        await opened(stack, streams, "t")
         await readers[0].aclose()
         await opened(stack, streams, "s")
 

@@ -8,8 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import redis
 
 from cluster.config import StateConfig
+from cluster.local.redis_server import RedisServer
+from cluster.state import redis_names
 from cluster.state.redis_stream_store import RedisStreamStore
 from router.memory_stream_store import MemoryStreamStore
 from router.ports.clock import SystemClock
@@ -99,6 +102,23 @@ async def test_no_text_of_a_tenant_that_makes_no_more_calls_outlives_the_window(
     assert not keeps("a secret", streams, url)
     assert await streams.read("acme", "s", "k1", 0, 9) == GONE, "its owner is still told so"
     assert await streams.append("acme", "t", "k1", 1, ["x" * 100], terms) == -1, "its bytes are free again"
+    await streams.close()
+
+
+async def test_a_stream_whose_events_redis_has_let_go_is_gone_and_not_ended(
+    redis_server: RedisServer, clock: VirtualClock, tmp_path: Path
+) -> None:
+    """As when one call expires fewer streams than are over, or Redis has lost a part of its memory."""
+    state = StateConfig(journal=tmp_path, timeout_s=5, background_timeout_s=5)
+    streams = RedisStreamStore(state, redis_server.url, script_clock=clock)
+    await streams.start()
+    await streams.append("acme", "s", "k1", 1, ["x" * 100], TERMS, ended=True)
+    await streams.append("acme", "empty", "k1", 1, [], TERMS)
+    with redis.Redis.from_url(redis_server.url) as client:
+        assert client.delete(f"{redis_names.base('acme')}stream-events:s")
+    assert await streams.read("acme", "s", "k1", 0, 9) == GONE
+    assert await streams.read("acme", "empty", "k1", 0, 9) == StreamPart((), StreamState.OPEN)
+    assert await streams.append("acme", "t", "k1", 1, ["x" * 100], TERMS) == -1, "its bytes are free again"
     await streams.close()
 
 

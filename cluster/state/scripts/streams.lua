@@ -105,6 +105,13 @@ local function read(after, count, gone_ms)
   if redis.call('HEXISTS', facts, 'gone') == 1 then return {'gone', {}} end
   redis.call('HSET', facts, 'read', whole(now))
   local found = redis.call('LRANGE', events_key(id), after, after + count - 1)
+  -- Redis has let the events go itself: an earlier call expired MAX_DROPPED other streams, or Redis has lost them.
+  if #found == 0 and redis.call('EXISTS', events_key(id)) == 0 then
+    if tonumber(redis.call('HGET', facts, 'bytes') or '0') > 0 then
+      delete_events(id, gone_ms)
+      return {'gone', {}}
+    end
+  end
   if redis.call('HEXISTS', facts, 'ended') == 1 then return {'ended', found} end
   return {now < tonumber(redis.call('HGET', facts, 'lease')) and 'open' or 'lost', found}
 end
