@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from router.expiry_timer import ExpiryTimer
 from router.ports.clock import Clock
 from router.ports.idempotency_store import KeyClaim, KeyState, KeyTerms
 from router.ports.state_store import StateUnavailableError
@@ -49,18 +50,21 @@ class _Tenant:
 
 
 class MemoryIdempotencyStore:
-    """Implements ``IdempotencyStore``. Methods do not wait, so each is atomic among the tasks of one event loop."""
+    """Implements ``IdempotencyStore``. Methods do not wait, so each is atomic among the tasks of one event loop. A
+    timer deletes the answers of a tenant that makes no more calls."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._tenants: dict[str, _Tenant] = {}
         self._closed = False
+        self._timer = ExpiryTimer(self._expire)
 
     async def start(self) -> None:
         self._closed = False
 
     async def close(self) -> None:
         self._closed = True
+        self._timer.cancel()
 
     async def claim(self, tenant: str, key: str, request: str, owner: str, account: str, terms: KeyTerms) -> KeyClaim:
         kept, now = self._tenant(tenant), self._now_ms()
@@ -105,7 +109,17 @@ class MemoryIdempotencyStore:
             raise StateUnavailableError("the store is closed", sent=False)
         kept = self._tenants.setdefault(tenant, _Tenant())
         kept.expire(self._now_ms())
+        self._timer.arm()
         return kept
+
+    def _expire(self) -> bool:
+        """Forgets the keys of all tenants whose time is over, and tenants without keys. Returns whether some are
+        left."""
+        for name, kept in list(self._tenants.items()):
+            kept.expire(self._now_ms())
+            if not kept.keys:
+                del self._tenants[name]
+        return bool(self._tenants)
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from router.expiry_timer import ExpiryTimer
 from router.ports.clock import Clock
 from router.ports.state_store import StateUnavailableError
 from router.ports.stream_store import GONE_MS, MAX_GONE, StreamPart, StreamState, StreamTerms
@@ -63,18 +64,21 @@ class _Tenant:
 
 
 class MemoryStreamStore:
-    """Implements ``StreamStore``. Methods do not wait, so each is atomic among the tasks of one event loop."""
+    """Implements ``StreamStore``. Methods do not wait, so each is atomic among the tasks of one event loop. A timer
+    deletes the events of a tenant that makes no more calls."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._tenants: dict[str, _Tenant] = {}
         self._closed = False
+        self._timer = ExpiryTimer(self._expire)
 
     async def start(self) -> None:
         self._closed = False
 
     async def close(self) -> None:
         self._closed = True
+        self._timer.cancel()
 
     async def append(
         self,
@@ -124,7 +128,16 @@ class MemoryStreamStore:
             raise StateUnavailableError("the store is closed", sent=False)
         kept = self._tenants.setdefault(tenant, _Tenant())
         kept.expire(self._now_ms())
+        self._timer.arm()
         return kept
+
+    def _expire(self) -> bool:
+        """Deletes what is over of all tenants, and forgets tenants without streams. Returns whether some are left."""
+        for name, kept in list(self._tenants.items()):
+            kept.expire(self._now_ms())
+            if not kept.streams and not kept.gone:
+                del self._tenants[name]
+        return bool(self._tenants)
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)

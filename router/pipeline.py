@@ -128,6 +128,7 @@ class Pipeline:
                 trace.describe(accepted(account, route.reason))
                 trace.enter(SpanName.LIMITS)
                 hold = await self._accounting.reserve(account)
+                claim.recorded = True
                 with self._accounting.settling(account, hold):
                     trace.enter(SpanName.SAFETY)
                     answer_guard = await self._inspection.inspect(account)

@@ -57,10 +57,11 @@ manta:1:{tenant}:streams                zset    stream; score = its due time   t
 manta:1:{tenant}:streams-bytes          string  bytes of all events            twice that of a stream
 manta:1:{tenant}:streams-gone           list    streams whose events are gone  1 hour
 manta:1:{tenant}:stream:id              hash    facts of a detached stream     ``router.resume.window_s`` + 1 hour
-manta:1:{tenant}:stream-events:id       list    its events                     the same; deleted after the window
+manta:1:{tenant}:stream-events:id       list    its events                     ``router.resume.window_s`` + 1 s
 manta:1:{tenant}:idempotency            zset    key; score = its due time      twice that of a key
 manta:1:{tenant}:idempotency-bytes      string  bytes of all stored answers    twice that of a key
-manta:1:{tenant}:idempotency:digest     hash    facts of a key and its answer  ``router.idempotency.window_s``, at least
+manta:1:{tenant}:idempotency-sizes      hash    key → bytes of its answer      twice that of a key
+manta:1:{tenant}:idempotency:digest     hash    facts of a key and its answer  ``router.idempotency.window_s`` + 1 s
 manta:1:{tenant}:collections            hash    name → uid of a collection     none
 manta:1:{tenant}:collection:uid         hash    its document and counts        none; all of a collection leave together
 manta:1:{tenant}:collection-bodies:uid  hash    document id → document         the same

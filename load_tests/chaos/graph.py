@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
@@ -31,7 +32,7 @@ class Setup:
     """How a graph is started. ``step_s``: the shortest step of an engine, in seconds. ``drain_s``: the time of a
     replica to finish its streams when it is to stop. ``own_nodes``: each replica has a node of its own. ``gcs_redis``:
     the URL where the GCS keeps its state; None: in its memory. ``state_redis``: where the routers share theirs; None:
-    there is one router."""
+    there is one router. ``router``: settings of the routers beside those of ``arguments``."""
 
     replicas: int
     step_s: float
@@ -39,6 +40,7 @@ class Setup:
     own_nodes: bool = False
     gcs_redis: str | None = None
     state_redis: str | None = None
+    router: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Graph(LocalGraph):
@@ -182,7 +184,7 @@ def arguments(setup: Setup) -> dict[str, Any]:
         tier["resources"] = {SEAT: 1}
     shared = setup.state_redis is not None
     return {
-        "router": {**found["router"], "cache": {"enabled": False}, "admission": {"enabled": False}},
+        "router": {**found["router"], "cache": {"enabled": False}, "admission": {"enabled": False}, **setup.router},
         "ingress": {
             **found["ingress"],
             "replicas": 2 if shared else 1,

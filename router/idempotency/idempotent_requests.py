@@ -2,13 +2,14 @@
 
 ::
 
-    claim ┬ CLAIMED   → Claim: the lease is renewed → keep (a whole answer) or release (an error, a stream)
+    claim ┬ CLAIMED   → Claim: the lease is renewed → keep (a whole answer) or release (an error, a stream); a refusal
+          │             does not wait for the release
           ├ RUNNING   → 409
           ├ ANSWERED  → Claim with the stored answer
           └ DIFFERENT → 422
 
 The key of a router that has died is free when its lease ends. The next request with it inherits the account, so that
-the ledger has one entry for both.
+the ledger has one entry for both. If that one is refused before the ledger knows of it, the next one inherits it again.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import hashlib
 import logging
 import re
 import uuid
+from dataclasses import replace
 from types import TracebackType
 
 from router.cancellation_shield import finished
 from router.config.idempotency import IdempotencyConfig
-from router.errors import ConflictError, InvalidRequestError, UnprocessableError
+from router.errors import ConflictError, InvalidRequestError, RateLimitError, UnprocessableError
+from router.idempotency.key_releases import KeyReleases
 from router.ports.idempotency_store import IdempotencyStore, KeyState, KeyTerms
 from router.ports.state_store import StateUnavailableError
 
@@ -37,10 +40,12 @@ class Claim:
     """The claim of a request on its idempotency key; also that of a request without a key. ``stored``: the answer that
     was given before, which is given again; None: there is none. ``account``: the id of the ledger entry. ``run`` tells
     the request from another one with the same account, which may still run; "": there is none. ``ignored``: the request
-    has a key that has no effect. It is an asynchronous context manager, which holds the key until its end."""
+    has a key that has no effect. ``recorded``: the ledger will have an entry of this request under the account. It is
+    an asynchronous context manager, which holds the key until its end."""
 
     stored: str | None = None
     run: str = ""
+    recorded: bool = False
 
     def __init__(self, account: str, *, ignored: bool = False) -> None:
         self.account = account
@@ -73,11 +78,19 @@ class HeldKey(Claim):
     """The claim of the request that has its key. A key whose request has failed, or is streamed, is free afterwards."""
 
     def __init__(
-        self, store: IdempotencyStore, tenant: str, key: str, owner: str, account: str, config: IdempotencyConfig
+        self,
+        store: IdempotencyStore,
+        tenant: str,
+        key: str,
+        owner: str,
+        account: str,
+        config: IdempotencyConfig,
+        releases: KeyReleases,
     ) -> None:
         super().__init__(account)
         self._store = store
         self._held = tenant, key, owner
+        self._releases = releases
         self._terms = terms_of(config)
         self._max_bytes = config.max_answer_bytes
         self._lease_s = config.lease_s
@@ -94,7 +107,9 @@ class HeldKey(Claim):
         if self._renewing is not None:
             self._renewing.cancel()
             self._renewing = None  # the traceback of its cancellation has a frame that holds this
-        if kind is not None or not self.whole:
+        if isinstance(error, RateLimitError):
+            self._releases.begin(*self._held[:2], self._release())  # a refusal is an answer at once
+        elif kind is not None or not self.whole:
             await finished(self._release())
 
     async def keep(self, answer: str) -> None:
@@ -112,8 +127,13 @@ class HeldKey(Claim):
             logger.warning("an answer was not stored under its idempotency key: %s", fault)
 
     async def _release(self) -> None:
+        """Frees the key. An account that was inherited, and under which this request has no entry, stays with it: there
+        may be one of the router that has died."""
         try:
-            await self._store.release(*self._held)
+            if self.run and not self.recorded:
+                await self._store.renew(*self._held, replace(self._terms, lease_ms=0))
+            else:
+                await self._store.release(*self._held)
         except StateUnavailableError:
             logger.info("an idempotency key stays taken until its lease ends")
 
@@ -133,13 +153,15 @@ class IdempotentRequests:
     def __init__(self, store: IdempotencyStore, config: IdempotencyConfig) -> None:
         self._store = store
         self._config = config
+        self._releases = KeyReleases()
 
     async def start(self) -> None:
         """Prepares the store."""
         await self._store.start()
 
     async def close(self) -> None:
-        """Closes the store."""
+        """Closes the store, when the keys of refused requests are free."""
+        await self._releases.finish()
         await self._store.close()
 
     async def claim(
@@ -164,6 +186,7 @@ class IdempotentRequests:
         name = digest(key_id.encode(), key.encode())
         request = digest(content[0].encode(), content[1])
         owner = uuid.uuid4().hex
+        await self._releases.wait(tenant, name)  # else a client that comes again at once finds its key taken
         try:
             state, value = await self._store.claim(tenant, name, request, owner, account, terms_of(self._config))
         except StateUnavailableError:
@@ -177,7 +200,7 @@ class IdempotentRequests:
             raise UnprocessableError(message, "idempotency_key_reused")
         if state is KeyState.ANSWERED:
             return Answered(value)
-        held = HeldKey(self._store, tenant, name, owner, value, self._config)
+        held = HeldKey(self._store, tenant, name, owner, value, self._config, self._releases)
         held.whole = not streamed
         held.run = "" if value == account else owner[:8]
         return held

@@ -15,7 +15,7 @@ from router.resume.detached_streams import DetachedStreams
 
 class StreamRequests:
     """Resumes detached streams. Reading on costs nothing, and a key that could begin a stream may end it: neither the
-    limits nor the endpoints of the key are asked."""
+    limits nor the endpoints of the key are asked. Only the number of readers is bounded."""
 
     def __init__(self, authenticator: Authenticator, concurrency: ConcurrencyLimit, streams: DetachedStreams) -> None:
         self._authenticator = authenticator

@@ -70,21 +70,26 @@ class DetachedStream:
         up."""
         recording = asyncio.create_task(self._recorder.run())
         self._generating = asyncio.create_task(self._generate())
+        if self._stopped:
+            self._generating.cancel()
         try:
             while not self._generating.done():
                 await asyncio.wait({self._generating}, timeout=CHECK_S)
                 if self._abandoned():
                     self.stop()
+            if not self._ended:  # it was cancelled before its first step
+                await self._bodies.aclose()
+                self._end(_stopped_error())
             await recording
         finally:
             recording.cancel()
             self._generating.cancel()
 
     def stop(self) -> None:
-        """Aborts the work in the engine. The stream then ends in an error."""
-        if self._generating is not None and not self._stopped:
-            self._stopped = True
+        """Aborts the work in the engine, also before ``run`` has begun. The stream then ends in an error."""
+        if not self._stopped and self._generating is not None:
             self._generating.cancel()
+        self._stopped = True
 
     async def live(self) -> AsyncGenerator[tuple[int, Sequence[str]], None]:
         """Yields the number of an event and its body with those that follow, until the end. Closing it leaves the
@@ -122,13 +127,19 @@ class DetachedStream:
                     if bodies:
                         self._push(bodies)
         except Exception as error:  # noqa: BLE001 it ends the stream, and ``live`` raises it
-            self._fault = error
+            self._end(error)
         except asyncio.CancelledError:
-            self._fault = DeadlineExceededError("The request was ended by the server.", "request_cancelled")
-        if self._fault is not None:
+            self._end(_stopped_error())
+        else:
+            self._end(None)
+
+    def _end(self, fault: Exception | None) -> None:
+        """Ends the stream, with the error that has ended the answer."""
+        self._fault = fault
+        if fault is not None:
             if self._left_at is not None:
-                logger.warning("a stream failed after its client had left: %s", type(self._fault).__name__)
-            self._recorder.push([self._error_of(self._fault)])
+                logger.warning("a stream failed after its client had left: %s", type(fault).__name__)
+            self._recorder.push([self._error_of(fault)])
         self._ended = True
         self._recorder.end()
         self._changed.set()
@@ -151,3 +162,7 @@ class DetachedStream:
             return True
         last = max(self._left_at, self._recorder.last_read_at or self._left_at)
         return self._clock.monotonic() - last > self._window_s
+
+
+def _stopped_error() -> DeadlineExceededError:
+    return DeadlineExceededError("The request was ended by the server.", "request_cancelled")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from contextvars import Context
 
 from router.config.resume import ResumeConfig
@@ -12,6 +13,7 @@ from router.ports.clock import Clock
 from router.ports.stream_store import StreamOwner, StreamStore
 from router.resume.detached_stream import Bodies, DetachedStream
 from router.resume.stream_reader import read_stream
+from router.resume.stream_readers import StreamReaders
 from router.resume.stream_recorder import StreamRecorder, terms_of
 
 CLOSE_S = 2.0
@@ -30,6 +32,7 @@ class DetachedStreams:
         self._tenants = tenants
         self._clock = clock
         self._running: dict[asyncio.Task[None], DetachedStream] = {}
+        self._readers = StreamReaders(config.max_streams)
 
     async def start(self) -> None:
         """Prepares the store."""
@@ -69,6 +72,13 @@ class DetachedStreams:
         task.add_done_callback(self._running.pop)
         return stream
 
-    def read(self, owner: StreamOwner, stream_id: str, after: int) -> AsyncGenerator[tuple[int, Sequence[str]], None]:
-        """Yields the events of a stream after the number ``after``, as ``read_stream`` does, whose errors it raises."""
-        return read_stream(self._store, owner, stream_id, after)
+    async def read(
+        self, owner: StreamOwner, stream_id: str, after: int
+    ) -> AsyncGenerator[tuple[int, Sequence[str]], None]:
+        """Yields the events of a stream after the number ``after``, as ``read_stream`` does, whose errors it raises.
+        Raises RateLimitError if there are too many readers, and ConflictError if newer ones have taken the place of
+        this (``StreamReaders``)."""
+        with self._readers.admit(owner, stream_id) as pause_s:
+            async with aclosing(read_stream(self._store, owner, stream_id, after, pause_s)) as parts:
+                async for part in parts:
+                    yield part

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from router.errors import GoneError, NotFoundError, UnavailableError
 from router.ports.state_store import StateUnavailableError
 from router.ports.stream_store import StreamOwner, StreamPart, StreamState, StreamStore
 
-POLL_S = 0.1  # between two looks for new events
 MAX_EVENTS = 1000  # of one read
 
 
 async def read_stream(
-    store: StreamStore, owner: StreamOwner, stream_id: str, after: int
+    store: StreamStore, owner: StreamOwner, stream_id: str, after: int, pause_s: Callable[[], float]
 ) -> AsyncGenerator[tuple[int, Sequence[str]], None]:
     """Yields the events after the one with the number ``after``, as they come, until the last: the number of the first
-    and their bodies. The first part may have no events.
+    and their bodies. The first part may have no events. ``pause_s`` returns the seconds until the next look for new
+    events, or raises what ends the reading.
 
     Raises NotFoundError if ``owner`` has no such stream, GoneError if its events are deleted, and UnavailableError if
     the store cannot be reached, or the router that wrote the stream has died.
@@ -35,7 +35,7 @@ async def read_stream(
         if state is StreamState.LOST:
             message = "The router that ran this request was lost. The answer will not be continued."
             raise UnavailableError(message, "stream_lost")
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(pause_s())
 
 
 async def _part(store: StreamStore, owner: StreamOwner, stream_id: str, after: int) -> StreamPart:

@@ -21,6 +21,7 @@ from router.ports.stream_store import StreamOwner
 from router.ports.tracer import Tracer
 from router.resume.detached_stream import Bodies
 from router.resume.detached_streams import DetachedStreams
+from router.routes.answer_bodies import AnswerBodies
 from router.routes.error_bodies import ErrorBodies
 from router.routes.response_headers import headers, late_headers
 from router.routes.traced_work import traced
@@ -94,7 +95,7 @@ class InferenceRoute:
                     await self._answer(exchange, routed, writer, batches)
                 else:
                     stack.pop_all()  # the stream closes ``batches``, also after this client has left
-                    await self._answer_detached(exchange, errors, routed.owner, stamp.id, _bodies(batches, writer))
+                    await self._answer_detached(exchange, errors, routed.owner, stamp.id, AnswerBodies(batches, writer))
 
     def _add_headers(self, exchange: HttpExchange, routed: Routed) -> None:
         exchange.headers += headers(routed)
@@ -149,13 +150,6 @@ class InferenceRoute:
             prompts=routed.prompts,
             failovers=routed.failovers,
         )
-
-
-async def _bodies(batches: AsyncGenerator[Sequence[AnswerEvent], None], writer: AnswerWriter) -> Bodies:
-    """Yields the bodies that ``writer`` makes of each batch."""
-    async with aclosing(batches):
-        async for events in batches:
-            yield writer.chunks(events)
 
 
 @contextmanager

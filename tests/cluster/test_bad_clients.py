@@ -4,28 +4,20 @@ each is let go in time, and a client that only waits is not."""
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
-from ray.serve.config import HTTPOptions
 
 from engine.api import Delta, FinishReason, GenerationRequest, Usage
 from load_tests.clients.attacks import Attack, Outcome, Target, attack
 from router.ports.tier_backend import OnPlaced, OnUsage
-from tests.cluster.graph import eventually, free_port
+from tests.cluster.haproxy import HeldFor, haproxy
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, KEY, Served
 
-ROOT = Path(__file__).resolve().parents[2]
 HEADER_S, CLIENT_S, BODY_S = 1, 2, 1.0
 PAUSE_S = CLIENT_S + 1.5  # longer than a client may be idle that has to send or to read
 
@@ -77,52 +69,10 @@ class Edge:
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     """A router behind HAProxy, both with short time-outs."""
     served = Served(CONFIG.model_copy(update={"body_timeout_s": BODY_S}))
-    with _haproxy(tmp_path_factory.mktemp("haproxy"), int(urlsplit(served.url).port or 0)) as url:
+    times = HeldFor(HEADER_S, CLIENT_S)
+    with haproxy(tmp_path_factory.mktemp("haproxy"), [int(urlsplit(served.url).port or 0)], times) as url:
         yield Edge(served, url)
     served.stop()
-
-
-@contextmanager
-def _haproxy(directory: Path, backend: int) -> Iterator[str]:
-    port = free_port()
-    settings = HAProxyConfig(
-        http_options=HTTPOptions(host="127.0.0.1", port=port),
-        socket_path=str(directory / "admin.sock"),
-        server_state_base=str(directory),
-        server_state_file=str(directory / "state"),
-        stats_port=free_port(),
-        metrics_port=free_port(),
-        metrics_enabled=False,
-        timeout_client_s=CLIENT_S,
-        is_head=True,
-        has_received_routes=True,
-        has_received_servers=True,
-    )
-    servers = [ServerConfig("router", "127.0.0.1", backend)]
-    app = BackendConfig("http-manta", "/", http_health_check_path="/v1/models", servers=servers, app_name="manta")
-    path = directory / "haproxy.cfg"
-    HAProxyApi(settings, {"http-manta": app}, str(path))._generate_config_file_internal()
-    # The router asks for a key, so that its answer to a health check is not 200.
-    path.write_text(path.read_text().replace("http-check expect status 200", "http-check expect status 401"))
-    environment = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "MANTA_HAPROXY_HEADER_TIMEOUT_S": str(HEADER_S),
-    }
-    command = [str(ROOT / "deployments" / "haproxy"), "-db", "-f", str(path)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        url = f"http://127.0.0.1:{port}"
-        try:
-            eventually(lambda: _answers(url), "HAProxy answers")
-            yield url
-        finally:
-            process.kill()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/v1/models", timeout=1).status_code == 401
-    except httpx.TransportError:
-        return False
 
 
 @pytest.mark.parametrize("kind", [Attack.HALF_OPEN, Attack.HEADER_FLOOD])

@@ -11,8 +11,8 @@ from load_tests.clients.attacks import Attack, Outcome, Target
 from load_tests.clients.measure import BadClients, Fared, report
 
 
-def test_the_ratio_is_that_of_the_attack_and_both_other_times() -> None:
-    phases = [Fared([0.1] * 10), Fared([0.1] * 5 + [0.6] * 5, failed=1), Fared([0.2] * 10)]
+def test_the_ratio_is_that_of_the_attack_to_the_undisturbed_time_before() -> None:
+    phases = [Fared([0.2] * 10), Fared([0.1] * 5 + [0.6] * 5, failed=1), Fared([0.9] * 10)]
     outcomes = [Outcome(408, 10.0), Outcome(408, 12.0), Outcome(None, None)]
     figures = report(phases, outcomes, 5)
     assert figures["p99_ratio"] == 3.0

@@ -9,7 +9,13 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "module", ["load_tests.access.ledger", "load_tests.chaos.__main__", "load_tests.clients.__main__"]
+    "module",
+    [
+        "load_tests.access.ledger",
+        "load_tests.chaos.__main__",
+        "load_tests.clients.__main__",
+        "load_tests.resume.__main__",
+    ],
 )
 def test_a_measurement_imports_ray_after_it_has_set_the_environment(module: str) -> None:
     code = f"import sys, {module}; sys.exit('ray' in sys.modules)"

@@ -7,8 +7,11 @@ from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
+from router.answer_events import AnswerEvent, Stamp
 from router.config.resume import ResumeConfig
+from router.errors import DeadlineExceededError
 from router.memory_stream_store import MemoryStreamStore
+from router.openai.chat_writer import ChatWriter
 from router.ports.clock import SystemClock
 from router.ports.state_store import StateUnavailableError
 from router.ports.stream_store import StreamOwner, StreamState, StreamTerms
@@ -16,6 +19,7 @@ from router.ports.tier_backend import SlowReaderError
 from router.resume.detached_stream import MAX_UNREAD_BYTES
 from router.resume.detached_streams import DetachedStreams
 from router.resume.stream_recorder import MAX_PENDING_BYTES
+from router.routes.answer_bodies import AnswerBodies
 
 OWNER = StreamOwner("acme", "k1")
 PIECE = "x" * 1000
@@ -133,3 +137,53 @@ async def test_a_store_that_does_not_answer_delays_the_first_event_by_a_moment_a
     assert not stream._recorder.kept, "its buffer is bounded"
     store.gate.set()
     await streams.close()
+
+
+class Closed:
+    """Batches that note when they are closed. The first was asked for before, as the route does."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def __call__(self) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+        try:
+            yield []
+            await asyncio.sleep(60)
+            yield []
+        finally:
+            self.closed = True
+
+
+def bodies_of(batches: AsyncGenerator[Sequence[AnswerEvent], None]) -> AnswerBodies:
+    return AnswerBodies(batches, ChatWriter(Stamp("s", 0, "fast")))
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+async def test_a_stream_that_is_stopped_in_its_first_turns_ends_in_an_error_and_stops_the_work(turns: int) -> None:
+    store, batches = MemoryStreamStore(SystemClock()), Closed()
+    streams, answering = streams_of(store), batches()
+    await anext(answering)
+    stream = streams.begin(OWNER, "s", bodies_of(answering), str, 60)
+    running = list(streams._running)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    stream.stop()
+    async with asyncio.timeout(5):
+        with pytest.raises(DeadlineExceededError):
+            [part async for part in stream.live()]
+        read = [events async for _, events in streams.read(OWNER, "s", 0)]
+    assert read == [("The request was ended by the server.",)]
+    assert batches.closed, "without the garbage collector"
+    _, late = await asyncio.wait(running, timeout=5)
+    assert not late, "nor does the recorder go on"
+    await streams.close()
+
+
+async def test_a_router_that_stops_right_after_a_stream_has_begun_ends_it() -> None:
+    store, batches = MemoryStreamStore(SystemClock()), Closed()
+    streams, answering = streams_of(store), batches()
+    await anext(answering)
+    streams.begin(OWNER, "s", bodies_of(answering), str, 60)
+    async with asyncio.timeout(1):
+        await streams.close()
+    assert batches.closed

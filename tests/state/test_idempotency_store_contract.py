@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import redis
 
 from cluster.config import StateConfig
+from cluster.local.redis_server import RedisServer
+from cluster.state import redis_names
 from cluster.state.redis_idempotency_store import RedisIdempotencyStore
 from router.memory_idempotency_store import MemoryIdempotencyStore
+from router.ports.clock import SystemClock
 from router.ports.idempotency_store import IdempotencyStore, KeyClaim, KeyState, KeyTerms
 from router.ports.state_store import StateUnavailableError
 from tests.state.clock import VirtualClock
+from tests.state.kept_texts import keeps
 
 TERMS = KeyTerms(lease_ms=5000, window_ms=60_000, max_keys=3, max_bytes=100)
 RUNNING = KeyClaim(KeyState.RUNNING)
@@ -88,6 +95,14 @@ async def test_a_key_whose_lease_has_ended_is_taken_over_with_its_account(
     assert await keys.renew("t", "k", "o2", TERMS)
 
 
+async def test_a_key_whose_lease_is_ended_by_its_owner_is_free_at_once_and_keeps_its_account(
+    keys: IdempotencyStore,
+) -> None:
+    await claim(keys)
+    assert await keys.renew("t", "k", "o1", replace(TERMS, lease_ms=0))
+    assert await claim(keys, owner="o2", account="a2") == (KeyState.CLAIMED, "a1")
+
+
 async def test_an_answer_is_forgotten_after_the_window(keys: IdempotencyStore, clock: VirtualClock) -> None:
     await claim(keys)
     await keys.answer("t", "k", "o1", "answer", TERMS)
@@ -95,6 +110,51 @@ async def test_an_answer_is_forgotten_after_the_window(keys: IdempotencyStore, c
     assert (await claim(keys, owner="o2")).state is KeyState.ANSWERED
     clock.advance(0.2)
     assert await claim(keys, owner="o2", account="a2", request="r2") == (KeyState.CLAIMED, "a2")
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_no_answer_to_a_tenant_that_makes_no_more_calls_outlives_the_window(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url: str | None = None
+    keys: IdempotencyStore = MemoryIdempotencyStore(SystemClock())
+    if kind == "redis":
+        url = request.getfixturevalue("redis_server").url
+        keys = RedisIdempotencyStore(StateConfig(journal=tmp_path, timeout_s=5, background_timeout_s=5), url)
+    await keys.start()
+    terms = replace(TERMS, window_ms=1800)
+    await keys.claim("t", "k", "r", "o1", "a1", terms)
+    await keys.answer("t", "k", "o1", "a secret", terms)
+    assert keeps("a secret", keys, url)
+    await asyncio.sleep(1.8 + 1.2)  # the window, and a second within which a store deletes
+    assert not keeps("a secret", keys, url)
+    assert await keys.claim("t", "k", "r", "o2", "a2", terms) == (KeyState.CLAIMED, "a2")
+    assert await keys.answer("t", "k", "o2", "x" * 100, terms)
+    assert (await keys.claim("t", "k", "r", "o3", "a3", terms)).state is KeyState.ANSWERED, "the bytes are free again"
+    await keys.close()
+
+
+async def test_the_bytes_of_answers_that_redis_has_deleted_by_itself_are_free_again(
+    redis_server: RedisServer, clock: VirtualClock, tmp_path: Path
+) -> None:
+    """As under load, when one call forgets fewer keys than are over: here the time of the script stands still."""
+    state = StateConfig(journal=tmp_path, timeout_s=5, background_timeout_s=5)
+    keys = RedisIdempotencyStore(state, redis_server.url, script_clock=clock)
+    await keys.start()
+    short, long = replace(TERMS, window_ms=100), replace(TERMS, window_ms=600_000)
+    await keys.claim("t", "first to make room", "r", "o", "a", long)
+    clock.advance(599.95)
+    with redis.Redis.from_url(redis_server.url) as client:
+        for _ in range(3):
+            await keys.claim("t", "k", "r", "o", "a", short)
+            assert await keys.answer("t", "k", "o", "x" * 90, short)
+            for name in ("idempotency", "idempotency-bytes", "idempotency-sizes"):
+                assert client.persist(f"{redis_names.base('t')}{name}"), "those of a busy tenant stay"
+            await asyncio.sleep(1.2)
+            assert not keeps("xxx", keys, redis_server.url)
+    assert not await keys.renew("t", "first to make room", "o2", long)
+    assert await keys.renew("t", "first to make room", "o", long), "it made no room"
+    await keys.close()
 
 
 async def test_a_tenant_has_a_number_of_keys_and_bytes(keys: IdempotencyStore, clock: VirtualClock) -> None:

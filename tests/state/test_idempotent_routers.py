@@ -20,11 +20,13 @@ from cluster.local.redis_server import RedisServer
 from cluster.state.redis_idempotency_store import RedisIdempotencyStore
 from engine.api import Delta, GenerationRequest, Usage
 from router.app_factory import build_app
+from router.config.admission import AdmissionConfig, ClassAdmission
 from router.config.failover import FailoverConfig
 from router.config.idempotency import IdempotencyConfig
 from router.config.keys import KeyConfig
 from router.config.router import RouterConfig
-from router.idempotency.idempotent_requests import IdempotentRequests
+from router.errors import AdmissionRefusedError
+from router.idempotency.idempotent_requests import Claim, IdempotentRequests
 from router.ledger.orphaned_entries import part_of
 from router.memory_idempotency_store import MemoryIdempotencyStore
 from router.memory_store import MemoryStore
@@ -221,6 +223,76 @@ async def test_a_request_whose_claim_was_not_answered_shares_no_account_with_its
     retry = await requests.claim("acme", "k", "key-1", (CHAT, b""), streamed=False)
     assert not retry.ignored
     assert retry.account != first.account, "both may run at the same time, and each is billed"
+
+
+class SlowToRelease(MemoryIdempotencyStore):
+    """Releases a key when ``gate`` is open."""
+
+    def __init__(self) -> None:
+        super().__init__(SystemClock())
+        self.gate = asyncio.Event()
+
+    async def release(self, tenant: str, key: str, owner: str) -> None:
+        await self.gate.wait()
+        await super().release(tenant, key, owner)
+
+
+async def refuse(claim: Claim) -> None:
+    async with claim:
+        raise AdmissionRefusedError("full", "reason=ttft", 1)
+
+
+async def asked(router: KeyedRouter) -> None:
+    for _ in range(500):
+        if router.backend.requests:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the backend has got no request within 5 s")
+
+
+async def test_a_refusal_waits_for_no_release_and_a_retry_at_once_finds_its_key_free(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    keys, one = SlowToRelease(), ClassAdmission(max_requests=1)
+    full = CONFIG.model_copy(update={"admission": AdmissionConfig(standard=one)})
+    router = KeyedRouter(redis_server.url, tmp_path)
+    router.app = build_app(full, router.backend, store=router.ledger, idempotency=keys)
+    router.backend.gate.clear()
+    first = asyncio.create_task(router.ask(None))
+    await asked(router)
+    async with asyncio.timeout(5):
+        refused = await router.ask()
+    assert refused.status_code == 429
+    retry = asyncio.create_task(router.ask())
+    await asyncio.sleep(0.1)
+    assert not retry.done(), "it is not told that another request has its key"
+    router.backend.gate.set()
+    await first
+    keys.gate.set()
+    assert (await retry).status_code == 200
+    assert (await router.ask()).headers["idempotent-replayed"] == "true"
+    assert await router.billed() == (2, 2 * len(WORDS))
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+async def test_a_refused_retry_keeps_the_account_of_a_lost_router_unless_it_has_an_entry_itself(
+    clock: VirtualClock, recorded: bool
+) -> None:
+    requests = IdempotentRequests(MemoryIdempotencyStore(clock), IdempotencyConfig())
+
+    async def claim() -> Claim:
+        return await requests.claim("acme", "k", "key-1", (CHAT, b""), streamed=False)
+
+    lost = await claim()
+    clock.advance(6)
+    refused = await claim()
+    assert refused.account == lost.account
+    refused.recorded = recorded
+    with pytest.raises(AdmissionRefusedError):
+        await refuse(refused)
+    retry = await claim()
+    assert (retry.account == lost.account) is not recorded
+    await requests.close()
 
 
 CHILD = """

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
 from cluster.state.redis_stream_store import RedisStreamStore
 from engine.api import Delta, FinishReason, GenerationRequest, Usage
+from load_tests.chaos.client import send_all
+from load_tests.chaos.mix import KINDS, mix
+from load_tests.chaos.transcript import difference
+from load_tests.resume.client import run_cut
+from load_tests.resume.cuts import cut_streams
 from router.config.resume import ResumeConfig
 from router.config.router import RouterConfig
 from router.config.tenants import TenantConfig
@@ -26,8 +32,10 @@ from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
 from router.ports.ledger_store import LedgerQuery, Resolution
 from router.ports.tier_backend import OnPlaced, OnUsage
+from router.resume.stream_readers import MAX_READERS
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import CONFIG, OTHER_KEY, Served
+from tests.router.conftest import CONFIG, FAST, KEY, OTHER_KEY, Served
+from tests.router.engines import EngineBackend
 
 CHAT = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "stream": True, "detach": True}
 WORDS = 40
@@ -107,6 +115,15 @@ async def _sums(store: MemoryStore, query: LedgerQuery) -> dict[str, int]:
 
 
 @pytest.fixture
+def engine() -> Iterator[EngineBackend]:
+    """A real engine, with a pause after each step, so that answers last."""
+    made = EngineBackend(FAST)
+    made.pause_s = 0.01
+    yield made
+    made.stop()
+
+
+@pytest.fixture
 def fleet(redis_server: RedisServer, tmp_path: Path) -> Iterator[Fleet]:
     resume = ResumeConfig(window_s=WINDOW_S)
     made = Fleet(
@@ -159,10 +176,12 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_200_streams_cut_at_random_are_resumed_on_the_other_router_with_the_same_text(fleet: Fleet) -> None:
     chance = random.Random(21)
+    cuts = [chance.randrange(WORDS - 1) for _ in range(200)]
 
     def one(place: int) -> None:
-        stream, seen = cut(fleet, place % (WORDS - 1))
-        answer = fleet.read(chance.randrange(2), stream, seen[-1][0] if seen else None)
+        router = place % 2
+        stream, seen = cut(fleet, cuts[place], router)
+        answer = fleet.read(1 - router, stream, seen[-1][0] if seen else None)
         assert answer.status_code == 200
         seen += events_of(answer.text)
         assert [number for number, _ in seen] == list(range(1, len(seen) + 1))
@@ -171,14 +190,40 @@ def test_200_streams_cut_at_random_are_resumed_on_the_other_router_with_the_same
 
     with ThreadPoolExecutor(20) as clients:
         list(clients.map(one, range(200)))
-    assert fleet.backend().ended == 200
-    assert fleet.backend().aborted == 0
-    assert fleet.billed() == {
-        "requests": 200,
-        **{name: fleet.billed()[name] for name in fleet.billed() if name != "requests"},
-    }
-    assert fleet.billed()["output_tokens"] == 200 * WORDS
-    assert fleet.billed(1) == {}
+    for router in range(2):
+        assert fleet.backend(router).ended == 100
+        assert fleet.backend(router).aborted == 0
+        billed = fleet.billed(router)
+        assert billed["requests"] == 100
+        assert billed["output_tokens"] == 100 * WORDS
+
+
+RESUMED = ("greedy", "seeded", "choices", "schema", "tools", "stops", "logprobs")
+
+
+async def test_answers_of_a_real_engine_of_all_kinds_are_joined_unchanged_from_both_routers(
+    fleet: Fleet, engine: EngineBackend
+) -> None:
+    for router in fleet.routers:
+        router.backend = engine  # type: ignore[assignment]
+    requests = mix(2 * len(RESUMED), 40, {kind: KINDS[kind] for kind in RESUMED})
+    one, other = (router.url for router in fleet.routers)
+    expected = await send_all(one, KEY, requests, 60)
+    assert [each.problem for each in expected] == [None] * len(requests)
+    streams = cut_streams(requests, expected, random.Random(21))
+    switched = asyncio.Event()
+    switched.set()
+    headers = {"authorization": f"Bearer {KEY}"}
+    async with (
+        httpx.AsyncClient(base_url=one, headers=headers, timeout=60) as first,
+        httpx.AsyncClient(base_url=other, headers=headers, timeout=60) as second,
+    ):
+        ways = [(first, second) if place % 2 else (second, first) for place in range(len(streams))]
+        await asyncio.gather(*(run_cut(stream, *way, switched, 60) for stream, way in zip(streams, ways, strict=True)))
+    for request, stream, each in zip(requests, streams, expected, strict=True):
+        assert stream.transcript.problem is None, (request.kind, stream.after)
+        assert difference(each, stream.transcript) is None, (request.kind, stream.after)
+        assert stream.waited_s is not None, "it was cut, and the rest came from the other router"
 
 
 def test_a_stream_without_detach_has_no_ids_and_ends_with_its_connection(fleet: Fleet) -> None:
@@ -208,6 +253,22 @@ def test_a_foreign_key_gets_404_and_so_does_an_unknown_stream(fleet: Fleet) -> N
         "param": None,
         "code": "stream_not_found",
     }
+
+
+def test_a_reader_too_many_ends_the_oldest_and_the_others_read_on(fleet: Fleet) -> None:
+    fleet.backend().pause_s = 0.2
+    stream, _ = cut(fleet, 3)
+    http = fleet.routers[1].http
+    with ExitStack() as stack:
+        readers = [
+            stack.enter_context(http.stream("GET", f"/v1/streams/{stream}", headers={"last-event-id": "3"}))
+            for _ in range(MAX_READERS)
+        ]
+        assert fleet.read(1, stream, 3).text.endswith("data: [DONE]\n\n")
+        oldest, *others = (each.read().decode() for each in readers)
+        assert '"code":"stream_read_elsewhere"' in oldest.replace(" ", "")
+        for text in others:
+            assert text.endswith("data: [DONE]\n\n")
 
 
 def test_a_stream_is_gone_after_the_window(fleet: Fleet) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import redis
 
 from cluster.config import StateConfig
+from cluster.local.redis_server import RedisServer
+from cluster.state import redis_names
 from cluster.state.redis_stream_store import RedisStreamStore
 from router.memory_stream_store import MemoryStreamStore
+from router.ports.clock import SystemClock
 from router.ports.state_store import StateUnavailableError
 from router.ports.stream_store import GONE_MS, MAX_GONE, StreamPart, StreamState, StreamStore, StreamTerms
 from tests.state.clock import VirtualClock
+from tests.state.kept_texts import keeps
 
 TERMS = StreamTerms(lease_ms=5000, window_ms=30_000, max_streams=3, max_bytes=100)
 GONE = StreamPart((), StreamState.GONE)
@@ -76,6 +82,44 @@ async def test_the_events_of_an_ended_stream_are_deleted_after_the_window(
     assert await streams.read("acme", "s", "k1", 0, 100) == GONE
     assert await streams.read("acme", "s", "k2", 0, 100) is None
     assert await streams.append("acme", "s", "k1", 2, ["b"], TERMS) is None
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_no_text_of_a_tenant_that_makes_no_more_calls_outlives_the_window(
+    kind: str, ended: bool, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url: str | None = None
+    streams: StreamStore = MemoryStreamStore(SystemClock())
+    if kind == "redis":
+        url = request.getfixturevalue("redis_server").url
+        streams = RedisStreamStore(StateConfig(journal=tmp_path, timeout_s=5, background_timeout_s=5), url)
+    await streams.start()
+    terms = replace(TERMS, window_ms=300, lease_ms=200)
+    await streams.append("acme", "s", "k1", 1, ["a secret"], terms, ended=ended)
+    assert keeps("a secret", streams, url)
+    await asyncio.sleep(0.5 + 1.2)  # the window and the lease, and a second within which a store deletes
+    assert not keeps("a secret", streams, url)
+    assert await streams.read("acme", "s", "k1", 0, 9) == GONE, "its owner is still told so"
+    assert await streams.append("acme", "t", "k1", 1, ["x" * 100], terms) == -1, "its bytes are free again"
+    await streams.close()
+
+
+async def test_a_stream_whose_events_redis_has_let_go_is_gone_and_not_ended(
+    redis_server: RedisServer, clock: VirtualClock, tmp_path: Path
+) -> None:
+    """As when one call expires fewer streams than are over, or Redis has lost a part of its memory."""
+    state = StateConfig(journal=tmp_path, timeout_s=5, background_timeout_s=5)
+    streams = RedisStreamStore(state, redis_server.url, script_clock=clock)
+    await streams.start()
+    await streams.append("acme", "s", "k1", 1, ["x" * 100], TERMS, ended=True)
+    await streams.append("acme", "empty", "k1", 1, [], TERMS)
+    with redis.Redis.from_url(redis_server.url) as client:
+        assert client.delete(f"{redis_names.base('acme')}stream-events:s")
+    assert await streams.read("acme", "s", "k1", 0, 9) == GONE
+    assert await streams.read("acme", "empty", "k1", 0, 9) == StreamPart((), StreamState.OPEN)
+    assert await streams.append("acme", "t", "k1", 1, ["x" * 100], TERMS) == -1, "its bytes are free again"
+    await streams.close()
 
 
 async def test_a_stream_is_forgotten_an_hour_after_its_events(streams: StreamStore, clock: VirtualClock) -> None:

@@ -10,6 +10,7 @@ if redis.replicate_commands then redis.replicate_commands() end -- Redis 6 needs
 
 local MAX_DROPPED = 200 -- streams that one call expires, or evicts
 local MAX_GONE = 4096 -- streams of a tenant that are known to be gone
+local MARGIN_MS = 1000 -- for which Redis keeps events longer than the sorted set says, which then has decided first
 
 local due, base, now, id, owner = KEYS[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 if not now then
@@ -84,9 +85,10 @@ local function append(first, ended, lease, window, max_streams, max_bytes, gone_
   local kept = window
   if redis.call('HEXISTS', facts, 'ended') == 0 then kept = kept + lease end
   redis.call('ZADD', due, whole(now + kept), id)
-  -- Longer than the sorted set says, so that its bytes are subtracted by a later call and not lost.
+  -- The facts stay longer than the sorted set says, so that their bytes are subtracted by a later call and not lost. The
+  -- text does not, since a tenant may make no later call.
   redis.call('PEXPIRE', facts, whole(kept + gone_ms))
-  redis.call('PEXPIRE', events, whole(kept + gone_ms))
+  redis.call('PEXPIRE', events, whole(kept + MARGIN_MS))
   make_room(max_streams, max_bytes, gone_ms)
   for _, key in ipairs({due, total}) do redis.call('PEXPIRE', key, whole(2 * (kept + gone_ms))) end
   if redis.call('HEXISTS', facts, 'gone') == 1 then return false end
@@ -103,6 +105,13 @@ local function read(after, count, gone_ms)
   if redis.call('HEXISTS', facts, 'gone') == 1 then return {'gone', {}} end
   redis.call('HSET', facts, 'read', whole(now))
   local found = redis.call('LRANGE', events_key(id), after, after + count - 1)
+  -- Redis has let the events go itself: an earlier call expired MAX_DROPPED other streams, or Redis has lost them.
+  if #found == 0 and redis.call('EXISTS', events_key(id)) == 0 then
+    if tonumber(redis.call('HGET', facts, 'bytes') or '0') > 0 then
+      delete_events(id, gone_ms)
+      return {'gone', {}}
+    end
+  end
   if redis.call('HEXISTS', facts, 'ended') == 1 then return {'ended', found} end
   return {now < tonumber(redis.call('HGET', facts, 'lease')) and 'open' or 'lost', found}
 end
