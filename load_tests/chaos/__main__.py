@@ -44,6 +44,7 @@ clients see.
 
 What can happen:
   --kill replica      SIGKILL of a process of the tier; another replica continues its streams from the tokens
+  --kill engine       an exception ends its thread; the process lives on until Serve has replaced it, some 30 s later
   --kill node         SIGKILL of all processes of a node with one replica (ray.cluster_utils.Cluster, a node for each)
   --kill gcs          SIGKILL of Ray's control store, and a new one 3 s later that reads the same Redis
   --kill controller   SIGKILL of Serve's controller; Ray starts it again, and it finds replicas and proxies
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             redis_url = stack.enter_context(_redis(options.fault, directory))
             from load_tests.chaos.graph import Graph  # Ray reads the environment when it is imported
 
-            graph = Graph(_setup(options, redis_url))
+            graph = Graph(_setup(options, redis_url, directory))
             stack.callback(graph.stop)
             try:
                 measured = _measure(graph, options)
@@ -105,14 +106,17 @@ def _redis(fault: Fault, directory: Path) -> Iterator[str | None]:
         yield server.url
 
 
-def _setup(options: argparse.Namespace, redis_url: str | None) -> Setup:
+def _setup(options: argparse.Namespace, redis_url: str | None, directory: Path) -> Setup:
     from load_tests.chaos.graph import Setup
 
+    kills = directory / "kills"
+    kills.mkdir()
     planned = options.fault in (Fault.DRAIN_REPLICA, Fault.UPDATE_TIER)
     return Setup(
         options.replicas,
         options.step_ms / 1000,
         drain_s=DRAIN_S if planned else USUAL_DRAIN_S,
+        kills=kills,
         own_nodes=options.fault is Fault.KILL_NODE,
         gcs_redis=redis_url if options.fault is Fault.KILL_GCS else None,
         state_redis=redis_url if options.fault is Fault.UPDATE_ROUTER else None,
@@ -133,7 +137,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     faults = parser.add_mutually_exclusive_group(required=True)
     fault: dict[str, Any] = {"dest": "fault"}
-    parts = "replica", "node", "gcs", "controller", "router"
+    parts = "replica", "engine", "node", "gcs", "controller", "router"
     faults.add_argument("--kill", type=_fault("kill"), metavar=f"{{{','.join(parts)}}}", help="SIGKILL", **fault)
     faults.add_argument("--stop", type=_fault("stop"), metavar="{replica}", help="SIGSTOP", **fault)
     faults.add_argument("--drain", action="store_const", const=Fault.DRAIN_REPLICA, help="scale the tier down", **fault)

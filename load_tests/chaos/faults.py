@@ -9,6 +9,7 @@ class Fault(StrEnum):
     """A fault that is injected into a part of the graph while streams are open."""
 
     KILL_REPLICA = "kill replica"  # SIGKILL
+    KILL_ENGINE = "kill engine"  # an exception ends its thread, as a fault of the card does; the process lives on
     KILL_ROUTER = "kill router"
     KILL_NODE = "kill node"  # SIGKILL of all processes of a node that has one replica; another node comes afterwards
     KILL_GCS = "kill gcs"  # SIGKILL, and a new one some seconds later that reads the same Redis

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -29,13 +30,14 @@ ROUTER_DRAIN_S = 90.0
 @dataclass(frozen=True, slots=True)
 class Setup:
     """How a graph is started. ``step_s``: the shortest step of an engine, in seconds. ``drain_s``: the time of a
-    replica to finish its streams when it is to stop. ``own_nodes``: each replica has a node of its own. ``gcs_redis``:
-    the URL where the GCS keeps its state; None: in its memory. ``state_redis``: where the routers share theirs; None:
-    there is one router."""
+    replica to finish its streams when it is to stop. ``kills``: an empty directory, through which engines are killed;
+    None: they are not. ``own_nodes``: each replica has a node of its own. ``gcs_redis``: the URL where the GCS keeps
+    its state; None: in its memory. ``state_redis``: where the routers share theirs; None: there is one router."""
 
     replicas: int
     step_s: float
     drain_s: float
+    kills: Path | None = None
     own_nodes: bool = False
     gcs_redis: str | None = None
     state_redis: str | None = None
@@ -96,6 +98,11 @@ class Graph(LocalGraph):
         """Deploys the application again with other options of one deployment. Returns when Serve has accepted them."""
         self._overrides[deployment] = {**self._overrides.get(deployment, {}), **options}
         self._deploy(self._port)
+
+    def kill_engine(self, pid: int) -> None:
+        """Ends the thread of the engine in the process ``pid`` with its next step."""
+        assert self._setup.kills is not None, "engines cannot be killed"
+        (self._setup.kills / str(pid)).touch()
 
     def kill_node(self, pid: int) -> None:
         """Kills the node of the process ``pid``. Raises ValueError if it is on no worker node."""
@@ -163,7 +170,7 @@ class Graph(LocalGraph):
             "name": APP,
             "route_prefix": "/",
             "import_path": "load_tests.chaos.application:build",
-            "args": {"manta": self._arguments, "step_s": self._setup.step_s},
+            "args": {"manta": self._arguments, "step_s": self._setup.step_s, "kills": str(self._setup.kills or "")},
             "deployments": [{"name": name, **options} for name, options in self._overrides.items()],
         }
         options = {"host": "127.0.0.1", "port": port}

@@ -32,6 +32,8 @@ def strike(fault: Fault, graph: Graph, replicas: Sequence[int], turn: int) -> Un
     match fault:
         case Fault.KILL_REPLICA:
             os.kill(victim, signal.SIGKILL)
+        case Fault.KILL_ENGINE:
+            graph.kill_engine(victim)
         case Fault.STOP_REPLICA:
             os.kill(victim, signal.SIGSTOP)
             return lambda: _go_on(victim)
