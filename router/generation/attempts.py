@@ -201,7 +201,10 @@ async def _attempts(
             _log_end(run, attempt, decision.error)
             raise decision.error
         version = "" if decision.any_version else run.version
-        rest = continuations(replace(request, model_version=version) if request.resume else request, sent, version)
+        # Also a choice that has sent nothing names the version that the others have begun with, until any may go on.
+        if request.resume or decision.any_version:
+            request = replace(request, model_version=version)
+        rest = continuations(request, sent, version)
         if not rest:
             meter.report(None)
             raise run.failures[-1]
