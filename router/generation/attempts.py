@@ -67,8 +67,9 @@ another version of the model."""
 class Run:
     """The state of one engine request over all its attempts. ``account`` and ``on_placed`` are as in
     ``TierBackend.generate``, ``shared`` as in ``UsageMeter.attempt``. ``lost_at`` is the time at which the last replica
-    was lost, ``refused_at`` that of the first refusal, in seconds of the monotonic clock. ``admitted``: the router has
-    taken the request, so that replicas that are full do not end it."""
+    was lost, ``refused_at`` that since which the request has found no replica or only full ones, in seconds of the
+    monotonic clock. ``admitted`` and ``begun`` are as in ``run_attempts``. ``had_replicas``: the tier had a ready one
+    when the request came, so that the admission has judged whether there is time for it."""
 
     backend: TierBackend
     tier: str
@@ -86,10 +87,17 @@ class Run:
     lost_at: float = 0.0
     refused_at: float = 0.0
     admitted: bool = False
+    begun: Callable[[], bool] = lambda: False
+    had_replicas: bool = False
+
+    @property
+    def promised(self) -> bool:
+        """Whether the request must not be refused any more."""
+        return self.admitted or self.begun()
 
     @property
     def waited_s(self) -> float:
-        """The seconds since the last replica was lost; if none was, since the first refusal."""
+        """The seconds since the last replica was lost; if none was, since the request has waited for one."""
         return time.monotonic() - (self.lost_at or self.refused_at)
 
     @property
@@ -129,6 +137,7 @@ def run_attempts(
     suspects: SuspectRequests | None = None,
     *,
     admitted: bool = False,
+    begun: Callable[[], bool] = lambda: False,
     on_placed: OnPlaced | None = None,
 ) -> AsyncGenerator[Sequence[T], None]:
     """Returns a generator that runs ``request``, which has one prompt, in one attempt or several, and yields its events
@@ -137,15 +146,17 @@ def run_attempts(
     ``events_of`` turns the deltas of the engine into events. It is applied here because a further generator between the
     replica and the client would cost time per token. ``new_meter`` makes the meter of each attempt. ``account`` is as
     in ``TierBackend.generate``. ``suspects`` is the queue that all requests to the tier share; None: the request has
-    one of its own. ``admitted``: the router has admitted the request, which then waits for replicas that are full, as
-    an answer does that has begun. ``on_placed`` is called for each attempt. Closing the generator aborts the current
-    attempt.
+    one of its own. ``admitted``: the router has admitted the request, which then waits for a replica, or for full ones,
+    as an answer does that has begun. ``begun`` returns whether an answer to another prompt of the client's request has
+    begun, which waits in the same way. ``on_placed`` is called for each attempt. Closing the generator aborts the
+    current attempt.
 
     The generator raises RequestError and any BackendError that the backend raises. After several failures it raises the
     one that ``next_attempt`` chooses, or PoisonRequestError.
     """
     suspects = suspects or SuspectRequests()
-    run = Run(backend, tier, config, new_meter, on_failover, suspects, account, on_placed=on_placed, admitted=admitted)
+    run = Run(backend, tier, config, new_meter, on_failover, suspects, account, on_placed=on_placed)
+    run.admitted, run.begun, run.had_replicas = admitted, begun, bool(_ready(backend, tier))
     return _attempts(run, request, events_of)
 
 
@@ -155,6 +166,7 @@ async def _attempts(
     plan, paused = Attempt(frozenset()), bool(run.failures)
     while True:
         sent, meter = SentAnswer(request.sampling.choices), run.new_meter(seen=len(request.resume), shared=run.shared)
+        asked_at = time.monotonic()
         # Every attempt has its own request id, so that late deltas of a failed one are not taken for the next one's.
         attempt, tried = request, len(run.failures)
         if tried:
@@ -182,19 +194,21 @@ async def _attempts(
                 raise run.failures[-1] from error  # the request is not at fault: another engine has begun its answer
             raise
         except TierUnavailableError:
-            if request.resume and run.waited_s < run.config.wait_s:
+            run.refused_at = run.refused_at or asked_at
+            if not sent.began and _waits(run, request):
                 meter.supersede()
                 plan = replace(plan, avoid=frozenset())
                 await asyncio.sleep(MIN_PAUSE_S)
                 continue
             meter.report(None if request.resume else Usage(0, 0, 0))
             # No replica is left beside those that refused the request as full: tell the client that the tier is full.
-            if (overload := overload_with_shortest_wait(run.failures)) is not None:
+            overload = overload_with_shortest_wait(run.failures)
+            if overload is not None and not (request.resume or run.promised):
                 raise overload from None
             raise
         except ReplicaError as error:
             run.failed(error, sent.began, in_turn=turn is not None and turn.broken)
-        decision = _decide(run, bool(request.resume) or sent.began or run.admitted)
+        decision = _decide(run, bool(request.resume) or sent.began or run.promised)
         if isinstance(decision, GiveUp):
             taken = meter.seen or isinstance(run.failures[-1], ReplicaLostError | ReplicaDrainedError)
             meter.report(None if taken else Usage(0, 0, 0))
@@ -234,7 +248,12 @@ async def _choices(
     streams = [
         _attempts(
             replace(
-                run, failures=list(run.failures), fruitful=set(run.fruitful), alone=set(run.alone), shared=place > 0
+                run,
+                failures=list(run.failures),
+                fruitful=set(run.fruitful),
+                alone=set(run.alone),
+                shared=place > 0,
+                begun=lambda: True,
             ),
             replace(each.request, request_id=f"{request.request_id}.{each.choice}"),
             joined.taker(each.choice or 0),
@@ -252,6 +271,15 @@ async def _in_turn(turn: Turn, source: AsyncGenerator[Sequence[Delta], None]) ->
         async for deltas in source:
             turn.end()
             yield deltas
+
+
+def _waits(run: Run, request: GenerationRequest) -> bool:
+    """Returns whether ``request`` waits on for a replica of its tier, which has none. An answer that has begun does,
+    for ``config.wait_s``, and so does a request that the router has admitted. One that has come to a tier without
+    replicas has waited for a first one by now: the admission lets all of them pass, and they could be many."""
+    admitted = run.admitted and (run.had_replicas or bool(run.failures))
+    owed = bool(request.resume) or run.begun() or admitted
+    return owed and run.waited_s < run.config.wait_s
 
 
 def _decide(run: Run, began: bool) -> Attempt | GiveUp:

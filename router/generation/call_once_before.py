@@ -10,18 +10,20 @@ R = TypeVar("R")
 
 
 class CallOnceBefore:
-    """Calls ``first`` once, before the first call of any of the functions that ``wrap`` has returned."""
+    """Calls ``first`` once, before the first call of any of the functions that ``wrap`` has returned. ``called``: it
+    has done so."""
 
     def __init__(self, first: Callable[[], None]) -> None:
-        self._first: Callable[[], None] | None = first
+        self._first = first
+        self.called = False
 
     def wrap(self, function: Callable[[A], R]) -> Callable[[A], R]:
         """Returns a function that calls ``function``, and ``first`` before it unless ``first`` was called already."""
 
         def call(argument: A) -> R:
-            if (first := self._first) is not None:
-                self._first = None
-                first()
+            if not self.called:
+                self.called = True
+                self._first()
             return function(argument)
 
         return call

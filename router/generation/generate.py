@@ -83,6 +83,7 @@ async def generate(
             account,
             suspects,
             admitted=admitted,
+            begun=lambda: began.called,
             on_placed=partial(on_placed, index),
         )
         for index, (builder, engine_request) in enumerate(zip(builders, requests, strict=True))

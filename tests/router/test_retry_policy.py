@@ -104,7 +104,10 @@ def test_full_replicas_are_waited_for_by_an_answer_that_has_begun_for_so_long() 
     waits = next_attempt(failures, True, REPLICAS, TWICE, waited_s=1.0)
     assert waits == Attempt(frozenset("a"), after_s=MAX_PAUSE_S)
     late = next_attempt(failures, True, REPLICAS, TWICE, waited_s=TWICE.wait_s)
-    assert late == GiveUp(failures[1])
+    assert late == GiveUp(LOST), "a 429 would say that it can be sent again at no cost"
+    never_ran = next_attempt(failures[1:], True, ["b", "c"], TWICE, waited_s=TWICE.wait_s)
+    assert isinstance(never_ran, GiveUp)
+    assert type(never_ran.error) is TierUnavailableError
     assert isinstance(next_attempt(failures, False, REPLICAS, TWICE, waited_s=1.0), GiveUp)
 
 
