@@ -104,6 +104,11 @@ class Graph(LocalGraph):
         assert self._setup.kills is not None, "engines cannot be killed"
         (self._setup.kills / str(pid)).touch()
 
+    def spare_engine(self, pid: int) -> None:
+        """Lets the engine in the process ``pid`` live, if it has made no step since ``kill_engine``."""
+        assert self._setup.kills is not None, "engines cannot be killed"
+        (self._setup.kills / str(pid)).unlink()
+
     def kill_node(self, pid: int) -> None:
         """Kills the node of the process ``pid``. Raises ValueError if it is on no worker node."""
         assert self._cluster is not None, "the graph has one node"

@@ -34,6 +34,7 @@ def strike(fault: Fault, graph: Graph, replicas: Sequence[int], turn: int) -> Un
             os.kill(victim, signal.SIGKILL)
         case Fault.KILL_ENGINE:
             graph.kill_engine(victim)
+            return lambda: graph.spare_engine(victim)
         case Fault.STOP_REPLICA:
             os.kill(victim, signal.SIGSTOP)
             return lambda: _go_on(victim)
