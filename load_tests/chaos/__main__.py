@@ -29,6 +29,7 @@ from load_tests.chaos.trial import Trial, disturbed, judge
 
 if TYPE_CHECKING:
     from load_tests.chaos.graph import Graph, Setup
+    from load_tests.chaos.strike import Undo
 
 DESCRIPTION = """\
 Tell whether streams survive a fault unchanged. Starts a graph of its own (Ray, Serve, a router, replicas of the tier
@@ -40,7 +41,7 @@ a fault lasts (a rolling update takes some ten seconds), the mix is sent again a
 A pause is the longest gap between two events of a stream from the fault on: of the streams whose usage tells that they
 were moved, or of all that were open if none tells so. undisturbed_pause_ms is the longest gap of the same streams
 without a fault. With --kill router, all streams of the router are expected to fail: what is counted then is what
-clients see.
+clients see. abort_ms is the time from its death until the engines had no work of it left.
 
 What can happen:
   --kill replica      SIGKILL of a process of the tier; another replica continues its streams from the tokens
@@ -189,18 +190,18 @@ def _measure(graph: Graph, options: argparse.Namespace) -> tuple[list[Trial], li
             replicas = graph.wait_until_ready()
             if time.monotonic() - began > options.budget:
                 break
-            undo: list[Callable[[], None]] = []
+            undo: list[Undo] = []
 
-            def inject(replicas: Sequence[int] = replicas, turn: int = turn, undo: list[Any] = undo) -> None:
+            def inject(replicas: Sequence[int] = replicas, turn: int = turn, undo: list[Undo] = undo) -> None:
                 undo.append(strike(options.fault, graph, replicas, turn))
 
             after = max(1, round(draw.uniform(0.1, 0.8) * events))
             try:
                 got, at = asyncio.run(disturbed(graph.url, KEY, requests, after, inject, options.timeout))
             finally:
-                for each in undo:
-                    each()
+                aborted_s = [each() for each in undo]
             trials.append(judge(requests, expected, got, at))
+            trials[-1].aborted_s = next(iter(aborted_s), None)
             bar.set_postfix_str(_so_far(trials), refresh=False)
             bar.update()
     if not trials:

@@ -25,6 +25,8 @@ SETTLE_S = 0.5  # after all are there, until nothing is being started any more
 SEAT = "chaos_seat"
 """A resource of which each worker node has one, and each replica needs one."""
 ROUTER_DRAIN_S = 90.0
+ROOMY = {"ttft_s": 86_400.0, "max_requests": 1_000_000, "max_tokens": 1_000_000_000}
+"""The terms of a scheduling class whose requests are admitted and counted, and never refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,11 @@ class Graph(LocalGraph):
             return []
         own = {child.pid for child in psutil.Process().children(recursive=True)}
         return sorted(pid for pid in pids if pid in own)
+
+    def unfinished(self) -> int:
+        """Returns the number of sequences that the engines of the tier run or have in their queues. Raises as
+        ``describe`` does."""
+        return sum(each.stats.running + each.stats.waiting for each in self.describe())
 
     def controller_pid(self) -> int:
         """Returns the process of Serve's controller."""
@@ -187,14 +194,14 @@ class Graph(LocalGraph):
 
 def arguments(setup: Setup) -> dict[str, Any]:
     """Returns the arguments of the application: dev.yaml's, with one tier and nothing that gives, changes or refuses
-    answers beside its engine. A busy machine's admission would refuse a part of the mix, which comes all at once."""
+    answers beside its engine. The admission has room for all, since the mix comes at once, but keeps its books."""
     found = dev_arguments()
     tier = {**found["tiers"][0], "replicas": setup.replicas, "drain_timeout_s": setup.drain_s}
     if setup.own_nodes:
         tier["resources"] = {SEAT: 1}
     shared = setup.state_redis is not None
     return {
-        "router": {**found["router"], "cache": {"enabled": False}, "admission": {"enabled": False}},
+        "router": {**found["router"], "cache": {"enabled": False}, "admission": {"standard": ROOMY}},
         "ingress": {
             **found["ingress"],
             "replicas": 2 if shared else 1,

@@ -133,6 +133,12 @@ def test_the_report_counts_streams_and_names_the_first_of_each_kind() -> None:
     assert not clean(report([Trial(4)])), "a fault that hits no open stream proves nothing"
 
 
+def test_the_report_says_how_long_the_work_of_killed_routers_went_on() -> None:
+    figures = report([Trial(4, aborted_s=0.1), Trial(4, aborted_s=0.4)])
+    assert figures["abort_ms"] == {"p50": 250.0, "max": 400.0}
+    assert "abort_ms" not in report([Trial(4)])
+
+
 def test_every_kind_is_in_a_mix_and_every_answer_is_determined() -> None:
     requests = mix(2 * len(KINDS), 50)
     assert {request.kind for request in requests} == set(KINDS)
