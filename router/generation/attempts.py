@@ -155,8 +155,19 @@ def run_attempts(
     one that ``next_attempt`` chooses, or PoisonRequestError.
     """
     suspects = suspects or SuspectRequests()
-    run = Run(backend, tier, config, new_meter, on_failover, suspects, account, on_placed=on_placed)
-    run.admitted, run.begun, run.had_replicas = admitted, begun, bool(_ready(backend, tier))
+    run = Run(
+        backend,
+        tier,
+        config,
+        new_meter,
+        on_failover,
+        suspects,
+        account,
+        on_placed=on_placed,
+        admitted=admitted,
+        begun=begun,
+        had_replicas=bool(_ready(backend, tier)),
+    )
     return _attempts(run, request, events_of)
 
 

@@ -10,20 +10,23 @@ R = TypeVar("R")
 
 
 class CallOnceBefore:
-    """Calls ``first`` once, before the first call of any of the functions that ``wrap`` has returned. ``called``: it
-    has done so."""
+    """Calls ``first`` once, before the first call of any of the functions that ``wrap`` has returned."""
 
     def __init__(self, first: Callable[[], None]) -> None:
-        self._first = first
-        self.called = False
+        self._first: Callable[[], None] | None = first
+
+    @property
+    def called(self) -> bool:
+        """Whether ``first`` was called."""
+        return self._first is None
 
     def wrap(self, function: Callable[[A], R]) -> Callable[[A], R]:
         """Returns a function that calls ``function``, and ``first`` before it unless ``first`` was called already."""
 
         def call(argument: A) -> R:
-            if not self.called:
-                self.called = True
-                self._first()
+            if (first := self._first) is not None:
+                self._first = None
+                first()
             return function(argument)
 
         return call
