@@ -183,6 +183,7 @@ def _measure(graph: Graph, options: argparse.Namespace) -> tuple[list[Trial], li
 
     began, draw = time.monotonic(), random.Random(options.seed)
     requests = mix(options.streams, options.max_tokens, {kind: KINDS[kind] for kind in options.kinds})
+    graph.wait_until_ready()  # else the first replica gets all, and keeps them, since it has their prompts in its cache
     expected, events = _undisturbed(graph.url, KEY, requests, options.timeout)
     trials: list[Trial] = []
     with tqdm(total=options.times, unit="time", desc=str(options.fault), file=sys.stderr) as bar:
