@@ -305,6 +305,7 @@ class Lane:
         """Returns (does not raise) the error for a refusal. Ends the lane if the replica's engine has died, so that no
         request is sent there again before the lane has noticed it by itself."""
         if isinstance(refusal, EngineDeadError) and self._pump is not None:
+            self.drain()  # at once: it takes some turns of the event loop until the lane is closed
             self._pump.cancel()
         return router_error(refusal, self.replica_id)
 

@@ -62,8 +62,9 @@ examples:
   python -m load_tests.chaos --stop replica --streams 16 --times 2 --kinds greedy logprobs --json stop.json
   python -m load_tests.chaos --rolling-update router --streams 32 --times 1
 
-exit codes: 0 all streams came whole and unchanged, 1 some did not or no fault hit an open stream, 2 the undisturbed
-runs already failed or differ from one another, the fault had no effect, or no time was left for any repetition.
+exit codes: 0 all streams came whole and unchanged, 1 some did not or no fault hit an open stream (for the end of a
+replica: moved one), 2 the undisturbed runs already failed or differ from one another, the fault had no effect, or no
+time was left for any repetition.
 """
 DRAIN_S, USUAL_DRAIN_S = 2.0, 5.0
 """Seconds of a replica to finish its streams when it is to stop: where that is the fault, fewer than most last."""
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(text + "\n", encoding="utf-8")
-    return 0 if clean(figures) else 1
+    return 0 if clean(figures, options.fault) else 1
 
 
 @contextmanager

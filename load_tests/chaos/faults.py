@@ -21,5 +21,9 @@ class Fault(StrEnum):
     RELOAD_HAPROXY = "reload haproxy"  # a new HAProxy takes over the socket; the old one ends its connections
 
 
+MOVING = frozenset({Fault.KILL_REPLICA, Fault.KILL_ENGINE, Fault.KILL_NODE, Fault.STOP_REPLICA})
+"""Faults that move the streams of a replica. The others may let all end where they are, or cut them at the router."""
+
+
 class NoEffectError(Exception):
     """The fault did not change what it should have changed; the message says what."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from load_tests.chaos.faults import MOVING, Fault
 from load_tests.chaos.trial import Trial
 from load_tests.generator.stats import Summary
 
@@ -37,9 +38,11 @@ def report(trials: Sequence[Trial], undisturbed_s: Sequence[float] = ()) -> dict
     }
 
 
-def clean(figures: dict[str, Any]) -> bool:
-    """Returns whether no stream failed or differed, and the faults hit at least one that was open."""
-    return not figures["failed"] and not figures["different"] and figures["open_at_fault"] > 0
+def clean(figures: dict[str, Any], fault: Fault) -> bool:
+    """Returns whether no stream failed or differed, and the faults hit at least one: one that was open, and that was
+    moved if the fault moves streams."""
+    hit: int = figures["moved" if fault in MOVING else "open_at_fault"]
+    return not figures["failed"] and not figures["different"] and hit > 0
 
 
 def _first(found: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -68,8 +68,7 @@ class Run:
     """The state of one engine request over all its attempts. ``account`` and ``on_placed`` are as in
     ``TierBackend.generate``, ``shared`` as in ``UsageMeter.attempt``. ``lost_at`` is the time at which the last replica
     was lost, ``refused_at`` that since which the request has found no replica or only full ones, in seconds of the
-    monotonic clock. ``admitted`` and ``begun`` are as in ``run_attempts``. ``had_replicas``: the tier had a ready one
-    when the request came, so that the admission has judged whether there is time for it."""
+    monotonic clock. ``admitted``, ``had_replicas`` and ``begun`` are as in ``run_attempts``."""
 
     backend: TierBackend
     tier: str
@@ -87,8 +86,8 @@ class Run:
     lost_at: float = 0.0
     refused_at: float = 0.0
     admitted: bool = False
-    begun: Callable[[], bool] = lambda: False
     had_replicas: bool = False
+    begun: Callable[[], bool] = lambda: False
 
     @property
     def promised(self) -> bool:
@@ -137,6 +136,7 @@ def run_attempts(
     suspects: SuspectRequests | None = None,
     *,
     admitted: bool = False,
+    had_replicas: bool = True,
     begun: Callable[[], bool] = lambda: False,
     on_placed: OnPlaced | None = None,
 ) -> AsyncGenerator[Sequence[T], None]:
@@ -147,9 +147,10 @@ def run_attempts(
     replica and the client would cost time per token. ``new_meter`` makes the meter of each attempt. ``account`` is as
     in ``TierBackend.generate``. ``suspects`` is the queue that all requests to the tier share; None: the request has
     one of its own. ``admitted``: the router has admitted the request, which then waits for a replica, or for full ones,
-    as an answer does that has begun. ``begun`` returns whether an answer to another prompt of the client's request has
-    begun, which waits in the same way. ``on_placed`` is called for each attempt. Closing the generator aborts the
-    current attempt.
+    as an answer does that has begun. ``had_replicas``: the tier had a ready one when the request came, so that the
+    admission has judged whether there is time for it. ``begun`` returns whether an answer to another prompt of the
+    client's request has begun, which waits in the same way. ``on_placed`` is called for each attempt. Closing the
+    generator aborts the current attempt.
 
     The generator raises RequestError and any BackendError that the backend raises. After several failures it raises the
     one that ``next_attempt`` chooses, or PoisonRequestError.
@@ -165,8 +166,8 @@ def run_attempts(
         account,
         on_placed=on_placed,
         admitted=admitted,
+        had_replicas=had_replicas,
         begun=begun,
-        had_replicas=bool(_ready(backend, tier)),
     )
     return _attempts(run, request, events_of)
 
@@ -295,11 +296,11 @@ def _waits(run: Run, request: GenerationRequest) -> bool:
 
 def _decide(run: Run, began: bool) -> Attempt | GiveUp:
     """Returns what to do after the failures of ``run``."""
-    ready = _ready(run.backend, run.tier)
+    ready = ready_replicas(run.backend, run.tier)
     return next_attempt(run.failures, began, ready, run.config, run.waited_s, run.fruitful, run.alone)
 
 
-def _ready(backend: TierBackend, tier: str) -> frozenset[str]:
+def ready_replicas(backend: TierBackend, tier: str) -> frozenset[str]:
     """Returns the ids of the tier's ready replicas, with the warm ones, which take what the others refuse."""
     found = (snapshot.replicas | snapshot.warm for snapshot in backend.snapshot() if snapshot.name == tier)
     return next(found, frozenset())

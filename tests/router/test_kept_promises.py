@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from engine.api import Delta, FinishReason, GenerationRequest, SamplingParams, Usage
+from engine.api import Delta, FinishReason, GenerationRequest, Prompt, SamplingParams, Usage
 from router.config.failover import FailoverConfig
 from router.generation import attempts
 from router.generation.attempts import run_attempts
@@ -44,8 +44,10 @@ class Tier(ReadyTiers):
         self.script = script
         self.ready = ready
         self.attempts: defaultdict[str, int] = defaultdict(int)
+        self.snapshots = 0
 
     def snapshot(self) -> Sequence[TierSnapshot]:
+        self.snapshots += 1
         return [TierSnapshot("fast", frozenset("a" if self.ready else ""))]
 
     async def generate(
@@ -86,7 +88,15 @@ async def answer(
     metered = partial(UsageMeter().attempt, 1), lambda kind, other_version: None
     config = FailoverConfig(wait_s=wait_s)
     found = run_attempts(
-        Tier({"p": script}, ready), "fast", request, config, list, *metered, admitted=admitted, begun=begun
+        Tier({"p": script}),
+        "fast",
+        request,
+        config,
+        list,
+        *metered,
+        admitted=admitted,
+        had_replicas=ready,
+        begun=begun,
     )
     return "".join([delta.text async for deltas in found for delta in deltas])
 
@@ -147,11 +157,25 @@ async def test_a_request_waits_if_the_answer_to_another_of_its_prompts_has_begun
     assert await answer([[NONE], [FULL], ["ok"]], admitted=False, begun=lambda: True) == "ok"
 
 
+async def texts(tier: Tier, prompts: list[Prompt], on_first_token: Callable[[], None] | None = None) -> list[str]:
+    """Returns the texts of the answers to the prompts of one request. Without ``on_first_token`` it is not admitted."""
+    asked = InferenceRequest("fast", prompts, SamplingParams(seed=1), "prompt", CompletionWriter)
+    named = FailoverConfig(), UsageMeter(), lambda _: 1, "account", ""
+    collector = Collector()
+    async for batch in generate(tier, "fast", asked, "acme", *named, on_first_token=on_first_token):
+        collector.push(batch)
+    return [each.text for each in collector.answers()]
+
+
 async def test_no_prompt_ends_the_answer_to_another_one_while_both_wait_for_the_same_replica() -> None:
     tier = Tier({"a": [["o", LOST], [NONE], [NONE], ["k"]], "b": [[LOST], [NONE], [NONE], [NONE], ["ok"]]})
-    asked = InferenceRequest("fast", ["a", "b"], SamplingParams(seed=1), "prompt", CompletionWriter)
-    collector = Collector()
-    events = generate(tier, "fast", asked, "acme", FailoverConfig(), UsageMeter(), lambda _: 1, "account", "")
-    async for batch in events:
-        collector.push(batch)
-    assert [each.text for each in collector.answers()] == ["ok", "ok"]
+    assert await texts(tier, ["a", "b"]) == ["ok", "ok"]
+
+
+async def test_an_admitted_request_waits_if_its_tier_had_a_replica_which_costs_one_look_for_all_its_prompts() -> None:
+    script: dict[str, Sequence[Attempt]] = {"a": [[NONE], ["ok"]], "b": [[NONE], ["ok"]]}
+    tier = Tier(script)
+    assert await texts(tier, ["a", "b"], on_first_token=lambda: None) == ["ok", "ok"]
+    assert tier.snapshots == 1
+    with pytest.raises(TierUnavailableError):
+        await texts(Tier(script, ready=False), ["a", "b"], on_first_token=lambda: None)
