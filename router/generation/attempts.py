@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 from engine.api import Delta, GenerationRequest, RequestError, Usage
@@ -185,7 +186,7 @@ async def _attempts(
             attempt = replace(request, request_id=f"{request.request_id}-{tried}", attempt=tried, refused_before=())
         try:
             source = run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account, run.on_placed)
-            turn = run.suspects.turn() if run.on_probation else None
+            turn = run.suspects.turn(partial(_a_replica, run, request)) if run.on_probation else None
             if turn is not None:
                 source = _in_turn(turn, source)
             async with aclosing(source) as batches:
@@ -283,6 +284,12 @@ async def _in_turn(turn: Turn, source: AsyncGenerator[Sequence[Delta], None]) ->
         async for deltas in source:
             turn.end()
             yield deltas
+
+
+async def _a_replica(run: Run, request: GenerationRequest) -> None:
+    """Returns when the tier has a ready replica, or when ``request`` waits for none any more."""
+    while not ready_replicas(run.backend, run.tier) and _waits(run, request):  # noqa: ASYNC110 - the port has no event
+        await asyncio.sleep(MIN_PAUSE_S)
 
 
 def _waits(run: Run, request: GenerationRequest) -> bool:
