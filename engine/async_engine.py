@@ -168,18 +168,22 @@ class AsyncEngine:
                 return self._load
             return replace(self._load, waiting=self._load.waiting + self._arrivals.total(), age_s=age_s)
 
-    def check_health(self) -> None:
-        """Raises EngineDeadError if the thread has ended or was not started, if the current step takes longer than
-        ``step_limit_s``, or if the process of another rank has failed."""
+    def check_alive(self) -> None:
+        """Raises EngineDeadError if the thread has ended or was not started, or if the process of another rank has
+        failed. A step that hangs does not matter here, since it may still end."""
         if self._death is not None:
             words = self._death if isinstance(self._death, EngineDeadError) else type(self._death).__name__
             raise EngineDeadError(f"The engine has died: {words}") from self._death
         if self._closing or not self._thread.is_alive():
             raise EngineDeadError("The engine is not running.")
+        self._engine.check_health()
+
+    def check_health(self) -> None:
+        """Raises EngineDeadError as ``check_alive`` does, or if the current step takes longer than ``step_limit_s``."""
+        self.check_alive()
         began = self._step_began
         if began is not None and time.monotonic() - began > self._step_limit_s:
             raise EngineDeadError(f"A step has been running for more than {self._step_limit_s:g} s.")
-        self._engine.check_health()
 
     def _check_room(self, request: GenerationRequest) -> None:
         """Raises OverloadedError if the waiting queue is full for the request's tenant, or EngineDeadError. The caller

@@ -6,9 +6,10 @@ engine step, with a row for every request that this router has there, instead of
     generate → stream registered → submit (one unary call) → rows arrive through the lane → DeltaStream → reader
              ↘ reader leaves early → abort (one unary call) → blocks freed within one engine step
 
-LANE_STATES has the states of a lane. When a lane breaks, all its requests fail. When its replica drains, the lane takes
-no new requests and closes itself after its last one, so that the replica can stop. Before its time for that is over,
-``hand_over`` ends the requests that are left, and the router continues them on other replicas.
+LANE_STATES has the states of a lane. When a lane breaks, as it does when the replica's engine dies, all its requests
+fail. When its replica drains, the lane takes no new requests and closes itself after its last one, so that the replica
+can stop. Before its time for that is over, ``hand_over`` ends the requests that are left, and the router continues them
+on other replicas.
 """
 
 from __future__ import annotations
@@ -269,7 +270,7 @@ class Lane:
             refusal = submission.result() if submission.done() and not stream.began else None
             if refusal is not None:
                 stream.finished = refused = True
-                raise router_error(unpack_refusal(refusal), self.replica_id)
+                raise self._refused(unpack_refusal(refusal))
             self.placed.accepted(request.request_id)
             while True:
                 deltas = await stream.take()
@@ -299,6 +300,14 @@ class Lane:
             else:
                 _retrieve(submission)
             self._close_if_drained()
+
+    def _refused(self, refusal: EngineError | VersionMismatchError) -> Exception:
+        """Returns (does not raise) the error for a refusal. Ends the lane if the replica's engine has died, so that no
+        request is sent there again before the lane has noticed it by itself."""
+        if isinstance(refusal, EngineDeadError) and self._pump is not None:
+            self.drain()  # at once: it takes some turns of the event loop until the lane is closed
+            self._pump.cancel()
+        return router_error(refusal, self.replica_id)
 
     def _settle(self, request_id: str, stream: DeltaStream, on_usage: OnUsage) -> None:
         """Reports the counts of a request whose reader has left: at once if the stream has them, or will never have

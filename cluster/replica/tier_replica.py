@@ -84,6 +84,7 @@ class ReplicaEngine(Protocol):
     @property
     def last_step(self) -> StepFacts: ...
     def metrics(self) -> EngineMetrics: ...
+    def check_alive(self) -> None: ...
     def check_health(self) -> None: ...
     @property
     def model_info(self) -> ModelInfo: ...
@@ -140,13 +141,17 @@ class TierReplica:
         """Opens a lane and yields its items until the router closes it: one per engine step, or after HEARTBEAT_S.
 
         When the lane ends, its unfinished requests are aborted, and other routers get their counts. Raises ValueError
-        if the lane is open already.
+        if the lane is open already, and EngineDeadError once the engine has died: a lane that stayed open would say
+        that the replica takes requests, until Serve's health checks have replaced it.
         """
+        self._engine.check_alive()
         outbox = self._registry.open(lane_id)
         try:
             yield first_lane_item(self._load(), self._model)
             while True:
                 rows = await outbox.take(HEARTBEAT_S)
+                # Before the rows: requests whose ends came ahead of the end of the lane would be sent here again.
+                self._engine.check_alive()
                 yield lane_item(self._load(), rows, outbox.take_orphans())
         finally:
             self._engine.abort(self._registry.close(lane_id))

@@ -29,6 +29,7 @@ from load_tests.chaos.trial import Trial, disturbed, judge
 
 if TYPE_CHECKING:
     from load_tests.chaos.graph import Graph, Setup
+    from load_tests.chaos.strike import Undo
 
 DESCRIPTION = """\
 Tell whether streams survive a fault unchanged. Starts a graph of its own (Ray, Serve, a router, replicas of the tier
@@ -40,10 +41,11 @@ a fault lasts (a rolling update takes some ten seconds), the mix is sent again a
 A pause is the longest gap between two events of a stream from the fault on: of the streams whose usage tells that they
 were moved, or of all that were open if none tells so. undisturbed_pause_ms is the longest gap of the same streams
 without a fault. With --kill router, all streams of the router are expected to fail: what is counted then is what
-clients see.
+clients see. abort_ms is the time from its death until the engines had no work of it left.
 
 What can happen:
   --kill replica      SIGKILL of a process of the tier; another replica continues its streams from the tokens
+  --kill engine       an exception ends its thread; the process lives on until Serve has replaced it, some 30 s later
   --kill node         SIGKILL of all processes of a node with one replica (ray.cluster_utils.Cluster, a node for each)
   --kill gcs          SIGKILL of Ray's control store, and a new one 3 s later that reads the same Redis
   --kill controller   SIGKILL of Serve's controller; Ray starts it again, and it finds replicas and proxies
@@ -60,8 +62,9 @@ examples:
   python -m load_tests.chaos --stop replica --streams 16 --times 2 --kinds greedy logprobs --json stop.json
   python -m load_tests.chaos --rolling-update router --streams 32 --times 1
 
-exit codes: 0 all streams came whole and unchanged, 1 some did not or no fault hit an open stream, 2 the undisturbed
-runs already failed or differ from one another, the fault had no effect, or no time was left for any repetition.
+exit codes: 0 all streams came whole and unchanged, 1 some did not or no fault hit an open stream (for the end of a
+replica: moved one), 2 the undisturbed runs already failed or differ from one another, the fault had no effect, or no
+time was left for any repetition.
 """
 DRAIN_S, USUAL_DRAIN_S = 2.0, 5.0
 """Seconds of a replica to finish its streams when it is to stop: where that is the fault, fewer than most last."""
@@ -78,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             redis_url = stack.enter_context(_redis(options.fault, directory))
             from load_tests.chaos.graph import Graph  # Ray reads the environment when it is imported
 
-            graph = Graph(_setup(options, redis_url))
+            graph = Graph(_setup(options, redis_url, directory))
             stack.callback(graph.stop)
             try:
                 measured = _measure(graph, options)
@@ -92,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(text + "\n", encoding="utf-8")
-    return 0 if clean(figures) else 1
+    return 0 if clean(figures, options.fault) else 1
 
 
 @contextmanager
@@ -105,14 +108,17 @@ def _redis(fault: Fault, directory: Path) -> Iterator[str | None]:
         yield server.url
 
 
-def _setup(options: argparse.Namespace, redis_url: str | None) -> Setup:
+def _setup(options: argparse.Namespace, redis_url: str | None, directory: Path) -> Setup:
     from load_tests.chaos.graph import Setup
 
+    kills = directory / "kills"
+    kills.mkdir()
     planned = options.fault in (Fault.DRAIN_REPLICA, Fault.UPDATE_TIER)
     return Setup(
         options.replicas,
         options.step_ms / 1000,
         drain_s=DRAIN_S if planned else USUAL_DRAIN_S,
+        kills=kills,
         own_nodes=options.fault is Fault.KILL_NODE,
         gcs_redis=redis_url if options.fault is Fault.KILL_GCS else None,
         state_redis=redis_url if options.fault is Fault.UPDATE_ROUTER else None,
@@ -133,7 +139,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     faults = parser.add_mutually_exclusive_group(required=True)
     fault: dict[str, Any] = {"dest": "fault"}
-    parts = "replica", "node", "gcs", "controller", "router"
+    parts = "replica", "engine", "node", "gcs", "controller", "router"
     faults.add_argument("--kill", type=_fault("kill"), metavar=f"{{{','.join(parts)}}}", help="SIGKILL", **fault)
     faults.add_argument("--stop", type=_fault("stop"), metavar="{replica}", help="SIGSTOP", **fault)
     faults.add_argument("--drain", action="store_const", const=Fault.DRAIN_REPLICA, help="scale the tier down", **fault)
@@ -178,6 +184,7 @@ def _measure(graph: Graph, options: argparse.Namespace) -> tuple[list[Trial], li
 
     began, draw = time.monotonic(), random.Random(options.seed)
     requests = mix(options.streams, options.max_tokens, {kind: KINDS[kind] for kind in options.kinds})
+    graph.wait_until_ready()  # else the first replica gets all, and keeps them, since it has their prompts in its cache
     expected, events = _undisturbed(graph.url, KEY, requests, options.timeout)
     trials: list[Trial] = []
     with tqdm(total=options.times, unit="time", desc=str(options.fault), file=sys.stderr) as bar:
@@ -185,18 +192,18 @@ def _measure(graph: Graph, options: argparse.Namespace) -> tuple[list[Trial], li
             replicas = graph.wait_until_ready()
             if time.monotonic() - began > options.budget:
                 break
-            undo: list[Callable[[], None]] = []
+            undo: list[Undo] = []
 
-            def inject(replicas: Sequence[int] = replicas, turn: int = turn, undo: list[Any] = undo) -> None:
+            def inject(replicas: Sequence[int] = replicas, turn: int = turn, undo: list[Undo] = undo) -> None:
                 undo.append(strike(options.fault, graph, replicas, turn))
 
             after = max(1, round(draw.uniform(0.1, 0.8) * events))
             try:
                 got, at = asyncio.run(disturbed(graph.url, KEY, requests, after, inject, options.timeout))
             finally:
-                for each in undo:
-                    each()
+                aborted_s = [each() for each in undo]
             trials.append(judge(requests, expected, got, at))
+            trials[-1].aborted_s = next(iter(aborted_s), None)
             bar.set_postfix_str(_so_far(trials), refresh=False)
             bar.update()
     if not trials:

@@ -11,14 +11,16 @@ from load_tests.chaos.engines import PacedFactory
 
 
 class Arguments(BaseModel):
-    """The arguments of the application. ``step_s`` is the shortest step of an engine, in seconds."""
+    """The arguments of the application. ``step_s`` is the shortest step of an engine, in seconds; ``kills`` as in
+    PacedFactory."""
 
     model_config = ConfigDict(extra="forbid")
 
     manta: MantaConfig
     step_s: float
+    kills: str
 
 
 def build(arguments: Arguments) -> Application:
     """Returns the application of ``cluster.app`` with paced engines. Raises as ``build_with`` does."""
-    return build_with(arguments.manta, PacedFactory(arguments.step_s))
+    return build_with(arguments.manta, PacedFactory(arguments.step_s, arguments.kills))

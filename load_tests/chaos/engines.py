@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from cluster.config import TierConfig
 from cluster.replica.tier_replica import OnStep, ReplicaEngine
@@ -11,9 +12,10 @@ from cluster.replica.tier_replica import OnStep, ReplicaEngine
 @dataclass(frozen=True, slots=True)
 class PacedFactory:
     """An engine factory for ``cluster.app.build_with``: the tier's own model and engine, whose steps take at least
-    ``step_s`` seconds."""
+    ``step_s`` seconds. ``kills`` is a directory as in ``PacedEngine``; "": there is none."""
 
     step_s: float
+    kills: str = ""
 
     def __call__(self, tier: TierConfig, on_step: OnStep) -> ReplicaEngine:
         # Imported in the replicas alone, as in ``cluster.app``.
@@ -22,6 +24,7 @@ class PacedFactory:
 
         engine = PacedEngine.from_config(tier.engine, objectives_s=tier.latency_objectives_s)
         engine.step_s = self.step_s
+        engine.kills = Path(self.kills) if self.kills else None
         return AsyncEngine(engine, on_step)
 
 

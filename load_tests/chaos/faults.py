@@ -9,6 +9,7 @@ class Fault(StrEnum):
     """A fault that is injected into a part of the graph while streams are open."""
 
     KILL_REPLICA = "kill replica"  # SIGKILL
+    KILL_ENGINE = "kill engine"  # an exception ends its thread, as a fault of the card does; the process lives on
     KILL_ROUTER = "kill router"
     KILL_NODE = "kill node"  # SIGKILL of all processes of a node that has one replica; another node comes afterwards
     KILL_GCS = "kill gcs"  # SIGKILL, and a new one some seconds later that reads the same Redis
@@ -18,6 +19,10 @@ class Fault(StrEnum):
     UPDATE_TIER = "rolling-update tier"  # Serve replaces each replica by one of a new version
     UPDATE_ROUTER = "rolling-update router"
     RELOAD_HAPROXY = "reload haproxy"  # a new HAProxy takes over the socket; the old one ends its connections
+
+
+MOVING = frozenset({Fault.KILL_REPLICA, Fault.KILL_ENGINE, Fault.KILL_NODE, Fault.STOP_REPLICA})
+"""Faults that move the streams of a replica. The others may let all end where they are, or cut them at the router."""
 
 
 class NoEffectError(Exception):

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -25,18 +26,22 @@ SETTLE_S = 0.5  # after all are there, until nothing is being started any more
 SEAT = "chaos_seat"
 """A resource of which each worker node has one, and each replica needs one."""
 ROUTER_DRAIN_S = 90.0
+ROOMY = {"ttft_s": 86_400.0, "max_requests": 1_000_000, "max_tokens": 1_000_000_000}
+"""The terms of a scheduling class whose requests are admitted and counted, and never refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
     """How a graph is started. ``step_s``: the shortest step of an engine, in seconds. ``drain_s``: the time of a
-    replica to finish its streams when it is to stop. ``own_nodes``: each replica has a node of its own. ``gcs_redis``:
-    the URL where the GCS keeps its state; None: in its memory. ``state_redis``: where the routers share theirs; None:
-    there is one router. ``router``: settings of the routers beside those of ``arguments``."""
+    replica to finish its streams when it is to stop. ``kills``: an empty directory, through which engines are killed;
+    None: they are not. ``own_nodes``: each replica has a node of its own. ``gcs_redis``: the URL where the GCS keeps
+    its state; None: in its memory. ``state_redis``: where the routers share theirs; None: there is one router.
+    ``router``: settings of the routers beside those of ``arguments``."""
 
     replicas: int
     step_s: float
     drain_s: float
+    kills: Path | None = None
     own_nodes: bool = False
     gcs_redis: str | None = None
     state_redis: str | None = None
@@ -90,6 +95,11 @@ class Graph(LocalGraph):
         own = {child.pid for child in psutil.Process().children(recursive=True)}
         return sorted(pid for pid in pids if pid in own)
 
+    def unfinished(self) -> int:
+        """Returns the number of sequences that the engines of the tier run or have in their queues. Raises as
+        ``describe`` does."""
+        return sum(each.stats.running + each.stats.waiting for each in self.describe())
+
     def controller_pid(self) -> int:
         """Returns the process of Serve's controller."""
         return actor_pids("ServeController")[0]
@@ -98,6 +108,16 @@ class Graph(LocalGraph):
         """Deploys the application again with other options of one deployment. Returns when Serve has accepted them."""
         self._overrides[deployment] = {**self._overrides.get(deployment, {}), **options}
         self._deploy(self._port)
+
+    def kill_engine(self, pid: int) -> None:
+        """Ends the thread of the engine in the process ``pid`` with its next step."""
+        assert self._setup.kills is not None, "engines cannot be killed"
+        (self._setup.kills / str(pid)).touch()
+
+    def spare_engine(self, pid: int) -> None:
+        """Lets the engine in the process ``pid`` live, if it has made no step since ``kill_engine``."""
+        assert self._setup.kills is not None, "engines cannot be killed"
+        (self._setup.kills / str(pid)).unlink()
 
     def kill_node(self, pid: int) -> None:
         """Kills the node of the process ``pid``. Raises ValueError if it is on no worker node."""
@@ -165,7 +185,7 @@ class Graph(LocalGraph):
             "name": APP,
             "route_prefix": "/",
             "import_path": "load_tests.chaos.application:build",
-            "args": {"manta": self._arguments, "step_s": self._setup.step_s},
+            "args": {"manta": self._arguments, "step_s": self._setup.step_s, "kills": str(self._setup.kills or "")},
             "deployments": [{"name": name, **options} for name, options in self._overrides.items()],
         }
         options = {"host": "127.0.0.1", "port": port}
@@ -177,14 +197,14 @@ class Graph(LocalGraph):
 
 def arguments(setup: Setup) -> dict[str, Any]:
     """Returns the arguments of the application: dev.yaml's, with one tier and nothing that gives, changes or refuses
-    answers beside its engine. A busy machine's admission would refuse a part of the mix, which comes all at once."""
+    answers beside its engine. The admission has room for all, since the mix comes at once, but keeps its books."""
     found = dev_arguments()
     tier = {**found["tiers"][0], "replicas": setup.replicas, "drain_timeout_s": setup.drain_s}
     if setup.own_nodes:
         tier["resources"] = {SEAT: 1}
     shared = setup.state_redis is not None
     return {
-        "router": {**found["router"], "cache": {"enabled": False}, "admission": {"enabled": False}, **setup.router},
+        "router": {**found["router"], "cache": {"enabled": False}, "admission": {"standard": ROOMY}, **setup.router},
         "ingress": {
             **found["ingress"],
             "replicas": 2 if shared else 1,

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from load_tests.chaos.faults import Fault, NoEffectError
@@ -19,7 +20,12 @@ GCS_DOWN_S = 3.0
 CHANGE_S = 120.0
 """Seconds that Serve may take to replace replicas."""
 
-Undo = Callable[[], None]
+LOOK_S = 0.01
+"""Between two looks at whether the work of a killed router has ended."""
+
+Undo = Callable[[], float | None]
+"""Undoes a fault. Returns the seconds from the death of a router until no replica did its work any more; None: the
+fault was another one."""
 
 
 def strike(fault: Fault, graph: Graph, replicas: Sequence[int], turn: int) -> Undo:
@@ -32,11 +38,18 @@ def strike(fault: Fault, graph: Graph, replicas: Sequence[int], turn: int) -> Un
     match fault:
         case Fault.KILL_REPLICA:
             os.kill(victim, signal.SIGKILL)
+        case Fault.KILL_ENGINE:
+            graph.kill_engine(victim)
+            return lambda: graph.spare_engine(victim)
         case Fault.STOP_REPLICA:
             os.kill(victim, signal.SIGSTOP)
             return lambda: _go_on(victim)
         case Fault.KILL_ROUTER:
             os.kill(graph.router_pids()[0], signal.SIGKILL)
+            pool = ThreadPoolExecutor(1)  # while the fault lasts requests are sent again, so it must not last for this
+            measured = pool.submit(_idle_after_s, graph)
+            pool.shutdown(wait=False)
+            return measured.result
         case Fault.KILL_NODE:
             graph.kill_node(victim)
             return graph.add_node
@@ -74,13 +87,21 @@ def _replaced(before: Sequence[int], now: Sequence[int]) -> bool:
     return len(now) == len(before) and not set(before) & set(now)
 
 
-def _wait(condition: Callable[[], bool], otherwise: str) -> None:
-    """Returns when the condition is true. Raises NoEffectError after CHANGE_S."""
+def _idle_after_s(graph: Graph) -> float:
+    """Returns the seconds from now until the replicas have no work. Raises NoEffectError after CHANGE_S."""
+    began = time.monotonic()
+    _wait(lambda: graph.unfinished() == 0, "the replicas still did the work of the router", LOOK_S)
+    return time.monotonic() - began
+
+
+def _wait(condition: Callable[[], bool], otherwise: str, pause_s: float = 0.25) -> None:
+    """Returns when the condition is true, which is looked at every ``pause_s`` seconds. Raises NoEffectError after
+    CHANGE_S."""
     deadline = time.monotonic() + CHANGE_S
     while not condition():
         if time.monotonic() > deadline:
             raise NoEffectError(f"{otherwise} within {CHANGE_S:g} s")
-        time.sleep(0.25)
+        time.sleep(pause_s)
 
 
 def _go_on(pid: int) -> None:

@@ -19,7 +19,8 @@ GIVE_UP_S = 10.0  # without an event, after which the fault comes all the same
 class Trial:
     """What came of one repetition. ``problems`` and ``differences`` are by the kind of request, with the number of the
     stream. ``pauses_s`` are those of streams that were moved or, if none tells so, of all that went on after the
-    fault."""
+    fault. ``aborted_s``: the time from the death of a router until the engines had no work of it left; None: none died.
+    """
 
     streams: int
     problems: list[tuple[str, str]] = field(default_factory=list)
@@ -27,6 +28,7 @@ class Trial:
     pauses_s: list[float] = field(default_factory=list)
     moved: int = 0
     open_at_fault: int = 0
+    aborted_s: float | None = None
 
 
 class Trigger:

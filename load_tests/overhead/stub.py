@@ -164,6 +164,10 @@ class StubEngine:
         return Recorder().snapshot(self.stats(), {})
 
     def check_health(self) -> None:
+        """Raises EngineDeadError as ``check_alive`` does."""
+        self.check_alive()
+
+    def check_alive(self) -> None:
         """Raises EngineDeadError unless the thread runs."""
         if self._closing or not self._thread.is_alive():
             raise EngineDeadError("The engine is not running.")

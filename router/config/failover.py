@@ -19,7 +19,8 @@ class FailoverConfig(Settings):
     keeps a request that kills replicas from being tried on all of them. One that had got something from its replica is
     not what killed it, and goes on."""
     wait_s: float = Field(60.0, ge=0)
-    """Seconds that an answer that has begun waits for a replica to continue it. Others wait ``placement.wait_s``."""
+    """Seconds that an answer that has begun waits for a replica to continue it, and that a request waits for one to
+    begin it that was admitted while the tier had a replica. Others wait ``placement.wait_s``."""
     on_failure: Literal["error", "partial"] = "error"
     """What a request gets whose whole answer fails after it has begun, unless it says ``on_failure``: the error, or the
     part that was generated. Streams end in the error after what was sent."""

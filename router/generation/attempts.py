@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 from engine.api import Delta, GenerationRequest, RequestError, Usage
@@ -67,8 +68,8 @@ another version of the model."""
 class Run:
     """The state of one engine request over all its attempts. ``account`` and ``on_placed`` are as in
     ``TierBackend.generate``, ``shared`` as in ``UsageMeter.attempt``. ``lost_at`` is the time at which the last replica
-    was lost, ``refused_at`` that of the first refusal, in seconds of the monotonic clock. ``admitted``: the router has
-    taken the request, so that replicas that are full do not end it."""
+    was lost, ``refused_at`` that since which the request has found no replica or only full ones, in seconds of the
+    monotonic clock. ``admitted``, ``had_replicas`` and ``begun`` are as in ``run_attempts``."""
 
     backend: TierBackend
     tier: str
@@ -86,10 +87,17 @@ class Run:
     lost_at: float = 0.0
     refused_at: float = 0.0
     admitted: bool = False
+    had_replicas: bool = False
+    begun: Callable[[], bool] = lambda: False
+
+    @property
+    def promised(self) -> bool:
+        """Whether the request must not be refused any more."""
+        return self.admitted or self.begun()
 
     @property
     def waited_s(self) -> float:
-        """The seconds since the last replica was lost; if none was, since the first refusal."""
+        """The seconds since the last replica was lost; if none was, since the request has waited for one."""
         return time.monotonic() - (self.lost_at or self.refused_at)
 
     @property
@@ -129,6 +137,8 @@ def run_attempts(
     suspects: SuspectRequests | None = None,
     *,
     admitted: bool = False,
+    had_replicas: bool = True,
+    begun: Callable[[], bool] = lambda: False,
     on_placed: OnPlaced | None = None,
 ) -> AsyncGenerator[Sequence[T], None]:
     """Returns a generator that runs ``request``, which has one prompt, in one attempt or several, and yields its events
@@ -137,15 +147,29 @@ def run_attempts(
     ``events_of`` turns the deltas of the engine into events. It is applied here because a further generator between the
     replica and the client would cost time per token. ``new_meter`` makes the meter of each attempt. ``account`` is as
     in ``TierBackend.generate``. ``suspects`` is the queue that all requests to the tier share; None: the request has
-    one of its own. ``admitted``: the router has admitted the request, which then waits for replicas that are full, as
-    an answer does that has begun. ``on_placed`` is called for each attempt. Closing the generator aborts the current
-    attempt.
+    one of its own. ``admitted``: the router has admitted the request, which then waits for a replica, or for full ones,
+    as an answer does that has begun. ``had_replicas``: the tier had a ready one when the request came, so that the
+    admission has judged whether there is time for it. ``begun`` returns whether an answer to another prompt of the
+    client's request has begun, which waits in the same way. ``on_placed`` is called for each attempt. Closing the
+    generator aborts the current attempt.
 
     The generator raises RequestError and any BackendError that the backend raises. After several failures it raises the
     one that ``next_attempt`` chooses, or PoisonRequestError.
     """
     suspects = suspects or SuspectRequests()
-    run = Run(backend, tier, config, new_meter, on_failover, suspects, account, on_placed=on_placed, admitted=admitted)
+    run = Run(
+        backend,
+        tier,
+        config,
+        new_meter,
+        on_failover,
+        suspects,
+        account,
+        on_placed=on_placed,
+        admitted=admitted,
+        had_replicas=had_replicas,
+        begun=begun,
+    )
     return _attempts(run, request, events_of)
 
 
@@ -155,13 +179,14 @@ async def _attempts(
     plan, paused = Attempt(frozenset()), bool(run.failures)
     while True:
         sent, meter = SentAnswer(request.sampling.choices), run.new_meter(seen=len(request.resume), shared=run.shared)
+        asked_at = time.monotonic()
         # Every attempt has its own request id, so that late deltas of a failed one are not taken for the next one's.
         attempt, tried = request, len(run.failures)
         if tried:
             attempt = replace(request, request_id=f"{request.request_id}-{tried}", attempt=tried, refused_before=())
         try:
             source = run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account, run.on_placed)
-            turn = run.suspects.turn() if run.on_probation else None
+            turn = run.suspects.turn(partial(_a_replica, run, request)) if run.on_probation else None
             if turn is not None:
                 source = _in_turn(turn, source)
             async with aclosing(source) as batches:
@@ -182,26 +207,31 @@ async def _attempts(
                 raise run.failures[-1] from error  # the request is not at fault: another engine has begun its answer
             raise
         except TierUnavailableError:
-            if request.resume and run.waited_s < run.config.wait_s:
+            run.refused_at = run.refused_at or asked_at
+            if not sent.began and _waits(run, request):
                 meter.supersede()
                 plan = replace(plan, avoid=frozenset())
                 await asyncio.sleep(MIN_PAUSE_S)
                 continue
             meter.report(None if request.resume else Usage(0, 0, 0))
             # No replica is left beside those that refused the request as full: tell the client that the tier is full.
-            if (overload := overload_with_shortest_wait(run.failures)) is not None:
+            overload = overload_with_shortest_wait(run.failures)
+            if overload is not None and not (request.resume or run.promised):
                 raise overload from None
             raise
         except ReplicaError as error:
             run.failed(error, sent.began, in_turn=turn is not None and turn.broken)
-        decision = _decide(run, bool(request.resume) or sent.began or run.admitted)
+        decision = _decide(run, bool(request.resume) or sent.began or run.promised)
         if isinstance(decision, GiveUp):
             taken = meter.seen or isinstance(run.failures[-1], ReplicaLostError | ReplicaDrainedError)
             meter.report(None if taken else Usage(0, 0, 0))
             _log_end(run, attempt, decision.error)
             raise decision.error
         version = "" if decision.any_version else run.version
-        rest = continuations(replace(request, model_version=version) if request.resume else request, sent, version)
+        # Also a choice that has sent nothing names the version that the others have begun with, until any may go on.
+        if request.resume or decision.any_version:
+            request = replace(request, model_version=version)
+        rest = continuations(request, sent, version)
         if not rest:
             meter.report(None)
             raise run.failures[-1]
@@ -231,7 +261,12 @@ async def _choices(
     streams = [
         _attempts(
             replace(
-                run, failures=list(run.failures), fruitful=set(run.fruitful), alone=set(run.alone), shared=place > 0
+                run,
+                failures=list(run.failures),
+                fruitful=set(run.fruitful),
+                alone=set(run.alone),
+                shared=place > 0,
+                begun=lambda: True,
             ),
             replace(each.request, request_id=f"{request.request_id}.{each.choice}"),
             joined.taker(each.choice or 0),
@@ -251,13 +286,28 @@ async def _in_turn(turn: Turn, source: AsyncGenerator[Sequence[Delta], None]) ->
             yield deltas
 
 
+async def _a_replica(run: Run, request: GenerationRequest) -> None:
+    """Returns when the tier has a ready replica, or when ``request`` waits for none any more."""
+    while not ready_replicas(run.backend, run.tier) and _waits(run, request):  # noqa: ASYNC110 - the port has no event
+        await asyncio.sleep(MIN_PAUSE_S)
+
+
+def _waits(run: Run, request: GenerationRequest) -> bool:
+    """Returns whether ``request`` waits on for a replica of its tier, which has none. An answer that has begun does,
+    for ``config.wait_s``, and so does a request that the router has admitted. One that has come to a tier without
+    replicas has waited for a first one by now: the admission lets all of them pass, and they could be many."""
+    admitted = run.admitted and (run.had_replicas or bool(run.failures))
+    owed = bool(request.resume) or run.begun() or admitted
+    return owed and run.waited_s < run.config.wait_s
+
+
 def _decide(run: Run, began: bool) -> Attempt | GiveUp:
     """Returns what to do after the failures of ``run``."""
-    ready = _ready(run.backend, run.tier)
+    ready = ready_replicas(run.backend, run.tier)
     return next_attempt(run.failures, began, ready, run.config, run.waited_s, run.fruitful, run.alone)
 
 
-def _ready(backend: TierBackend, tier: str) -> frozenset[str]:
+def ready_replicas(backend: TierBackend, tier: str) -> frozenset[str]:
     """Returns the ids of the tier's ready replicas, with the warm ones, which take what the others refuse."""
     found = (snapshot.replicas | snapshot.warm for snapshot in backend.snapshot() if snapshot.name == tier)
     return next(found, frozenset())

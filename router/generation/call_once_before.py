@@ -15,6 +15,11 @@ class CallOnceBefore:
     def __init__(self, first: Callable[[], None]) -> None:
         self._first: Callable[[], None] | None = first
 
+    @property
+    def called(self) -> bool:
+        """Whether ``first`` was called."""
+        return self._first is None
+
     def wrap(self, function: Callable[[A], R]) -> Callable[[A], R]:
         """Returns a function that calls ``function``, and ``first`` before it unless ``first`` was called already."""
 

@@ -16,8 +16,10 @@ from router.usage_meter import MAX_CLIENT_WAIT_S, UsageMeter
 
 logger = logging.getLogger(__name__)
 
-FAULTS = (RefusalKind.INTERNAL, RefusalKind.UNAVAILABLE)
-"""The kinds of errors for which the service is at fault. Others say that the request was wrong or took too long."""
+FAULTS = (RefusalKind.INTERNAL, RefusalKind.UNAVAILABLE, RefusalKind.RATE_LIMITED)
+"""The kinds of errors for which the service is at fault once a choice has begun. Others say that the request was wrong
+or took too long. Limits are checked before, so that RATE_LIMITED is a full replica: of a prompt beside the one that has
+begun, where the admission is off."""
 
 
 async def finish_on_failure(

@@ -14,7 +14,7 @@ from router.answer_events import AnswerEvent, Finished
 from router.config.failover import FailoverConfig
 from router.errors import InternalServerError, refusal_of
 from router.generation.answer_event_builder import AnswerEventBuilder
-from router.generation.attempts import OnFailover, run_attempts
+from router.generation.attempts import OnFailover, ready_replicas, run_attempts
 from router.generation.call_once_before import CallOnceBefore
 from router.generation.merge_generators import merge
 from router.generation.suspect_requests import SuspectRequests
@@ -70,6 +70,7 @@ async def generate(
     ]
     requests = engine_requests(request, tenant, account_id, run, trace_context, trace_state)
     admitted = on_first_token is not None
+    had_replicas = admitted and bool(ready_replicas(backend, tier))  # once for all prompts: it looks at all lanes
     began = CallOnceBefore(on_first_token or (lambda: None))
     streams = [
         run_attempts(
@@ -83,6 +84,8 @@ async def generate(
             account,
             suspects,
             admitted=admitted,
+            had_replicas=had_replicas,
+            begun=lambda: began.called,
             on_placed=partial(on_placed, index),
         )
         for index, (builder, engine_request) in enumerate(zip(builders, requests, strict=True))

@@ -15,6 +15,7 @@ from router.ports.tier_backend import (
     ReplicaLostError,
     ReplicaOverloadedError,
     ReplicaUnreachableError,
+    TierUnavailableError,
 )
 
 MAX_PAUSE_S = 1.0
@@ -56,7 +57,8 @@ def next_attempt(
     time since the last replica was lost, or since the first refusal, in seconds.
 
     After a refusal (a full replica, another release or version) every other ready replica is tried, since a refusal
-    costs nothing. An answer that has begun waits for full ones up to ``config.wait_s``. A request is given up that has
+    costs nothing. What has begun waits for full ones up to ``config.wait_s``; then it fails with the loss of its last
+    replica, or with TierUnavailableError if it has lost none, and is not refused. A request is given up that has
     lost ``config.max_lost_replicas`` replicas before it got anything from them, since it may have killed them. Replicas
     that the request never reached, and planned moves, do not count for that. Nor does a replica that the request had
     got something from, since it may have stood there by chance; unless the next one is lost in the request's turn.
@@ -76,7 +78,15 @@ def next_attempt(
             return GiveUp(latest)
         lost = {failure.replica_id for failure in failures if isinstance(failure, ReplicaLostError)}
         return Attempt(frozenset(lost), any_version=True)
+    if began and overload is not None:
+        return GiveUp(_kept_waiting(failures, config.wait_s))
     return GiveUp(overload or latest)
+
+
+def _kept_waiting(failures: Sequence[ReplicaError], wait_s: float) -> BackendError:
+    """Returns the error of a request that must not be refused, and for which no replica had room for ``wait_s``."""
+    losses = (each for each in reversed(failures) if isinstance(each, ReplicaLostError | ReplicaDrainedError))
+    return next(losses, TierUnavailableError(f"All replicas of the model have been full for {wait_s:g} s."))
 
 
 def _after_loss(

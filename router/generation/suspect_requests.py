@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 from router.ports.tier_backend import ReplicaLostError
@@ -30,20 +31,30 @@ _REMEMBERED = 64
 """Lost replicas whose requests are counted."""
 
 
-class Turn:
-    """The turn of one request: a context that begins when no other has its turn, and ends with it, by ``end``, or when
-    its time is over. ``broken``: its replica was lost in the turn, and no request whose time was over before could be
-    the cause as well."""
+async def at_once() -> None:
+    """Returns at once: the turn waits for nothing."""
 
-    def __init__(self, suspects: SuspectRequests) -> None:
+
+class Turn:
+    """The turn of one request: a context that begins when no other has its turn and ``can_begin`` has returned, and
+    ends with it, by ``end``, or when its time is over. ``broken``: its replica was lost in the turn, and no request
+    whose time was over before could be the cause as well."""
+
+    def __init__(self, suspects: SuspectRequests, can_begin: Callable[[], Awaitable[object]]) -> None:
         self.broken = False
         self._suspects = suspects
+        self._can_begin = can_begin
         self._timer: asyncio.TimerHandle | None = None  # None: the turn has not begun, or is over
         self._expired = False  # its time is over, and the request has got nothing yet
         self._doubtful = False  # such requests were there when it began
 
     async def __aenter__(self) -> Turn:
         seconds = await self._suspects.begin()
+        try:
+            await self._can_begin()
+        except BaseException:  # the client has left: the next one may begin
+            self._suspects.end()
+            raise
         self._doubtful = self._suspects.expired > 0
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
         return self
@@ -96,9 +107,11 @@ class SuspectRequests:
         """Returns whether so few requests were on a lost replica that all of them are suspects."""
         return self._lost.get(replica_id, 0) <= FEW
 
-    def turn(self) -> Turn:
-        """Returns the turn of one more request. It has not begun yet."""
-        return Turn(self)
+    def turn(self, can_begin: Callable[[], Awaitable[object]] = at_once) -> Turn:
+        """Returns the turn of one more request. It has not begun yet. ``can_begin`` is awaited before its time runs,
+        while it holds all others up: without a replica all would have had their turns before there is one, and would
+        begin on it together."""
+        return Turn(self, can_begin)
 
     async def begin(self) -> float:
         """Waits until a turn begins. Returns the seconds that it may last. Called by a ``Turn`` alone."""

@@ -12,6 +12,7 @@ from cluster.lanes.lane_messages import LaneItem
 from cluster.replica.tier_replica import OnStep, TierReplica
 from engine.api import (
     Delta,
+    EngineDeadError,
     EngineLoad,
     EngineStats,
     FinishReason,
@@ -37,6 +38,7 @@ class SteppedEngine:
         self.aborted: list[str] = []
         self.counted: dict[str, Usage] = {}  # the final counts of each request that was accepted
         self.closed = False
+        self.dead = False
         self.grammars: set[Grammar] = set()
         self.steps = 0
         self.waiting = 0
@@ -50,6 +52,7 @@ class SteppedEngine:
         self.closed = True
 
     def submit(self, request: GenerationRequest) -> None:
+        self.check_alive()
         if len(self.live) >= self.capacity:
             raise OverloadedError("full", 2.0)
         self.live[request.request_id] = (request, 0)
@@ -93,7 +96,18 @@ class SteppedEngine:
     def metrics(self) -> EngineMetrics:
         return Recorder().snapshot(self.stats(), {})
 
-    def check_health(self) -> None: ...
+    def die(self) -> None:
+        """Ends as an engine whose thread an exception has ended: its requests are told, and it takes no more."""
+        self.dead = True
+        left, self.live = list(self.live), {}
+        self.on_step([Delta(each, (), "", FinishReason.ERROR, None, "The engine has died.") for each in left])
+
+    def check_alive(self) -> None:
+        if self.dead:
+            raise EngineDeadError("The engine has died.")
+
+    def check_health(self) -> None:
+        self.check_alive()
 
     @property
     def model_info(self) -> ModelInfo:
@@ -159,6 +173,8 @@ class LocalClient:
             async for item in items:
                 self._reach(replica_id)
                 yield sent(item)
+        except EngineDeadError as error:  # Ray raises it as an error of its own
+            raise ReplicaLostError(str(error), replica_id) from error
         finally:
             await items.aclose()
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from load_tests.chaos.__main__ import make_parser
-from load_tests.chaos.faults import Fault
+from load_tests.chaos.faults import MOVING, Fault
 from load_tests.chaos.mix import KINDS, Request, mix
 from load_tests.chaos.report import clean, report
 from load_tests.chaos.transcript import Transcript, difference, longest_pause
@@ -128,9 +128,20 @@ def test_the_report_counts_streams_and_names_the_first_of_each_kind() -> None:
     assert (figures["streams"], figures["failed"], figures["different"]) == (8, 2, 1)
     assert figures["pause_ms"] == {"p50": 200.0, "p99": pytest.approx(298.0)}
     assert figures["first_failures"] == {"tools": "first"}
-    assert not clean(figures)
-    assert clean(report([Trial(4, pauses_s=[0.1], open_at_fault=1)]))
-    assert not clean(report([Trial(4)])), "a fault that hits no open stream proves nothing"
+    assert not clean(figures, Fault.RELOAD_HAPROXY)
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_a_fault_that_hits_no_stream_proves_nothing(fault: Fault) -> None:
+    assert not clean(report([Trial(4)]), fault)
+    assert clean(report([Trial(4, open_at_fault=1)]), fault) is (fault not in MOVING)
+    assert clean(report([Trial(4, open_at_fault=1, moved=1)]), fault)
+
+
+def test_the_report_says_how_long_the_work_of_killed_routers_went_on() -> None:
+    figures = report([Trial(4, aborted_s=0.1), Trial(4, aborted_s=0.4)])
+    assert figures["abort_ms"] == {"p50": 250.0, "max": 400.0}
+    assert "abort_ms" not in report([Trial(4)])
 
 
 def test_every_kind_is_in_a_mix_and_every_answer_is_determined() -> None:

@@ -87,7 +87,9 @@ class LoadedBackend(ScriptedBackend):
             async for deltas in batches:
                 yield deltas
 
-    def snapshot(self) -> list[TierSnapshot]:
+    def snapshot(self) -> Sequence[TierSnapshot]:
+        if not self.ready:
+            return super().snapshot()
         return [
             TierSnapshot(
                 name, frozenset({name}), 1024, waiting=int(self.wait_s > 0), wait_s=self.wait_s * (name == "fast")
@@ -205,9 +207,9 @@ def test_a_client_that_leaves_while_it_waits_gives_its_room_back(small: Served) 
     "fault", [RuntimeError("x"), TierUnavailableError("x"), ReplicaLostError("x", "fast")], ids=repr
 )
 def test_an_error_gives_the_room_back(small: Served, fault: Exception) -> None:
-    small.backend.fault = fault
+    small.backend.fault, small.backend.ready = fault, not isinstance(fault, TierUnavailableError)
     assert [ask(small).status_code for _ in range(3)] != [200] * 3
-    small.backend.fault = None
+    small.backend.fault, small.backend.ready = None, True
 
     assert ask(small).status_code == 200
 
@@ -369,7 +371,7 @@ def test_the_next_request_takes_the_number_of_refusals_to_its_replica_once(small
 
 
 def test_only_a_tier_without_any_replica_is_unavailable(small: Served) -> None:
-    small.backend.fault = TierUnavailableError("none")
+    small.backend.fault, small.backend.ready = TierUnavailableError("none"), False
     answer = ask(small)
 
     assert answer.status_code == 503

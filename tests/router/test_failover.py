@@ -167,7 +167,7 @@ class Result:
     def same(self, other: Result) -> None:
         """Fails unless both are alike. How much of a prompt was cached depends on the replica alone."""
         assert [repr(answer) for answer in self.answers] == [repr(answer) for answer in other.answers]
-        assert len(self.scored) == len(other.scored)
+        assert [repr(each) for each in self.scored] == [repr(each) for each in other.scored]  # nan equals nothing
         assert counted(self.usage) == counted(other.usage) == counted(self.paid) == counted(other.paid)
         assert self.meter.total.exact
 

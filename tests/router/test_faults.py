@@ -61,6 +61,7 @@ def test_a_fault_before_the_first_delta_has_its_own_status(
     served: Served, stream: bool, fault: Exception, status: int, code: str, param: str | None
 ) -> None:
     served.backend.fault = fault
+    served.backend.ready = not isinstance(fault, TierUnavailableError)
     response = served.http.post("/v1/chat/completions", json=CHAT | {"stream": stream})
     assert response.status_code == status
     assert response.json()["error"]["code"] == code

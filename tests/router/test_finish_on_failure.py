@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Any
 
 import pytest
 
-from engine.api import FinishReason
+from engine.api import Delta, FinishReason, GenerationRequest
+from router.answer_events import AnswerEvent, Ended, Interrupted, Opened
 from router.config.failover import FailoverConfig
 from router.config.router import RouterConfig
 from router.config.tenants import TenantConfig
-from router.errors import refusal_of
-from router.ports.tier_backend import ReplicaLostError
-from tests.router.backend import WORDS
+from router.errors import RefusalError, refusal_of
+from router.generation.finish_on_failure import finish_on_failure
+from router.ports.tier_backend import OnPlaced, OnUsage, ReplicaLostError, ReplicaOverloadedError
+from router.usage_meter import UsageMeter
+from tests.router.backend import WORDS, ScriptedBackend
 from tests.router.conftest import CONFIG, OTHER_KEY, Served
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
@@ -113,6 +117,54 @@ def test_a_tenant_and_the_service_have_a_default_and_a_part_is_not_kept(idempote
         assert whole.headers["x-manta-cache"].startswith("miss")
     finally:
         served.stop()
+
+
+class FullBackend(ScriptedBackend):
+    """The replica of the first attempt is lost after three words. All others are full."""
+
+    async def generate(
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
+        on_placed: OnPlaced | None = None,
+    ) -> AsyncGenerator[Sequence[Delta], None]:
+        if request.attempt:
+            raise ReplicaOverloadedError("full", "fast", 0.01)
+        async for deltas in super().generate(tier, request, avoid, on_usage, account, on_placed):
+            yield deltas
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_finds_only_full_replicas_keeps_its_part(stream: bool) -> None:
+    failover = FailoverConfig(wait_s=0.1, on_failure="partial")
+    served = Served(RouterConfig.model_validate(CONFIG.model_dump() | {"failover": failover}))
+    served.backend = FullBackend(fault=LOST, fault_at=3)
+    try:
+        answer = served.http.post("/v1/chat/completions", json=CHAT | {"stream": stream})
+        assert answer.status_code == 200
+        if stream:
+            last = json.loads(answer.text.strip().rpartition("data: ")[2])
+            assert last["error"] == ERROR
+            return
+        (choice,) = answer.json()["choices"]
+        assert (choice["message"]["content"], choice["error"]) == ("".join(WORDS[:3]), ERROR)
+    finally:
+        served.stop()
+
+
+async def test_what_was_sent_is_kept_if_another_prompt_is_refused() -> None:
+    async def events() -> AsyncGenerator[Sequence[AnswerEvent], None]:
+        yield [Opened(0, 0)]
+        raise ReplicaOverloadedError("full", "fast")
+
+    faults: list[RefusalError] = []
+    found = [each async for batch in finish_on_failure(events(), [0, 1], UsageMeter(), faults.append) for each in batch]
+    assert [fault.code for fault in faults] == ["overloaded"]
+    assert [each.choices for each in found if isinstance(each, Interrupted)] == [{0, 1}]
+    assert [each.choice for each in found if isinstance(each, Ended)] == [0, 1]
 
 
 def test_the_error_is_that_of_the_loss() -> None:

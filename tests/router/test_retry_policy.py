@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.api import Delta, FinishReason, GenerationRequest, Usage
+from engine.api import Delta, FinishReason, GenerationRequest, SamplingParams, Usage
 from router.config.failover import FailoverConfig
 from router.generation.attempts import run_attempts
 from router.generation.retry_policy import MAX_PAUSE_S, Attempt, GiveUp, next_attempt
@@ -103,7 +104,10 @@ def test_full_replicas_are_waited_for_by_an_answer_that_has_begun_for_so_long() 
     waits = next_attempt(failures, True, REPLICAS, TWICE, waited_s=1.0)
     assert waits == Attempt(frozenset("a"), after_s=MAX_PAUSE_S)
     late = next_attempt(failures, True, REPLICAS, TWICE, waited_s=TWICE.wait_s)
-    assert late == GiveUp(failures[1])
+    assert late == GiveUp(LOST), "a 429 would say that it can be sent again at no cost"
+    never_ran = next_attempt(failures[1:], True, ["b", "c"], TWICE, waited_s=TWICE.wait_s)
+    assert isinstance(never_ran, GiveUp)
+    assert type(never_ran.error) is TierUnavailableError
     assert isinstance(next_attempt(failures, False, REPLICAS, TWICE, waited_s=1.0), GiveUp)
 
 
@@ -204,3 +208,43 @@ async def test_a_tier_without_replicas_is_not_tried_again() -> None:
     with pytest.raises(TierUnavailableError):
         await texts(backend)
     assert len(backend.began) == 1
+
+
+@dataclass
+class TwoVersions(ReadyTiers):
+    """Replica "a" begins the first of two choices and is lost. The others have another version of the model."""
+
+    attempts: int = 0
+
+    def snapshot(self) -> Sequence[TierSnapshot]:
+        return [TierSnapshot("fast", frozenset(REPLICAS))]
+
+    async def generate(
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
+        on_placed: OnPlaced | None = None,
+    ) -> AsyncGenerator[Sequence[Delta], None]:
+        self.attempts += 1
+        if self.attempts == 1:
+            yield [Delta(request.request_id, (1,), "o", choice=0)]
+            raise ReplicaLostError("lost", "a", "1")
+        replica = next((name for name in REPLICAS[1:] if name not in avoid), "b")
+        if request.model_version not in ("", "2"):
+            raise ModelVersionError("another version", replica)
+        yield [Delta(request.request_id, (2,), "k", FinishReason.STOP, Usage(1, 1 + len(request.resume), 0))]
+
+
+async def test_a_choice_that_has_sent_nothing_is_continued_by_another_version_too() -> None:
+    backend, texts = TwoVersions(), {0: "", 1: ""}
+    request = GenerationRequest("r", "Hi", SamplingParams(n=2, seed=1))
+    ignored = partial(UsageMeter().attempt, 1), lambda kind, other_version: None
+    async with asyncio.timeout(5):
+        async for deltas in run_attempts(backend, "fast", request, TWICE, list, *ignored):
+            for delta in deltas:
+                texts[delta.choice] += delta.text
+    assert texts == {0: "ok", 1: "k"}
+    assert backend.attempts == 7, "each choice is refused by two replicas before any version may go on"

@@ -11,6 +11,7 @@ import pytest
 
 from engine.api import Delta, FinishReason, GenerationRequest, SamplingParams, Usage
 from router.config.failover import FailoverConfig
+from router.generation import attempts
 from router.generation.attempts import run_attempts
 from router.generation.suspect_requests import FEW, SuspectRequests
 from router.ports.tier_backend import (
@@ -66,11 +67,39 @@ class Fleet(ReadyTiers):
             yield [Delta(request.request_id, (place,), str(place), FinishReason.LENGTH if last else None, usage)]
 
 
-async def text_of(fleet: Fleet, suspects: SuspectRequests, name: str, prompt: str) -> str:
+class OneReplica(Fleet):
+    """A fleet of one replica, for which requests wait while it is being replaced."""
+
+    async def generate(
+        self,
+        tier: str,
+        request: GenerationRequest,
+        avoid: Collection[str] = (),
+        on_usage: OnUsage | None = None,
+        account: str = "",
+        on_placed: OnPlaced | None = None,
+    ) -> AsyncGenerator[Sequence[Delta], None]:
+        await self.until_ready()
+        async for deltas in super().generate(tier, request, avoid):
+            yield deltas
+
+    async def until_ready(self, ready: bool = True) -> None:
+        while bool(self.alive) is not ready:  # noqa: ASYNC110 - replicas are in a list
+            await asyncio.sleep(0.001)
+
+    async def replace(self, names: str, after_s: float) -> None:
+        """Puts replicas with these names in the place of those that are killed, each after a while."""
+        for name in names:
+            await self.until_ready(False)
+            await asyncio.sleep(after_s)
+            self.alive.append(name)
+
+
+async def text_of(fleet: Fleet, suspects: SuspectRequests, name: str, prompt: str, *, admitted: bool = False) -> str:
     request = GenerationRequest(name, prompt, SamplingParams(max_tokens=TOKENS))
     ignored = partial(UsageMeter().attempt, 1), lambda kind, other_version: None
-    attempts = run_attempts(fleet, "fast", request, FailoverConfig(), list, *ignored, suspects=suspects)
-    return "".join([delta.text async for deltas in attempts for delta in deltas])
+    found = run_attempts(fleet, "fast", request, FailoverConfig(), list, *ignored, suspects=suspects, admitted=admitted)
+    return "".join([delta.text async for deltas in found for delta in deltas])
 
 
 @pytest.mark.parametrize("place", [0, 3, 7])
@@ -125,6 +154,25 @@ async def test_one_that_stood_on_two_replicas_that_died_together_is_not_put_to_b
     assert fleet.killed == ["a", "b", "c"], "only the third one shows it"
 
 
+@pytest.mark.parametrize("place", [0, 3, 7])
+async def test_without_another_replica_their_turns_begin_when_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    monkeypatch.setattr(attempts, "MIN_PAUSE_S", 0.01)
+    fleet, suspects = OneReplica(["a"]), SuspectRequests(turn_s=0.1, all_s=0.2, apart_s=0.05)
+    prompts = ["harmless"] * 7
+    prompts.insert(place, "poison")
+    replacing = asyncio.create_task(fleet.replace("bc", after_s=0.6))  # longer than all their turns
+    results = await asyncio.gather(
+        *(text_of(fleet, suspects, str(number), prompt, admitted=True) for number, prompt in enumerate(prompts)),
+        return_exceptions=True,
+    )
+    assert fleet.killed == ["a", "b"]
+    assert isinstance(results.pop(place), PoisonRequestError)
+    assert results == ["012345"] * 7
+    await replacing
+
+
 async def test_turns_come_one_after_the_other_and_end_by_themselves() -> None:
     suspects, order, loop = SuspectRequests(turn_s=0.05), [], asyncio.get_running_loop()
 
@@ -172,5 +220,15 @@ async def test_a_request_that_is_cancelled_while_it_waits_takes_no_turn() -> Non
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait({waiting})
+    async with asyncio.timeout(5), suspects.turn():
+        pass
+
+
+async def test_a_request_that_is_cancelled_while_its_turn_cannot_begin_holds_no_other_up() -> None:
+    suspects = SuspectRequests()
+    waiting = asyncio.create_task(suspects.turn(asyncio.Event().wait).__aenter__())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
     async with asyncio.timeout(5), suspects.turn():
         pass
