@@ -192,16 +192,25 @@ def fault_alerts() -> list[Alert]:
 
 
 def watch_alerts() -> list[Alert]:
-    """Returns the alerts about the alerting itself."""
+    """Returns the alerts about the alerting itself, and about a service that no router tells of."""
+    # Routers of a release without build info count by their journals: rules change before the routers do.
+    routers = f"{ROUTER_BUILD_INFO} or {JOURNAL_BYTES}"
     return [
         Alert(
             "MantaMetricsMissing",
-            # Routers of a release without build info count by their journals: rules change before the routers do.
-            f"absent({ROUTER_BUILD_INFO} or {JOURNAL_BYTES}) or absent({BUILD_INFO})",
+            f"absent({routers}) or absent({BUILD_INFO})",
             PAGE,
             "5m",
             "Prometheus reads no metrics of any router, or of any replica.",
             "All of them are gone, or Prometheus does not reach them. Other alerts cannot fire.",
+        ),
+        Alert(
+            "MantaRoutersMissing",
+            f"count by (application) ({BUILD_INFO}) unless on (application) ({routers})",
+            PAGE,
+            "2m",
+            "No router of the application {{ $labels.application }} reports.",
+            "{{ $value }} of its replicas do. Clients get connection errors, or a 503 of the proxy.",
         ),
         Alert(
             "MantaDeadMansSwitch",
