@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -95,6 +95,15 @@ class TelemetryConfig(BaseModel):
     logs: LogsConfig = LogsConfig()
     texts: TextsConfig = TextsConfig()
     metrics: MetricsConfig = MetricsConfig()
+
+    def sending(self) -> dict[str, Any] | None:
+        """Returns what a process needs to send metrics by OTLP, as JSON with the values of the headers, which are
+        secret; None: there is no receiver. A ``TelemetryConfig`` is made of it."""
+        if self.metrics.endpoint is None:
+            return None
+        used = {"protocol", "service_name", "timeout_s", "metrics"}
+        headers = {name: value.get_secret_value() for name, value in self.headers.items()}
+        return {**self.model_dump(mode="json", include=used), "headers": headers}
 
     @model_validator(mode="after")
     def _check_endpoint(self) -> TelemetryConfig:
