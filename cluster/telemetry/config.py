@@ -38,7 +38,7 @@ class MetricsConfig(BaseModel):
     """Seconds between two exports, which have all series of a process: about 250 of a replica."""
     max_tenants: int = Field(MAX_TENANTS, ge=0)
     """The tenants that a router counts by name, in the order in which they come; further ones are counted as
-    ``(others)``. Also for Prometheus, which gets about 30 series for each where there are four tiers. ``/v1/usage`` has
+    ``(others)``. Also for Prometheus, which gets some 40 series for each where there are four tiers. ``/v1/usage`` has
     the usage of all tenants."""
 
 

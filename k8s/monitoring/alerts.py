@@ -35,6 +35,8 @@ QUEUE_WAIT_S = 5.0
 """Seconds that the slowest twentieth of the requests may wait."""
 OLDEST_WAIT_S = 60.0
 """Seconds that a single request may wait."""
+OVERFLOW = "otel_metric_overflow"
+"""The only label of what Ray's agent has added up, since it had seen 2,000 series of a metric."""
 PROCESS = "WorkerId"
 """Ray's label for the process that a series is of."""
 
@@ -203,6 +205,14 @@ def watch_alerts() -> list[Alert]:
             "5m",
             "Prometheus reads no metrics of any router, or of any replica.",
             "All of them are gone, or Prometheus does not reach them. Other alerts cannot fire.",
+        ),
+        Alert(
+            "MantaSeriesLost",
+            f'count({{__name__=~"ray_manta_.+", {OVERFLOW}="true"}}) > 0',
+            TICKET,
+            "5m",
+            "Ray's agent on a node has no room for further series.",
+            "{{ $value }} metrics have some without labels: what has started there lately is in no panel and no rule.",
         ),
         Alert(
             "MantaRoutersMissing",

@@ -236,6 +236,14 @@ CASES = [
         **REPLICA_INFO, 'ray_manta_journal_bytes{log="audit"}': "0x600",
     }, 10, 0),
     Case("MantaMetricsMissing", "there are", INFO, 10, 0),
+    Case("MantaSeriesLost", "of two metrics", {
+        'ray_manta_tokens_total{otel_metric_overflow="true"}': "0+1x60",
+        'ray_manta_engine_running{otel_metric_overflow="true"}': "1x60",
+    }, 10, 1),
+    Case("MantaSeriesLost", "the label is there and empty", {
+        'ray_manta_tokens_total{tenant="a", otel_metric_overflow=""}': "0+1x60",
+    }, 10, 0),
+    Case("MantaSeriesLost", "of another's metric", {'ray_other{otel_metric_overflow="true"}': "1x60"}, 10, 0),
     Case("MantaRoutersMissing", "of one of two applications", {**of_app("a", True), **of_app("b", False)}, 10, 1),
     Case("MantaRoutersMissing", "of both", {**of_app("a", False), **of_app("b", False)}, 10, 2),
     Case("MantaRoutersMissing", "the last one has ended", {
