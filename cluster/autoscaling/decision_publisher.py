@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from cluster.autoscaling.decision import Decisions, TierDecision
 from cluster.autoscaling.decision_metrics import DecisionMetrics
@@ -17,11 +17,8 @@ from cluster.autoscaling.snapshot import Pin, WaitingRoom
 from cluster.autoscaling.waiting_room_store import SeenRooms, WaitingRoomStore
 from cluster.autoscaling.warm_replica_store import WarmReplicas, WarmReplicaStore
 from cluster.telemetry.config import TelemetryConfig
-from cluster.telemetry.instruments import RayInstruments
+from cluster.telemetry.instruments import RayInstruments, SentInstruments
 from cluster.telemetry.make_otlp_instruments import make_otlp_instruments
-
-if TYPE_CHECKING:
-    from cluster.telemetry.otlp_instruments import OtlpInstruments
 
 logger = logging.getLogger("ray.serve")  # the log of Serve's controller, where this runs
 
@@ -54,7 +51,7 @@ class DecisionPublisher:
         self._rooms: Mapping[str, WaitingRoom] = {}
         self._telemetry = TelemetryConfig()
         self._metrics = DecisionMetrics(RayInstruments(application))
-        self._sent: OtlpInstruments | None = None  # while decisions come, if there is a receiver
+        self._sent: SentInstruments | None = None  # while decisions come, if there is a receiver
         self._changed = threading.Condition()
         self._latest: Decisions | None = None  # not stored yet
         self._decided_at = time.monotonic()
