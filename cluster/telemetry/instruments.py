@@ -99,11 +99,11 @@ class SummedGauge:
             raise ValueError(f"a counter grows by more than 0, not by {value}")
         key = frozenset((tags or {}).items())
         with self._lock:
+            total = self._sums.get(key, 0.0) + value
+            self._gauge.set(total, tags)  # raises for labels that Ray refuses, which are not kept then
             if not self._sums:
                 self._refresher.add(self)
-            total = self._sums.get(key, 0.0) + value
-            self._gauge.set(total, tags)
-            self._sums[key] = total  # not of labels that Ray refuses
+            self._sums[key] = total
 
     def refresh(self) -> None:
         """Sets the gauge to the present sums."""
