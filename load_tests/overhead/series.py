@@ -220,7 +220,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--load", choices=("mixed", "short"), default="mixed", help="what tenants send (default: %(default)s)")
     add("--tenants", type=int, default=10_000, help="tenants, keys, models and paths (default: %(default)s)")
-    add("--whole", type=int, default=60, help="tenants that send all of the mix; others some (default: %(default)s)")
+    add("--whole", type=int, default=30, help="tenants that send all of the mix; others some (default: %(default)s)")
     add(
         "--config",
         type=Path,
