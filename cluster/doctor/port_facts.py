@@ -69,12 +69,13 @@ def _address(text: str) -> IPv4Address | IPv6Address:
 
 
 def answers_without_token(host: str = LOOPBACK, port: int = DASHBOARD) -> bool | None:
-    """Returns whether Ray's API of jobs answers a request without a token; None: it does not answer at all."""
+    """Returns whether Ray's API of jobs answers a request without a token; None: it is not there."""
     try:
         with httpx.Client(trust_env=False, timeout=ANSWER_S) as http:
-            return http.get(f"http://{host}:{port}/api/jobs/").status_code == httpx.codes.OK
+            status = http.get(f"http://{host}:{port}/api/jobs/").status_code
     except (httpx.HTTPError, httpx.InvalidURL):
         return None
+    return {httpx.codes.OK: True, httpx.codes.UNAUTHORIZED: False, httpx.codes.FORBIDDEN: False}.get(status)
 
 
 def redis_without_password(host: str, port: int) -> bool | None:

@@ -155,6 +155,10 @@ class Count:
     excess: Sequence[str]
     most: Sequence[tuple[str, int]]
 
+    def is_fine(self, limit: int) -> bool:
+        """Returns whether there are some of Manta, fewer than ``limit`` in all, and none too many or lost."""
+        return self.total < limit and self.ours > 0 and not self.excess and not self.lost
+
     def __str__(self) -> str:
         lost = "; Ray's agent has no room for more" if self.lost else ""
         return f"{self.total:,} series, {self.ours:,} of Manta; the most: {list(self.most)}{lost}"
@@ -201,14 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             time.sleep(EXPORT_S)
             counts.append(count(scrape(server), bounds))
             print(f"after {replaced} processes were replaced: {counts[-1]}")
-    for each in counts:
-        for line in each.excess:
-            print(line)
-    return (
-        0
-        if all(0 < each.total < options.limit and each.ours and not each.excess and not each.lost for each in counts)
-        else 1
-    )
+    print(*(line for each in counts for line in each.excess), sep="\n", end="")
+    return 0 if all(each.is_fine(options.limit) for each in counts) else 1
 
 
 def make_parser() -> argparse.ArgumentParser:

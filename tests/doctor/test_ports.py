@@ -18,7 +18,14 @@ import pytest
 from cluster.doctor.facts import Facts, HostFacts, NodeFacts
 from cluster.doctor.finding import Finding, Severity
 from cluster.doctor.port_checks import port_findings
-from cluster.doctor.port_facts import DASHBOARD, GCS, WATCHED, network_listeners, redis_without_password
+from cluster.doctor.port_facts import (
+    DASHBOARD,
+    GCS,
+    WATCHED,
+    answers_without_token,
+    network_listeners,
+    redis_without_password,
+)
 from cluster.local.redis_server import RedisServer, redis_binary
 from tests.doctor.test_checks import GOOD
 from tests.doctor.test_doctor_command import PASSWORD, config, doctor
@@ -102,6 +109,14 @@ def test_each_inner_port_that_is_open_is_named(port: int) -> None:
     finding = found[f"closed port {port} of {HOST}"]
     assert finding["seen"] == f"{WATCHED[port]} can be reached from here"
     assert "firewall" in finding["remedy"]
+
+
+@pytest.mark.parametrize(("status", "is_open"), [(200, True), (401, False), (403, False), (404, None), (500, None)])
+def test_the_api_of_jobs_is_known_by_its_answer_without_a_token(status: int, is_open: bool | None) -> None:
+    port = free_port()
+    with jobs_api(status, "127.0.0.1", port):
+        assert answers_without_token("127.0.0.1", port) is is_open
+    assert answers_without_token("127.0.0.1", port) is None
 
 
 def test_a_host_without_open_ports_is_fine() -> None:
