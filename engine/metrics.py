@@ -91,6 +91,11 @@ class Histogram:
             counts[place] += folded
         return tuple(counts)
 
+    def counted_by(self, usual: Collection[float]) -> tuple[int, ...]:
+        """Returns the counts by the buckets that end at ``usual``, which are all among those of this histogram, and the
+        count above all of them."""
+        return self.folded(extra_buckets(self.bounds, usual))
+
     def quantile(self, share: float) -> float:
         """Returns the upper bound of the bucket that holds the quantile ``share`` (0 to 1). Returns 0 if there are no
         values, and infinity if the quantile lies above all bounds."""

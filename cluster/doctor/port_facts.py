@@ -75,7 +75,9 @@ def answers_without_token(host: str = LOOPBACK, port: int = DASHBOARD) -> bool |
             status = http.get(f"http://{host}:{port}/api/jobs/").status_code
     except (httpx.HTTPError, httpx.InvalidURL):
         return None
-    return {httpx.codes.OK: True, httpx.codes.UNAUTHORIZED: False, httpx.codes.FORBIDDEN: False}.get(status)
+    if status == httpx.codes.OK:
+        return True
+    return False if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN) else None
 
 
 def redis_without_password(host: str, port: int) -> bool | None:

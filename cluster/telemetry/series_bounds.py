@@ -44,7 +44,7 @@ Series = Mapping[str, int]
 class Processes(NamedTuple):
     """The most processes of one kind, and the most series of one of them."""
 
-    count: int
+    most: int
     series: Series
 
 
@@ -57,7 +57,7 @@ class SeriesBounds:
     @property
     def total(self) -> int:
         """The most series of all processes that run at once."""
-        return sum(each.count * sum(each.series.values()) for each in self.processes.values())
+        return sum(each.most * sum(each.series.values()) for each in self.processes.values())
 
     def of_process(self, metric: str) -> int:
         """Returns the most series that one process has of a metric; 0: no process has it."""

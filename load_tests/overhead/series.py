@@ -108,7 +108,7 @@ def short_requests(tiers: Sequence[str]) -> Requests:
 def mixed(config: MantaConfig, whole: int) -> Requests:
     """Returns the requests of ``--load mixed``. The first ``whole`` tenants send all kinds, others SOME in turn."""
     tiers = [tier.name for tier in config.tiers]
-    embedding = "none" if config.embedder is None else config.embedder.name
+    embedding = (config.embedder and config.embedder.name) or "none"
 
     def of(number: int) -> list[Asked]:
         found = mixed_requests(number, tiers, embedding)

@@ -119,4 +119,4 @@ def test_of_an_application_that_is_gone_nothing_is_sent_any_more(recorded: Recor
 
 
 def test_without_a_receiver_nothing_of_it_is_in_the_policys_settings() -> None:
-    assert TelemetryConfig(headers={"authorization": "Bearer s3cret"}).sending() is None  # type: ignore[dict-item]
+    assert TelemetryConfig(headers={"authorization": "Bearer s3cret"}).sending() is None

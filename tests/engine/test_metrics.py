@@ -43,7 +43,7 @@ def test_counts_are_the_same_whether_further_buckets_are_folded_or_were_never_th
         plain.observe(value)
     extra = extra_buckets(fine.bounds, SECONDS)
     assert len(extra) == len(fine.bounds) - len(SECONDS)
-    assert fine.folded(extra) == tuple(plain.counts) == plain.folded(())
+    assert fine.folded(extra) == fine.counted_by(SECONDS) == tuple(plain.counts) == plain.folded(())
 
 
 def test_a_bucket_ends_at_each_objective_and_the_load_is_counted_by_the_usual_ones() -> None:

@@ -155,8 +155,8 @@ class Operator:
     def run(self, command: str) -> None:
         for documented_path, path in self._places.items():
             command = command.replace(documented_path, shlex.quote(str(path)))
-        path = f"{redis_binary().parent}:{os.defpath}"
-        subprocess.run(["bash", "-ec", command], cwd=self._directory, env={"PATH": path}, check=True, timeout=60)
+        environment = {"PATH": f"{redis_binary().parent}:{os.defpath}"}
+        subprocess.run(["bash", "-ec", command], cwd=self._directory, env=environment, check=True, timeout=60)
 
     def restore(self, commands: list[str]) -> None:
         """Runs the commands; between them it waits as the text says."""
