@@ -92,7 +92,7 @@ def test_a_count_says_what_is_too_much_and_what_is_lost(dev: MantaConfig) -> Non
     more = "".join(f'ray_manta_journal_bytes{{WorkerId="a",log="{number}"}} 0.0\n' for number in range(2))
     wrong = count(SCRAPED + more + 'ray_manta_cost_total{otel_metric_overflow="true"} 1.0\n', series_bounds(dev))
     assert wrong.lost
-    assert fine.is_fine(7)
-    assert not fine.is_fine(6)
-    assert not wrong.is_fine(100)
+    assert fine.is_bounded
+    assert not wrong.is_bounded
+    assert not count("up 1.0\n", series_bounds(dev)).is_bounded, "none of Manta"
     assert list(wrong.excess) == ["ray_manta_journal_bytes: 3 of process a, 2 at most"]
