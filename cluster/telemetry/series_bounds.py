@@ -66,18 +66,31 @@ class SeriesBounds:
 
 def series_bounds(config: MantaConfig) -> SeriesBounds:
     """Returns the bounds of the service of ``config``. Autoscaled deployments count with their most replicas."""
-    routers = config.ingress.replicas
     scaling = config.autoscaling
-    tiers = {} if scaling is None else scaling.tiers
-    if scaling is not None and ROUTER in scaling.followers:
-        routers = scaling.followers[ROUTER].max
-    found = {ROUTER: Processes(routers, router_series(config))}
+    tiers, followers = ({}, {}) if scaling is None else (scaling.tiers, scaling.followers)
+    found = {ROUTER: Processes(config.ingress.replicas, router_series(config))}
     for tier in config.tiers:
         most = tiers[tier.name].max + tiers[tier.name].warm if tier.name in tiers else tier.replicas
         found[tier.name] = Processes(most, replica_series(with_objectives(config, tier)))
+    found |= _small_models(config)
+    found |= {name: each._replace(most=followers[name].max) for name, each in found.items() if name in followers}
     if scaling is not None:
-        found["Autoscaler"] = Processes(1, autoscaler_series(len(tiers) + len(scaling.followers)))
+        found["Autoscaler"] = Processes(1, autoscaler_series(len(tiers) + len(followers)))
     return SeriesBounds(found)
+
+
+def _small_models(config: MantaConfig) -> dict[str, Processes]:
+    """Returns the deployments of small models, whose calls are traced, or the one that has them all."""
+    services = {
+        "SafetyClassifier": config.safety.classifier,
+        "Embedder": config.embedder,
+        "SemanticCache": config.cache,
+    }
+    found = {name: Processes(each.replicas, TRACING) for name, each in services.items() if each is not None}
+    if config.small_models is None or not found:
+        return found
+    together = {name: len(found) * count for name, count in TRACING.items()}
+    return {"SmallModels": Processes(config.small_models.replicas, together)}
 
 
 def router_series(config: MantaConfig) -> Series:

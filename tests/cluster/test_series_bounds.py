@@ -174,3 +174,16 @@ def test_what_has_more_series_than_it_may_is_named() -> None:
         "ray_manta_journal_bytes: 3 of process a, 2 at most",
         "ray_manta_new_total: 1 of process b, 0 at most",
     ]
+
+
+def test_the_most_replicas_count_and_small_models_that_share_a_process_have_the_series_of_each() -> None:
+    dev, prod = series_bounds(settings("dev.yaml")), series_bounds(settings("prod.yaml"))
+    assert {name: each.most for name, each in prod.processes.items()} == {
+        "Router": 2,
+        **{"fast": 8, "balanced": 8, "frontier": 4},
+        **{"SafetyClassifier": 2, "Embedder": 2, "SemanticCache": 2},
+        "Autoscaler": 1,
+    }
+    assert prod.processes["Embedder"].series["manta_trace_faults"] == 1
+    assert dev.processes["SmallModels"].series["manta_trace_faults"] == 3  # a role each
+    assert dev.of_process("manta_trace_faults") == 3
