@@ -67,7 +67,8 @@ class SeriesBounds:
 def series_bounds(config: MantaConfig) -> SeriesBounds:
     """Returns the bounds of the service of ``config``. Autoscaled deployments count with their most replicas."""
     scaling = config.autoscaling
-    tiers, followers = ({}, {}) if scaling is None else (scaling.tiers, scaling.followers)
+    tiers = {} if scaling is None else scaling.tiers
+    followers = {} if scaling is None else scaling.followers
     found = {ROUTER: Processes(config.ingress.replicas, router_series(config))}
     for tier in config.tiers:
         most = tiers[tier.name].max + tiers[tier.name].warm if tier.name in tiers else tier.replicas
