@@ -382,6 +382,13 @@ def test_every_metric_of_every_panel_and_rule_is_scraped_or_is_known_to_need_an_
     assert used >= EVENTS.keys()
 
 
+def test_the_autoscaler_in_serves_controller_sends_its_decisions_too(seen: Seen) -> None:
+    eventually(lambda: "manta_autoscaling_decisions" in seen.received.metrics, "its metrics arrive", 30)
+    assert seen.received.number("manta_autoscaling_target_replicas", tier=SCALED).as_double == 1
+    senders = {(each["manta.role"], each["manta.application"]) for each in seen.received.resources}
+    assert senders == {(role, "seen") for role in ("router", "replica", "autoscaler")}
+
+
 def test_no_text_is_in_any_span_metric_log_or_key_but_those_of_the_cache(seen: Seen) -> None:
     markers = [each.encode() for each in (*MARKERS, *KEYS)]
     assert seen.received.bodies
