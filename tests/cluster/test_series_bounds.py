@@ -180,8 +180,12 @@ def test_the_most_replicas_count_and_small_models_that_share_a_process_have_the_
     dev, prod = series_bounds(settings("dev.yaml")), series_bounds(settings("prod.yaml"))
     assert {name: each.most for name, each in prod.processes.items()} == {
         "Router": 2,
-        **{"fast": 8, "balanced": 8, "frontier": 4},
-        **{"SafetyClassifier": 2, "Embedder": 2, "SemanticCache": 2},
+        "fast": 8,
+        "balanced": 8,
+        "frontier": 4,
+        "SafetyClassifier": 2,
+        "Embedder": 2,
+        "SemanticCache": 2,
         "Autoscaler": 1,
     }
     assert prod.processes["Embedder"].series["manta_trace_faults"] == 1
