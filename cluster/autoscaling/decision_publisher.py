@@ -32,7 +32,8 @@ the last numbers for ever."""
 class DecisionPublisher:
     """Publishes the decisions for one application, as metrics, log lines and records in ``store``. ``waiting`` has the
     waiting rooms of tiers at zero. Both stores are those of ``application`` by default. They are read and written on a
-    thread of its own, since they may block. Metrics are sent by OTLP, too, after ``send_metrics_by``."""
+    thread of its own, since they may block. Metrics are sent by OTLP, too, after ``send_metrics_by``. The thread begins
+    and ends that, since OpenTelemetry's SDK takes a while to load, and an error there must stop no decision."""
 
     _publishers: ClassVar[dict[str, DecisionPublisher]] = {}
     """Those of this process, by application: class state for the same reason as ``ApplicationScalers``."""
@@ -50,8 +51,11 @@ class DecisionPublisher:
         self._waiting_rooms, self._seen = waiting or WaitingRoomStore(application), SeenRooms()
         self._rooms: Mapping[str, WaitingRoom] = {}
         self._telemetry = TelemetryConfig()
-        self._metrics = DecisionMetrics(RayInstruments(application))
-        self._sent: SentInstruments | None = None  # while decisions come, if there is a receiver
+        self._asked = self._telemetry  # the settings of which the thread knows
+        self._counted = RayInstruments(application)  # the sums go on when another receiver is named
+        self._metrics = DecisionMetrics(self._counted)
+        self._sending: TelemetryConfig | None = None  # the settings by which metrics are sent, or could not be
+        self._sent: SentInstruments | None = None
         self._changed = threading.Condition()
         self._latest: Decisions | None = None  # not stored yet
         self._decided_at = time.monotonic()
@@ -64,9 +68,7 @@ class DecisionPublisher:
 
     def publish(self, decisions: Decisions) -> None:
         """Counts and logs the decisions, and has them stored soon. Never blocks."""
-        with self._changed:
-            self._open()
-            metrics = self._metrics
+        metrics = self._metrics
         for decision in (*decisions.tiers.values(), *decisions.followers.values()):
             metrics.count(decision)
             _log(decision)
@@ -93,43 +95,56 @@ class DecisionPublisher:
 
     @classmethod
     def send_metrics_by(cls, application: str, telemetry: TelemetryConfig) -> None:
-        """Has the metrics of an application sent by these settings from its next decision on, if it has a publisher.
-        Never blocks."""
+        """Has the metrics of an application soon sent by these settings, if it has a publisher. Never blocks."""
         if (publisher := cls._publishers.get(application)) is None:
             return
         with publisher._changed:
-            if telemetry != publisher._telemetry:
-                publisher._telemetry = telemetry
-                publisher._close()
+            publisher._telemetry = telemetry
+            publisher._changed.notify()
 
-    def _open(self) -> None:
-        """Begins to send, if there is a receiver and it has not begun. ``_changed`` is held."""
-        if self._sent is None and self._telemetry.metrics.endpoint is not None:
-            self._sent = make_otlp_instruments(self._telemetry, "autoscaler", "autoscaler", self._application)
-            self._metrics = DecisionMetrics(self._sent or RayInstruments(self._application))
+    @property
+    def receiver(self) -> str | None:
+        """The URL to which the next decision is sent by OTLP; None: to none."""
+        return None if self._sent is None or self._sending is None else self._sending.metrics.endpoint
 
-    def _close(self) -> None:
-        """Ends sending. The last numbers are exported meanwhile. ``_changed`` is held."""
-        if self._sent is not None:
-            self._sent.close(wait_s=0)
-            self._sent, self._metrics = None, DecisionMetrics(RayInstruments(self._application))
+    def _send_by(self, telemetry: TelemetryConfig) -> None:
+        """Begins to send by these settings, or ends it if they name no receiver or decisions come no more."""
+        is_silent = time.monotonic() - self._decided_at >= self._silent_s
+        sending = None if is_silent or telemetry.metrics.endpoint is None else telemetry
+        if sending == self._sending:
+            return
+        former, self._sent = self._sent, None
+        self._sending, self._metrics = sending, DecisionMetrics(self._counted)
+        if former is not None:
+            former.close(wait_s=0)  # the last numbers are exported meanwhile
+        if sending is not None:
+            self._begin_sending(sending)
+
+    def _begin_sending(self, telemetry: TelemetryConfig) -> None:
+        role = "autoscaler"
+        try:
+            sent = make_otlp_instruments(telemetry, role, role, self._application, self._counted)
+            if sent is not None:
+                self._metrics, self._sent = DecisionMetrics(sent), sent
+        except Exception as error:  # noqa: BLE001 - whatever it is, decisions go on; the next settings try again
+            logger.warning("Autoscaling: its metrics are not sent by OTLP: %r", error)
 
     def _run(self) -> None:
         asleep = False  # whether a tier is at zero
         while True:
             with self._changed:
                 self._changed.wait_for(self._is_behind, LOOK_S if asleep else self._silent_s)
-                if time.monotonic() - self._decided_at >= self._silent_s:
-                    self._close()
+                telemetry = self._asked = self._telemetry
                 latest, self._latest = self._latest, None
                 warm, self._latest_warm = self._latest_warm, None
+            self._send_by(telemetry)
             asleep = asleep if latest is None else any(each.target == 0 for each in latest.tiers.values())
             if latest is not None or warm is not None or asleep:
                 self._exchange(latest, warm)
 
     def _is_behind(self) -> bool:
-        """Returns whether something is not stored yet."""
-        return self._latest is not None or self._latest_warm is not None
+        """Returns whether something is not stored yet, or the settings are new."""
+        return self._latest is not None or self._latest_warm is not None or self._telemetry is not self._asked
 
     def _exchange(self, decisions: Decisions | None, warm: WarmReplicas | None) -> None:
         """Reads what waits and, with decisions, the pins, and stores the decisions, and the warm replicas if they are

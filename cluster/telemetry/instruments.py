@@ -61,15 +61,20 @@ class RayInstruments:
     """Makes the counters and gauges of Ray, which Prometheus reads from every node. Implements ``Instruments``.
 
     ``application`` is the value of the label ``application``, which each series gets: two applications of a cluster may
-    have tiers of the same name.
+    have tiers of the same name. A counter of one name is made once: two sums would replace each other in Ray's gauge,
+    and to Prometheus each fall is a reset. So a process counts by one of these what it counts for one application.
     """
 
     def __init__(self, application: str = "", refresh_s: float = REFRESH_S) -> None:
         self._tags = {APPLICATION: application}
         self._sums = SumRefresher(refresh_s)
+        self._counters: dict[str, SummedGauge] = {}
 
     def counter(self, name: str, description: str, labels: Sequence[str] = ()) -> Counter:
-        return SummedGauge(self.gauge(f"{name}{TOTAL}", description, labels), self._sums)
+        """Returns the counter ``name``, with its sums if it was made before."""
+        if name not in self._counters:
+            self._counters[name] = SummedGauge(self.gauge(f"{name}{TOTAL}", description, labels), self._sums)
+        return self._counters[name]
 
     def lasting_counter(self, name: str, description: str, labels: Sequence[str] = ()) -> Counter:
         """Makes a counter of Ray's, whose series are exported until the node ends. It is for what a process counts just

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
+from cluster.autoscaling import decision_publisher
 from cluster.autoscaling.decision import Decisions, Reason, TierDecision, WhyNot
 from cluster.autoscaling.decision_publisher import DecisionPublisher
 from cluster.autoscaling.decision_store import DecisionStore
@@ -62,10 +64,17 @@ def eventually(holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def senders() -> set[threading.Thread]:
+    """The threads that send metrics: the SDK's, and those that send the last ones."""
+    names = ("OtelPeriodicExportingMetricReader", "manta-last-metrics")
+    return {each for each in threading.enumerate() if each.name in names}
+
+
 def test_decisions_arrive_as_metrics_of_the_autoscaler(recorded: RecordedMetrics) -> None:
     with http_receiver() as received:
         made = publisher("sent")
         DecisionPublisher.send_metrics_by("sent", telemetry(received))
+        eventually(lambda: made.receiver is not None)
         for _ in range(3):
             made.publish(decisions(4))
         name = "manta_autoscaling_decisions"
@@ -92,30 +101,63 @@ def test_another_receiver_gets_what_is_decided_from_then_on(recorded: RecordedMe
     with http_receiver() as former, http_receiver() as later:
         made = publisher("moved")
         DecisionPublisher.send_metrics_by("moved", telemetry(former))
+        eventually(lambda: made.receiver is not None)
         made.publish(decisions(4))
         DecisionPublisher.send_metrics_by("moved", telemetry(later))
+        eventually(lambda: made.receiver == later.metrics_endpoint)
         made.publish(decisions(5))
         eventually(lambda: "manta_autoscaling_target_replicas" in later.metrics)
-        DecisionPublisher.send_metrics_by("moved", TelemetryConfig())
         eventually(lambda: "manta_autoscaling_target_replicas" in former.metrics)
+        DecisionPublisher.send_metrics_by("moved", TelemetryConfig())
     assert former.number("manta_autoscaling_target_replicas", tier="fast").as_double == 4
     assert later.number("manta_autoscaling_target_replicas", tier="fast").as_double == 5
 
 
 def test_of_an_application_that_is_gone_nothing_is_sent_any_more(recorded: RecordedMetrics) -> None:
     with http_receiver() as received:
+        others = senders()
         made = publisher("gone", silent_s=1.5)
         DecisionPublisher.send_metrics_by("gone", telemetry(received))
+        eventually(lambda: made.receiver is not None)
         made.publish(decisions(4))
-        eventually(lambda: len(received.resources) > 0)
-        time.sleep(3.5)
+        eventually(lambda: "manta_autoscaling_target_replicas" in received.metrics)
+        eventually(lambda: made.receiver is None and not senders() - others)
         exports = len(received.resources)
-        time.sleep(2.5)
-        assert len(received.resources) == exports
-        made.publish(decisions(3))  # it is back
+        made.publish(decisions(4))  # it is back
+        eventually(lambda: made.receiver is not None)
+        made.publish(decisions(3))
         eventually(lambda: len(received.resources) > exports)
         assert received.number("manta_autoscaling_target_replicas", tier="fast").as_double == 3
         DecisionPublisher.send_metrics_by("gone", TelemetryConfig())
+
+
+def test_a_sum_for_prometheus_never_falls_when_sending_begins_and_ends(recorded: RecordedMetrics) -> None:
+    def sum_of_decisions() -> float:
+        return recorded.value("ray_manta_autoscaling_decisions_total", tier="fast", reason="backlog")
+
+    with http_receiver() as received:
+        made = publisher("summed")
+        for number, settings in enumerate((TelemetryConfig(), telemetry(received), TelemetryConfig())):
+            DecisionPublisher.send_metrics_by("summed", settings)
+            eventually(lambda: made.receiver == settings.metrics.endpoint)  # noqa: B023 - called at once
+            made.publish(decisions(4))
+            assert sum_of_decisions() == number + 1
+
+
+def test_metrics_that_cannot_be_sent_stop_no_decision(
+    recorded: RecordedMetrics, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: object) -> None:
+        raise ImportError("no SDK")
+
+    monkeypatch.setattr(decision_publisher, "make_otlp_instruments", fail)
+    with http_receiver() as received, caplog.at_level("WARNING", "ray.serve"):
+        made = publisher("failing")
+        DecisionPublisher.send_metrics_by("failing", telemetry(received))
+        eventually(lambda: "no SDK" in caplog.text)
+        made.publish(decisions(4))
+        assert made.receiver is None
+    assert recorded.value("ray_manta_autoscaling_target_replicas", tier="fast") == 4
 
 
 def test_without_a_receiver_nothing_of_it_is_in_the_policys_settings() -> None:

@@ -35,6 +35,14 @@ def test_a_counter_without_labels(recorded: RecordedMetrics) -> None:
     assert recorded.value("ray_manta_things_total") == 3
 
 
+def test_a_counter_that_is_made_again_goes_on_with_its_sum(recorded: RecordedMetrics) -> None:
+    """Two sums of one name would replace each other in Ray's gauge, and to Prometheus each fall is a reset."""
+    instruments = RayInstruments()
+    for expected in (1, 2):
+        instruments.counter("manta_things", "Things.").inc(1)
+        assert recorded.value("ray_manta_things_total") == expected
+
+
 @pytest.mark.parametrize("value", [0, -1.5])
 def test_a_counter_does_not_fall(recorded: RecordedMetrics, value: float) -> None:
     counter = RayInstruments().counter("manta_things", "Things.")
@@ -76,13 +84,13 @@ def test_the_thread_ends_with_its_instruments(recorded: RecordedMetrics) -> None
     before = threads()
     instruments = RayInstruments(refresh_s=0.05)
     counter = instruments.counter("manta_things", "Things.")
-    assert threads() == before, "nothing is counted yet"
+    assert threads() <= before, "nothing is counted yet"
     counter.inc(1)
     assert len(threads() - before) == 1
     del counter, instruments
-    gc.collect()
     deadline = time.monotonic() + 10
     while threads() - before and time.monotonic() < deadline:
+        gc.collect()  # again, if the thread was at work
         time.sleep(0.01)
     assert threads() - before == set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,16 @@ from tests.doctor.test_checks import GOOD
 from tests.doctor.test_doctor_command import PASSWORD, config, doctor
 from tests.state.conftest import free_port
 
-HOST = "127.0.0.77"  # of this machine as all of 127/8, and nobody else's: the usual ports are free there
+HOST = f"127.{64 + (os.getpid() >> 16)}.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
+"""An address of this machine, as all of 127/8, and of no other process of the tests: the usual ports are free there."""
+
+
+@pytest.fixture
+def free_ports() -> None:
+    """Skips a test of usual ports where a server listens on one at all addresses, so also at HOST."""
+    taken = [port for port, address in network_listeners().items() if ip_address(address).is_unspecified]
+    if taken:
+        pytest.skip(f"other servers of this machine listen on {taken}")
 
 
 @contextmanager
@@ -73,6 +84,7 @@ def redis_at(directory: Path, port: int, host: str = HOST, *settings: str) -> It
         process.wait()
 
 
+@pytest.mark.usefixtures("free_ports")
 def test_jobs_that_anyone_may_start_are_an_error_with_its_remedy() -> None:
     with jobs_api(200):
         found, status = doctor("--closed", HOST)
@@ -82,6 +94,7 @@ def test_jobs_that_anyone_may_start_are_an_error_with_its_remedy() -> None:
     assert status == 1
 
 
+@pytest.mark.usefixtures("free_ports")
 def test_a_dashboard_that_wants_a_token_should_not_be_reached_either() -> None:
     with jobs_api(401):
         found, status = doctor("--closed", HOST)
@@ -91,6 +104,7 @@ def test_a_dashboard_that_wants_a_token_should_not_be_reached_either() -> None:
     assert status == 1
 
 
+@pytest.mark.usefixtures("free_ports")
 @pytest.mark.parametrize(
     ("settings", "seen"), [((), "without a password"), (("--requirepass", PASSWORD), "its password alone")]
 )
@@ -102,6 +116,7 @@ def test_a_redis_that_can_be_reached_from_outside(tmp_path: Path, settings: tupl
     assert status == 1
 
 
+@pytest.mark.usefixtures("free_ports")
 @pytest.mark.parametrize("port", [10001, 8080, 9101, 8500])
 def test_each_inner_port_that_is_open_is_named(port: int) -> None:
     with socket.create_server((HOST, port)):
@@ -119,6 +134,7 @@ def test_the_api_of_jobs_is_known_by_its_answer_without_a_token(status: int, is_
     assert answers_without_token("127.0.0.1", port) is None
 
 
+@pytest.mark.usefixtures("free_ports")
 def test_a_host_without_open_ports_is_fine() -> None:
     found, _ = doctor("--closed", HOST)
     assert found[f"closed ports of {HOST}"]["severity"] == "ok"
