@@ -38,8 +38,8 @@ class MetricsConfig(BaseModel):
     """Seconds between two exports, which have all series of a process: about 250 of a replica."""
     max_tenants: int = Field(MAX_TENANTS, ge=0)
     """The tenants that a router counts by name, in the order in which they come; further ones are counted as
-    ``(others)``. Also for Prometheus, which gets some 40 series for each where there are four tiers. ``/v1/usage`` has
-    the usage of all tenants."""
+    ``(others)``. Also for Prometheus, which gets some 40 series for each where there are four tiers, and cannot
+    have more than 2,000 of a metric from one process: 56 tenants. ``/v1/usage`` has the usage of all tenants."""
 
 
 class TextsConfig(BaseModel):

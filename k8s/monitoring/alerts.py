@@ -35,10 +35,11 @@ QUEUE_WAIT_S = 5.0
 """Seconds that the slowest twentieth of the requests may wait."""
 OLDEST_WAIT_S = 60.0
 """Seconds that a single request may wait."""
-OVERFLOW = "otel_metric_overflow"
-"""The only label of what Ray's agent has added up, since it had seen 2,000 series of a metric."""
 PROCESS = "WorkerId"
 """Ray's label for the process that a series is of."""
+UNNAMED = f'{PROCESS}="", application=""'
+"""Of what a process of Ray, or its agent, has put together without labels, beyond 2,000 series of a metric. A mark of
+OpenTelemetry's has one name in a process and another in the agent, and from a process its value is empty."""
 
 
 def added(counter: str, labels: str, window: str) -> str:
@@ -208,11 +209,11 @@ def watch_alerts() -> list[Alert]:
         ),
         Alert(
             "MantaSeriesLost",
-            f'count({{__name__=~"ray_manta_.+", {OVERFLOW}="true"}}) > 0',
+            f'count({{__name__=~"ray_manta_.+", {UNNAMED}}}) > 0',
             TICKET,
             "5m",
-            "Ray's agent on a node has no room for further series.",
-            "{{ $value }} metrics have some without labels: what has started there lately is in no panel and no rule.",
+            "Ray has no room for further series of a metric.",
+            "{{ $value }} series have no labels: what they stand for is in no panel and no rule.",
         ),
         Alert(
             "MantaRoutersMissing",

@@ -15,8 +15,9 @@ from load_tests.overhead.server import Server
 PORT = re.compile(r"--metrics[-_]export[-_]port=(\d+)")
 PROCESS = re.compile(r'WorkerId="([^"]*)"')
 OURS = "ray_manta_"
-LOST = 'otel_metric_overflow="true"'
-"""The label of what Ray's agent has no room for: its SDK keeps 2,000 series of a metric, and adds up all others."""
+NO_PROCESS = ""
+"""The process of what Ray has no room for: OpenTelemetry keeps 2,000 series of a metric, in each process and, in some
+versions, in the agent of a node. It puts all others together without labels."""
 
 
 def scrape(server: Server) -> str:
@@ -49,7 +50,8 @@ def series_by_process(text: str) -> Counter[tuple[str, str]]:
     """Returns the number of Manta's series by metric and process (Ray's ``WorkerId``)."""
     ours = (line for line in _samples(text) if line.startswith(OURS))
     return Counter(
-        (line.partition("{")[0], found[1] if (found := PROCESS.search(line)) is not None else "") for line in ours
+        (line.partition("{")[0], found[1] if (found := PROCESS.search(line)) is not None else NO_PROCESS)
+        for line in ours
     )
 
 

@@ -21,13 +21,13 @@ from tqdm import tqdm
 from cluster.config import MantaConfig
 from cluster.telemetry.series_bounds import SeriesBounds, excess, series_bounds
 from load_tests.overhead.mixed_load import CHAT, Asked, mixed_requests
-from load_tests.overhead.scrape import LOST, OURS, commands, scrape, series, series_by_process
+from load_tests.overhead.scrape import NO_PROCESS, OURS, commands, scrape, series, series_by_process
 from load_tests.overhead.server import READY_S, ROOT, Server, started, stub_server
 
 DESCRIPTION = """\
 Count the series of metrics after many names were tried. Starts a graph, makes two API keys for each of many tenants,
 and sends requests with them, with names of their own. Then reads what Prometheus would read. Exits with 1 above the
-limit, if a process has more series than cluster/telemetry/series_bounds.py computes, or if Ray's agent had no room.
+limit, if a process has more series than cluster/telemetry/series_bounds.py computes, or if Ray had no room.
 After processes were replaced there is no limit for all series, since those of Serve stay until the node ends.
 
   --load mixed   streamed and whole answers of all tiers and classes, tools, schemas, embeddings, moderations,
@@ -162,7 +162,7 @@ class Count:
         return self.ours > 0 and not self.excess and not self.lost
 
     def __str__(self) -> str:
-        lost = "; Ray's agent has no room for more" if self.lost else ""
+        lost = "; Ray has no room for more" if self.lost else ""
         return f"{self.total:,} series, {self.ours:,} of Manta; the most: {list(self.most)}{lost}"
 
 
@@ -170,8 +170,9 @@ def count(text: str, bounds: SeriesBounds) -> Count:
     """Returns the count of the series in ``text``, of a service with these bounds."""
     counts = series(text)
     ours = sum(number for name, number in counts.items() if name.startswith(OURS))
-    over = sorted(excess(bounds, series_by_process(text)))
-    return Count(counts.total(), ours, LOST in text, over, counts.most_common(8))
+    by_process = series_by_process(text)
+    is_lost = any(process == NO_PROCESS for _, process in by_process)
+    return Count(counts.total(), ours, is_lost, sorted(excess(bounds, by_process)), counts.most_common(8))
 
 
 @contextmanager

@@ -47,6 +47,8 @@ from tests.cluster.test_replica_metrics import STATS
 ROOT = Path(__file__).resolve().parents[2]
 UNKNOWN = ("of the next release", "zanzibar")
 TENANTS = 3
+RAY_KEEPS = 2000
+"""The series of a metric that OpenTelemetry keeps in a process, one of which has what there is no room for."""
 
 
 def settings(name: str, **telemetry: Any) -> MantaConfig:
@@ -153,6 +155,13 @@ def test_the_autoscaler_has_series_by_deployment_and_reason() -> None:
     bounds = autoscaler_series(3)
     assert bounds["manta_autoscaling_decisions"] == 3 * len(ScalingReason)
     assert sum(bounds.values()) == 3 * (len(ScalingReason) + 5)
+
+
+@pytest.mark.parametrize(("name", "tenants"), [("dev.yaml", 20), ("dev.yaml", 56), ("prod.yaml", 20)])
+def test_no_process_has_more_series_of_a_metric_than_ray_passes_on(name: str, tenants: int) -> None:
+    """docs/operations.md names the most tenants of four tiers."""
+    bounds = series_bounds(settings(name, metrics={"max_tenants": tenants}))
+    assert max(max(each.series.values(), default=0) for each in bounds.processes.values()) < RAY_KEEPS
 
 
 def test_the_documented_bounds_are_those_of_the_settings() -> None:

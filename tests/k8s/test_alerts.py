@@ -240,8 +240,14 @@ CASES = [
         'ray_manta_tokens_total{otel_metric_overflow="true"}': "0+1x60",
         'ray_manta_engine_running{otel_metric_overflow="true"}': "1x60",
     }, 10, 1),
-    Case("MantaSeriesLost", "the label is there and empty", {
-        'ray_manta_tokens_total{tenant="a", otel_metric_overflow=""}': "0+1x60",
+    Case("MantaSeriesLost", "of a process, whose mark has another name and no value", {
+        'ray_manta_tokens_total{otel_scope_name="a", instance="b"}': "0+1x60",
+    }, 10, 1),
+    Case("MantaSeriesLost", "all have the label of their process", {
+        'ray_manta_tokens_total{tenant="a", WorkerId="a", otel_metric_overflow=""}': "0+1x60",
+    }, 10, 0),
+    Case("MantaSeriesLost", "Prometheus drops the label of the process", {
+        'ray_manta_tokens_total{tenant="a", application="a"}': "0+1x60",
     }, 10, 0),
     Case("MantaSeriesLost", "of another's metric", {'ray_other{otel_metric_overflow="true"}': "1x60"}, 10, 0),
     Case("MantaRoutersMissing", "of one of two applications", {**of_app("a", True), **of_app("b", False)}, 10, 1),
