@@ -30,7 +30,7 @@ from cluster.safety.deployment import NAME as SAFETY_CLASSIFIER
 from cluster.safety.deployment import bind_classifier
 from cluster.small_models.deployment import NAME as SMALL_MODELS
 from cluster.small_models.deployment import SmallModelLinks, bind_small_models
-from cluster.telemetry.config import LogsConfig
+from cluster.telemetry.config import LogsConfig, TelemetryConfig
 from cluster.telemetry.logs import serve_logging
 from engine.model.location import ModelNotFoundError, locate
 from router.ports.tier_backend import TierDescription
@@ -212,20 +212,21 @@ def scaled_follower(config: MantaConfig, name: str) -> dict[str, Any] | None:
 def scaled_between(config: MantaConfig, scaling: AutoscalingConfig, least: int, most: int) -> dict[str, Any]:
     """Returns the option ``autoscaling_config`` of a deployment with ``least`` to ``most`` replicas."""
     gpus = {tier.name: tier.num_gpus * tier.engine.tensor_parallel for tier in config.tiers}
-    return {"autoscaling_config": serve_autoscaling(scaling, gpus, least, most, config.telemetry.logs)}
+    return {"autoscaling_config": serve_autoscaling(scaling, gpus, least, most, config.telemetry)}
 
 
 def serve_autoscaling(
-    scaling: AutoscalingConfig, gpus: dict[str, float], least: int, most: int, logs: LogsConfig
+    scaling: AutoscalingConfig, gpus: dict[str, float], least: int, most: int, telemetry: TelemetryConfig
 ) -> ServeAutoscalingConfig:
     """Returns Serve's autoscaling of a tier or follower between ``least`` and ``most`` replicas, by our policy.
-    ``gpus`` are those of a replica, by tier.
+    ``gpus`` are those of a replica, by tier. ``telemetry`` says how the policy logs, and where its metrics go.
 
     The policy has its own rules against flapping, so Serve's delays are zero. Reports come twice per control interval:
     if they came once, a decision would see the arrivals of none or of two, which looks like requests that come in
     batches, and the policy would wait longer for a surge.
     """
     report_s = scaling.interval_s / 2
+    sending = telemetry.sending()
     with warnings.catch_warnings():
         # metrics_interval_s is deprecated for environment variables that Serve does not read yet.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -241,7 +242,8 @@ def serve_autoscaling(
                 policy_kwargs={
                     "settings": scaling.model_dump(mode="json"),
                     "gpus": gpus,
-                    "logs": logs.model_dump(mode="json"),
+                    "logs": telemetry.logs.model_dump(mode="json"),
+                    **({} if sending is None else {"sending": sending}),
                 },
             ),
         )

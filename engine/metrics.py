@@ -9,7 +9,7 @@ steps.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -82,13 +82,19 @@ class Histogram:
         counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
         return Histogram(self.bounds, counts, self.total + other.total)
 
-    def folded(self, bounds: tuple[float, ...]) -> tuple[int, ...]:
-        """Returns the counts by the buckets that end at ``bounds``, which are among those of this histogram, and the
-        count above all of them."""
-        counts = [0] * (len(bounds) + 1)
-        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
-            counts[bisect_left(bounds, bound)] += count
+    def folded(self, extra: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the counts without the buckets at the places ``extra``, which are those of ``extra_buckets``: their
+        values count in the next one. A replica's load has four of these with each step."""
+        counts = list(self.counts)
+        for place in extra:
+            folded = counts.pop(place)
+            counts[place] += folded
         return tuple(counts)
+
+    def counted_by(self, usual: Collection[float]) -> tuple[int, ...]:
+        """Returns the counts by the buckets that end at ``usual``, which are all among those of this histogram, and the
+        count above all of them."""
+        return self.folded(extra_buckets(self.bounds, usual))
 
     def quantile(self, share: float) -> float:
         """Returns the upper bound of the bucket that holds the quantile ``share`` (0 to 1). Returns 0 if there are no
@@ -99,6 +105,12 @@ class Histogram:
             if seen >= rank and seen:
                 return bound
         return 0.0
+
+
+def extra_buckets(bounds: tuple[float, ...], usual: Collection[float]) -> tuple[int, ...]:
+    """Returns the places of the buckets whose bound is none of ``usual``, last first, so that a bucket can be taken out
+    without moving the others that follow."""
+    return tuple(place for place in reversed(range(len(bounds))) if bounds[place] not in usual)
 
 
 @dataclass(slots=True)
@@ -185,6 +197,7 @@ class Recorder:
     def __init__(self, names: Iterable[str] = (), tenants: int = 64, objectives_s: Iterable[float] = ()) -> None:
         self._bound = tenants
         latencies = tuple(sorted({*SECONDS, *objectives_s}))
+        self._extra = extra_buckets(latencies, SECONDS)
         self._tenants = {name: TenantUse() for name in names}
         self._queue_s = {each: Histogram(SECONDS) for each in Priority}
         self._first_token_s = {each: Histogram(latencies) for each in Priority}
@@ -248,7 +261,7 @@ class Recorder:
                 use.prompt_tokens,
                 use.finished,
                 use.output_tokens,
-                self._first_token_s[each].folded(SECONDS),
+                self._first_token_s[each].folded(self._extra),
             )
             for each, use in self._classes.items()
         }
@@ -256,7 +269,7 @@ class Recorder:
     @property
     def itl(self) -> tuple[int, ...]:
         """The times between tokens up to now, counted by SECONDS."""
-        return self._between_tokens_s.folded(SECONDS)
+        return self._between_tokens_s.folded(self._extra)
 
     @property
     def itl_s(self) -> float:

@@ -33,12 +33,18 @@ def doctor(
     ] = None,
     tls: Annotated[list[str] | None, typer.Option(help="HOST:PORT whose certificate to see. Several times.")] = None,
     certificate: Annotated[list[Path] | None, typer.Option(help="A file with a certificate. Several times.")] = None,
+    closed: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A host of which this machine, outside the cluster, should reach no inner port. Several times."
+        ),
+    ] = None,
     problems: Annotated[bool, typer.Option("--problems", help="Show errors and warnings alone.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Find what is wrong with a machine, a cluster or a config.
 
-    It looks at versions, environment, limits, models, Redis, ports, certificates and drift.
+    It looks at versions, environment, limits, models, Redis, ports, open ones too, certificates and drift.
     Ends with status 1 if there is an error. It changes nothing, prints no secret, and needs no service that runs. The
     token of the cluster is that of RAY_AUTH_TOKEN, or of the file that RAY_AUTH_TOKEN_PATH names.
     """
@@ -51,6 +57,7 @@ def doctor(
         ray_token or _content(ray_token_path),
         [_address(each) for each in tls or ()],
         [str(each) for each in certificate or ()],
+        closed or (),
     )
     found = examine(asked)
     shown = [each for each in found if not problems or each.severity in (Severity.ERROR, Severity.WARNING)]

@@ -1,20 +1,5 @@
-"""``DecisionPublisher``: tells operators what the autoscaler decides: in the log, in metrics, and in Ray's key-value
-store for ``manta scale``.
-
-======================================  =====================  =======================================================
-gauge                                   labels                 unit
-======================================  =====================  =======================================================
-ray_manta_autoscaling_target_replicas   tier                   replicas that the tier should have
-ray_manta_autoscaling_ready_replicas    tier                   replicas that serve
-ray_manta_autoscaling_needed_replicas   tier                   replicas that the load needs, as a fraction
-ray_manta_autoscaling_cold_start_s      tier                   seconds from the order of a replica until it serves
-ray_manta_autoscaling_waiting_requests  tier                   requests that wait for a first replica
-======================================  =====================  =======================================================
-
-The deployments beside the tiers (``autoscaling.followers``) have the first three, with their names as ``tier``.
-
-``ray_manta_autoscaling_decisions_total`` counts decisions by ``tier`` and ``reason``, one per control interval. Each
-series has the label ``application``, too."""
+"""``DecisionPublisher``: tells operators what the autoscaler decides: in the log, in metrics (``DecisionMetrics``), and
+in Ray's key-value store for ``manta scale``."""
 
 from __future__ import annotations
 
@@ -22,57 +7,73 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from typing import ClassVar
 
 from cluster.autoscaling.decision import Decisions, TierDecision
+from cluster.autoscaling.decision_metrics import DecisionMetrics
 from cluster.autoscaling.decision_store import DecisionStore
 from cluster.autoscaling.explain import explain
 from cluster.autoscaling.snapshot import Pin, WaitingRoom
 from cluster.autoscaling.waiting_room_store import SeenRooms, WaitingRoomStore
 from cluster.autoscaling.warm_replica_store import WarmReplicas, WarmReplicaStore
-from cluster.telemetry.instruments import RayInstruments
+from cluster.telemetry.config import TelemetryConfig
+from cluster.telemetry.instruments import RayInstruments, SentInstruments
+from cluster.telemetry.make_otlp_instruments import make_otlp_instruments
 
 logger = logging.getLogger("ray.serve")  # the log of Serve's controller, where this runs
 
 LOOK_S = 0.25
 """Between two looks for requests that wait, while a tier is at zero."""
+SILENT_S = 60.0
+"""Seconds without a decision after which nothing is sent by OTLP any more: the application is gone. The SDK would send
+the last numbers for ever."""
 
 
 class DecisionPublisher:
     """Publishes the decisions for one application, as metrics, log lines and records in ``store``. ``waiting`` has the
     waiting rooms of tiers at zero. Both stores are those of ``application`` by default. They are read and written on a
-    thread of its own, since they may block."""
+    thread of its own, since they may block. Metrics are sent by OTLP, too, after ``send_metrics_by``. The thread begins
+    and ends that, since OpenTelemetry's SDK takes a while to load, and an error there must stop no decision."""
+
+    _publishers: ClassVar[dict[str, DecisionPublisher]] = {}
+    """Those of this process, by application: class state for the same reason as ``ApplicationScalers``."""
 
     def __init__(
-        self, application: str, store: DecisionStore | None = None, waiting: WaitingRoomStore | None = None
+        self,
+        application: str,
+        store: DecisionStore | None = None,
+        waiting: WaitingRoomStore | None = None,
+        silent_s: float = SILENT_S,
     ) -> None:
+        self._application, self._silent_s = application, silent_s
         self._warm_store = WarmReplicaStore(application)
-        self._store, made = store or DecisionStore(application), RayInstruments(application)
+        self._store = store or DecisionStore(application)
         self._waiting_rooms, self._seen = waiting or WaitingRoomStore(application), SeenRooms()
         self._rooms: Mapping[str, WaitingRoom] = {}
-        self._target = made.gauge("manta_autoscaling_target_replicas", "Replicas that a tier should have.", ("tier",))
-        self._ready = made.gauge("manta_autoscaling_ready_replicas", "Replicas that serve.", ("tier",))
-        self._needed = made.gauge("manta_autoscaling_needed_replicas", "Replicas that the load needs.", ("tier",))
-        self._cold_start = made.gauge(
-            "manta_autoscaling_cold_start_s", "Seconds until a new replica serves.", ("tier",)
-        )
-        self._waiting = made.gauge(
-            "manta_autoscaling_waiting_requests", "Requests that wait for a tier at zero to start.", ("tier",)
-        )
-        self._count = made.counter("manta_autoscaling_decisions", "Decisions by reason.", ("tier", "reason"))
+        self._telemetry = TelemetryConfig()
+        self._asked = self._telemetry  # the settings of which the thread knows
+        self._counted = RayInstruments(application)  # the sums go on when another receiver is named
+        self._metrics = DecisionMetrics(self._counted)
+        self._sending: TelemetryConfig | None = None  # the settings by which metrics are sent, or could not be
+        self._sent: SentInstruments | None = None
         self._changed = threading.Condition()
         self._latest: Decisions | None = None  # not stored yet
+        self._decided_at = time.monotonic()
         self._latest_warm: WarmReplicas | None = None  # not stored yet
         self._stored_warm: WarmReplicas | None = None
         self._pins: tuple[Pin, ...] = ()
         self._failed = False
+        self._publishers[application] = self
         threading.Thread(target=self._run, name="manta-decisions", daemon=True).start()
 
     def publish(self, decisions: Decisions) -> None:
         """Counts and logs the decisions, and has them stored soon. Never blocks."""
+        metrics = self._metrics
         for decision in (*decisions.tiers.values(), *decisions.followers.values()):
-            self._count_one(decision)
+            metrics.count(decision)
+            _log(decision)
         with self._changed:
-            self._latest = decisions
+            self._latest, self._decided_at = decisions, time.monotonic()
             self._changed.notify()
 
     def warm(self, warm: WarmReplicas) -> None:
@@ -92,30 +93,58 @@ class DecisionPublisher:
         about LOOK_S seconds old while a tier is at zero."""
         return self._rooms
 
-    def _count_one(self, decision: TierDecision) -> None:
-        tier, numbers = {"tier": decision.tier}, decision.numbers
-        self._target.set(decision.target, tier)
-        self._ready.set(numbers.get("ready", 0), tier)
-        self._needed.set(numbers.get("need", 0), tier)
-        self._cold_start.set(numbers.get("cold_start_s", 0), tier)
-        self._waiting.set(numbers.get("waiting_room", 0), tier)
-        self._count.inc(1, {**tier, "reason": decision.reason.value})
-        if decision.target != decision.previous:
-            logger.info("Autoscaling: %s", explain(decision).replace("\n", " | "))
+    @classmethod
+    def send_metrics_by(cls, application: str, telemetry: TelemetryConfig) -> None:
+        """Has the metrics of an application soon sent by these settings, if it has a publisher. Never blocks."""
+        if (publisher := cls._publishers.get(application)) is None:
+            return
+        with publisher._changed:
+            publisher._telemetry = telemetry
+            publisher._changed.notify()
+
+    @property
+    def receiver(self) -> str | None:
+        """The URL to which the next decision is sent by OTLP; None: to none."""
+        return None if self._sent is None or self._sending is None else self._sending.metrics.endpoint
+
+    def _send_by(self, telemetry: TelemetryConfig) -> None:
+        """Begins to send by these settings, or ends it if they name no receiver or decisions come no more."""
+        is_silent = time.monotonic() - self._decided_at >= self._silent_s
+        sending = None if is_silent or telemetry.metrics.endpoint is None else telemetry
+        if sending == self._sending:
+            return
+        former, self._sent = self._sent, None
+        self._sending, self._metrics = sending, DecisionMetrics(self._counted)
+        if former is not None:
+            former.close(wait_s=0)  # the last numbers are exported meanwhile
+        if sending is not None:
+            self._begin_sending(sending)
+
+    def _begin_sending(self, telemetry: TelemetryConfig) -> None:
+        role = "autoscaler"
+        try:
+            sent = make_otlp_instruments(telemetry, role, role, self._application, self._counted)
+            if sent is not None:
+                self._metrics, self._sent = DecisionMetrics(sent), sent
+        except Exception as error:  # noqa: BLE001 - whatever it is, decisions go on; the next settings try again
+            logger.warning("Autoscaling: its metrics are not sent by OTLP: %r", error)
 
     def _run(self) -> None:
         asleep = False  # whether a tier is at zero
         while True:
             with self._changed:
-                self._changed.wait_for(self._is_behind, LOOK_S if asleep else None)
+                self._changed.wait_for(self._is_behind, LOOK_S if asleep else self._silent_s)
+                telemetry = self._asked = self._telemetry
                 latest, self._latest = self._latest, None
                 warm, self._latest_warm = self._latest_warm, None
+            self._send_by(telemetry)
             asleep = asleep if latest is None else any(each.target == 0 for each in latest.tiers.values())
-            self._exchange(latest, warm)
+            if latest is not None or warm is not None or asleep:
+                self._exchange(latest, warm)
 
     def _is_behind(self) -> bool:
-        """Returns whether something is not stored yet."""
-        return self._latest is not None or self._latest_warm is not None
+        """Returns whether something is not stored yet, or the settings are new."""
+        return self._latest is not None or self._latest_warm is not None or self._telemetry is not self._asked
 
     def _exchange(self, decisions: Decisions | None, warm: WarmReplicas | None) -> None:
         """Reads what waits and, with decisions, the pins, and stores the decisions, and the warm replicas if they are
@@ -140,3 +169,8 @@ class DecisionPublisher:
         for key in self._seen.forgotten(at_s):
             self._waiting_rooms.delete(key)
         return rooms
+
+
+def _log(decision: TierDecision) -> None:
+    if decision.target != decision.previous:
+        logger.info("Autoscaling: %s", explain(decision).replace("\n", " | "))

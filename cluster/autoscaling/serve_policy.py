@@ -19,7 +19,7 @@ from cluster.autoscaling.application_scaler import ApplicationScaler, Applicatio
 from cluster.autoscaling.config import AutoscalingConfig
 from cluster.autoscaling.decision_publisher import DecisionPublisher
 from cluster.autoscaling.snapshot_collector import ReplicaView, TierView
-from cluster.telemetry.config import LogsConfig
+from cluster.telemetry.config import LogsConfig, TelemetryConfig
 from cluster.telemetry.logs import controller_logs
 
 logger = logging.getLogger("ray.serve")
@@ -30,19 +30,25 @@ LOG_AGAIN_S = 300.0
 
 class TierAutoscaler:
     """The policy of one tier. ``settings`` are those of the application as JSON, and ``gpus`` the GPUs of a replica by
-    tier. ``logs`` are those of the telemetry, as JSON; None: the controller's log stays as it is.
+    tier. ``logs`` are those of the telemetry, as JSON; None: the controller's log stays as it is. ``sending`` are the
+    settings by which metrics are sent by OTLP (``TelemetryConfig.sending``); None: they are not.
 
     Serve stops autoscaling all applications for as long as a policy raises. So an error is logged, and the target
     stays.
     """
 
     def __init__(
-        self, settings: Mapping[str, Any], gpus: Mapping[str, float], logs: Mapping[str, Any] | None = None
+        self,
+        settings: Mapping[str, Any],
+        gpus: Mapping[str, float],
+        logs: Mapping[str, Any] | None = None,
+        sending: Mapping[str, Any] | None = None,
     ) -> None:
         if logs is not None:
             controller_logs(LogsConfig.model_validate(logs))
         self._settings = settings
         self._gpus = dict(gpus)
+        self._sending = sending or {}
         self._scaler: ApplicationScaler | None = None
         self._logged = ("", -math.inf)  # the last error that was logged, and when, by the monotonic clock
 
@@ -86,6 +92,9 @@ class TierAutoscaler:
 
         self._scaler = ApplicationScalers.of(application, make)
         self._scaler.configure(config, self._gpus)
+        # This class is of the release that was deployed, and the controller has imported that with which Ray began.
+        if (send_metrics_by := getattr(DecisionPublisher, "send_metrics_by", None)) is not None:
+            send_metrics_by(application, TelemetryConfig.model_validate(self._sending))
         return self._scaler
 
 

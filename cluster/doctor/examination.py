@@ -18,6 +18,8 @@ from cluster.doctor.facts import CertificateFacts, Facts, RedisFacts
 from cluster.doctor.finding import Finding
 from cluster.doctor.machine_checks import machine_findings
 from cluster.doctor.node_facts import constraints, node_facts
+from cluster.doctor.port_checks import port_findings
+from cluster.doctor.port_facts import host_facts, redis_without_password
 from cluster.doctor.redis_facts import redis_facts
 from cluster.doctor.service_checks import service_findings
 from cluster.doctor.service_facts import port_facts, running_facts
@@ -30,7 +32,8 @@ REDIS_PORT = 6379
 class Asked:
     """The parts of the service to examine. None and () are left out. ``ray_address`` is the address of a Ray cluster,
     ``dashboard`` the URL of its dashboard, and ``token`` its auth token. ``tls`` are hosts and ports of TLS servers,
-    ``certificates`` paths of certificate files."""
+    ``certificates`` paths of certificate files. ``closed`` are hosts of which this machine should reach no inner
+    port."""
 
     config: Path | None = None
     ray_address: str | None = None
@@ -38,12 +41,13 @@ class Asked:
     token: str = ""
     tls: Sequence[tuple[str, int]] = ()
     certificates: Sequence[str] = ()
+    closed: Sequence[str] = ()
 
 
 def examine(asked: Asked) -> list[Finding]:
     """Returns the findings about the parts that are ``asked`` for. It takes as long as ``gather``."""
     facts = gather(asked)
-    return [*machine_findings(facts), *service_findings(facts)]
+    return [*machine_findings(facts), *service_findings(facts), *port_findings(facts)]
 
 
 def gather(asked: Asked) -> Facts:
@@ -65,6 +69,9 @@ def gather(asked: Asked) -> Facts:
         port = None if config is None or config.port is None else threads.submit(port_facts, config.port)
         running = None if asked.dashboard is None else threads.submit(running_facts, asked.dashboard, asked.token)
         certificates = [threads.submit(served_certificate, host, number) for host, number in served]
+        address = None if settings is None else _redis_address(settings)
+        unlocked = None if address is None else threads.submit(redis_without_password, *address)
+        hosts = [threads.submit(host_facts, host, None if address is None else address[1]) for host in asked.closed]
         files: list[CertificateFacts] = [file_certificate(path) for path in asked.certificates]
         found, fault = (None, "") if nodes is None else nodes.result()
         return Facts(
@@ -78,6 +85,8 @@ def gather(asked: Asked) -> Facts:
             None if port is None else port.result(),
             [*files, *(each.result() for each in certificates)],
             None if running is None else running.result(),
+            None if unlocked is None else unlocked.result(),
+            [each.result() for each in hosts],
         )
 
 
@@ -87,10 +96,14 @@ def _redis(config: StateConfig) -> RedisFacts | None:
 
 def _tls_of(settings: MantaConfig | None) -> list[tuple[str, int]]:
     """Returns the address of the Redis of ``settings``, if it speaks TLS."""
-    if settings is None:
-        return []
+    address = None if settings is None else _redis_address(settings, "rediss")
+    return [] if address is None else [address]
+
+
+def _redis_address(settings: MantaConfig, scheme: str = "redis") -> tuple[str, int] | None:
+    """Returns the address of the Redis of ``settings``, if its URL has ``scheme``."""
     try:
         parts = urlsplit(settings.state.read_url() or "")
     except ValueError:
-        return []  # the check of Redis says so
-    return [(parts.hostname, parts.port or REDIS_PORT)] if parts.scheme == "rediss" and parts.hostname else []
+        return None  # the check of Redis says so
+    return (parts.hostname, parts.port or REDIS_PORT) if parts.scheme == scheme and parts.hostname else None

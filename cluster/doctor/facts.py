@@ -12,8 +12,10 @@ class NodeFacts:
     """A machine, as a process on it sees it. All of it is JSON, since it comes from other nodes. ``models`` says why
     each model cannot be read; "": it can. ``gpus`` are (name, driver version). ``clock_offset_s`` is its clock minus
     ours, which may be wrong by ``clock_error_s``. ``redis_fault`` says why Redis cannot be asked from there; "": it
-    can. ``listening`` and ``healthy`` are those of ``PortFacts``, for the port of the service there. None: not asked
-    for."""
+    can. ``listening`` and ``healthy`` are those of ``PortFacts``, for the port of the service there. ``listeners`` are
+    the ports that listen for the network and need not, with the address of each. ``jobs_open`` says whether Ray's API
+    of jobs answers there without a token, and ``redis_open`` whether a Redis at Ray's usual port takes commands without
+    a password; None: there is none. None: not asked for."""
 
     node: str
     python: str
@@ -30,6 +32,21 @@ class NodeFacts:
     redis_fault: str | None = None
     listening: bool | None = None
     healthy: bool = False
+    listeners: Mapping[str, str] | None = None
+    jobs_open: bool | None = None
+    redis_open: bool | None = None
+    in_pod: bool = False  # of Kubernetes
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """A host none of whose inner ports this machine should reach. ``ports`` are those that it reaches. ``jobs_open`` is
+    as in ``NodeFacts``. ``redis_open`` says of each port at which a Redis answers whether it wants no password."""
+
+    host: str
+    ports: Sequence[int] = ()
+    jobs_open: bool | None = None
+    redis_open: Mapping[int, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +113,8 @@ class ConfigFacts:
 class Facts:
     """The facts that could be collected. None: they were not looked for, since no option names the place. ``now`` is in
     Unix seconds, ``here`` is this machine, ``constraints`` are the versions in constraints.txt. ``cluster_fault`` says
-    why ``nodes`` lacks some; "": it has all."""
+    why ``nodes`` lacks some; "": it has all. ``redis_open`` says whether the Redis of the config takes commands without
+    a password; None: not known. ``hosts`` should have no inner port open to this machine."""
 
     now: float
     here: NodeFacts
@@ -108,3 +126,5 @@ class Facts:
     port: PortFacts | None = None
     certificates: Sequence[CertificateFacts] = ()
     running: RunningFacts | None = None
+    redis_open: bool | None = None
+    hosts: Sequence[HostFacts] = ()

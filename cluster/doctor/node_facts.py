@@ -14,7 +14,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from cluster.doctor.facts import NodeFacts
-from cluster.local.environment import cluster_variables
+from cluster.doctor.port_facts import GCS, answers_without_token, network_listeners, redis_without_password
+from cluster.local.environment import LOOPBACK, cluster_variables, runs_in_pod
 from engine.model.location import ModelNotFoundError, locate
 
 NVIDIA_S = 10.0  # a driver that hangs must not make the doctor hang
@@ -23,7 +24,7 @@ SHM = "/dev/shm"
 
 def node_facts(node: str, models: Sequence[str], directories: Sequence[str]) -> NodeFacts:
     """Returns the facts of ``node``, this machine. ``models`` are looked for, and the free room on the disks of
-    ``directories`` and of the one for temporary files."""
+    ``directories`` and of the one for temporary files. Ports are those that are usual."""
     packages = {
         _normal(each.metadata["Name"]): each.version.partition("+")[0]
         for each in distributions()
@@ -40,6 +41,10 @@ def node_facts(node: str, models: Sequence[str], directories: Sequence[str]) -> 
         _free([tempfile.gettempdir(), *directories]),
         {model: unreadable(model) for model in models},
         gpus(),
+        listeners=network_listeners(),
+        jobs_open=answers_without_token(),
+        redis_open=redis_without_password(LOOPBACK, GCS),
+        in_pod=runs_in_pod(),
     )
 
 

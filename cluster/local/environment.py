@@ -86,6 +86,11 @@ def cluster_variables() -> dict[str, str | None]:
     return {name: os.environ.get(name) for name in _CLUSTER_VARIABLES} | secret
 
 
+def runs_in_pod() -> bool:
+    """Returns whether this process runs in a pod of Kubernetes, where NetworkPolicies close ports."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ
+
+
 class NoFreePortsError(RuntimeError):
     """The machine has no block of free ports for the service."""
 

@@ -19,9 +19,9 @@ def engine_counts(metrics: EngineMetrics, load: EngineLoad) -> dict[str, Any]:
         "arrivals": {each.name.lower(): count.arrivals for each, count in load.classes.items()},
         "refused": {each.name.lower(): count.refusals for each, count in load.classes.items()},
         "ttft": {
-            each.name.lower(): list(times.folded(LATENCY_BOUNDS_S)) for each, times in metrics.first_token_s.items()
+            each.name.lower(): list(times.counted_by(LATENCY_BOUNDS_S)) for each, times in metrics.first_token_s.items()
         },
-        "itl": list(metrics.between_tokens_s.folded(LATENCY_BOUNDS_S)),
+        "itl": list(metrics.between_tokens_s.counted_by(LATENCY_BOUNDS_S)),
         "prompt_tokens": metrics.stats.prompt_tokens,
         "cached_tokens": metrics.stats.cached_tokens,
         "generated_tokens": metrics.stats.generated_tokens,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -38,8 +38,8 @@ class MetricsConfig(BaseModel):
     """Seconds between two exports, which have all series of a process: about 250 of a replica."""
     max_tenants: int = Field(MAX_TENANTS, ge=0)
     """The tenants that a router counts by name, in the order in which they come; further ones are counted as
-    ``(others)``. Also for Prometheus, which gets about 30 series for each where there are four tiers. ``/v1/usage`` has
-    the usage of all tenants."""
+    ``(others)``. Also for Prometheus, which gets some 40 series for each where there are four tiers, and cannot
+    have more than 2,000 of a metric from one process: 56 tenants. ``/v1/usage`` has the usage of all tenants."""
 
 
 class TextsConfig(BaseModel):
@@ -95,6 +95,15 @@ class TelemetryConfig(BaseModel):
     logs: LogsConfig = LogsConfig()
     texts: TextsConfig = TextsConfig()
     metrics: MetricsConfig = MetricsConfig()
+
+    def sending(self) -> dict[str, Any] | None:
+        """Returns what a process needs to send metrics by OTLP, as JSON with the values of the headers, which are
+        secret; None: there is no receiver. A ``TelemetryConfig`` is made of it."""
+        if self.metrics.endpoint is None:
+            return None
+        used = {"protocol", "service_name", "timeout_s", "metrics"}
+        headers = {name: value.get_secret_value() for name, value in self.headers.items()}
+        return {**self.model_dump(mode="json", include=used), "headers": headers}
 
     @model_validator(mode="after")
     def _check_endpoint(self) -> TelemetryConfig:

@@ -50,11 +50,12 @@ class OtlpInstruments:
     def gauge(self, name: str, description: str, labels: Sequence[str] = ()) -> Gauge:
         return _SentGauge(self._beside.gauge(name, description, labels), self._meter, name, description)
 
-    def close(self) -> None:
-        """Exports the last values, for at most CLOSE_S seconds, since Serve waits for it when a replica ends."""
+    def close(self, wait_s: float = CLOSE_S) -> None:
+        """Exports the last values on a thread of its own, and waits for it for at most ``wait_s`` seconds: Serve waits
+        for this when a replica ends."""
         closing = threading.Thread(target=self._provider.shutdown, name="manta-last-metrics", daemon=True)
         closing.start()
-        closing.join(CLOSE_S)
+        closing.join(wait_s)
 
 
 class _SentCounter:

@@ -35,6 +35,17 @@ STAGES = (
     STREAM,
 )
 """The values of the label ``stage``. Any other is counted as ``other``."""
+STAGES_OF: Mapping[Operation, tuple[str, ...]] = {
+    Operation.GENERATION: STAGES,
+    Operation.EMBEDDINGS: (SpanName.ACCESS, SpanName.LIMITS, SpanName.ANSWER),
+    Operation.MODERATION: (SpanName.ACCESS, SpanName.LIMITS, SpanName.SAFETY),
+}
+"""The stages that requests of each operation have."""
+
+
+def stage_bounds(objectives_s: Iterable[float]) -> list[float]:
+    """Returns the upper bounds of the buckets, in seconds."""
+    return sorted({*LATENCY_BOUNDS_S, *objectives_s})
 
 
 class RayStageMetrics:
@@ -42,14 +53,14 @@ class RayStageMetrics:
     too. Implements ``StageMetrics``."""
 
     def __init__(self, instruments: SummedInstruments, objectives_s: Iterable[float] = ()) -> None:
-        bounds = sorted({*LATENCY_BOUNDS_S, *objectives_s})
+        bounds = stage_bounds(objectives_s)
         stages = instruments.histogram(
             "manta_stage_seconds", "Times of the stages of requests.", bounds, ("operation", "stage")
         )
         self._observe: Mapping[Operation, Mapping[str, Callable[[float], None]]] = {
             operation: {
                 str(stage): stages.series({"operation": operation.value, "stage": str(stage)}).observe
-                for stage in (*STAGES, OTHER)
+                for stage in (*STAGES_OF[operation], OTHER)
             }
             for operation in Operation
         }

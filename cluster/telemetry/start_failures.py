@@ -24,7 +24,7 @@ class StartFailures:
     def __init__(self, tier: str, application: str = "") -> None:
         self._tier = tier
         made = RayInstruments(application)
-        self._count = made.counter("manta_replica_start_failures", "Replicas that did not start.", ("tier",))
+        self._count = made.lasting_counter("manta_replica_start_failures", "Replicas that did not start.", ("tier",))
 
     @contextmanager
     def counted(self) -> Iterator[None]:

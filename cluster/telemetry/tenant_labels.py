@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from cluster.telemetry.bounded_label import FirstLabels
 
-MAX_TENANTS = 50
-"""As many take some 1,200 series of a node whose router serves four tiers, beside some 1,300 of its stages and replicas
-and 2,500 of Ray's own."""
+MAX_TENANTS = 20
+"""As many have at most 3,100 series of a router that serves four tiers (``series_bounds``), and some 800 in use."""
 
 OTHERS = "(others)"
 """No tenant of a key has this name: names begin with a letter or a digit."""

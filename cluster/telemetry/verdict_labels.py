@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from cluster.telemetry.bounded_label import bounded
@@ -16,11 +17,17 @@ STRUCTURE = frozenset(
 SCRIPT = "script"
 HARMFUL = "harmful"
 """What the shipped classifier has beside the categories of OpenAI."""
-CATEGORIES = frozenset({*CONTENT, HARMFUL, INJECTION, *STRUCTURE, SCRIPT})
+CATEGORIES_OF: Mapping[str, frozenset[str]] = {
+    CLASSIFIER: frozenset({*CONTENT, HARMFUL, INJECTION}),
+    "structure": STRUCTURE,
+    "sizes": STRUCTURE | {SCRIPT},
+}
+"""The categories of the checks that have several. Any other one of theirs is counted as ``other``."""
+CATEGORIES = frozenset().union(*CATEGORIES_OF.values())
 SINGLE = frozenset({"phrases", "pii", "secrets", "prompt_leak", "prompt_canary", "tools", "rate", "reading", "policy"})
 """The checks whose verdicts have the check as their category. Kinds of personal data and of secrets would be 40
 categories, of each of which a policy may have its own; the audit log has them."""
-CHECKS = frozenset({CLASSIFIER, "structure", "sizes", *SINGLE})
+CHECKS = frozenset({*CATEGORIES_OF, *SINGLE})
 UNSCANNED = "unscanned"
 """The category of a verdict whose check has failed, or took too long."""
 
@@ -43,4 +50,4 @@ def verdict_labels(verdict: Verdict, stage: Stage) -> VerdictLabels:
 def _category(verdict: Verdict) -> str:
     if verdict.error is not None:
         return UNSCANNED
-    return verdict.check if verdict.check in SINGLE else bounded(verdict.category, CATEGORIES)
+    return verdict.check if verdict.check in SINGLE else bounded(verdict.category, CATEGORIES_OF.get(verdict.check, ()))

@@ -37,6 +37,9 @@ OLDEST_WAIT_S = 60.0
 """Seconds that a single request may wait."""
 PROCESS = "WorkerId"
 """Ray's label for the process that a series is of."""
+UNNAMED = f'{PROCESS}="", application=""'
+"""Of what a process of Ray, or its agent, has put together without labels, beyond 2,000 series of a metric. A mark of
+OpenTelemetry's has one name in a process and another in the agent, and from a process its value is empty."""
 
 
 def added(counter: str, labels: str, window: str) -> str:
@@ -192,16 +195,33 @@ def fault_alerts() -> list[Alert]:
 
 
 def watch_alerts() -> list[Alert]:
-    """Returns the alerts about the alerting itself."""
+    """Returns the alerts about the alerting itself, and about a service that no router tells of."""
+    # Routers of a release without build info count by their journals: rules change before the routers do.
+    routers = f"{ROUTER_BUILD_INFO} or {JOURNAL_BYTES}"
     return [
         Alert(
             "MantaMetricsMissing",
-            # Routers of a release without build info count by their journals: rules change before the routers do.
-            f"absent({ROUTER_BUILD_INFO} or {JOURNAL_BYTES}) or absent({BUILD_INFO})",
+            f"absent({routers}) or absent({BUILD_INFO})",
             PAGE,
             "5m",
             "Prometheus reads no metrics of any router, or of any replica.",
             "All of them are gone, or Prometheus does not reach them. Other alerts cannot fire.",
+        ),
+        Alert(
+            "MantaSeriesLost",
+            f'count({{__name__=~"ray_manta_.+", {UNNAMED}}}) > 0',
+            TICKET,
+            "5m",
+            "Ray has no room for further series of a metric.",
+            "{{ $value }} series have no labels: what they stand for is in no panel and no rule.",
+        ),
+        Alert(
+            "MantaRoutersMissing",
+            f"count by (application) ({BUILD_INFO}) unless on (application) ({routers})",
+            PAGE,
+            "2m",
+            "No router of the application {{ $labels.application }} reports.",
+            "{{ $value }} of its replicas do. Clients get connection errors, or a 503 of the proxy.",
         ),
         Alert(
             "MantaDeadMansSwitch",

@@ -20,6 +20,7 @@ SAFETY_DECISIONS = "ray_manta_safety_decisions_total"
 SAFETY_VERDICTS = "ray_manta_safety_verdicts_total"
 
 CACHE_REQUESTS = "ray_manta_cache_requests_total"
+CACHE_REASONS = "ray_manta_cache_reasons_total"
 CACHE_STORED = "ray_manta_cache_stored_total"
 CACHE_UNSTORED = "ray_manta_cache_unstored_total"
 CACHE_POISONED = "ray_manta_cache_poisoned_total"

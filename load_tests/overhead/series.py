@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
+import os
+import signal
 import sys
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -15,86 +19,197 @@ import yaml
 from tqdm import tqdm
 
 from cluster.config import MantaConfig
-from load_tests.cpu import process_tree
-from load_tests.overhead.server import Server, started, stub_server
+from cluster.telemetry.series_bounds import SeriesBounds, excess, series_bounds
+from load_tests.overhead.mixed_load import CHAT, Asked, mixed_requests
+from load_tests.overhead.scrape import NO_PROCESS, OURS, commands, scrape, series, series_by_process
+from load_tests.overhead.server import READY_S, ROOT, Server, started, stub_server
 
 DESCRIPTION = """\
-Count the series of metrics after many names were tried. Starts the graph of `make bench`, makes an API key for each of
-many tenants, and sends requests with each: for each tier, for a model that does not exist, and to a path that does not
-exist, with names of their own. Then reads what Prometheus would read. Exits with 1 above the limit.
+Count the series of metrics after many names were tried. Starts a graph, makes two API keys for each of many tenants,
+and sends requests with them, with names of their own. Then reads what Prometheus would read. Exits with 1 above the
+limit, if a process has more series than cluster/telemetry/series_bounds.py computes, or if Ray had no room.
+After processes were replaced there is no limit for all series, since those of Serve stay until the node ends.
+
+  --load mixed   streamed and whole answers of all tiers and classes, tools, schemas, embeddings, moderations,
+                 collections, what the guard finds, hits and misses of the answer cache, and what is refused
+  --load short   a short answer of each tier, a model and a path that do not exist
 """
 ADMIN_KEY = "sk-manta-admin"  # that of dev.yaml
-PORT = re.compile(r"--metrics[-_]export[-_]port=(\d+)")
+DEV = ROOT / "deployments" / "dev.yaml"
 EXPORT_S = 20.0  # until Ray has exported what was counted last
+REPLICA = "ray::ServeReplica:"
+SOME = 3  # requests of a tenant that does not send the whole mix
+
+Requests = Callable[[int], Sequence[Asked]]
+"""Returns the requests of a tenant, by its number."""
 
 
-async def try_names(url: str, tiers: Sequence[str], tenants: int, at_once: int) -> Counter[int]:
-    """Tries ``tenants`` tenants, keys, models and paths; each asks all ``tiers``. Returns the number of answers by
-    status."""
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A tenant's two keys; with the narrow one a minute has room for one request."""
+
+    key: str
+    narrow: str
+
+
+async def try_names(url: str, requests: Requests, tenants: range, at_once: int) -> Counter[int]:
+    """Has each of ``tenants`` send its requests. Returns the number of answers by status; 0: the client has left."""
     statuses: Counter[int] = Counter()
-    bar = tqdm(total=tenants, desc="tenants", unit="")
-    async with httpx.AsyncClient(base_url=url, timeout=60, limits=httpx.Limits(max_connections=at_once)) as client:
+    bar = tqdm(total=len(tenants), desc="tenants", unit="")
+    async with httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=at_once)) as client:
         places = asyncio.Semaphore(at_once)
 
         async def one(number: int) -> None:
             async with places:
-                body = {"tenant": f"tenant-{number}", "team": f"team-{number}"}
-                made = await client.post("/admin/v1/keys", json=body, headers={"authorization": f"Bearer {ADMIN_KEY}"})
-                headers = {
-                    "authorization": f"Bearer {made.raise_for_status().json()['key']}",
-                    "x-manta-feature": f"feature-{number}",
-                }
-                message = [{"role": "user", "content": "Hi"}]
-                for model in (*tiers, f"model-{number}"):
-                    asked = {"model": model, "max_tokens": 1, "messages": message}
-                    statuses[(await client.post("/v1/chat/completions", json=asked, headers=headers)).status_code] += 1
-                statuses[(await client.get(f"/v1/path-{number}", headers=headers)).status_code] += 1
+                tenant = Tenant(await _key(client, number, {}), await _key(client, number, {"requests_per_minute": 1}))
+                for asked in requests(number):
+                    statuses[await _status(client, tenant, number, asked)] += 1
                 bar.update()
 
-        await asyncio.gather(*map(one, range(tenants)))
+        await asyncio.gather(*map(one, tenants))
     bar.close()
     return statuses
 
 
-def metrics_urls(server: Server) -> list[str]:
-    """Returns what Prometheus reads of the graph: the agent of Ray's only node."""
-    found = set()
-    for pid in process_tree(server.pids):
-        try:
-            line = Path(f"/proc/{pid}/cmdline").read_text("utf-8", errors="replace").replace("\0", " ")
-        except OSError:
-            continue  # it has ended
-        found |= set(PORT.findall(line))
-    return [f"http://127.0.0.1:{port}/metrics" for port in sorted(found) if port != "0"]
+async def _key(client: httpx.AsyncClient, number: int, limits: Mapping[str, int]) -> str:
+    body = {"tenant": f"tenant-{number}", "team": f"team-{number}", "limits": dict(limits)}
+    made = await client.post("/admin/v1/keys", json=body, headers={"authorization": f"Bearer {ADMIN_KEY}"})
+    return str(made.raise_for_status().json()["key"])
 
 
-def series(text: str) -> Counter[str]:
-    """Returns the number of series by metric, in Prometheus' text format."""
-    lines = (line for line in text.splitlines() if line and not line.startswith("#"))
-    return Counter(re.split(r"[{ ]", line, maxsplit=1)[0] for line in lines)
+async def _status(client: httpx.AsyncClient, tenant: Tenant, number: int, asked: Asked) -> int:
+    key = tenant.narrow if asked.narrow else tenant.key
+    headers = {"authorization": f"Bearer {key}", "x-manta-feature": f"feature-{number}", **asked.headers}
+    async with _answer(client, asked, headers) as answer:
+        if asked.leaves:
+            async for _ in answer.aiter_raw():
+                return 0
+        await answer.aread()
+        return answer.status_code
 
 
-def tiers_of(config: Path | None) -> Sequence[str]:
-    """Returns the names of the tiers of a Serve config; None: that of the stub graph."""
-    if config is None:
-        return ("fast",)
-    (application,) = yaml.safe_load(config.read_text(encoding="utf-8"))["applications"]
-    return [tier.name for tier in MantaConfig.model_validate(application["args"]).tiers]
+@asynccontextmanager
+async def _answer(client: httpx.AsyncClient, asked: Asked, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
+    method = "GET" if asked.body is None else "POST"
+    async with client.stream(method, asked.path, json=asked.body, headers=headers) as answer:
+        yield answer
+
+
+def short_requests(tiers: Sequence[str]) -> Requests:
+    """Returns the requests of ``--load short``."""
+
+    def of(number: int) -> list[Asked]:
+        body = {"max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
+        models = (*tiers, f"model-{number}")
+        return [*(Asked(CHAT, {"model": model, **body}) for model in models), Asked(f"/v1/path-{number}")]
+
+    return of
+
+
+def mixed(config: MantaConfig, whole: int) -> Requests:
+    """Returns the requests of ``--load mixed``. The first ``whole`` tenants send all kinds, others SOME in turn."""
+    tiers = [tier.name for tier in config.tiers]
+    embedding = (config.embedder and config.embedder.name) or "none"
+
+    def of(number: int) -> list[Asked]:
+        found = mixed_requests(number, tiers, embedding)
+        first = number * SOME % len(found)
+        return found if number < whole else (found + found)[first : first + SOME]
+
+    return of
+
+
+def replace_processes(server: Server, deployments: Sequence[str]) -> int:
+    """Kills each replica of ``deployments``, as a failure would, and waits until the service is ready again. Returns
+    how many there were. Raises RuntimeError if it is not ready after READY_S seconds."""
+    killed = [pid for pid, line in commands(server) if _deployment(line) in deployments]
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    deadline, new = time.monotonic() + READY_S, 0
+    while time.monotonic() < deadline:
+        time.sleep(1)
+        new = sum(_deployment(line) in deployments and pid not in killed for pid, line in commands(server))
+        if new >= len(killed) and _ready(server):
+            return len(killed)
+    raise RuntimeError(f"{new} of {len(killed)} processes are back after {READY_S:g} s")
+
+
+def _deployment(line: str) -> str:
+    """Returns the deployment of a replica, by the title of its process; "": it is none."""
+    return line.split()[0].split(":")[-1] if line.startswith(REPLICA) else ""
+
+
+def _ready(server: Server) -> bool:
+    try:
+        return httpx.get(server.url.removesuffix("/v1") + "/healthz", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """The series of one reading."""
+
+    total: int
+    ours: int
+    lost: bool
+    excess: Sequence[str]
+    most: Sequence[tuple[str, int]]
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there are some of Manta, no process has too many, and none is lost."""
+        return self.ours > 0 and not self.excess and not self.lost
+
+    def __str__(self) -> str:
+        lost = "; Ray has no room for more" if self.lost else ""
+        return f"{self.total:,} series, {self.ours:,} of Manta; the most: {list(self.most)}{lost}"
+
+
+def count(text: str, bounds: SeriesBounds) -> Count:
+    """Returns the count of the series in ``text``, of a service with these bounds."""
+    counts = series(text)
+    ours = sum(number for name, number in counts.items() if name.startswith(OURS))
+    by_process = series_by_process(text)
+    is_lost = any(process == NO_PROCESS for _, process in by_process)
+    return Count(counts.total(), ours, is_lost, sorted(excess(bounds, by_process)), counts.most_common(8))
+
+
+@contextmanager
+def graph(options: argparse.Namespace) -> Iterator[tuple[Server, MantaConfig]]:
+    """Starts the graph that ``options`` name, and yields it with its settings."""
+    if options.config is None and options.load == "short":
+        (tier,) = (each for each in _settings(DEV).tiers if each.name == "fast")
+        with stub_server(0.001) as server:
+            yield server, MantaConfig.model_validate({"tiers": [tier], "router": {"keys": _settings(DEV).router.keys}})
+        return
+    with started(options.config or DEV) as server:
+        yield server, _settings(options.config or DEV)
+
+
+def _settings(path: Path) -> MantaConfig:
+    (application,) = yaml.safe_load(path.read_text(encoding="utf-8"))["applications"]
+    return MantaConfig.model_validate(application["args"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
-    with stub_server(0.001) if options.config is None else started(options.config) as server:
-        url, tiers = server.url.removesuffix("/v1"), tiers_of(options.config)
-        statuses = asyncio.run(try_names(url, tiers, options.tenants, options.at_once))
-        asyncio.run(asyncio.sleep(EXPORT_S))
-        counts: Counter[str] = Counter()
-        for url in metrics_urls(server):
-            counts += series(httpx.get(url, timeout=30).raise_for_status().text)
-    ours = sum(count for name, count in counts.items() if name.startswith("ray_manta_"))
-    print(f"answers by status: {dict(sorted(statuses.items()))}")
-    print(f"{counts.total():,} series, {ours:,} of Manta; the most: {counts.most_common(5)}")
-    return 0 if 0 < counts.total() < options.limit and ours else 1
+    with graph(options) as (server, config):
+        url, tiers, bounds = server.url.removesuffix("/v1"), [each.name for each in config.tiers], series_bounds(config)
+        requests = short_requests(tiers) if options.load == "short" else mixed(config, options.whole)
+        statuses = asyncio.run(try_names(url, requests, range(options.tenants), options.at_once))
+        time.sleep(EXPORT_S)
+        counts = [count(scrape(server), bounds)]
+        print(f"answers by status: {dict(sorted(statuses.items()))}")
+        print(f"at most {bounds.total:,} of Manta by the settings, and {counts[0]}")
+        for _ in range(options.replace):
+            replaced = replace_processes(server, ["Router", *tiers])
+            asyncio.run(try_names(url, requests, range(options.tenants), options.at_once))
+            time.sleep(EXPORT_S)
+            counts.append(count(scrape(server), bounds))
+            print(f"after {replaced} processes were replaced: {counts[-1]}")
+    print(*(line for each in counts for line in each.excess), sep="\n", end="")
+    return 0 if counts[0].total < options.limit and all(each.is_bounded for each in counts) else 1
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -104,8 +219,15 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    add("--load", choices=("mixed", "short"), default="mixed", help="what tenants send (default: %(default)s)")
     add("--tenants", type=int, default=10_000, help="tenants, keys, models and paths (default: %(default)s)")
-    add("--config", type=Path, help="a Serve config with real engines, whose admin key is that of dev.yaml")
+    add("--whole", type=int, default=30, help="tenants that send all of the mix; others some (default: %(default)s)")
+    add(
+        "--config",
+        type=Path,
+        help="a Serve config with the admin key of dev.yaml (default: deployments/dev.yaml; with --load short a stub)",
+    )
+    add("--replace", type=int, default=0, help="how often all tiers and routers are replaced at the end (default: 0)")
     add("--at-once", type=int, default=32, help="requests at a time (default: %(default)s)")
     add("--limit", type=int, default=5_000, help="series that there may be (default: %(default)s)")
     return parser

@@ -18,6 +18,7 @@ class RecordedMetrics:
     labels: dict[str, frozenset[str]] = field(default_factory=dict)
     values: dict[tuple[str, Labels], float] = field(default_factory=dict)
     applications: dict[str, str] = field(default_factory=dict)  # by metric
+    adds: dict[str, int] = field(default_factory=dict)  # calls of Ray's own counters
     calls: int = 0
 
     def value(self, name: str, **labels: str) -> float:
@@ -36,6 +37,7 @@ class RecordedMetrics:
 
     def add(self, name: str, value: float, labels: dict[str, str] | None) -> None:
         assert value > 0, "Ray raises"
+        self.adds[name] = self.adds.get(name, 0) + 1
         key = self._key(name, labels)
         self.values[key] = self.values.get(key, 0) + value
 

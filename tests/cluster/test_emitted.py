@@ -46,6 +46,7 @@ KEY, NARROW_KEY, NEWER_KEY, LOGGED_KEY = "sk-seen-quokka", "sk-seen-narrow", "sk
 KEYS = (KEY, NARROW_KEY, NEWER_KEY, LOGGED_KEY)
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = {"traceparent": f"00-{TRACE}-{CALLER}-00", "tracestate": "vendor=t61rcWkgMzE"}
+OPERATIONS = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
 ROOMS = ["access", "prompt", "route", "limits", "safety", "cache", "answer"]
 STEP_S = 0.03  # of an engine, so that there is time for a replica to be lost
 ANSWER = " ".join([OUT] * 24)
@@ -54,6 +55,10 @@ MANY, LONG = 4, 256  # answers at once, and their tokens
 CACHE = re.compile(rb"^manta:1:(\{[^}]*\}:cache(:|-questions$)|\{cache-feed\}:changes$)")
 """The only keys of Redis that may have texts: stored answers, their questions for the semantic index, and the feed of
 these. Nothing waits for review, and no stream is detached."""
+
+WITH_TEXTS = {"texts", "redis/appendonly"}
+"""What may have texts of all that is written below the directory of the service: the log of a tenant that asks for it,
+and the file in which Redis keeps the keys above."""
 
 EVENTS = {
     "ray_manta_engine_repairs_total": "a bug of the engine",
@@ -69,11 +74,12 @@ EVENTS = {
 class Seen:
     """The application below a prefix, what it was sent to, and how a test looks at it."""
 
-    def __init__(self, graph: Graph, received: Received, state: RedisServer, texts: Path) -> None:
+    def __init__(self, graph: Graph, received: Received, state: RedisServer, directory: Path) -> None:
         self._graph = graph
         self.received = received
         self.state = state
-        self.texts = texts
+        self.directory = directory  # of all that the service was told to write
+        self.texts, self.journal = directory / "texts", directory / "journal"
         self.traced: list[str] = []  # the questions of one tenant, each of which has a trace; threads add to it
 
     def ask(self, text: str, headers: Mapping[str, str] | None = None, key: str = KEY, **fields: Any) -> httpx.Response:
@@ -161,7 +167,7 @@ def seen(serve_port: int, graph: Graph, tmp_path_factory: pytest.TempPathFactory
         config = arguments(state, directory, received.endpoint, received.metrics_endpoint)
         application = build_with(MantaConfig.model_validate(config), PacedFactory(STEP_S))
         serve.run(application, name="seen", route_prefix="/seen")
-        made = Seen(graph, received, state, directory / "texts")
+        made = Seen(graph, received, state, directory)
         eventually(made.ready, "both replicas are ready", 120)
         load(made)
         yield made
@@ -326,6 +332,29 @@ def test_each_request_has_a_trace_of_its_own_in_which_every_span_has_its_parent(
             assert span.parent_span_id in answers
 
 
+def documented_parents() -> dict[str, set[str]]:
+    """The parents of each span by the table of docs/operations.md; "": it is the first of its trace."""
+    section = OPERATIONS.partition("### The tree of spans\n")[2].partition("\n## ")[0]
+    found: dict[str, set[str]] = {}
+    for row in re.findall(r"^\| (`.*?) \| (.*?) \|", section, re.MULTILINE):
+        names, parents = (re.findall(r"`([a-z_]+)", cell) for cell in row)
+        for name in names:
+            found.setdefault(name, set()).update(parents or ({"request"} if row[1] == "the request" else {""}))
+    return found
+
+
+def test_every_span_is_in_the_documented_tree_below_its_parent(seen: Seen) -> None:
+    parents = documented_parents()
+    assert {each.value for each in SpanName} <= parents.keys()
+    names = {span.span_id: span.name.partition(" ")[0] for span in seen.received.spans}
+    roots = {name for name, above in parents.items() if above == {""}} - {SpanName.STEP.value}
+    for span in seen.received.spans:
+        above = names.get(span.parent_span_id, "")
+        expected = parents[span.name.partition(" ")[0]]
+        assert above in expected or (above in roots and "request" in expected), (span.name, above)
+    assert len(names) > 50
+
+
 def test_names_of_spans_attributes_and_events_are_those_of_the_frozen_table(seen: Seen) -> None:
     names = {pair.key for span in seen.received.spans for pair in span.attributes}
     names |= {pair.key for span in seen.received.spans for event in span.events for pair in event.attributes}
@@ -353,17 +382,19 @@ def test_every_metric_of_every_panel_and_rule_is_scraped_or_is_known_to_need_an_
     assert used >= EVENTS.keys()
 
 
+def test_the_autoscaler_in_serves_controller_sends_its_decisions_too(seen: Seen) -> None:
+    eventually(lambda: "manta_autoscaling_decisions" in seen.received.metrics, "its metrics arrive", 30)
+    assert seen.received.number("manta_autoscaling_target_replicas", tier=SCALED).as_double == 1
+    senders = {(each["manta.role"], each["manta.application"]) for each in seen.received.resources}
+    assert senders == {(role, "seen") for role in ("router", "replica", "autoscaler")}
+
+
 def test_no_text_is_in_any_span_metric_log_or_key_but_those_of_the_cache(seen: Seen) -> None:
     markers = [each.encode() for each in (*MARKERS, *KEYS)]
     assert seen.received.bodies
     for body in seen.received.bodies:
         assert not [each for each in markers if each in body]
     assert not [each for each in MARKERS if each in seen.metrics()]
-    node: Any = ray._private.worker._global_node
-    files = [path for path in Path(node.get_logs_dir_path()).rglob("*") if path.is_file()]
-    assert any("seen" in path.name for path in files)
-    for path in files:
-        assert not [each for each in markers if each in path.read_bytes()], path
     with redis.Redis.from_url(seen.state.url) as client:
         plain = {key: b"".join(_strings(client, key)) + key for key in map(bytes, client.scan_iter())}
     with_texts = {key for key, value in plain.items() if any(each in value for each in markers)}
@@ -385,6 +416,53 @@ def test_texts_of_a_tenant_that_has_asked_for_it_are_in_a_file_of_their_own_reda
         assert [each["text"] for each in record["answers"]] == [ANSWER]
         assert bytes.fromhex(record["trace_id"]) in {span.trace_id for span in seen.received.spans}
     assert len(records()) == 2, "no other tenant's"
+
+
+def journals(seen: Seen) -> bytes:
+    """What waits for Redis on the router's disk."""
+    return b"".join(path.read_bytes() for path in seen.journal.rglob("*") if path.is_file())
+
+
+def test_no_text_is_in_any_file_but_those_that_are_for_texts(seen: Seen) -> None:
+    """Also in the journals, which have the entries of the ledger and the audit log that wait for Redis."""
+    seen.state.kill()
+    try:
+        asked = [seen.ask(f"Without Redis {number}", max_tokens=4).status_code for number in range(2)]
+        assert asked == [200, 200]
+        mine = "My card is 4111 1111 1111 1111"  # the audit log has a record of it
+        assert seen.ask(mine, max_tokens=4).status_code in (200, 400, 503)
+        eventually(lambda: b'"acme"' in journals(seen), "entries wait on the disk", 30)
+        node: Any = ray._private.worker._global_node
+        found = [path for root in (seen.directory, Path(node.get_session_dir_path())) for path in files_below(root)]
+        assert any("seen" in path.name for path in found), "logs of its actors"
+        assert any(path.is_relative_to(seen.journal) and path.stat().st_size for path in found)
+        with_texts = {place(path, seen.directory) for path in found if contains(path, MARKERS)}
+        assert with_texts == WITH_TEXTS, "each of them has texts, and no other"
+        assert [path for path in found if contains(path, KEYS)] == []
+    finally:
+        seen.state.start()
+        wait_until_ready(seen.state)
+    eventually(lambda: b'"acme"' not in journals(seen), "Redis has the entries", 60)
+
+
+def files_below(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
+
+
+def place(path: Path, directory: Path) -> str:
+    """The part of the service that a file belongs to; its own path, if it has no business with texts."""
+    if not path.is_relative_to(directory):
+        return str(path)
+    name = str(path.relative_to(directory))
+    return next((part for part in WITH_TEXTS if name.startswith(part)), name)
+
+
+def contains(path: Path, texts: tuple[str, ...]) -> bool:
+    try:
+        found = path.read_bytes()
+    except FileNotFoundError:  # a log that was rotated, a journal that is empty again
+        return False
+    return any(each.encode() in found for each in texts)
 
 
 def _strings(client: Any, key: bytes) -> Iterator[bytes]:

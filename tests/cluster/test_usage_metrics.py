@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import pytest
 
-from cluster.telemetry import instruments
 from cluster.telemetry.fault_metrics import FaultMetrics
+from cluster.telemetry.instruments import APPLICATION, RayInstruments
 from cluster.telemetry.tenant_labels import OTHERS
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.admission.admission_decision import Reason
@@ -17,15 +17,12 @@ from router.ports.usage_metrics import REFUSED, AdmissionSample, UsageSample
 
 
 class Recorded:
-    """Ray's counter, which keeps what is added."""
+    """A counter that keeps what is added."""
 
     added: list[tuple[str, float, dict[str, str]]] = []  # noqa: RUF012 - of all counters of a test
 
     def __init__(self, name: str, description: str, labels: tuple[str, ...] = ()) -> None:
         self.name, self.labels = name, labels
-
-    def set_default_tags(self, tags: Mapping[str, str]) -> None:
-        assert tags == {"application": ""}
 
     def inc(self, value: float, labels: dict[str, str] | None = None) -> None:
         labels = labels or {}
@@ -34,16 +31,24 @@ class Recorded:
         Recorded.added.append((self.name, value, labels))
 
 
+def record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the counters that are made from now on recorded."""
+
+    def counter(self: RayInstruments, name: str, description: str, labels: Sequence[str] = ()) -> Recorded:
+        return Recorded(name, description, (APPLICATION, *labels))
+
+    monkeypatch.setattr(RayInstruments, "counter", counter)
+    monkeypatch.setattr(Recorded, "added", [])
+
+
 @pytest.fixture
 def metrics(monkeypatch: pytest.MonkeyPatch) -> RayUsageMetrics:
-    monkeypatch.setattr(instruments, "RayCounter", Recorded)
-    monkeypatch.setattr(Recorded, "added", [])
+    record(monkeypatch)
     return RayUsageMetrics()
 
 
 def test_faults_are_counted_by_what_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instruments, "RayCounter", Recorded)
-    monkeypatch.setattr(Recorded, "added", [])
+    record(monkeypatch)
     faults = FaultMetrics()
     faults.lost("audit")()
     faults.unreadable_policy()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine import GenerationRequest, SamplingParams
 from engine.api import EngineStats, Priority
-from engine.metrics import OTHERS, SECONDS, Histogram, Phase, Recorder
+from engine.metrics import OTHERS, SECONDS, Histogram, Phase, Recorder, extra_buckets
 from tests.engine.conftest import MakeEngine
 from tests.engine.sequences import sequence
 
@@ -41,7 +41,9 @@ def test_counts_are_the_same_whether_further_buckets_are_folded_or_were_never_th
     for value in values:
         fine.observe(value)
         plain.observe(value)
-    assert fine.folded(SECONDS) == tuple(plain.counts) == plain.folded(SECONDS)
+    extra = extra_buckets(fine.bounds, SECONDS)
+    assert len(extra) == len(fine.bounds) - len(SECONDS)
+    assert fine.folded(extra) == fine.counted_by(SECONDS) == tuple(plain.counts) == plain.folded(())
 
 
 def test_a_bucket_ends_at_each_objective_and_the_load_is_counted_by_the_usual_ones() -> None:

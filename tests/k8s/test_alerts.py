@@ -123,6 +123,12 @@ def work(
     }
 
 
+def of_app(application: str, has_router: bool) -> Series:
+    """Two replicas of an application, and a router if it has one."""
+    replicas = {f'ray_manta_build_info{{application="{application}", WorkerId="{each}"}}': "1x600" for each in "ab"}
+    return {**replicas, **({f'ray_manta_journal_bytes{{application="{application}"}}': "0x600"} if has_router else {})}
+
+
 OLDEST = "ray_manta_engine_oldest_wait_seconds"
 STARTS = "ray_manta_replica_start_failures_total"
 WAITING = {'ray_manta_engine_waiting{tier="fast", class="standard"}': "3x60"}
@@ -230,6 +236,34 @@ CASES = [
         **REPLICA_INFO, 'ray_manta_journal_bytes{log="audit"}': "0x600",
     }, 10, 0),
     Case("MantaMetricsMissing", "there are", INFO, 10, 0),
+    Case("MantaSeriesLost", "of two metrics", {
+        'ray_manta_tokens_total{otel_metric_overflow="true"}': "0+1x60",
+        'ray_manta_engine_running{otel_metric_overflow="true"}': "1x60",
+    }, 10, 1),
+    Case("MantaSeriesLost", "of a process, whose mark has another name and no value", {
+        'ray_manta_tokens_total{otel_scope_name="a", instance="b"}': "0+1x60",
+    }, 10, 1),
+    Case("MantaSeriesLost", "all have the label of their process", {
+        'ray_manta_tokens_total{tenant="a", WorkerId="a", otel_metric_overflow=""}': "0+1x60",
+    }, 10, 0),
+    Case("MantaSeriesLost", "Prometheus drops the label of the process", {
+        'ray_manta_tokens_total{tenant="a", application="a"}': "0+1x60",
+    }, 10, 0),
+    Case("MantaSeriesLost", "of another's metric", {'ray_other{otel_metric_overflow="true"}': "1x60"}, 10, 0),
+    Case("MantaRoutersMissing", "of one of two applications", {**of_app("a", True), **of_app("b", False)}, 10, 1),
+    Case("MantaRoutersMissing", "of both", {**of_app("a", False), **of_app("b", False)}, 10, 2),
+    Case("MantaRoutersMissing", "the last one has ended", {
+        **of_app("a", False), 'ray_manta_router_build_info{application="a", release="1.2.0"}': "1x20 stale",
+    }, 30, 1),
+    Case("MantaRoutersMissing", "one of three is left", {
+        **of_app("a", True), 'ray_manta_router_build_info{application="a", release="1.1.0"}': "1x5 stale",
+    }, 30, 0),
+    Case("MantaRoutersMissing", "a rollout takes a minute", {
+        **of_app("a", False), 'ray_manta_router_build_info{application="a", release="1.2.0"}': "1x20 stale 1x60",
+    }, 24, 0),
+    Case("MantaRoutersMissing", "the routers are of a release without build info", {
+        **of_app("a", False), 'ray_manta_journal_bytes{application="a", log="audit"}': "0x600",
+    }, 10, 0),
     Case("MantaDeadMansSwitch", "always", INFO, 0, 1),
 ]  # fmt: skip
 

@@ -85,14 +85,15 @@ def cache_row() -> Row:
                 [
                     Query(
                         rate(
-                            m.CACHE_REQUESTS,
+                            m.CACHE_REASONS,
                             "reason",
-                            f'{{{OF_APP}, tenant=~"$tenant", status=~"miss|bypass"}}',
+                            f'{{{OF_APP}, status=~"miss|bypass"}}',
                         ),
                         "{{reason}}",
                     )
                 ],
                 Unit.PER_SECOND,
+                "Of all tenants.",
             ),
         ],
     )
@@ -106,7 +107,12 @@ def stored_answers_row() -> Row:
         "Stored answers",
         [
             Panel("Stored", [Query(rate(m.CACHE_STORED, "tenant", TENANT), "{{tenant}}")], Unit.PER_SECOND),
-            Panel("Not stored", [Query(rate(m.CACHE_UNSTORED, "reason", TENANT), "{{reason}}")], Unit.PER_SECOND),
+            Panel(
+                "Not stored",
+                [Query(rate(m.CACHE_UNSTORED, "reason", APPLICATION), "{{reason}}")],
+                Unit.PER_SECOND,
+                "Of all tenants.",
+            ),
             Panel(
                 "Wrong hits",
                 [Query(f"{wrong} / {judged}", "{{judge}}")],
