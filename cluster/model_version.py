@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from engine.config import EngineConfig
-from engine.gguf.file import split_parts
+from engine.gguf.split_parts import split_parts
 from engine.model.location import ModelNotFoundError, locate
 
 SUFFIXES = frozenset({".gguf", ".jinja", ".json", ".model", ".safetensors", ".txt"})

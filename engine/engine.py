@@ -39,7 +39,7 @@ from engine.counters import Counters
 from engine.draft_model import Drafter
 from engine.forward import FailedDraftError, Forward, Outcome
 from engine.garbage_collection import freeze_gc, gc_paused
-from engine.gguf.file import split_parts
+from engine.gguf.split_parts import split_parts
 from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.pool import KVIntegrityError

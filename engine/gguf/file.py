@@ -6,7 +6,6 @@ exceeds a bound given by the file's own size.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.gguf.errors import GGUFError
+from engine.gguf.split_parts import split_parts
 from engine.gguf.types import TENSOR_TYPES, TensorType
 from engine.gguf.values import ValueReader
 
@@ -24,8 +24,6 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_DIMENSIONS = 4
 DEFAULT_ALIGNMENT = 32
-MAX_SPLIT = 1_000
-_SPLIT_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +85,6 @@ class _Entry:
     @property
     def nbytes(self) -> int:
         return prod(self.shape[:-1]) * self.row_bytes
-
-
-def split_parts(path: Path) -> list[Path]:
-    """Returns the files of a model: ``path`` alone, or all of NAME-00001-of-0000N.gguf. Raises GGUFError if ``path`` is
-    a part other than the first."""
-    found = _SPLIT_NAME.match(path.name)
-    if found is None:
-        return [path]
-    if int(found["number"]) != 1:
-        raise GGUFError(f"{path.name} is part {int(found['number'])} of a split file; give the first one")
-    count = int(found["count"])
-    if not 1 <= count <= MAX_SPLIT:
-        raise GGUFError(f"{path.name} says that it has {count} parts")
-    return [path.with_name(f"{found['stem']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
 
 
 def _read_part(path: Path) -> _Part:

@@ -169,12 +169,12 @@ def test_refusals_are_as_described(
     ids=["429", "503", "500"],
 )
 def test_faults_are_as_described(served: Served, check: Check, fault: Exception, status: int) -> None:
-    served.backend = ScriptedBackend(fault=fault)
+    served.backend = ScriptedBackend(fault=fault, ready=not isinstance(fault, TierUnavailableError))
     body = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
     response = served.http.post("/v1/chat/completions", json=body)
     assert response.status_code == status
     check("ErrorResponse", response.json())
-    served.backend = ScriptedBackend(fault=fault, fault_at=2)
+    served.backend.fault_at = 2
     frames = served.http.post("/v1/chat/completions", json=body | {"stream": True}).text.split("\n\n")
     check("ErrorResponse", json.loads(frames[-2].removeprefix("data: ")))
 
