@@ -51,7 +51,7 @@ def report(waves: Sequence[Wave]) -> dict[str, Any]:
 
 
 def clean(figures: Mapping[str, Any]) -> bool:
-    """Returns whether all streams were resumed on the other router, whole and unchanged, and nobody else got them."""
+    """Returns whether each stream was resumed on the other router with the same text, and other keys were refused."""
     streams = figures["streams"]
     return bool(
         figures["failed"] == figures["different"] == figures["led_to_first_router"] == 0

@@ -97,7 +97,7 @@ class SteppedEngine:
         return Recorder().snapshot(self.stats(), {})
 
     def die(self) -> None:
-        """Ends as an engine whose thread an exception has ended: its requests are told, and it takes no more."""
+        """Ends the engine as an exception in its thread does: all requests fail, and new ones are refused."""
         self.dead = True
         left, self.live = list(self.live), {}
         self.on_step([Delta(each, (), "", FinishReason.ERROR, None, "The engine has died.") for each in left])

@@ -78,7 +78,7 @@ class Seen:
         self._graph = graph
         self.received = received
         self.state = state
-        self.directory = directory  # of all that the service was told to write
+        self.directory = directory  # the service writes all its files below it
         self.texts, self.journal = directory / "texts", directory / "journal"
         self.traced: list[str] = []  # the questions of one tenant, each of which has a trace; threads add to it
 

@@ -137,7 +137,7 @@ def test_eight_bits_are_rounded_to_the_four_that_are_asked_for(tmp_path: Path, r
 
 @pytest.mark.parametrize("plain_half", ["attention", "all but the embedding"])
 def test_a_model_of_plain_matrices_stays_one(plain_half: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody has asked for the eight bits of a float16 model whose embedding alone is quantised."""
+    """A float16 model stays in float16 if only its embedding is quantised."""
     names = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
     halves = [f"blk.{layer}.{name}.weight" for layer in (0, 1) for name in names]
     kept = [name for name in halves if "attn" in name] + ["output.weight"] if plain_half == "attention" else halves
