@@ -30,7 +30,7 @@ _FOLD = np.uint32(15)  # bits by which high bits are brought down between two mu
 def gram_buckets(text: str) -> npt.NDArray[np.uint16]:
     """Returns the bucket, 0 to GRAM_BUCKETS - 1, of every run of 1 to LONGEST characters in ``text``.
 
-    Letters count as small ones, every digit as 0. A line break stands before and behind the text.
+    Letters are lower-cased, and every digit counts as 0. A line break is put before and behind the text.
     """
     said = "\n" + _DIGIT.sub("0", text.lower()) + "\n"
     characters = np.frombuffer(said.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
