@@ -107,7 +107,13 @@ class LanePool:
             scales_to_zero=self._room is not None,
             warm=frozenset(all_ready.keys() - ready.keys()),
             cached_tokens=self.cached_tokens,
+            model_version=self.model_version,
         )
+
+    def model_version(self, replica_id: str) -> str:
+        """Returns the version of the model of a replica; "" if the pool does not know the replica."""
+        lane = self._lanes.get(replica_id)
+        return "" if lane is None else lane.version
 
     def cached_tokens(self, prompt: Prompt, cache_salt: str) -> dict[str, int]:
         """Returns the estimated tokens of a prompt that replicas have in their prefix caches, by replica id, by what

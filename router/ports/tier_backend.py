@@ -138,13 +138,23 @@ class TierDescription:
     model: str  # the name of the model that the tier runs
     sampling: Mapping[str, float] = field(default_factory=dict)  # sampling parameters of requests that set none
     version: str = ""  # of the model's files and the engine's settings: with another, answers may differ
+    replica_version: str = ""  # that its replicas report while they run this release; "": not known
     drain_timeout_s: float = 600.0  # seconds that a replica which is to stop may take to finish what it runs
     replicas: int | None = None  # the number that is configured; None: the load decides, or it is not known
+
+
+ModelVersion = Callable[[str], str]
+"""Takes the id of a replica. Returns the version of its model, as in ``TierDescription``; "": not known."""
 
 
 def nothing_cached(prompt: Prompt, cache_salt: str) -> Mapping[str, int]:
     """The ``CachedTokens`` of a backend that does not know."""
     return {}
+
+
+def unknown_version(replica_id: str) -> str:
+    """The ``ModelVersion`` of a backend that does not know."""
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +172,7 @@ class TierSnapshot:
     scales_to_zero: bool = False  # whether it may have no replica; the first request starts one then
     warm: frozenset[str] = frozenset()  # ids of ready replicas beside those, which get what no other one can take
     cached_tokens: CachedTokens = field(default=nothing_cached, compare=False)
+    model_version: ModelVersion = field(default=unknown_version, compare=False)
 
     @property
     def ready(self) -> bool:

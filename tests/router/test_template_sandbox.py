@@ -9,16 +9,18 @@ import pytest
 from jinja2 import TemplateError, UndefinedError
 from jinja2.exceptions import SecurityError, TemplateSyntaxError
 
-from router.prompts.template_sandbox import (
-    MAX_CHARACTERS,
-    MAX_NODES,
-    MAX_RENDER_S,
-    Budget,
-    TemplateLimitError,
-    TemplateSandbox,
-)
+from router.prompts.template_budget import MAX_CHARACTERS, MAX_RENDER_S, Budget, TemplateLimitError
+from router.prompts.template_sandbox import MAX_NODES, TemplateSandbox
 
 SANDBOX = TemplateSandbox()
+HOSTILE = {
+    "long": "a" * 60_000,
+    "other": "b" * 59_999 + "a",
+    "xs": list(range(5_000)),
+    "many": [["a"]] * 10_000,
+    "dots": ".".join("0" * 20_000),
+    "x": 1,
+}
 
 
 def rendered(source: str, **variables: Any) -> str:
@@ -43,6 +45,10 @@ def rendered(source: str, **variables: Any) -> str:
         ("{{ 'ab' * 2 }}{{ 7 // 2 }}{{ 7 % 4 }}{{ -1 }}", {}, "abab33-1"),
         ("{% set x = 1 %}{% with y = 2 %}{{ x + y }}{% endwith %}", {}, "3"),
         ("{{ xs|join(', ') }} {{ xs|sum }} {{ xs|sort|first }}", {"xs": [3, 1]}, "3, 1 4 1"),
+        ("{{ xs|sum(attribute='n') }} {{ (xs|max(attribute='n')).n }}", {"xs": [{"n": 3}, {"n": 1}]}, "4 3"),
+        ("{{ xs|unique|sort(reverse=true)|join }}{{ xs|reverse|list|last }}", {"xs": [1, 2, 1]}, "211"),
+        ("{{ x|trim('-') }}{{ x.strip('-') }}{{ x|list|length }}", {"x": "-a-"}, "aa3"),
+        ("{{ 2.5|round }} {{ 2.345|round(1) }} {{ 2.1|round(0, 'ceil') }}", {}, "2.0 2.3 3.0"),
         ("{% raw %}{{ x }}{% endraw %}{# no #}", {}, "{{ x }}"),
         ('Answer as {"a": [1, {"b": "{{ x }}"}]}', {"x": "{%}"}, 'Answer as {"a": [1, {"b": "{%}"}]}'),
         ("<b>{{ x }}</b>", {"x": "<i>"}, "<b><i></b>"),
@@ -111,6 +117,8 @@ def test_nothing_but_the_offered_methods_can_be_reached(source: str) -> None:
         "{{ x }}" * (MAX_NODES + 1),
         "{{ x",
         "{% if %}",
+        r"{{ '\ud800' }}",
+        r"{{ x ~ '\ud83d' ~ '\ude00' }}",
     ],
 )
 def test_the_rest_of_the_language_is_refused_when_it_is_stored(source: str) -> None:
@@ -138,6 +146,19 @@ def test_the_rest_of_the_language_is_refused_when_it_is_stored(source: str) -> N
         "{% set x = 1e308 * 1e308 %}",
         "{{ range(1000000000000)|list }}",
         "{{ range(0, 9223372036854775807 + 0)|list }}",
+        "{{ [" + "long|list|sort|first, " * 150 + "] }}",
+        "{{ [" + "long|title|upper|length, " * 150 + "] }}",
+        "{{ [" + "long.title().upper()|length, " * 120 + "] }}",
+        "{{ [" + "xs|unique|list|max, " * 150 + "] }}",
+        "{{ [" + "many|sum(start=[])|length, " * 20 + "] }}",
+        "{{ (long * 2).strip(other * 2) }}",
+        "{{ (long * 2)|trim(other * 2) }}",
+        "{{ many|sort(attribute=dots) }}",
+        "{{ many|max(attribute=dots) }}",
+        "{{ many|sum(attribute=dots) }}",
+        "{{ 5|round(-1000000000) }}",
+        "{{ x|round(1000000000, 'floor') }}",
+        "{{ 1|round(100000000, method='ceil') }}",
     ],
 )
 def test_a_hostile_template_ends_soon(source: str) -> None:
@@ -146,7 +167,7 @@ def test_a_hostile_template_ends_soon(source: str) -> None:
     compiled = time.monotonic()
 
     with pytest.raises(TemplateError):
-        SANDBOX.rendered(template, {"long": "a" * 60_000, "xs": list(range(5_000))}, Budget())
+        SANDBOX.rendered(template, HOSTILE, Budget())
 
     assert time.monotonic() - compiled < 10 * MAX_RENDER_S
     assert compiled - started < 3
