@@ -71,7 +71,8 @@ class EmbeddingWorker:
         self._count += pending not in own
         own[pending] = None
         if self._count > self._max_waiting:
-            self._drop(next(reversed(max(self._waiting.values(), key=len))))
+            most = max(self._waiting, key=lambda each: len(self._waiting[each]))
+            self._drop(next(reversed(self._waiting[most])))
         self._idle.clear()
         self._more.set()
 

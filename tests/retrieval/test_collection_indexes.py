@@ -62,7 +62,7 @@ async def test_after_another_model_took_over_documents_are_embedded_anew(
     assert worker is not None
     await worker.drained()
     assert (await found(collections, embedder)).with_vectors
-    embedder.model = "fake@2"  # type: ignore[misc]
+    embedder.model = "fake@2"
 
     assert not (await found(collections, embedder)).with_vectors
 
