@@ -361,6 +361,13 @@ class AnswerCache:
         if self._index is not None and len(self._writes) < MAX_WRITES:
             self._write(self._tell_index(self._index, feedback))
 
+    async def tell(self, feedback: HitFeedback) -> None:
+        """Counts as ``judge`` does, and waits until the index has the feedback. Raises SemanticUnavailableError if it
+        does not answer."""
+        self._metrics.judged(feedback.tenant, feedback.judge.value, wrong=feedback.wrong)
+        if self._index is not None:
+            await self._index.feedback(feedback)
+
     async def _tell_index(self, index: SemanticIndex, feedback: HitFeedback) -> None:
         try:
             await index.feedback(feedback)
