@@ -115,10 +115,8 @@ class AnswerSource:
         of the model than this router has in its cache keys. Then its answer is not stored."""
         account.on_placed(prompt, replica_id, tokens)
         expected = self._versions.get(account.tier, "")
-        if expected and found.keeps:
-            there = next(each for each in self._backend.snapshot() if each.name == account.tier)
-            if there.model_version(replica_id) not in ("", expected):
-                found.not_stored("version")
+        if expected and found.keeps and self._backend.model_version(account.tier, replica_id) not in ("", expected):
+            found.not_stored("version")
 
     def _failover(self, account: Account, kind: str) -> None:
         """Counts a failover of the request, and notes it in its trace."""

@@ -107,7 +107,6 @@ class LanePool:
             scales_to_zero=self._room is not None,
             warm=frozenset(all_ready.keys() - ready.keys()),
             cached_tokens=self.cached_tokens,
-            model_version=self.model_version,
         )
 
     def model_version(self, replica_id: str) -> str:

@@ -143,18 +143,9 @@ class TierDescription:
     replicas: int | None = None  # the number that is configured; None: the load decides, or it is not known
 
 
-ModelVersion = Callable[[str], str]
-"""Takes the id of a replica. Returns the version of its model, as in ``TierDescription``; "": not known."""
-
-
 def nothing_cached(prompt: Prompt, cache_salt: str) -> Mapping[str, int]:
     """The ``CachedTokens`` of a backend that does not know."""
     return {}
-
-
-def unknown_version(replica_id: str) -> str:
-    """The ``ModelVersion`` of a backend that does not know."""
-    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +163,6 @@ class TierSnapshot:
     scales_to_zero: bool = False  # whether it may have no replica; the first request starts one then
     warm: frozenset[str] = frozenset()  # ids of ready replicas beside those, which get what no other one can take
     cached_tokens: CachedTokens = field(default=nothing_cached, compare=False)
-    model_version: ModelVersion = field(default=unknown_version, compare=False)
 
     @property
     def ready(self) -> bool:
@@ -205,6 +195,10 @@ class TierBackend(Protocol):
 
     def snapshot(self) -> Sequence[TierSnapshot]:
         """Returns the present load of every tier, in the order of ``tiers``."""
+        ...
+
+    def model_version(self, tier: str, replica_id: str) -> str:
+        """Returns the version of the model of a replica, as in ``TierDescription.replica_version``; "": not known."""
         ...
 
     def generate(

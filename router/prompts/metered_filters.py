@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator, Mapping, Sized
 from typing import Any
 
 from jinja2 import TemplateError, pass_context
-from jinja2.filters import FILTERS
+from jinja2.filters import FILTERS, make_multi_attrgetter
 from jinja2.runtime import Context
 
-from router.prompts.template_budget import Budget, TemplateLimitError, budget_of
+from router.prompts.template_budget import Budget, TemplateLimitError, budget_of, charge_value
 
 CONSTANT = ("abs", "count", "d", "default", "first", "float", "int", "items", "last", "length")
 """Filters whose time does not depend on their input, or hardly."""
 BY_CHARACTER = ("capitalize", "lower", "title", "upper")
-BY_ELEMENT = ("dictsort", "max", "min", "reverse", "sort", "unique")
-TAKE_ENVIRONMENT = frozenset({"max", "min", "sort", "unique"})  # as their first argument
+COMPARE = ("dictsort", "max", "min", "sort", "unique")
+"""Filters that compare elements, of which they read all texts."""
+TAKE_ENVIRONMENT = frozenset({"max", "min", "sort", "sum", "unique"})  # as their first argument
 ELEMENT_WORK = 8  # characters that are read in the time that an element takes to be sorted
 MAX_ATTRIBUTE = 64  # characters of the name by which elements are sorted: each part of it is looked up in each of them
 MAX_STRIPPED = 64  # characters that are stripped: each character of a text is looked for among them
@@ -30,10 +31,8 @@ Filter = Callable[..., Any]
 def metered_filters() -> Mapping[str, Filter]:
     """Returns the filters by their names."""
     constant = {name: FILTERS[name] for name in CONSTANT}
-    texts = {name: _metered(FILTERS[name], 1, takes_environment=False) for name in BY_CHARACTER}
-    lists = {
-        name: _metered(FILTERS[name], ELEMENT_WORK, takes_environment=name in TAKE_ENVIRONMENT) for name in BY_ELEMENT
-    }
+    texts = {name: _metered(name, 1) for name in BY_CHARACTER}
+    lists = {name: _metered(name, ELEMENT_WORK) for name in ("reverse", *COMPARE)}
     return {**constant, **texts, **lists, "list": _list, "round": _round, "sum": _sum, "trim": _trim}
 
 
@@ -46,19 +45,34 @@ def charge_method(budget: Budget, method: Any, arguments: tuple[Any, ...]) -> No
         budget.work(len(text))
 
 
-def _metered(function: Filter, work: int, *, takes_environment: bool) -> Filter:
-    """Returns the filter ``function``, which is charged ``work`` for each character or element."""
+def _metered(name: str, work: int) -> Filter:
+    """Returns the filter ``name``, which is charged ``work`` for each character or element."""
+    function = FILTERS[name]
 
     @pass_context
     def metered(context: Context, value: Any, *arguments: Any, **named: Any) -> Any:
-        longest = max((len(each) for each in (*arguments, *named.values()) if isinstance(each, str)), default=0)
+        texts = [each for each in (*arguments, *named.values()) if isinstance(each, str)]
+        longest = max(map(len, texts), default=0)
         if longest > MAX_ATTRIBUTE:
             raise TemplateLimitError(f"the name of an attribute has more than {MAX_ATTRIBUTE} characters")
         value = _charged(budget_of(context), value, work + longest)
-        given = (context.environment,) if takes_environment else ()
+        if name in COMPARE:
+            _charge_compared(context, value, texts[0] if texts else None)
+        given = (context.environment,) if name in TAKE_ENVIRONMENT else ()
         return function(*given, value, *arguments, **named)
 
     return metered
+
+
+def _charge_compared(context: Context, value: Any, attribute: str | None) -> None:
+    """Charges what is compared of the elements of ``value``: all texts in them, or those in their ``attribute``."""
+    work = budget_of(context).work
+    if isinstance(value, Mapping):
+        charge_value(work, value)
+    elif not isinstance(value, str):
+        read = None if attribute is None else make_multi_attrgetter(context.environment, attribute)
+        for each in value:
+            charge_value(work, each if read is None else read(each))
 
 
 def _charged(budget: Budget, value: Any, work: int) -> Any:
@@ -93,8 +107,7 @@ def _round(context: Context, value: Any, precision: int = 0, method: str = "comm
 def _sum(context: Context, items: Any, attribute: str | int | None = None, start: float = 0) -> Any:
     if not isinstance(start, int | float):
         raise TemplateError("a sum is of numbers")  # of lists, it would take time in the square of their number
-    summed = _metered(FILTERS["sum"], ELEMENT_WORK, takes_environment=True)
-    return summed(context, items, attribute, start)
+    return _metered("sum", ELEMENT_WORK)(context, items, attribute, start)
 
 
 @pass_context

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, Undefined
 from jinja2.runtime import Context
 
 MAX_STEPS = 10_000  # iterations of all loops of a rendering together
@@ -63,3 +64,21 @@ def budget_of(context: Context) -> Budget:
     """Returns the budget of the rendering that has ``context``."""
     budget: Budget = context[BUDGET]
     return budget
+
+
+def charge_value(charge: Callable[[int], None], value: Any) -> None:
+    """Charges the characters of all texts in ``value``, and one for each other item, by ``charge``: as characters that
+    are made or as work. Raises TemplateError for what is no JSON value, such as a function."""
+    if isinstance(value, str):
+        return charge(len(value))
+    charge(1)
+    if isinstance(value, dict):
+        for name, each in value.items():
+            charge_value(charge, name)
+            charge_value(charge, each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            charge_value(charge, each)
+    elif not isinstance(value, int | float | None | Undefined):
+        raise TemplateError(f"{type(value).__name__} is no text, number, list or object; |list makes a list")
+    return None

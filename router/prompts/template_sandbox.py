@@ -12,13 +12,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError, Undefined, UndefinedError, nodes, pass_context
+from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError, nodes, pass_context
 from jinja2.exceptions import TemplateSyntaxError
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from router.prompts.metered_filters import charge_method, metered_filters
-from router.prompts.template_budget import BUDGET, MAX_STEPS, Budget, TemplateLimitError, budget_of
+from router.prompts.template_budget import BUDGET, MAX_STEPS, Budget, TemplateLimitError, budget_of, charge_value
 
 MAX_NODES = 1_000  # of the syntax tree of one template; compiling one takes about 150 µs
 MAX_DEPTH = 24  # of nodes within each other; the parser and Python's compiler recurse once per level
@@ -46,7 +46,7 @@ ALLOWED_TESTS = (
     *("sequence", "iterable", "in", "odd", "even", "divisibleby", "==", "!=", "<", "<=", ">", ">=", "eq", "ne", "lt"),
     *("le", "gt", "ge", "equalto"),
 )
-_LOOP, _JOINED, _BUILT = "_loop", "_joined", "_built"
+_LOOP, _JOINED, _BUILT, _TIMED = "_loop", "_joined", "_built", "_timed"
 _SPECIAL_NAMES = ("self", "super", "caller", "varargs", "kwargs")  # that Jinja itself gives a meaning
 
 
@@ -59,7 +59,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, cache_size=0, finalize=_printed
         )
-        self.filters = {**OFFERED, _LOOP: _counted, _JOINED: _concatenated, _BUILT: _built}
+        self.filters = {**OFFERED, _LOOP: _counted, _JOINED: _concatenated, _BUILT: _built, _TIMED: _timed}
         self.tests = {name: self.tests[name] for name in ALLOWED_TESTS}
         self.globals = {"range": _range}
 
@@ -117,6 +117,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             return _bounded_number(self.binop_table[operator](left, right))
         if operator == "+" and type(left) is type(right) and isinstance(left, str | list):
             budget.charge(len(left) + len(right))
+            for each in (left, right) if isinstance(left, list) else ():
+                charge_value(budget.work, each)  # not the length alone: a list of one long text doubles at each addition
             return self.binop_table[operator](left, right)
         for text, times in ((left, right), (right, left)):
             if operator == "*" and isinstance(text, str) and isinstance(times, int):
@@ -133,7 +135,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         for loop in tree.find_all(nodes.For):
             loop.iter = _filter(loop.iter, _LOOP)
         for parent in _all(tree):
-            charged_already = isinstance(parent, nodes.Filter) and parent.name in (_JOINED, _BUILT)
+            charged_already = isinstance(parent, nodes.Filter) and parent.name in (_JOINED, _BUILT, _TIMED)
             for name, value in () if charged_already else list(parent.iter_fields()):
                 if isinstance(value, list):
                     value[:] = [_charged(each) for each in value]
@@ -188,7 +190,8 @@ def _is_unicode(text: str) -> bool:
 
 
 def _charged(node: Any) -> Any:
-    """Returns ``node``. What makes a text or a list becomes the call of a filter, which charges it."""
+    """Returns ``node``. What makes a text or a list becomes the call of a filter, which charges it. After what reads a
+    text or a list of the client, as a comparison does, the clock is looked at."""
     match node:
         case nodes.Concat():
             return _filter(nodes.List(node.nodes, lineno=node.lineno), _JOINED)
@@ -196,6 +199,8 @@ def _charged(node: Any) -> Any:
             return _filter(node, _BUILT)
         case nodes.Tuple(ctx="load"):
             return _filter(node, _BUILT)
+        case nodes.Compare() | nodes.Test() | nodes.Getitem(arg=nodes.Slice()):
+            return _filter(node, _TIMED)
         case _:
             return node
 
@@ -222,7 +227,13 @@ def _concatenated(context: Context, items: Sequence[Any]) -> str:
 def _built(context: Context, value: Any) -> Any:
     """Charges all that ``value`` holds: a list that holds itself twice, many times over, would be exponentially large
     to print or to compare."""
-    _charge_value(budget_of(context), value)
+    charge_value(budget_of(context).charge, value)
+    return value
+
+
+@pass_context
+def _timed(context: Context, value: Any) -> Any:
+    budget_of(context).check_time()
     return value
 
 
@@ -258,7 +269,7 @@ def _to_json(context: Context, value: Any, indent: int | None = None) -> str:
     if indent is not None and not 0 <= int(indent) <= 8:
         raise TemplateError("indent is 0 to 8")
     budget = budget_of(context)
-    _charge_value(budget, value)
+    charge_value(budget.charge, value)
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     budget.charge(len(text))
     return text
@@ -271,26 +282,8 @@ def _string(context: Context, value: Any) -> str:
 
 def _text(budget: Budget, value: Any) -> str:
     """Returns ``value`` as text. Raises TemplateLimitError, and UndefinedError for a variable that is missing."""
-    _charge_value(budget, value)
+    charge_value(budget.charge, value)
     return str(value)
-
-
-def _charge_value(budget: Budget, value: Any) -> None:
-    """Charges the characters of all texts in ``value``, and one for each other item. Raises TemplateError for what is
-    no JSON value, such as a function."""
-    if isinstance(value, str):
-        return budget.charge(len(value))
-    budget.charge(1)
-    if isinstance(value, dict):
-        for name, each in value.items():
-            _charge_value(budget, name)
-            _charge_value(budget, each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            _charge_value(budget, each)
-    elif not isinstance(value, int | float | None | Undefined):
-        raise TemplateError(f"{type(value).__name__} is no text, number, list or object; |list makes a list")
-    return None
 
 
 def _range(*bounds: int) -> range:

@@ -8,6 +8,7 @@ of its words, and all of its numbers, with a sentence of a passage cites that pa
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -103,4 +104,6 @@ def _content(text: str) -> frozenset[str]:
 
 
 def _within(place: int, spans: Sequence[Offsets]) -> bool:
-    return any(start <= place < end for start, end in spans)
+    """Returns whether ``place`` is in one of ``spans``, which are in order: an answer may have thousands of them."""
+    before = bisect_right(spans, place, key=lambda span: span[0])
+    return before > 0 and place < spans[before - 1][1]

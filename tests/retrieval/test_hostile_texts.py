@@ -47,7 +47,7 @@ def test_a_run_of_marks_is_one_end_of_a_sentence() -> None:
     assert [text[start:end] for start, end in sentences(text)] == ["Really?!...", '"Yes..."', "No.more.", "End..."]
 
 
-@pytest.mark.parametrize(("marker", "count"), [("[1] ", MAX_CITATIONS), ("[7] ", 0)])
+@pytest.mark.parametrize(("marker", "count"), [("[1] ", MAX_CITATIONS), ("[7] ", 0), ("`[1]` ", 0)])
 def test_thousands_of_markers_are_not_all_looked_at(marker: str, count: int) -> None:
     text = "The harbour is north of the town, and has two piers. " * 60
     passage = ContextPassage(1, Source("documents[0]", "d"), 0, len(text), text)

@@ -35,11 +35,10 @@ class Versioned(ScriptedBackend):
         return [replace(tier, version=self.release, replica_version=self.release) for tier in super().tiers()]
 
     def snapshot(self) -> Sequence[TierSnapshot]:
-        def version(replica_id: str) -> str:
-            return self.models[replica_id]
+        return [replace(each, replicas=frozenset(self.models)) for each in super().snapshot()]
 
-        replicas = frozenset(self.models)
-        return [replace(each, replicas=replicas, model_version=version) for each in super().snapshot()]
+    def model_version(self, tier: str, replica_id: str) -> str:
+        return self.models[replica_id]
 
     async def generate(
         self,

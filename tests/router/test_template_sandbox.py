@@ -19,6 +19,8 @@ HOSTILE = {
     "xs": list(range(5_000)),
     "many": [["a"]] * 10_000,
     "dots": ".".join("0" * 20_000),
+    "texts": ["É" * 200_000],
+    "numbers": list(range(300_000)),
     "x": 1,
 }
 
@@ -46,6 +48,8 @@ def rendered(source: str, **variables: Any) -> str:
         ("{% set x = 1 %}{% with y = 2 %}{{ x + y }}{% endwith %}", {}, "3"),
         ("{{ xs|join(', ') }} {{ xs|sum }} {{ xs|sort|first }}", {"xs": [3, 1]}, "3, 1 4 1"),
         ("{{ xs|sum(attribute='n') }} {{ (xs|max(attribute='n')).n }}", {"xs": [{"n": 3}, {"n": 1}]}, "4 3"),
+        ("{{ (xs|sort(attribute='n,m')|first).n }}", {"xs": [{"n": 3, "m": 1}, {"n": 1, "m": 2}]}, "1"),
+        ("{% for a in xs[1:] if a is odd and a in xs %}{{ a }}{% endfor %}", {"xs": [1, 2, 3]}, "3"),
         ("{{ xs|unique|sort(reverse=true)|join }}{{ xs|reverse|list|last }}", {"xs": [1, 2, 1]}, "211"),
         ("{{ x|trim('-') }}{{ x.strip('-') }}{{ x|list|length }}", {"x": "-a-"}, "aa3"),
         ("{{ 2.5|round }} {{ 2.345|round(1) }} {{ 2.1|round(0, 'ceil') }}", {}, "2.0 2.3 3.0"),
@@ -156,20 +160,24 @@ def test_the_rest_of_the_language_is_refused_when_it_is_stored(source: str) -> N
         "{{ many|sort(attribute=dots) }}",
         "{{ many|max(attribute=dots) }}",
         "{{ many|sum(attribute=dots) }}",
+        "{% set a = texts + texts %}" + "{% set a = a + a %}" * 12 + "{{ a|sort|first|length }}",
+        "{{ [" + "texts|max|length, " * 150 + "] }}",
+        "{% if 2.5 in numbers %}a{% endif %}" * 120,
+        "{% if 2.5 is in numbers %}a{% endif %}" * 120,
         "{{ 5|round(-1000000000) }}",
         "{{ x|round(1000000000, 'floor') }}",
         "{{ 1|round(100000000, method='ceil') }}",
     ],
 )
 def test_a_hostile_template_ends_soon(source: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     template = SANDBOX.compiled(source)
-    compiled = time.monotonic()
+    compiled = time.process_time()
 
     with pytest.raises(TemplateError):
         SANDBOX.rendered(template, HOSTILE, Budget())
 
-    assert time.monotonic() - compiled < 10 * MAX_RENDER_S
+    assert time.process_time() - compiled < 10 * MAX_RENDER_S
     assert compiled - started < 3
 
 
@@ -180,6 +188,14 @@ def test_a_rendering_ends_by_the_clock() -> None:
 
     with pytest.raises(TemplateLimitError, match="longer than 50 ms"):
         SANDBOX.rendered(template, {}, Budget(lambda: next(ticks)))
+
+
+def test_what_is_not_compared_is_not_charged() -> None:
+    documents = [{"score": score, "text": "a" * 100_000} for score in range(40)]
+
+    assert rendered("{{ (xs|sort(attribute='score')|last).score }}", xs=documents) == "39"
+    with pytest.raises(TemplateLimitError, match="read more"):
+        rendered("{{ (xs|sort(attribute='text')|last).score }}", xs=documents)
 
 
 def test_the_longest_text_is_rendered() -> None:
