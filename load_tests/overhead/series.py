@@ -39,7 +39,7 @@ DEV = ROOT / "deployments" / "dev.yaml"
 EXPORT_S = 20.0  # until Ray has exported what was counted last
 REPLICA = "ray::ServeReplica:"
 TIMEOUT_S = 120.0
-LEFT, TOO_LATE = 0, -1  # in place of a status: the client has left as it should, or has waited for TIMEOUT_S in vain
+LEFT, UNANSWERED = 0, -1  # in place of a status: the client has left as it should; it had none within TIMEOUT_S
 
 Requests = Callable[[int], Sequence[Asked]]
 """Returns the requests of a tenant, by its number."""
@@ -54,7 +54,7 @@ class Tenant:
 
 
 async def try_names(url: str, requests: Requests, tenants: range, at_once: int) -> Counter[int]:
-    """Has each of ``tenants`` send its requests. Returns the number of answers by status, LEFT and TOO_LATE."""
+    """Has each of ``tenants`` send its requests. Returns the number of answers by status, LEFT and UNANSWERED."""
     statuses: Counter[int] = Counter()
     bar = tqdm(total=len(tenants), desc="tenants", unit="")
     limits = httpx.Limits(max_connections=at_once)
@@ -89,8 +89,8 @@ async def _status(client: httpx.AsyncClient, tenant: Tenant, number: int, asked:
                     return LEFT
             await answer.aread()
             return answer.status_code
-    except httpx.ReadTimeout:  # flex work waits while a tier is full of other work
-        return TOO_LATE
+    except httpx.TransportError:  # flex work waits while a tier is full of other work; connections are closed
+        return UNANSWERED
 
 
 @asynccontextmanager
