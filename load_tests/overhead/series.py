@@ -63,9 +63,7 @@ async def try_names(url: str, requests: Requests, tenants: range, at_once: int) 
 
         async def one(number: int) -> None:
             async with places:
-                tenant = Tenant(await _key(client, number, {}), await _key(client, number, {"requests_per_minute": 1}))
-                for asked in requests(number):
-                    statuses[await _status(client, tenant, number, asked)] += 1
+                statuses.update(await _statuses(client, number, requests(number)))
                 bar.update()
 
         await asyncio.gather(*map(one, tenants))
@@ -77,6 +75,14 @@ async def _key(client: httpx.AsyncClient, number: int, limits: Mapping[str, int]
     body = {"tenant": f"tenant-{number}", "team": f"team-{number}", "limits": dict(limits)}
     made = await client.post("/admin/v1/keys", json=body, headers={"authorization": f"Bearer {ADMIN_KEY}"})
     return str(made.raise_for_status().json()["key"])
+
+
+async def _statuses(client: httpx.AsyncClient, number: int, requests: Sequence[Asked]) -> list[int]:
+    try:
+        tenant = Tenant(await _key(client, number, {}), await _key(client, number, {"requests_per_minute": 1}))
+    except httpx.TransportError:
+        return [UNANSWERED]
+    return [await _status(client, tenant, number, asked) for asked in requests]
 
 
 async def _status(client: httpx.AsyncClient, tenant: Tenant, number: int, asked: Asked) -> int:
