@@ -65,13 +65,15 @@ class EmbeddingWorker:
             await asyncio.wait({self._task})
 
     def add(self, tenant: str, uid: str, document: str) -> None:
-        """Queues the document with the id ``document`` of the collection ``uid``. If the queue is full, the last
-        document of the tenant with the most is left out; the next search of its collection queues it again."""
+        """Queues the document with the id ``document`` of the collection ``uid``. If the queue is full, the tenant's
+        last document is left out if it has more than its share, and else that of the tenant with the most; the next
+        search of its collection queues it again."""
         own, pending = self._waiting.setdefault(tenant, {}), Pending(tenant, uid, document)
         self._count += pending not in own
         own[pending] = None
         if self._count > self._max_waiting:
-            most = max(self._waiting, key=lambda each: len(self._waiting[each]))
+            greedy = len(own) * len(self._waiting) > self._max_waiting
+            most = tenant if greedy else max(self._waiting, key=lambda each: len(self._waiting[each]))
             self._drop(next(reversed(self._waiting[most])))
         self._idle.clear()
         self._more.set()
