@@ -118,7 +118,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         if operator == "+" and type(left) is type(right) and isinstance(left, str | list):
             budget.charge(len(left) + len(right))
             for each in (left, right) if isinstance(left, list) else ():
-                charge_value(budget.work, each)  # not the length alone: a list of one long text doubles at each addition
+                charge_value(budget.work, each)  # all it holds: a list of one long text doubles at each addition
             return self.binop_table[operator](left, right)
         for text, times in ((left, right), (right, left)):
             if operator == "*" and isinstance(text, str) and isinstance(times, int):
