@@ -22,7 +22,7 @@ from cluster.embedder.deployment import bind_embedder
 from cluster.ingress import Router
 from cluster.lanes.pinned_request_router import PinnedRequestRouter
 from cluster.latency_objectives import all_objectives, with_objectives
-from cluster.model_version import model_version
+from cluster.model_version import has_model_files, model_version
 from cluster.replica.rank_launcher import bundles
 from cluster.replica.tier_engine import make_engine
 from cluster.replica.tier_replica import EngineFactory, TierReplica
@@ -83,17 +83,7 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         )
         for tier in config.tiers
     }
-    tiers = tuple(
-        TierDescription(
-            tier.name,
-            tier.model_name,
-            tier.sampling.parameters,
-            model_version(tier.engine),
-            drain_timeout_s=tier.drain_timeout_s,
-            replicas=replicas_of(config, tier).get("num_replicas"),
-        )
-        for tier in config.tiers
-    )
+    tiers = tuple(_description(config, tier) for tier in config.tiers)
     router = serve.deployment(
         name=ROUTER,
         **(scaled_follower(config, ROUTER) or {"num_replicas": config.ingress.replicas}),
@@ -122,6 +112,21 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
         waiting_rooms(config),
         has_warm_pools(config),
         all_objectives(config),
+    )
+
+
+def _description(config: MantaConfig, tier: TierConfig) -> TierDescription:
+    """Returns what the routers know of a tier. Without its model's files on this machine, its replicas have a version
+    that is not known here."""
+    version = model_version(tier.engine)
+    return TierDescription(
+        tier.name,
+        tier.model_name,
+        tier.sampling.parameters,
+        version,
+        replica_version=version if has_model_files(tier.engine) else "",
+        drain_timeout_s=tier.drain_timeout_s,
+        replicas=replicas_of(config, tier).get("num_replicas"),
     )
 
 

@@ -35,6 +35,16 @@ def model_version(engine: EngineConfig) -> str:
     return digest.hexdigest()[:DIGITS]
 
 
+def has_model_files(engine: EngineConfig) -> bool:
+    """Returns whether the files that ``model_version`` digests are on this machine. Elsewhere their version may be
+    another one."""
+    try:
+        locate(engine.model)
+    except ModelNotFoundError:
+        return False
+    return engine.chat_template is None or Path(engine.chat_template).is_file()
+
+
 def _add(digest: hashlib._Hash, name: str, path: Path) -> None:
     """Adds the name, the size and samples of a file; of a file that is not on this machine the name alone."""
     size = path.stat().st_size if path.is_file() else 0

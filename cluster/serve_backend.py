@@ -85,6 +85,10 @@ class ServeBackend:
         pools = ((tier.name, self._pools.get(tier.name)) for tier in self._tiers)
         return [TierSnapshot(name) if pool is None else pool.snapshot() for name, pool in pools]
 
+    def model_version(self, tier: str, replica_id: str) -> str:
+        pool = self._pools.get(tier)
+        return "" if pool is None else pool.model_version(replica_id)
+
     async def generate(
         self,
         tier: str,

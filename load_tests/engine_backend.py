@@ -55,6 +55,9 @@ class EngineBackend:
             )
         ]
 
+    def model_version(self, tier: str, replica_id: str) -> str:
+        return ""
+
     async def generate(
         self,
         tier: str,

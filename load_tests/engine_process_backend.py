@@ -130,6 +130,9 @@ class EngineProcessBackend:
             )
         ]
 
+    def model_version(self, tier: str, replica_id: str) -> str:
+        return ""
+
     async def generate(
         self,
         tier: str,

@@ -53,6 +53,7 @@ class AnswerSource:
         self._room_of = room_of
         self._metrics = metrics
         self._suspects: defaultdict[str, SuspectRequests] = defaultdict(SuspectRequests)  # by tier
+        self._versions = {tier.name: tier.replica_version for tier in backend.tiers()}
 
     def answers(
         self, account: Account, guard: AnswerGuard | None, found: Found
@@ -67,7 +68,8 @@ class AnswerSource:
             return replay(found.hit.stored)
         aborts = AbortedPrompts()
         shortens = self._overflow.may_shorten(account.request, account.principal.tenant, account.tier)
-        events = self._generated_when_it_fits(account, aborts) if shortens else self._generated(account, aborts)
+        generated = self._generated_when_it_fits if shortens else self._generated
+        events = generated(account, aborts, found)
         if self._gives_part(account):
             events = finish_on_failure(events, prompts, account.meter, partial(setattr, account, "fault"))
         if guard is not None:
@@ -83,7 +85,9 @@ class AnswerSource:
         of_tenant = None if tenant is None else tenant.on_failure
         return (account.request.on_failure or of_tenant or self._config.failover.on_failure) == "partial"
 
-    def _generated(self, account: Account, aborts: AbortedPrompts) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+    def _generated(
+        self, account: Account, aborts: AbortedPrompts, found: Found
+    ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Returns the events of the engine's answers to a request."""
         refused = self._admission.take_refusals(account.tier)
         return generate(
@@ -102,9 +106,17 @@ class AnswerSource:
             account.run,
             self._suspects[account.tier],
             account.on_first_token,
-            account.on_placed,
+            partial(self._placed, account, found),
             trace_state=account.call.trace.state,
         )
+
+    def _placed(self, account: Account, found: Found, prompt: int, replica_id: str, tokens: int) -> None:
+        """Notes that a replica has a prompt of the request. While a release is rolled out it may have another version
+        of the model than this router has in its cache keys. Then its answer is not stored."""
+        account.on_placed(prompt, replica_id, tokens)
+        expected = self._versions.get(account.tier, "")
+        if expected and found.keeps and self._backend.model_version(account.tier, replica_id) not in ("", expected):
+            found.not_stored("version")
 
     def _failover(self, account: Account, kind: str) -> None:
         """Counts a failover of the request, and notes it in its trace."""
@@ -112,7 +124,7 @@ class AnswerSource:
         account.call.trace.event(EventName.FAILOVER, lambda: {Attribute.FAILOVER_KIND: kind})
 
     async def _generated_when_it_fits(
-        self, account: Account, aborts: AbortedPrompts
+        self, account: Account, aborts: AbortedPrompts, found: Found
     ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Yields the events of the answers to a conversation, shortened again if the engine refuses it as too long. The
         last refusal is raised."""
@@ -120,7 +132,7 @@ class AnswerSource:
         began = False
         while True:
             try:
-                async with aclosing(self._generated(account, aborts)) as batches:
+                async with aclosing(self._generated(account, aborts, found)) as batches:
                     async for events in batches:
                         began = True
                         yield events

@@ -19,8 +19,8 @@ async def kept(
     events: AsyncGenerator[Sequence[AnswerEvent], None], account: Account, found: Found
 ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
     """Yields ``events``, and gives the answers to the cache of ``found`` after the last one. Partial answers are not
-    given to it, nor those to a conversation that was shortened after the look-up. An answer that becomes too large is
-    dropped."""
+    given to it, nor those to a conversation that was shortened after the look-up, or that another version of the model
+    continued. An answer that becomes too large is dropped."""
     looked_up, max_chars = account.request, found.max_chars
     collector, recent = Collector(), list[AnswerEvent]()
     async with aclosing(events):
@@ -31,14 +31,17 @@ async def kept(
                     collector.push(recent)
                     recent = []
                 if collector.characters > max_chars:
-                    found.too_large()
+                    found.not_stored("large")
                     collector = Collector()
             yield batch
     if account.request is not looked_up or account.fault is not None or not found.keeps:
         return
+    if account.meter.other_version:
+        found.not_stored("version")
+        return
     collector.push(recent)
     if collector.characters > max_chars:
-        found.too_large()
+        found.not_stored("large")
     else:
         reasoning = account.meter.reasoning_tokens
         found.keep(collector.answers(), collector.usage, reasoning, account.inspections)

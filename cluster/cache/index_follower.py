@@ -167,13 +167,27 @@ class IndexFollower:
         await self._questions.delete(deleted)
 
     async def _forget(self, index: VectorIndex, tenants: Collection[str]) -> None:
-        """Removes all entries of some tenants, which the store has deleted at once."""
+        """Removes all entries of some tenants, which the store has deleted at once, and their records: also of those
+        that this index has evicted or never had."""
         gone = [place for place in index.entries() if place[0] in tenants]
         for start in range(0, len(gone), MAX_EXPIRED):
             some = gone[start : start + MAX_EXPIRED]
             for tenant, entry_id in some:
                 index.remove(tenant, entry_id)
             await self._questions.delete(some)
+        for tenant in tenants:
+            await self._delete_orphans(tenant)
+
+    async def _delete_orphans(self, tenant: str) -> None:
+        """Deletes the records of a tenant whose answers are gone."""
+        orphans: set[str] = set()
+        async for page in self._questions.pages(tenant):
+            orphans |= {each.id for each in page.records} | {entry_id for _, entry_id in page.poisoned}
+        async for entries in self._entries.entries(tenant):  # read after the records: none of a new answer is deleted
+            orphans.difference_update(each.id for each in entries)
+        listed = [(tenant, entry_id) for entry_id in orphans]
+        for start in range(0, len(listed), MAX_EXPIRED):
+            await self._questions.delete(listed[start : start + MAX_EXPIRED])
 
     async def _add(self, index: VectorIndex, entries: Sequence[CacheChange | CacheEntry]) -> None:
         """Adds entries to the index. Their records are stored first, so that no other replica has to embed them."""

@@ -232,7 +232,7 @@ class Lane:
     def hand_over(self) -> None:
         """Ends all requests of a draining lane with ReplicaDrainedError; then the lane closes. The replica aborts them
         and reports their counts."""
-        drained = ReplicaDrainedError("The replica that ran this request stops.", self.replica_id, self._version)
+        drained = ReplicaDrainedError("The replica that ran this request stops.", self.replica_id, self.version)
         for request_id, stream in self._streams.items():
             if not stream.finished:
                 stream.fail(drained)
@@ -258,7 +258,7 @@ class Lane:
         stream = self._streams[request.request_id] = DeltaStream(limit, self._wakeups)
         if self.state is LaneState.CLOSED:
             words = "The replica closed its lane before the request was sent."
-            stream.fail(ReplicaUnreachableError(words, self.replica_id, self._version))
+            stream.fail(ReplicaUnreachableError(words, self.replica_id, self.version))
         submission = _detached(self._client.submit(self.replica_id, self.lane_id, packed, validated_at_once=at_once))
         refused = False
         try:
@@ -411,11 +411,12 @@ class Lane:
         return reader
 
     @property
-    def _version(self) -> str:
+    def version(self) -> str:
+        """The version of the model of the replica; "" until it is known."""
         return "" if self.model is None else self.model.version
 
     def _lost(self, message: str) -> ReplicaLostError:
-        return ReplicaLostError(message, self.replica_id, self._version)
+        return ReplicaLostError(message, self.replica_id, self.version)
 
     def _move(self, state: LaneState) -> None:
         """Changes the state. Raises RuntimeError for a change that LANE_STATES does not have."""

@@ -109,6 +109,11 @@ class LanePool:
             cached_tokens=self.cached_tokens,
         )
 
+    def model_version(self, replica_id: str) -> str:
+        """Returns the version of the model of a replica; "" if the pool does not know the replica."""
+        lane = self._lanes.get(replica_id)
+        return "" if lane is None else lane.version
+
     def cached_tokens(self, prompt: Prompt, cache_salt: str) -> dict[str, int]:
         """Returns the estimated tokens of a prompt that replicas have in their prefix caches, by replica id, by what
         was sent to them. One that has gone quiet gets no requests as long as another is heard of, and so is not among

@@ -105,15 +105,19 @@ class RedisQuestions:
         if by_tenant:
             await self._changes.call(delete)
 
-    async def pages(self) -> AsyncIterator[QuestionPage]:
-        """Yields all records. A record that is stored or deleted meanwhile may be left out, or come twice."""
-        tenants = await self._changes.call(lambda client: client.smembers(redis_names.CACHE_QUESTION_TENANTS))
-        for tenant in sorted(name.decode() for name in tenants):
+    async def pages(self, tenant: str | None = None) -> AsyncIterator[QuestionPage]:
+        """Yields the records of ``tenant``, or of all tenants. A record that is stored or deleted meanwhile may be left
+        out, or come twice."""
+        for name in await self._tenants() if tenant is None else [tenant]:
             cursor: int | None = None
             while cursor != 0:
-                found = await self._changes.call(_scan(redis_names.cache_questions(tenant), cursor or 0))
+                found = await self._changes.call(_scan(redis_names.cache_questions(name), cursor or 0))
                 cursor = int(found[0])
-                yield await asyncio.to_thread(_page, tenant, found[1])
+                yield await asyncio.to_thread(_page, name, found[1])
+
+    async def _tenants(self) -> list[str]:
+        found = await self._changes.call(lambda client: client.smembers(redis_names.CACHE_QUESTION_TENANTS))
+        return sorted(name.decode() for name in found)
 
     async def position(self, model: int) -> str | None:
         """Returns the position of the feed up to which all questions have a record of the model with the digest

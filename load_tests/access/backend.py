@@ -32,6 +32,9 @@ class SteadyBackend:
     def snapshot(self) -> Sequence[TierSnapshot]:
         return [TierSnapshot("fast", frozenset({"steady"}), CONTEXT)]
 
+    def model_version(self, tier: str, replica_id: str) -> str:
+        return ""
+
     async def generate(
         self,
         tier: str,

@@ -48,6 +48,10 @@ class ScriptedBackend:
         """The one tier, which is ready."""
         return [TierSnapshot(name, frozenset({name}), 100_000) for name in self.names]
 
+    def model_version(self, tier: str, replica_id: str) -> str:
+        """Not known."""
+        return ""
+
     async def generate(
         self,
         tier: str,

@@ -361,6 +361,13 @@ class AnswerCache:
         if self._index is not None and len(self._writes) < MAX_WRITES:
             self._write(self._tell_index(self._index, feedback))
 
+    async def tell(self, feedback: HitFeedback) -> None:
+        """Waits until the index has the feedback, and counts it. Raises SemanticUnavailableError if the index does not
+        answer: then the client says it again, and it counts once."""
+        if self._index is not None:
+            await self._index.feedback(feedback)
+        self._metrics.judged(feedback.tenant, feedback.judge.value, wrong=feedback.wrong)
+
     async def _tell_index(self, index: SemanticIndex, feedback: HitFeedback) -> None:
         try:
             await index.feedback(feedback)

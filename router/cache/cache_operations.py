@@ -12,8 +12,15 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass
 
 from router.cache.answer_cache import AnswerCache
-from router.errors import NotFoundError
-from router.ports.answer_cache import CacheSize, EntryFilter, EntryStore, HitFeedback, HitJudge
+from router.errors import NotFoundError, UnavailableError
+from router.ports.answer_cache import (
+    CacheSize,
+    EntryFilter,
+    EntryStore,
+    HitFeedback,
+    HitJudge,
+    SemanticUnavailableError,
+)
 from router.ports.cache_entry import CacheEntry, PoisonedEntryError, key_of
 
 MAX_SAMPLE = 20
@@ -51,7 +58,8 @@ class CacheOperations:
 
         ``question`` is the one that the answer was given to; "": the entry's own. A wrong answer is deleted, unless it
         was given to another question than its own: then it may be right for its own, and only that pair of questions is
-        no hit again. Raises NotFoundError if the tenant has no such entry.
+        no hit again. Raises NotFoundError if the tenant has no such entry, and UnavailableError if the
+        index does not take the pair: it would be a hit again.
         """
         try:
             entry = await self._store.get(tenant, key_of(entry_id))
@@ -60,11 +68,22 @@ class CacheOperations:
         if entry is None or entry.id != entry_id:
             raise NotFoundError("There is no such stored answer.", "cache_entry_not_found", "entry")
         other = question if entry.semantic and question != entry.question else ""
-        self._cache.judge(HitFeedback(tenant, entry_id, wrong, HitJudge.CLIENT, question=other, who=who))
+        feedback = HitFeedback(tenant, entry_id, wrong, HitJudge.CLIENT, question=other, who=who)
+        if other:
+            await self._tell(feedback)
+        else:
+            self._cache.judge(feedback)
         deleted = wrong and not other and await self._store.delete(tenant, entry_id)
         outcome = ("wrong pair" if other else "wrong") if wrong else "right"
         self._record(tenant, {"check": CHECK, "outcome": outcome, "entry": entry_id, "reviewer": who})
         return deleted
+
+    async def _tell(self, feedback: HitFeedback) -> None:
+        try:
+            await self._cache.tell(feedback)
+        except SemanticUnavailableError:
+            message = "The semantic index cannot be reached at the moment."
+            raise UnavailableError(message, "state_unavailable", retry_after_s=1) from None
 
     async def matching(self, which: EntryFilter) -> Matches:
         """Returns the entries that match ``which``, without deleting them."""

@@ -129,18 +129,19 @@ class Found:
         if self._cache is not None and (ticket := self.ticket) is not None:
             await self._cache.unwanted(ticket)
 
-    def too_large(self) -> None:
-        """Says that the answer has become too large to be stored. Identical requests that wait for it stop waiting."""
+    def not_stored(self, reason: str) -> None:
+        """Says that the answer will not be stored, for ``reason`` (a word). Identical requests that wait for it stop
+        waiting."""
         ticket, self.ticket = self.ticket, None
         if ticket is not None and self._cache is not None:
-            self._cache.not_kept(ticket, "large")
+            self._cache.not_kept(ticket, reason)
 
     def keep(self, answers: Sequence[Answer], usage: Usage, reasoning: int, inspections: Sequence[Inspection]) -> None:
         """Stores the generated answers in the background, if they may be stored, and returns at once. Identical
         requests that wait get them. ``usage`` has the request's tokens, ``reasoning`` those of its reasoning alone."""
-        ticket, self.ticket = self.ticket, None
-        if ticket is not None and self._cache is not None:
+        if (ticket := self.ticket) is not None and self._cache is not None:
             self._cache.keep(ticket, StoredAnswers(tuple(answers), usage, reasoning), inspections)
+        self.ticket = None  # not before: after an error those that wait go on without this request
 
     def __enter__(self) -> Self:
         return self

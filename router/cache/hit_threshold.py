@@ -108,7 +108,7 @@ def recalibrated(
         at[pair.score] += scale * pair.weight
     for score in evidence.reported:
         at[score] += 1
-    trials = share * table.different + judged + len(evidence.reported)
+    trials = share * table.different + judged  # without reports: those of low scores would lower the threshold
     falling, total = [], 0.0
     for score in sorted(at, reverse=True):
         total += at[score]

@@ -138,6 +138,7 @@ class TierDescription:
     model: str  # the name of the model that the tier runs
     sampling: Mapping[str, float] = field(default_factory=dict)  # sampling parameters of requests that set none
     version: str = ""  # of the model's files and the engine's settings: with another, answers may differ
+    replica_version: str = ""  # that its replicas report while they run this release; "": not known
     drain_timeout_s: float = 600.0  # seconds that a replica which is to stop may take to finish what it runs
     replicas: int | None = None  # the number that is configured; None: the load decides, or it is not known
 
@@ -194,6 +195,10 @@ class TierBackend(Protocol):
 
     def snapshot(self) -> Sequence[TierSnapshot]:
         """Returns the present load of every tier, in the order of ``tiers``."""
+        ...
+
+    def model_version(self, tier: str, replica_id: str) -> str:
+        """Returns the version of the model of a replica, as in ``TierDescription.replica_version``; "": not known."""
         ...
 
     def generate(

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.api import MAX_JSON_DEPTH, Message, is_plain_json
 from router.errors import InvalidRequestError
-from router.prompts.template_sandbox import Budget, TemplateSandbox, missing_name
+from router.prompts.template_budget import Budget
+from router.prompts.template_sandbox import TemplateSandbox, missing_name
 
 MAX_SOURCE = 65_536  # characters of one message
 MAX_MESSAGES = 32

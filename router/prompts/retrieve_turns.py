@@ -33,8 +33,9 @@ class _Passage:
 
     @property
     def shown(self) -> str:
-        """The passage between marks."""
-        return f"<excerpt from={self.role}>\n{self.text.strip()}\n</excerpt>"
+        """The passage between marks, which its text cannot close: what a tool has said must not speak as the user."""
+        text = self.text.strip().replace("<excerpt", "< excerpt").replace("</excerpt", "< /excerpt")
+        return f"<excerpt from={self.role}>\n{text}\n</excerpt>"
 
 
 def retrieve(task: ShorteningTask, score: Relevance = relevance) -> ShortenedConversation | None:

@@ -8,6 +8,7 @@ answer, the number that was read last is used.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import time
@@ -45,6 +46,13 @@ class VersionDetail(NamedTuple):
     template: TemplateDocument
 
 
+class _Compiled(NamedTuple):
+    """A compiled version. ``document`` is the digest of the stored one."""
+
+    template: PromptTemplate
+    document: bytes
+
+
 class _Active(NamedTuple):
     """The active version as it was read, and when, in seconds. None: there is none."""
 
@@ -63,7 +71,7 @@ class StoredPrompts:
         self._clock = clock
         self._cache_s = cache_s
         self._now = now
-        self._compiled: OrderedDict[tuple[str, str, int], PromptTemplate] = OrderedDict()
+        self._compiled: OrderedDict[tuple[str, str, int], _Compiled] = OrderedDict()
         self._active: OrderedDict[tuple[str, str], _Active] = OrderedDict()
         self._reading: dict[tuple[str, str], asyncio.Task[int | None]] = {}
 
@@ -178,7 +186,7 @@ class StoredPrompts:
     async def _fetch(self, key: tuple[str, str]) -> int | None:
         began = self._now()
         found = await self._store.active(*key)
-        if found is not None and (*key, found.version) not in self._compiled:
+        if found is not None and not self._has(*key, found):
             await self._compile(*key, found)
         version = None if found is None else found.version
         known = self._active.get(key)
@@ -192,12 +200,22 @@ class StoredPrompts:
         key = (tenant, prompt_id, version)
         if (known := self._compiled.get(key)) is not None:
             self._compiled.move_to_end(key)
-            return known
+            return known.template
         found = await self._store.version(*key)
         if found is None:
             message = f"The prompt '{prompt_id}' has no version {version}."
             raise NotFoundError(message, "prompt_version_not_found", "prompt.version")
         return await self._compile(tenant, prompt_id, found)
+
+    def _has(self, tenant: str, prompt_id: str, stored: StoredVersion) -> bool:
+        """Returns whether ``stored`` is compiled. If another document had its number, the store has lost its data
+        since, and all compiled versions of the prompt are forgotten."""
+        known = self._compiled.get((tenant, prompt_id, stored.version))
+        if known is not None and known.document != _digest(stored):
+            for key in [each for each in self._compiled if each[:2] == (tenant, prompt_id)]:
+                del self._compiled[key]
+            return False
+        return known is not None
 
     async def _compile(self, tenant: str, prompt_id: str, stored: StoredVersion) -> PromptTemplate:
         detail = _detail(stored)
@@ -209,7 +227,7 @@ class StoredPrompts:
         except InvalidRequestError as error:
             message = f"Version {stored.version} of the prompt '{prompt_id}' does not work in this release: {error}"
             raise UnavailableError(message, "prompt_not_readable", "prompt.version") from None
-        self._compiled[tenant, prompt_id, stored.version] = made
+        self._compiled[tenant, prompt_id, stored.version] = _Compiled(made, _digest(stored))
         if len(self._compiled) > MAX_COMPILED:
             self._compiled.popitem(last=False)
         return made
@@ -233,6 +251,10 @@ def _detail(stored: StoredVersion) -> VersionDetail | None:
     except (ValueError, KeyError, TypeError):
         logger.error("version %d of a prompt cannot be read by this release", stored.version)
         return None
+
+
+def _digest(stored: StoredVersion) -> bytes:
+    return hashlib.blake2b(stored.document.encode(), digest_size=16).digest()
 
 
 def _check_id(prompt_id: str) -> None:

@@ -9,20 +9,19 @@ The chat templates of models have a sandbox of their own in the engine, which mu
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError, Undefined, UndefinedError, nodes, pass_context
+from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError, nodes, pass_context
 from jinja2.exceptions import TemplateSyntaxError
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from router.prompts.metered_filters import charge_method, metered_filters
+from router.prompts.template_budget import BUDGET, MAX_STEPS, Budget, TemplateLimitError, budget_of, charge_value
+
 MAX_NODES = 1_000  # of the syntax tree of one template; compiling one takes about 150 µs
 MAX_DEPTH = 24  # of nodes within each other; the parser and Python's compiler recurse once per level
-MAX_STEPS = 10_000  # iterations of all loops of a rendering together
-MAX_CHARACTERS = 262_144  # that a rendering makes, intermediate texts included
-MAX_RENDER_S = 0.05
 MAX_NUMBER = 2**63
 MAX_RANGE = MAX_STEPS
 
@@ -42,52 +41,13 @@ ALLOWED_METHODS: Mapping[type, frozenset[str]] = {
         {"index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem"}
     ),
 }
-ALLOWED_FILTERS = (
-    *("abs", "capitalize", "count", "d", "default", "dictsort", "first", "float", "int", "items", "last", "length"),
-    *("list", "lower", "max", "min", "reverse", "round", "sort", "sum", "title", "trim", "unique", "upper"),
-)
 ALLOWED_TESTS = (
     *("defined", "undefined", "none", "string", "number", "integer", "float", "boolean", "true", "false", "mapping"),
     *("sequence", "iterable", "in", "odd", "even", "divisibleby", "==", "!=", "<", "<=", ">", ">=", "eq", "ne", "lt"),
     *("le", "gt", "ge", "equalto"),
 )
-_BUDGET = "_budget"  # a name that templates cannot write, since it begins with an underscore
-_LOOP, _JOINED, _BUILT = "_loop", "_joined", "_built"
+_LOOP, _JOINED, _BUILT, _TIMED = "_loop", "_joined", "_built", "_timed"
 _SPECIAL_NAMES = ("self", "super", "caller", "varargs", "kwargs")  # that Jinja itself gives a meaning
-
-
-class TemplateLimitError(TemplateError):
-    """A rendering exceeds a limit of this module. The message is for people."""
-
-
-class Budget:
-    """The remaining budget of one rendering: loop iterations, characters and time. ``now`` is a clock in seconds."""
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._ends_at = now() + MAX_RENDER_S
-        self._steps = MAX_STEPS
-        self._characters = MAX_CHARACTERS
-
-    def step(self) -> None:
-        """Counts one iteration of a loop. Raises TemplateLimitError after MAX_STEPS, and as ``check_time`` does."""
-        self._steps -= 1
-        if self._steps < 0:
-            raise TemplateLimitError(f"its loops run more than {MAX_STEPS} times")
-        self.check_time()
-
-    def charge(self, characters: int) -> None:
-        """Counts ``characters`` of a text that is about to be made. Raises TemplateLimitError beyond MAX_CHARACTERS,
-        and as ``check_time`` does."""
-        self._characters -= characters
-        if self._characters < 0:
-            raise TemplateLimitError(f"it makes more than {MAX_CHARACTERS} characters")
-        self.check_time()
-
-    def check_time(self) -> None:
-        """Raises TemplateLimitError if the rendering has taken longer than MAX_RENDER_S seconds."""
-        if self._now() > self._ends_at:
-            raise TemplateLimitError(f"it runs longer than {MAX_RENDER_S * 1000:.0f} ms")
 
 
 class TemplateSandbox(ImmutableSandboxedEnvironment):
@@ -99,9 +59,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, cache_size=0, finalize=_printed
         )
-        offered = {name: self.filters[name] for name in ALLOWED_FILTERS}
-        own = {"join": _join, "replace": _replace, "tojson": _to_json, "string": _string}
-        self.filters = {**offered, **own, _LOOP: _counted, _JOINED: _concatenated, _BUILT: _built}
+        self.filters = {**OFFERED, _LOOP: _counted, _JOINED: _concatenated, _BUILT: _built, _TIMED: _timed}
         self.tests = {name: self.tests[name] for name in ALLOWED_TESTS}
         self.globals = {"range": _range}
 
@@ -123,7 +81,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         """
         pieces = []
         try:
-            for piece in template.generate({**variables, _BUDGET: budget}):
+            for piece in template.generate({**variables, BUDGET: budget}):
                 budget.charge(len(piece))
                 pieces.append(piece)
         except TemplateError:
@@ -142,17 +100,25 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         allows."""
         return obj is _range or getattr(obj, "__self__", None) is not None
 
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Calls ``obj`` with what it reads charged. Raises SecurityError for what is not safe, and
+        TemplateLimitError."""
+        charge_method(budget_of(context), obj, args)
+        return super().call(context, obj, *args, **kwargs)
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Returns the result of a binary operator. Numbers are bounded, and the length of a resulting list or text is
         charged before it is made.
 
         Raises TemplateLimitError for a result that is too large, and TemplateError for other types of operands.
         """
-        budget: Budget = context[_BUDGET]
+        budget = budget_of(context)
         if isinstance(left, int | float) and isinstance(right, int | float):
             return _bounded_number(self.binop_table[operator](left, right))
         if operator == "+" and type(left) is type(right) and isinstance(left, str | list):
             budget.charge(len(left) + len(right))
+            for each in (left, right) if isinstance(left, list) else ():
+                charge_value(budget.work, each)  # all it holds: a list of one long text doubles at each addition
             return self.binop_table[operator](left, right)
         for text, times in ((left, right), (right, left)):
             if operator == "*" and isinstance(text, str) and isinstance(times, int):
@@ -169,7 +135,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         for loop in tree.find_all(nodes.For):
             loop.iter = _filter(loop.iter, _LOOP)
         for parent in _all(tree):
-            charged_already = isinstance(parent, nodes.Filter) and parent.name in (_JOINED, _BUILT)
+            charged_already = isinstance(parent, nodes.Filter) and parent.name in (_JOINED, _BUILT, _TIMED)
             for name, value in () if charged_already else list(parent.iter_fields()):
                 if isinstance(value, list):
                     value[:] = [_charged(each) for each in value]
@@ -201,19 +167,31 @@ def _check(node: nodes.Node, depth: int) -> None:
         raise TemplateSyntaxError("a loop cannot be recursive", line)
     if isinstance(node, nodes.Name) and (node.name.startswith("_") or node.name in _SPECIAL_NAMES):
         raise TemplateSyntaxError(f"{node.name!r} is no name for a variable", line)
-    for kind, known in ((nodes.Filter, _FILTERS), (nodes.Test, _TESTS)):
+    for kind, known in ((nodes.Filter, OFFERED), (nodes.Test, _TESTS)):
         if isinstance(node, kind) and node.name not in known:
             raise TemplateSyntaxError(f"there is no {kind.__name__.lower()} {node.name!r}", line)
     if isinstance(node, nodes.Filter | nodes.Test | nodes.Call) and (node.dyn_args or node.dyn_kwargs):
         raise TemplateSyntaxError("arguments cannot be unpacked", line)
     if isinstance(node, nodes.Const) and isinstance(node.value, int) and abs(node.value) > MAX_NUMBER:
         raise TemplateSyntaxError("a number is too large", line)
+    if isinstance(node, nodes.Const) and isinstance(node.value, str) and not _is_unicode(node.value):
+        raise TemplateSyntaxError("a text has half of a surrogate pair", line)
     for child in node.iter_child_nodes():
         _check(child, depth + 1)
 
 
+def _is_unicode(text: str) -> bool:
+    """Returns whether a text can be encoded: an escape such as "\\ud800" makes one that no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _charged(node: Any) -> Any:
-    """Returns ``node``. What makes a text or a list becomes the call of a filter, which charges it."""
+    """Returns ``node``. What makes a text or a list becomes the call of a filter, which charges it. After what reads a
+    text or a list of the client, as a comparison does, the clock is looked at."""
     match node:
         case nodes.Concat():
             return _filter(nodes.List(node.nodes, lineno=node.lineno), _JOINED)
@@ -221,6 +199,8 @@ def _charged(node: Any) -> Any:
             return _filter(node, _BUILT)
         case nodes.Tuple(ctx="load"):
             return _filter(node, _BUILT)
+        case nodes.Compare() | nodes.Test() | nodes.Getitem(arg=nodes.Slice()):
+            return _filter(node, _TIMED)
         case _:
             return node
 
@@ -232,7 +212,7 @@ def _filter(node: nodes.Node, name: str) -> nodes.Filter:
 @pass_context
 def _counted(context: Context, items: Iterable[Any]) -> Iterator[Any]:
     """Yields ``items``, each of which counts as a step."""
-    budget: Budget = context[_BUDGET]
+    budget = budget_of(context)
     for item in items:
         budget.step()
         yield item
@@ -247,14 +227,20 @@ def _concatenated(context: Context, items: Sequence[Any]) -> str:
 def _built(context: Context, value: Any) -> Any:
     """Charges all that ``value`` holds: a list that holds itself twice, many times over, would be exponentially large
     to print or to compare."""
-    _charge_value(context[_BUDGET], value)
+    charge_value(budget_of(context).charge, value)
+    return value
+
+
+@pass_context
+def _timed(context: Context, value: Any) -> Any:
+    budget_of(context).check_time()
     return value
 
 
 @pass_context
 def _printed(context: Context, value: Any) -> Any:
     """Returns ``value`` as it is printed. Its text is charged before it is made."""
-    return value if isinstance(value, str) else _text(context[_BUDGET], value)
+    return value if isinstance(value, str) else _text(budget_of(context), value)
 
 
 @pass_context
@@ -263,7 +249,7 @@ def _join(context: Context, items: Iterable[Any], separator: str = "") -> str:
 
 
 def _joined(context: Context, separator: str, items: Sequence[Any]) -> str:
-    budget: Budget = context[_BUDGET]
+    budget = budget_of(context)
     texts = [_text(budget, item) for item in items]
     budget.charge(sum(map(len, texts)) + len(separator) * len(texts))
     return separator.join(texts)
@@ -271,7 +257,7 @@ def _joined(context: Context, separator: str, items: Sequence[Any]) -> str:
 
 @pass_context
 def _replace(context: Context, text: str, old: str, new: str) -> str:
-    budget: Budget = context[_BUDGET]
+    budget = budget_of(context)
     text, old, new = (_text(budget, each) for each in (text, old, new))
     budget.charge(len(text) + text.count(old) * len(new))
     return text.replace(old, new)
@@ -282,8 +268,8 @@ def _to_json(context: Context, value: Any, indent: int | None = None) -> str:
     """Jinja's own filter escapes HTML, which no model was trained on."""
     if indent is not None and not 0 <= int(indent) <= 8:
         raise TemplateError("indent is 0 to 8")
-    budget: Budget = context[_BUDGET]
-    _charge_value(budget, value)
+    budget = budget_of(context)
+    charge_value(budget.charge, value)
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     budget.charge(len(text))
     return text
@@ -291,31 +277,13 @@ def _to_json(context: Context, value: Any, indent: int | None = None) -> str:
 
 @pass_context
 def _string(context: Context, value: Any) -> str:
-    return _text(context[_BUDGET], value)
+    return _text(budget_of(context), value)
 
 
 def _text(budget: Budget, value: Any) -> str:
     """Returns ``value`` as text. Raises TemplateLimitError, and UndefinedError for a variable that is missing."""
-    _charge_value(budget, value)
+    charge_value(budget.charge, value)
     return str(value)
-
-
-def _charge_value(budget: Budget, value: Any) -> None:
-    """Charges the characters of all texts in ``value``, and one for each other item. Raises TemplateError for what is
-    no JSON value, such as a function."""
-    if isinstance(value, str):
-        return budget.charge(len(value))
-    budget.charge(1)
-    if isinstance(value, dict):
-        for name, each in value.items():
-            _charge_value(budget, name)
-            _charge_value(budget, each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            _charge_value(budget, each)
-    elif not isinstance(value, int | float | None | Undefined):
-        raise TemplateError(f"{type(value).__name__} is no text, number, list or object; |list makes a list")
-    return None
 
 
 def _range(*bounds: int) -> range:
@@ -332,4 +300,5 @@ def _bounded_number(value: Any) -> Any:
 
 
 _TESTS = frozenset(ALLOWED_TESTS)
-_FILTERS = frozenset({*ALLOWED_FILTERS, "join", "replace", "tojson", "string"})
+OFFERED = {**metered_filters(), "join": _join, "replace": _replace, "tojson": _to_json, "string": _string}
+"""The filters that templates may use."""

@@ -16,7 +16,7 @@ GAP = "[…]"
 """Stands where something was left out."""
 
 MIN_GRAIN = 8  # characters; below it segments stay as they are
-FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+FENCE = re.compile(r" {0,3}(`{3,}+(?![^\n]*`)|~{3,})")  # behind backticks the line has none (CommonMark, 4.5)
 HEADING = re.compile(r" {0,3}#{1,6}(\s|$)")
 ITEM = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])\s+\S")
 ROW = re.compile(r"\s*\|")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from router.ports.embedder import Embedder, TextTooLongError
+from router.ports.embedder import Embedder, EmbedderUnavailableError, TextTooLongError
 
 MAX_REMEMBERED = 8192  # vectors, of less than 1 KB each
 MARGIN = 0.95  # of the length that should fit, since tokens are not spread evenly
@@ -18,10 +18,12 @@ BATCH = 16  # texts of one call, so that calls of others find their turn
 
 
 class ChunkEmbedder:
-    """Embeds texts, with a cache. ``model`` (``name@version``) and ``dimensions`` are those of the embedder."""
+    """Embeds texts, with a cache. ``model`` (``name@version``) and ``dimensions`` are those of the embedder.
+    ``max_remembered`` is the number of vectors in the cache."""
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, max_remembered: int = MAX_REMEMBERED) -> None:
         self._embedder = embedder
+        self._max_remembered = max_remembered
         self._known: OrderedDict[bytes, NDArray[np.float16]] = OrderedDict()
 
     @property
@@ -34,20 +36,26 @@ class ChunkEmbedder:
 
     async def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Returns a vector of length 1 for each text, float32 [texts, dimensions]. A text that is too long for the
-        model is cut at its end. Raises EmbedderUnavailableError if the embedder does not answer."""
-        keys = [self._key(text) for text in texts]
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
-        found: dict[bytes, NDArray[np.float16]] = {}
+        model is cut at its end. Raises EmbedderUnavailableError if the embedder does not answer, or is replaced by
+        another model during the call."""
+        model = self.model
+        salt = hashlib.blake2b(model.encode(), digest_size=64).digest()
+        keys = [hashlib.blake2b(text.encode(), digest_size=16, key=salt).digest() for text in texts]
+        # Taken before others are waited for, whose calls may let the cache forget them.
+        found = {key: self._known[key] for key in keys if key in self._known}
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
         new = list(missing)
         for start in range(0, len(new), BATCH):
             part = new[start : start + BATCH]
             rows = await self._embed([missing[key] for key in part])
             found.update(zip(part, rows.astype(np.float16), strict=True))
-        made = [found[key] if key in found else self._known[key] for key in keys]
+        if self.model != model:  # vectors of two models must not be mixed; what was found would have the wrong key
+            raise EmbedderUnavailableError("the embedder was replaced by another model meanwhile")
+        made = [found[key] for key in keys]
         for key, vector in zip(keys, made, strict=True):
             self._known[key] = vector
             self._known.move_to_end(key)
-        while len(self._known) > MAX_REMEMBERED:
+        while len(self._known) > self._max_remembered:
             self._known.popitem(last=False)
         return np.array(made, np.float32).reshape(len(texts), self.dimensions)
 
@@ -59,6 +67,3 @@ class ChunkEmbedder:
             except TextTooLongError as error:
                 text = cut[error.index]
                 cut[error.index] = text[: min(len(text) - 1, int(MARGIN * len(text) * error.max_tokens / error.tokens))]
-
-    def _key(self, text: str) -> bytes:
-        return hashlib.blake2b(text.encode(), digest_size=16, key=self._embedder.model.encode()[:64]).digest()

@@ -6,6 +6,7 @@ Each chunk is a slice of the text: nothing is copied into it, so its offsets are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from router.retrieval.token_estimate import BYTES_PER_TOKEN, estimated_tokens
 
 MAX_CODE_TOKENS = 1024  # of fenced code that stays whole; longer code is cut between lines
 MIN_SECTION = 0.25  # the share of a chunk's size from which on a heading begins a new chunk
+NO_SPACE = re.compile(r"\S")
 
 
 class Chunk(NamedTuple):
@@ -114,12 +116,16 @@ def _code(text: str, block: Block, size_tokens: int) -> Iterator[tuple[int, int]
 
 def _pieces(text: str, start: int, end: int, size_tokens: int) -> Iterator[tuple[int, int]]:
     """Yields ``[start, end)`` whole, or pieces that end between words where it is longer than a chunk."""
-    while estimated_tokens(text[start:end]) > size_tokens:
-        piece = text[start:end].encode("utf-8", "surrogatepass")[: size_tokens * BYTES_PER_TOKEN]
-        cut = start + max(1, len(piece.decode("utf-8", "ignore")))
+    limit = size_tokens * BYTES_PER_TOKEN
+    while start < end:
+        # Only so much is looked at as decides: a very long text would be copied once for each of its pieces.
+        window = text[start : min(end, start + limit + 1)].encode("utf-8", "surrogatepass")
+        if len(window) <= limit:
+            yield start, end
+            return
+        cut = start + max(1, len(window[:limit].decode("utf-8", "ignore")))
         space = max(text.rfind(" ", start, cut), text.rfind("\n", start, cut))
         cut = space if space > start + (cut - start) // 2 else cut
         yield stripped(text, start, cut)
-        start = stripped(text, cut, end)[0]
-    if start < end:
-        yield start, end
+        following = NO_SPACE.search(text, cut, end)
+        start = end if following is None else following.start()

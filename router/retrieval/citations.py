@@ -8,7 +8,9 @@ of its words, and all of its numbers, with a sentence of a passage cites that pa
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from router.documents import Citation, CitedBy, ContextPassage
@@ -36,20 +38,23 @@ def citations(answer: str, passages: Sequence[ContextPassage]) -> list[Citation]
     as [1], or, if it has no markers, those of sentences that share words with a passage."""
     citable = {passage.number: passage for passage in passages if passage.citable}
     code = [match.span() for match in CODE.finditer(answer)]
-    marked = list(_by_markers(answer, citable, code))
-    return (marked or list(_by_overlap(answer, list(citable.values()), code)))[:MAX_CITATIONS]
+    marked = list(islice(_by_markers(answer, citable, code), MAX_CITATIONS))
+    return marked or list(islice(_by_overlap(answer, list(citable.values()), code), MAX_CITATIONS))
 
 
 def _by_markers(answer: str, passages: dict[int, ContextPassage], code: Sequence[Offsets]) -> Iterator[Citation]:
     spans = sentences(answer)
+    sources: dict[int, list[_Sentence]] = {}  # by passage: an answer may name one hundreds of times
     for match in MARKER.finditer(answer):
-        if _within(match.start(), code):
+        numbers = [each for each in dict.fromkeys(map(int, re.findall(r"\d+", match[1]))) if each in passages]
+        if not numbers or _within(match.start(), code):
             continue
         sentence = _terms_before(answer, spans, match)
-        for number in dict.fromkeys(int(each) for each in re.findall(r"\d+", match[1])):
-            if (passage := passages.get(number)) is None:
-                continue
-            best, score = _closest(sentence, list(_sentences_of(passage)))
+        for number in numbers:
+            passage = passages[number]
+            if number not in sources:
+                sources[number] = list(_sentences_of(passage))
+            best, score = _closest(sentence, sources[number])
             if best is None or score < MIN_NARROWED:
                 yield Citation(*match.span(), passage, passage.start, passage.end, CitedBy.MARKER, round(score, 3))
             else:
@@ -99,4 +104,6 @@ def _content(text: str) -> frozenset[str]:
 
 
 def _within(place: int, spans: Sequence[Offsets]) -> bool:
-    return any(start <= place < end for start, end in spans)
+    """Returns whether ``place`` is in one of ``spans``, which are in order: an answer may have thousands of them."""
+    before = bisect_right(spans, place, key=lambda span: span[0])
+    return before > 0 and place < spans[before - 1][1]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from router.cancellation_shield import finished
 from router.documents import Source, url_of
+from router.expiry_timer import ExpiryTimer
 from router.ports.clock import Clock
 from router.ports.collection_store import CollectionRecord, CollectionStore, StoredDocument
 from router.retrieval.passage_index import PassageIndex
@@ -30,9 +31,11 @@ OnMissingVectors = Callable[[str, str, str], None]
 
 @dataclass(slots=True)
 class Held:
-    """An index in memory. ``version`` is the collection's version that it has, ``versions`` those of the documents."""
+    """An index in memory. ``version`` is the collection's version that it has, ``versions`` those of the documents.
+    ``model`` is the embedder's whose vectors it has."""
 
     index: PassageIndex
+    model: str
     version: int = -1
     versions: dict[str, int] = field(default_factory=dict)
     used_at: float = 0.0  # in monotonic seconds
@@ -43,8 +46,8 @@ class CollectionIndexes:
     """An LRU cache of indexes with at most ``max_chunks`` chunks in all. An index that was not used for ``idle_s``
     seconds is evicted.
 
-    ``model`` and ``dimensions`` are those of the embedder; '' and 0: there is no embedder. ``on_missing`` is called for
-    each document that has no vectors and should be embedded.
+    ``model`` returns the name of the embedder's present model, and ``dimensions`` is the length of its vectors; '' and
+    0: there is no embedder. ``on_missing`` is called for each document that has no vectors and should be embedded.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class CollectionIndexes:
         clock: Clock,
         max_chunks: int,
         idle_s: float,
-        model: str = "",
+        model: Callable[[], str] = str,
         dimensions: int = 0,
         on_missing: OnMissingVectors | None = None,
     ) -> None:
@@ -65,6 +68,7 @@ class CollectionIndexes:
         self._dimensions = dimensions
         self._on_missing = on_missing
         self._held: OrderedDict[str, Held] = OrderedDict()  # by uid, the one that was used last at the end
+        self._timer = ExpiryTimer(self._expire)
 
     @property
     def chunks(self) -> int:
@@ -75,19 +79,33 @@ class CollectionIndexes:
         """Drops the index of a collection that was deleted. ``uid`` is its id in the store."""
         self._held.pop(uid, None)
 
+    def close(self) -> None:
+        """Drops all indexes."""
+        self._timer.cancel()
+        self._held.clear()
+
     @asynccontextmanager
     async def open(self, tenant: str, record: CollectionRecord) -> AsyncIterator[PassageIndex]:
         """Yields the index of a collection, with all changes up to ``record``'s version. Other callers wait until the
         context ends, so that an index is not searched while it changes. Raises StateUnavailableError if the store does
         not answer."""
-        held = self._held.setdefault(record.uid, Held(PassageIndex(self._dimensions)))
-        self._held.move_to_end(record.uid)
+        held = self._of(record.uid)
         held.used_at = self._clock.monotonic()
+        self._timer.arm()
         async with held.lock:
             if held.version != record.version:  # also an older one, after a failover to a replica that lags behind
                 await finished(self._update(tenant, record, held))
             self._evict(record.uid)
             yield held.index
+
+    def _of(self, uid: str) -> Held:
+        """Returns the index of a collection, a new one if there is none with vectors of the present model: those of two
+        models must not be compared."""
+        held, model = self._held.get(uid), self._model()
+        if held is None or held.model != model:
+            held = self._held[uid] = Held(PassageIndex(self._dimensions), model)
+        self._held.move_to_end(uid)
+        return held
 
     async def _update(self, tenant: str, record: CollectionRecord, held: Held) -> None:
         present = await self._store.document_versions(tenant, record.uid)
@@ -119,10 +137,10 @@ class CollectionIndexes:
             field_name = f"collections.{collection}[{document.id}]"
             source = Source(field_name, document.id, collection, document.title, url_of(document.metadata))
             vectors = None
-            if stored.vectors is not None and self._model:
+            if stored.vectors is not None and held.model:
                 try:
                     kept = read_vectors(stored.vectors)
-                    fits = kept.model == self._model and kept.vectors.shape == (len(chunks), self._dimensions)
+                    fits = kept.model == held.model and kept.vectors.shape == (len(chunks), self._dimensions)
                     vectors = kept.vectors if fits else None
                 except StoredDocumentError as error:
                     logger.warning("the vectors of a document are made again: %s", error)
@@ -133,8 +151,16 @@ class CollectionIndexes:
 
     def _evict(self, used: str) -> None:
         """Forgets indexes that are not in use until the rest is small enough; that of ``used`` stays."""
+        for uid, held in list(self._held.items()):
+            if self.chunks <= self._max_chunks:
+                return
+            if uid != used and not held.lock.locked():
+                del self._held[uid]
+
+    def _expire(self) -> bool:
+        """Forgets the indexes that were not used for a while. Returns whether there are others."""
         now = self._clock.monotonic()
         for uid, held in list(self._held.items()):
-            idle = now - held.used_at > self._idle_s
-            if uid != used and not held.lock.locked() and (idle or self.chunks > self._max_chunks):
+            if now - held.used_at > self._idle_s and not held.lock.locked():
                 del self._held[uid]
+        return bool(self._held)

@@ -75,7 +75,7 @@ class Collections:
             clock,
             config.max_indexed_chunks,
             config.index_idle_s,
-            "" if embedder is None else embedder.model,
+            str if embedder is None else lambda: embedder.model,
             0 if embedder is None else embedder.dimensions,
             None if self.worker is None else self.worker.add,
         )
@@ -88,6 +88,7 @@ class Collections:
     async def close(self) -> None:
         if self.worker is not None:
             await self.worker.close()
+        self._indexes.close()
         await self._store.close()
 
     async def create(self, tenant: str, name: str, document: dict[str, Any]) -> CollectionState:

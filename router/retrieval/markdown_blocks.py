@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import NamedTuple
 
-FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+FENCE = re.compile(r" {0,3}(`{3,}+(?![^\n]*`)|~{3,})")  # behind backticks the line has none (CommonMark, 4.5)
 HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(\S.*)")
 UNDERLINE = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
 MAX_TITLE = 120  # characters of a heading that are kept

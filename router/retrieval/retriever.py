@@ -31,6 +31,7 @@ from router.retrieval.chunking import chunks
 from router.retrieval.collections import Collections, Found, candidate_of, found_in
 from router.retrieval.context_packing import Candidate, Packed, packed
 from router.retrieval.passage_index import PassageIndex, Query, embedded_text
+from router.retrieval.search_turns import SearchTurns
 
 MAX_QUERY_CHARS = 4000  # of the end of a long message, where the question usually is
 MAX_SEARCHES = 4  # at a time, of which each may keep a thread busy
@@ -52,7 +53,7 @@ class Retriever:
         self._config = config
         self.collections = collections
         self._embedder = embedder
-        self._searches = asyncio.Semaphore(MAX_SEARCHES)
+        self._searches = SearchTurns(MAX_SEARCHES)
 
     async def augment(self, tenant: str, request: InferenceRequest) -> InferenceRequest:
         """Returns ``request`` with the passages for it in its conversation; unchanged if it asks for no retrieval.
@@ -66,7 +67,7 @@ class Retriever:
             return request
         text = _query_text(request, options)
         try:
-            async with self._searches:
+            async with self._searches.turn(tenant):
                 context = await self._context(tenant, text, request.documents, options)
         except StateUnavailableError:
             message = "The collections cannot be reached at the moment."

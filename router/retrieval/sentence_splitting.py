@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 
+# A run of marks is looked at from its first one alone: from each of them, a million marks in a row would take hours.
 END = re.compile(
-    r"""(?P<stop>[.!?…]+["'”’»)\]]*)(?=\s|$)   # Latin
+    r"""(?P<stop>(?<![.!?…])[.!?…]+["'”’»)\]]*)(?=\s|$)   # Latin
     |(?P<wide>[。！？；]+["”’」』）]*)           # Chinese, Japanese
     |(?P<gap>\n\s*\n)
     |(?P<item>\n(?=[ \t]*(?:[-*+•]|\d{1,3}[.)]|\|)[ \t]?\S))""",

@@ -38,11 +38,11 @@ class MemoryQuestions:
         for each in entries:
             self.data.pop(each, None)
 
-    async def pages(self) -> AsyncIterator[QuestionPage]:
+    async def pages(self, tenant: str | None = None) -> AsyncIterator[QuestionPage]:
         self._check()
-        for tenant, entry_id in list(self.data):
-            record = self._read(tenant, entry_id)
-            yield QuestionPage([], [(tenant, entry_id)]) if record is None else QuestionPage([record], [])
+        for owner, entry_id in [each for each in self.data if tenant in (None, each[0])]:
+            record = self._read(owner, entry_id)
+            yield QuestionPage([], [(owner, entry_id)]) if record is None else QuestionPage([record], [])
 
     async def position(self, model: int) -> str | None:
         self._check()

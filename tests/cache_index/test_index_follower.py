@@ -159,6 +159,27 @@ async def test_a_tenant_that_was_deleted_at_once_leaves_the_index_and_what_came_
     assert await questions.get("acme", [entry(1).id]) == [None]
 
 
+async def test_questions_of_a_deleted_tenant_are_gone_that_the_index_has_evicted(
+    entries: Entries, questions: Questions, embedder: FakeEmbedder, clock: VirtualClock
+) -> None:
+    def small() -> VectorIndex:
+        return VectorIndex(embedder.dimensions, IndexBounds(2, 1 << 30, 1 << 30))
+
+    embeddings, feed = EmbeddingCache(100), SoonFeed(entries)
+    follower = IndexFollower(feed, entries, questions, embedder, embeddings, small, clock)  # type: ignore[arg-type]
+    for number in range(5):
+        await entries.put(entry(number), ROOM)
+        await entries.put(entry(number, "other"), ROOM)
+    await steps(follower)
+    await entries.clear("acme")
+    await entries.put(entry(7), ROOM)
+    await steps(follower)
+
+    left = {each.id async for page in questions.pages("acme") for each in page.records}
+    assert left == {entry(7).id}
+    assert len([each async for page in questions.pages() for each in page.records]) == 6
+
+
 async def test_what_was_stored_before_the_first_replica_is_embedded(entries: Entries, make: Make) -> None:
     for number in range(150):  # more than the feed keeps
         await entries.put(entry(number), ROOM)
@@ -280,6 +301,10 @@ async def test_poisoned_records_are_counted_removed_and_embedded_anew(
         await entries.put(entry(4), ROOM)
         assert len(await steps(follower, 2)) == 3
         assert follower.counts.poisoned == 4
+        # The number of the last change is lost without the changes, as by eviction: readers begin anew.
+        client.delete(redis_names.CACHE_FEED_LAST)
+        assert await entries.put(entry(5), ROOM)
+        assert (await steps(follower, 4)).has("acme", entry(5).id)
         client.flushall()
         assert len(await steps(follower, 4)) == 0
     await entries.put(entry(3), ROOM)

@@ -36,6 +36,8 @@ async def test_one_lane_per_replica_and_the_model_is_known() -> None:
     assert client.lanes_opened == 2
     snapshot = pool.snapshot()
     assert (snapshot.ready, snapshot.replicas, snapshot.context_length) == (True, frozenset("ab"), 128)
+    assert pool.model_version("a") == client.replicas["a"].actor._version != ""
+    assert pool.model_version("gone") == ""
     await pool.close()
 
 

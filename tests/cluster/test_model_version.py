@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.model_version import SAMPLE_BYTES, SAMPLES, model_version
+from cluster.model_version import SAMPLE_BYTES, SAMPLES, has_model_files, model_version
 from engine.config import EngineConfig
 
 LARGE = 2 * SAMPLES * SAMPLE_BYTES
@@ -89,3 +89,9 @@ def test_a_model_that_is_not_here_has_the_version_of_its_settings(tmp_path: Path
     gone = tmp_path / "gone"
     assert version(gone) == version(gone)
     assert version(gone, dtype="bfloat16") != version(gone)
+
+
+def test_without_its_files_the_version_of_a_model_is_not_known(model: Path, tmp_path: Path) -> None:
+    assert has_model_files(EngineConfig(model=str(model)))
+    assert not has_model_files(EngineConfig(model="/nowhere"))
+    assert not has_model_files(EngineConfig(model=str(model), chat_template=str(tmp_path / "gone.jinja")))

@@ -21,6 +21,10 @@ OPPOSITES = [
     ("Book a table for two on Friday", "Book a table for four on Friday"),
     ("Sort an array in Rust", "Sort an array in Ruby"),
     ("Does Anna report to Tom?", "Does Tom report to Anna?"),
+    ("Is 🍎 healthy?", "Is 🍔 healthy?"),
+    ("What is the derivative of x²?", "What is the derivative of x³?"),
+    ("What does 鱉 mean in English?", "What does 鯨 mean in English?"),
+    ("Crack the hash " + "ab" * 64, "Crack the hash " + "cd" * 64),
 ]
 
 

@@ -49,6 +49,9 @@ class ReadyTiers:
             for name in self.names
         ]
 
+    def model_version(self, tier: str, replica_id: str) -> str:
+        return ""
+
 
 @dataclass
 class ScriptedBackend(ReadyTiers):

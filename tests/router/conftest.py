@@ -100,6 +100,9 @@ class Served:
         def snapshot(self) -> Sequence[TierSnapshot]:
             return self._served.backend.snapshot()
 
+        def model_version(self, tier: str, replica_id: str) -> str:
+            return self._served.backend.model_version(tier, replica_id)
+
         def generate(
             self,
             tier: str,

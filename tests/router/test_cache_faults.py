@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
+from router.cache import answer_cache
+from router.cache.answer_document import StoredAnswers, encode_answers
 from router.memory_entry_store import MemoryEntryStore
 from router.ports.cache_entry import encode_entry
 from router.ports.state_store import StateUnavailableError
@@ -54,3 +57,21 @@ async def test_an_entry_without_the_answers_is_a_miss(cached: Cached, document: 
     assert await cached.status() == "miss; poisoned"
     assert cached.metrics.counts[("poisoned",)] == 1
     assert (await cached.status()).startswith("exact")
+
+
+async def test_those_that_wait_go_on_when_the_cache_fails_to_keep_the_answer(
+    cached: Cached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = iter([RuntimeError("a fault of the cache")])
+
+    def encode(stored: StoredAnswers) -> str:
+        for fault in faults:
+            raise fault
+        return encode_answers(stored)
+
+    monkeypatch.setattr(answer_cache, "encode_answers", encode)
+
+    answers = await asyncio.wait_for(asyncio.gather(*(cached.ask() for _ in range(3))), 5)
+
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 500]
+    assert len(cached.backend.requests) == 2

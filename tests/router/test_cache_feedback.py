@@ -48,3 +48,16 @@ async def test_what_is_no_id_of_an_entry_is_refused(cached: Cached, entry: str) 
     answer = await feedback(cached, entry)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "entry"
+
+
+async def test_a_client_is_told_if_the_index_does_not_take_its_pair(cached: Cached) -> None:
+    await cached.ask()
+    cached.index.same("What are quarks?", "What is a quark?", 0.97)
+    entry = (await cached.ask("What are quarks?")).headers["x-manta-cache-entry"]
+    cached.index.unavailable = True
+
+    said = await feedback(cached, entry, question="What are quarks?")
+
+    assert said.status_code == 503
+    assert said.json()["error"]["code"] == "state_unavailable"
+    assert said.headers["retry-after"] == "1"

@@ -158,3 +158,6 @@ def test_answers_with_other_tool_calls_are_not_the_same() -> None:
     assert same_answers([answer("", call)], [answer("", replace(call, id="2", arguments='{"b": 2, "a": 1}'))])
     assert not same_answers([answer("", call)], [answer("", replace(call, arguments='{"a": 2, "b": 2}'))])
     assert not same_answers([answer("", call)], [answer("")])
+    deep = replace(call, arguments="[" * 50_000 + "]" * 50_000)  # which JSON readers give up
+    assert same_answers([answer("", deep)], [answer("", deep)])
+    assert not same_answers([answer("", deep)], [answer("", call)])

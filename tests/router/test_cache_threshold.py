@@ -103,14 +103,21 @@ def test_traffic_moves_the_threshold_within_limits(judged: list[Judged], reporte
     assert logit(shipped) - 0.5 - 1e-6 <= logit(moved) <= logit(shipped) + 1 + 1e-6
 
 
-@given(JUDGED, REPORTED, st.floats(0, 1))
+@given(JUDGED, REPORTED, st.floats(0, 1), st.sampled_from([5, math.inf]))
 def test_one_more_wrong_hit_never_lowers_the_threshold(
-    judged: list[Judged], reported: list[float], score: float
+    judged: list[Judged], reported: list[float], score: float, min_different: float
 ) -> None:
-    limits = Limits(min_different=math.inf)
+    limits = Limits(min_different=min_different, full=400)
     before = recalibrated(TABLE, 0.03, Evidence(judged, reported), limits)
-    if score >= before:
-        assert recalibrated(TABLE, 0.03, Evidence(judged, [*reported, score]), limits) >= before - 1e-9
+    assert recalibrated(TABLE, 0.03, Evidence(judged, [*reported, score]), limits) >= before - 1e-9
+
+
+def test_many_reports_of_low_scores_lower_no_threshold() -> None:
+    rng = random.Random(0)
+    for _ in range(20):
+        judged = [Judged(rng.betavariate(1, 4), same=False) for _ in range(rng.randint(300, 6000))]
+        before = recalibrated(TABLE, 0.03, Evidence(judged))
+        assert recalibrated(TABLE, 0.03, Evidence(judged, [0.01] * 50)) >= before
 
 
 @given(JUDGED, st.randoms())

@@ -64,9 +64,16 @@ REFUSED = [
     ("如何打开深色模式？", "如何关闭深色模式？", "not english"),
     ("Как включить тёмный режим?", "Как выключить тёмный режим?", "not english"),
     ("How do I turn it on?", "Comment est-ce que je peux le faire ?", "not english"),
+    ("Is 🍎 healthy?", "Is 🍔 healthy?", "unread"),
+    ("What is the derivative of x²?", "What is the derivative of x³?", "unread"),
+    ("What does 猫 mean in English?", "What does 犬 mean in English?", "unread"),
+    ("Crack the hash " + "ab" * 64, "Crack the hash " + "cd" * 64, "unread"),
 ]  # fmt: skip
 
 LEFT_ALONE = [
+    ("What is a résumé?", "What is a resume?"),
+    ("Is it 20 °C?", "Is it 20 C?"),
+    ("Thanks 🙂 where is it?", "Where is it?"),
     ("What does 'por favor' mean?", "What is the meaning of 'por favor'?"),
     ("Where can I get a good café au lait?", "Where do I get good café au lait?"),
     ("kubectl logs", "kubectl logs of a pod"),

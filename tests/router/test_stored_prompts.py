@@ -93,6 +93,25 @@ async def test_what_was_read_counts_while_the_store_is_down(store: Store, clock:
     assert refusal.value.code == "state_unavailable"
 
 
+async def test_a_version_whose_number_comes_again_after_a_loss_of_data_is_the_new_one(clock: VirtualClock) -> None:
+    before, after = Store(), Store()
+    made = book(before, clock)
+    for text in ("1", "2"):
+        await made.put("acme", "greet", document(text), "ann")
+    await made.activate("acme", "greet", 1, "ann")
+    assert [await said(made), await said(made, 2)] == ["1", "2"]
+    for text in ("other 1", "other 2"):
+        await book(after, clock).put("acme", "greet", document(text), "ann")
+    await book(after, clock).activate("acme", "greet", 1, "ann")
+    made._store = after  # as a Redis that has lost its data
+    clock.advance(5)
+
+    await said(made)
+    await asyncio.sleep(0.05)
+
+    assert [await said(made), await said(made, 2)] == ["other 1", "other 2"]
+
+
 async def test_names_that_do_not_exist_are_not_remembered(store: Store, clock: VirtualClock) -> None:
     made = book(store, clock)
 

@@ -13,6 +13,7 @@ from router.cache.pair_guard.operators import operators_differ
 from router.cache.pair_guard.opposites import negations_differ, opposites_differ
 from router.cache.pair_guard.parsed_question import ParsedQuestion, parse_question
 from router.cache.pair_guard.question_types import asks_differ
+from router.cache.pair_guard.unread_parts import unread_parts_differ
 from router.cache.pair_guard.word_categories import TABLES, kinds_differ
 from router.cache.pair_guard.word_order import exchanged, reversed_direction
 
@@ -31,6 +32,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "name": names_differ,
     "asked": asks_differ,
     "not english": either_foreign,
+    "unread": unread_parts_differ,
 }
 """The rules by the reason that they give, in the order in which they are asked."""
 
