@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+HUNG_AFTER = 0.9
+"""The share of its deadline after which a call without an answer is a fault of the model, even if the caller ends it."""
+
 
 class GuardedCalls:
     """The calls of one router to one deployment. ``name`` is the model's name, for errors and the log.
@@ -54,11 +57,19 @@ class GuardedCalls:
         except self._unavailable:
             self._become(self._breaker.fault(self._clock.monotonic()))
             raise
-        except BaseException:  # the caller left, which says nothing about the model
-            self._become(self._breaker.abandoned(self._clock.monotonic()))
+        except BaseException:
+            self._leave(deadline, timeout_s)
             raise
         self._become(self._breaker.success())
         return result
+
+    def _leave(self, deadline: float, timeout_s: float) -> None:
+        """Notes that the caller has left. That says nothing about the model, unless it had nearly all of its time: a
+        caller's own deadline often ends first, and the breaker would never open."""
+        if asyncio.get_running_loop().time() < deadline - (1 - HUNG_AFTER) * timeout_s:
+            self._become(self._breaker.abandoned(self._clock.monotonic()))
+        else:
+            self._time_out(deadline, timeout_s)
 
     def _time_out(self, deadline: float, timeout_s: float) -> None:
         """Notes a timeout. It is no fault of the model if this event loop was busy elsewhere when it ended."""

@@ -24,6 +24,7 @@ from cluster.safety.classifier_reply import ClassifierReply
 from cluster.safety.config import ClassifierConfig
 from cluster.safety.deployment import ClassifierLink, bind_classifier, classifier_client
 from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores
+from safety.classification import BoundedClassifier
 from safety.classifier.batching_classifier import BatchingClassifier
 from safety.classifier.window_classifier import WindowClassifier
 from tests.cluster.graph import Graph, dev_config, eventually
@@ -128,6 +129,19 @@ async def test_a_caller_that_leaves_is_no_fault(clock: VirtualClock) -> None:
         with pytest.raises(asyncio.CancelledError):
             await call
     assert client.state.value == "closed"
+
+
+@pytest.mark.parametrize(("share", "state"), [(1.0, "open"), (0.3, "closed")])
+async def test_a_caller_whose_own_deadline_ends_first_says_that_the_classifier_hangs(
+    clock: VirtualClock, share: float, state: str
+) -> None:
+    """The deadlines of a policy and of the deployment are equal by default, and the policy's begins first."""
+    client = ClassifierClient(ScriptedReplica(*[10.0] * 2), config(deadline_ms=200), "v1", clock)
+    bounded = BoundedClassifier(client, lambda characters: 0.2 * share)
+    for _ in range(2):
+        with pytest.raises(ClassifierUnavailableError):
+            await bounded.classify(["a"])
+    assert client.state.value == state
 
 
 class ContextHandle:
