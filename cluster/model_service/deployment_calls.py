@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 HUNG_AFTER = 0.9
-"""The share of its deadline after which a call without an answer is a fault of the model, also if the caller ends it."""
+"""The share of its deadline after which a call without an answer is a fault of the model, though the caller ends it."""
 
 
 class GuardedCalls:
