@@ -135,7 +135,7 @@ def _spaced(text: str) -> Iterator[Decoded]:
 
 
 def _whole_letters(run: str, behind: str) -> str:
-    """Returns a run of single letters without the last one if that begins a word, as the character ``behind`` it says;
+    """Returns a run of single letters without its last one, if the character ``behind`` goes on with that as a word;
     "" if what is left does not end where a word may."""
     if not (behind.isalnum() or behind == "_"):
         return run
