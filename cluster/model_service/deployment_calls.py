@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -31,6 +32,7 @@ class GuardedCalls:
         self._clock = clock
         self._unavailable = unavailable
         self._breaker = CircuitBreaker(BreakerPolicy(config.max_faults, config.open_s, config.max_open_s))
+        self._answered_at = -math.inf  # the event loop's time of the last answer
 
     @property
     def state(self) -> BreakerState:
@@ -60,6 +62,7 @@ class GuardedCalls:
         except BaseException:
             self._leave(deadline, timeout_s)
             raise
+        self._answered_at = asyncio.get_running_loop().time()
         self._become(self._breaker.success())
         return result
 
@@ -72,9 +75,12 @@ class GuardedCalls:
             self._time_out(deadline, timeout_s)
 
     def _time_out(self, deadline: float, timeout_s: float) -> None:
-        """Notes a timeout. It is no fault of the model if this event loop was busy elsewhere when it ended."""
+        """Notes a timeout. It is no fault of the model if this event loop was busy elsewhere when it ended, or if the
+        model has answered another call meanwhile: then it is busy. The calls of a burst wait for each other, and many
+        of them end in the same moment."""
         late = asyncio.get_running_loop().time() - deadline > timeout_s
-        step = self._breaker.abandoned if late else self._breaker.fault
+        busy = self._answered_at > deadline - timeout_s
+        step = self._breaker.abandoned if late or busy else self._breaker.fault
         self._become(step(self._clock.monotonic()))
 
     def _become(self, breaker: CircuitBreaker) -> None:

@@ -23,9 +23,9 @@ keep no other from being read."""
 MAX_CHARACTERS = 1 << 20
 MAX_DECODED = 1 << 18
 """Characters of all decoded texts of a passage."""
-MAX_GROWTH = 4
-"""As many times the characters of the passage itself are decoded at most. Each disguise gives its whole text again, and
-those of several in one another would take the classifier many times as long as the passage."""
+MAX_GROWTH = 5
+"""As many times the characters of the passage itself are decoded at most. Each disguise gives its whole text again: two
+give four texts, alone and in one another, and more would take the classifier many times as long as the passage."""
 SLICE, OVERLAP = 1 << 15, 1 << 12
 """Characters of a slice, and how many of them the next one has too. A longer run that a border cuts is two."""
 MAX_FOUND = 4096

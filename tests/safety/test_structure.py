@@ -111,6 +111,29 @@ def test_a_text_in_tags_is_found_wherever_they_are(text: str) -> None:
     assert ("hidden_text", Action.BLOCK) in found
 
 
+def flag(region: str) -> str:
+    return f"{FLAG}{tags(region)}\U000e007f"
+
+
+def test_words_are_no_regions() -> None:
+    [part] = decoded("".join(map(flag, ("gbeng", *ATTACK.split()))))
+
+    assert (part.text, part.encodings) == ("gbeng" + ATTACK.replace(" ", ""), (Encoding.TAGS,))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " ".join(map(flag, ("gbeng", "gbsct", "gbwls", "ustx", "usca"))) * 3,
+        f"{FLAG}{tags('gbsct')}… and so on",  # shortened in the middle of a flag
+        f"{FLAG}\u200d☠\ufe0f 👨\u200d👩\u200d👧 👍🏽 🇩🇪 1\ufe0f\u20e3",
+    ],
+    ids=["regions", "cut", "others"],
+)
+def test_emoji_are_no_hidden_text(text: str) -> None:
+    assert decoded(text) == []
+
+
 @pytest.mark.parametrize("at", range(32_760, 32_770))
 def test_the_flag_of_a_region_hides_nothing_where_a_slice_ends(at: int) -> None:
     text = f"{'the river runs. ' * 2048}"[:at] + SCOTLAND
@@ -140,6 +163,14 @@ def test_disguises_in_one_another_do_not_multiply_the_text() -> None:
     parts = decoded(text)
 
     assert sum(len(part.text) for part in parts) <= MAX_GROWTH * len(text)
+
+
+def test_a_text_in_two_disguises_is_read_as_a_whole_and_passes() -> None:
+    text = "𝗧𝗵𝗶𝘀 𝗶𝘀 𝗯𝗼𝗹𝗱, I am a l33t h4x0r and th1s is gr34t fun w1th fr13nds"
+    encodings = {part.encodings for part in decoded(text)}
+
+    assert {(Encoding.HOMOGLYPHS, Encoding.LEET), (Encoding.LEET, Encoding.HOMOGLYPHS)} < encodings
+    assert {each.action for each in StructureCheck().verdicts(Passage(text, Origin.USER))} == {Action.ALLOW}
 
 
 def test_hidden_text_is_blocked_whatever_else_is_encoded() -> None:
