@@ -73,9 +73,13 @@ class TextParsing:
     reasoning: bool = False  # reasoning between ``<think>`` and ``</think>`` at the beginning
     tool_calls: bool = False
     text_before_calls: bool = True  # whether tool calls may follow text; if not, an answer is calls alone or text alone
+    json_text: bool = False  # whether the text of an answer that may be tool calls instead is JSON
 
 
 NO_PARSING = TextParsing()
+
+JSON_GRAMMARS = ("json_schema", "json_object")
+"""The kinds of grammars whose texts are JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,12 @@ class InferenceRequest:
     documents: tuple[Document, ...] = ()  # that the client has sent along
     retrieval: RetrievalOptions | None = None  # None: no retrieval, unless there are documents
     context: RetrievedContext | None = None  # the passages in the conversation; None: there was no retrieval
+
+    @property
+    def writes_json(self) -> bool:
+        """Whether the request's form makes the text of its answers JSON, or the rest of a JSON text that it begins."""
+        grammar = self.sampling.grammar
+        return self.parsing.json_text or (grammar is not None and grammar.kind in JSON_GRAMMARS)
 
     @property
     def context_text(self) -> str:

@@ -19,6 +19,7 @@ from router.idempotency.idempotent_requests import Claim, IdempotentRequests
 from router.inference_request import Call, InferenceRequest
 from router.kept_answers import AwaitedAnswer
 from router.ledger.ledger import Account, Ledger
+from router.ledger.ledger_entry import decision_of
 from router.limits.fanout_limit import check_answer_count
 from router.limits.limiter import Hold, Limiter
 from router.ports.clock import Clock
@@ -219,7 +220,7 @@ class Pipeline:
             request.writer,
             ignored,
             hold.decision,
-            "unscanned" if account.ruling is None else account.ruling.label,
+            lambda: decision_of(account.ruling, account.inspections),
             output_tokens=lambda: meter.output_tokens,
             usage=lambda: meter.total.usage,
             failovers=lambda: (meter.failovers, meter.other_version),
@@ -244,7 +245,7 @@ def _cited(
     """Returns ``answers`` with the citations of the passages that the model was given. Text of a given form has none:
     a list of numbers in JSON would be taken for them."""
     request = account.request
-    formed = request.sampling.grammar is not None and not request.parsing.tool_calls
+    formed = request.writes_json or (request.sampling.grammar is not None and not request.parsing.tool_calls)
     if formed or request.context is None or not request.context.citations or not request.context.passages:
         return answers
     return cited(answers, request.context.passages)

@@ -162,11 +162,11 @@ class PolicyGuard:
         on_inspection: Callable[[Inspection], None],
         *,
         streamed: bool = True,
-        continued: str = "",
+        continued: Sequence[str] = (),
         as_json: bool = False,
     ) -> AnswerGuard | None:
-        policy = await self._policies.of(subject.tenant)
-        compiled = self._prepare(policy, subject.tenant).compiled
+        compiled = await self._policy_of(subject.tenant, ruling)
+        policy = compiled.policy
         plan = answer_plan(compiled, Inspected(passages, ruling, streamed), self._scanners)
         restored = ruling.restored
         if plan.empty and not policy.tools and not restored:
@@ -189,6 +189,14 @@ class PolicyGuard:
             continued=continued,
             as_json=as_json,
         )
+
+    async def _policy_of(self, tenant: str, ruling: Ruling) -> CompiledPolicy:
+        """Returns the policy that ``ruling`` was made by, even if it was replaced since, for example while a reviewer
+        decided: the ledger, the audit log and the key of a stored answer name one policy. After very many others it is
+        forgotten, and the present one counts."""
+        if (found := self._prepared.get((tenant, ruling.policy))) is None:
+            found = self._prepare(await self._policies.of(tenant), tenant)
+        return found.compiled
 
     def _prepare(self, policy: PolicyConfig, tenant: str) -> Prepared:
         """Returns a tenant's policy with its checks, which are made at its first use."""

@@ -97,7 +97,8 @@ def rewritten_texts(passages: Sequence[Passage], verdicts: Iterable[Verdict]) ->
     for verdict in verdicts:
         if verdict.action is Action.REDACT:
             spans.setdefault(verdict.passage, []).extend(verdict.spans)
-    return tuple(rewritten(passage.text, spans.get(place, ())) for place, passage in enumerate(passages))
+    # Equal spans of two checks, such as the marks around a passage, are put in once.
+    return tuple(rewritten(passage.text, dict.fromkeys(spans.get(place, ()))) for place, passage in enumerate(passages))
 
 
 def rewritten(text: str, spans: Iterable[Span]) -> str:

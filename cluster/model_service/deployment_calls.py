@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -14,6 +15,9 @@ from router.ports.clock import Clock
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+HUNG_AFTER = 0.9
+"""The share of its deadline after which a call without an answer is a fault of the model, though the caller ends it."""
 
 
 class GuardedCalls:
@@ -28,6 +32,7 @@ class GuardedCalls:
         self._clock = clock
         self._unavailable = unavailable
         self._breaker = CircuitBreaker(BreakerPolicy(config.max_faults, config.open_s, config.max_open_s))
+        self._answered_at = -math.inf  # the event loop's time of the last answer
 
     @property
     def state(self) -> BreakerState:
@@ -54,16 +59,28 @@ class GuardedCalls:
         except self._unavailable:
             self._become(self._breaker.fault(self._clock.monotonic()))
             raise
-        except BaseException:  # the caller left, which says nothing about the model
-            self._become(self._breaker.abandoned(self._clock.monotonic()))
+        except BaseException:
+            self._leave(deadline, timeout_s)
             raise
+        self._answered_at = asyncio.get_running_loop().time()
         self._become(self._breaker.success())
         return result
 
+    def _leave(self, deadline: float, timeout_s: float) -> None:
+        """Notes that the caller has left. That says nothing about the model, unless it had nearly all of its time: a
+        caller's own deadline often ends first, and the breaker would never open."""
+        if asyncio.get_running_loop().time() < deadline - (1 - HUNG_AFTER) * timeout_s:
+            self._become(self._breaker.abandoned(self._clock.monotonic()))
+        else:
+            self._time_out(deadline, timeout_s)
+
     def _time_out(self, deadline: float, timeout_s: float) -> None:
-        """Notes a timeout. It is no fault of the model if this event loop was busy elsewhere when it ended."""
+        """Notes a timeout. It is no fault of the model if this event loop was busy elsewhere when it ended, or if the
+        model has answered another call meanwhile: then it is busy. The calls of a burst wait for each other, and many
+        of them end in the same moment."""
         late = asyncio.get_running_loop().time() - deadline > timeout_s
-        step = self._breaker.abandoned if late else self._breaker.fault
+        busy = self._answered_at > deadline - timeout_s
+        step = self._breaker.abandoned if late or busy else self._breaker.fault
         self._become(step(self._clock.monotonic()))
 
     def _become(self, breaker: CircuitBreaker) -> None:

@@ -116,9 +116,9 @@ class MeasuredAnswers:
         """Whether checks run beside the stream."""
         return self._inner.waits
 
-    def moderator(self, origin: Origin, notify: Callable[[], None]) -> TextModerator | None:
+    def moderator(self, origin: Origin, notify: Callable[[], None], prompt: int = 0) -> TextModerator | None:
         """Returns a measured moderator."""
-        inner = self._inner.moderator(origin, notify)
+        inner = self._inner.moderator(origin, notify, prompt)
         return None if inner is None else MeasuredModerator(inner, self._samples)
 
     def tool(self, name: str) -> Verdict | None:
@@ -176,7 +176,7 @@ class MeasuredGuard:
         on_inspection: Callable[[Inspection], None],
         *,
         streamed: bool = True,
-        continued: str = "",
+        continued: Sequence[str] = (),
         as_json: bool = False,
     ) -> AnswerGuard | None:
         """Returns the measured guard of the answers."""

@@ -83,7 +83,7 @@ class ReviewApi:
         if the item's state does not allow the step.
         """
         if path == EXPORT:
-            return await self._export(parameters)
+            return await self._export(parameters, principal)
         if path == REVIEW:
             return await self._list(parameters)
         if path == EXCEPTIONS:
@@ -131,11 +131,12 @@ class ReviewApi:
         await self._desk.revoke(tenant, fingerprint, principal.key_id)
         return {"object": "review_exception", "tenant": tenant, "fingerprint": fingerprint, "deleted": True}
 
-    async def _export(self, parameters: Mapping[str, str]) -> str:
+    async def _export(self, parameters: Mapping[str, str], principal: Principal) -> str:
         check_parameters(parameters, ("tenant", "since", "limit"))
         since_s = number_of(parameters, "since", 0, MAX_TIME_S)
         limit = number_of(parameters, "limit", MAX_EXPORTED, MAX_EXPORTED)
-        found = await self._desk.decided(parameters.get("tenant") or None, 1000 * since_s, limit)
+        tenant = parameters.get("tenant") or None
+        found = await self._desk.decided(tenant, 1000 * since_s, limit, principal.key_id)
         return "".join(f"{label_line(case)}\n" for case in found)
 
     async def _records(self, parameters: Mapping[str, str]) -> dict[str, Any]:

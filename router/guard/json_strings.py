@@ -9,8 +9,14 @@ these they take, and each must have been inspected.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+ESCAPE = re.compile(r"(?<!\\)\\++u([0-9a-fA-F]{4})")
+r"""A letter as JSON may write it, ``\u0040``, or JSON within JSON, ``\\u0040``."""
+MAX_DEPTH = 128
+"""Deeper JSON is not taken apart: functions that call themselves for each level would reach the interpreter's limit."""
 
 
 class Members(list[tuple[str, Any]]):
@@ -25,12 +31,37 @@ class Number(str):
 
 def document_of(text: str) -> Any:
     """Returns the JSON value in ``text``, with objects as Members and numbers as Number; None if ``text`` is no JSON
-    object, list, string or number."""
+    object, list, string or number, or is nested more than MAX_DEPTH deep."""
     try:
         value = json.loads(text, object_pairs_hook=Members, parse_int=Number, parse_float=Number)
     except (ValueError, RecursionError):
         return None
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
+        return None
     return value if isinstance(value, list | str) else None
+
+
+def _is_deep(value: Any) -> bool:
+    """Returns whether a document is nested more than MAX_DEPTH deep."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [inner for each in level for inner in _values_of(each)]
+    return bool(level)
+
+
+def _values_of(value: Any) -> Sequence[Any]:
+    if isinstance(value, Members):
+        return [each for _, each in value]
+    return value if isinstance(value, list) else ()
+
+
+def with_letters(text: str) -> str:
+    r"""Returns ``text`` with the letters that escapes such as ``\u0040`` stand for. Text that is no JSON, but quotes it
+    or is a cut-off piece of it, could otherwise hide what is to be redacted."""
+    if "\\u" not in text:
+        return text
+    letters = ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
+    return letters.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def strings_of(value: Any) -> Iterator[str]:

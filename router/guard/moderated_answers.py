@@ -43,10 +43,10 @@ async def moderate(
     prompt of each choice. ``meter`` counts the tokens of the request.
 
     A choice that a verdict halts ends with the reason CONTENT_FILTER, after the message of the guard. The other choices
-    go on, unless the guard halts all. As soon as all choices of a prompt are halted, the prompt is stopped through
-    ``aborts``; when all choices are, ``events`` is closed. Both abort the work in the engine, and Finished has the
-    tokens that were generated until then. The engine cannot abort a single choice of a prompt: while others go on, a
-    halted one is generated to its end, dropped and paid for.
+    go on, unless the guard halts all. As soon as all choices of a prompt are halted or have ended, the prompt is
+    stopped through ``aborts``; when all choices are, ``events`` is closed. Both abort the work in the engine, and
+    Finished has the tokens that were generated until then. The engine cannot abort a single choice of a prompt: while
+    others go on, a halted one is generated, dropped and paid for.
 
     Raises what ``events`` raises, and any unexpected exception of a check.
     """
@@ -66,8 +66,8 @@ async def moderate(
 class ModeratedAnswers:
     """The moderation state of all choices of a request. ``finished``: the event Finished was returned.
 
-    Choices are numbered from 0; ``prompts`` has the index of the prompt of each. A prompt whose choices are all halted
-    is stopped. ``on_check`` is called whenever a check has ended.
+    Choices are numbered from 0; ``prompts`` has the index of the prompt of each. A prompt is stopped if the engine
+    writes halted choices of it alone. ``on_check`` is called whenever a check has ended.
     """
 
     def __init__(self, guard: AnswerGuard, prompts: Sequence[int], aborts: AbortedPrompts) -> None:
@@ -82,11 +82,15 @@ class ModeratedAnswers:
 
     @property
     def halted(self) -> bool:
-        """Whether no further event of the engine will be sent."""
-        halted = 0
-        for choice in self._choices.values():
-            halted += choice.halted
-        return halted == len(self._prompts) or (halted > 0 and self._guard.halts_all)
+        """Whether no further event of the engine will be sent, since verdicts have halted all choices that it still
+        writes."""
+        choices = self._choices.values()
+        halted = [choice for choice in choices if choice.halted]
+        if not halted or self._guard.halts_all:
+            return bool(halted)
+        if len(choices) < len(self._prompts) or all(choice.written for choice in halted):
+            return False
+        return all(choice.written or choice.halted for choice in choices)
 
     @property
     def ended(self) -> bool:
@@ -118,22 +122,23 @@ class ModeratedAnswers:
             await choice.close()
 
     def _open(self, choice: int) -> None:
-        self._choices[choice] = ModeratedChoice(choice, self._guard, self._check_ended)
+        self._choices[choice] = ModeratedChoice(choice, self._prompts[choice], self._guard, self._check_ended)
 
     def _check_ended(self) -> None:
         self._stop_halted()
         self.on_check()
 
     def _stop_halted(self) -> None:
-        """Stops the prompts whose choices are all halted, if there are several prompts."""
-        if self._several_prompts:
-            going_on = {
-                prompt
-                for choice, prompt in enumerate(self._prompts)
-                if choice not in self._choices or not self._choices[choice].halted
-            }
-            for prompt in set(self._prompts) - going_on - self._aborts.aborted:
-                self._aborts.abort(prompt)
+        """Stops the prompts of which the engine writes halted choices alone, if there are several prompts."""
+        if not self._several_prompts:
+            return
+        going_on, in_vain = set[int](), set[int]()
+        for place, prompt in enumerate(self._prompts):
+            choice = self._choices.get(place)
+            if choice is None or not choice.written:
+                (in_vain if choice is not None and choice.halted else going_on).add(prompt)
+        for prompt in in_vain - going_on - self._aborts.aborted:
+            self._aborts.abort(prompt)
 
     def _ending(self, events: list[AnswerEvent]) -> list[AnswerEvent]:
         """Adds the ends of all choices if one was halted and the guard halts all; then the end of the request."""

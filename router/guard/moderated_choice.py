@@ -17,7 +17,7 @@ from router.answer_events import (
 )
 from router.complete_answer import HaltReason
 from router.guard.held_logprobs import HeldTokens
-from safety.api import Action, AnswerGuard, Origin, Release, TextModerator
+from safety.api import Action, AnswerGuard, Inspection, Origin, Release, TextModerator, Verdict
 
 Piece = Text | Reasoning | ToolCallArguments
 
@@ -68,14 +68,17 @@ class _Part:
 
 
 class ModeratedChoice:
-    """One choice of a request. ``halted``: a verdict has ended it; ``ended``: its last event was returned.
+    """One choice of a request. ``halted``: a verdict has ended it; ``written``: the engine has; ``ended``: its last
+    event was returned.
 
     The order of its events is kept. Text that was held is sent in fewer, longer pieces. A tool call begins when the
-    first of its arguments may be sent. ``notify`` is called when a check has ended.
+    first of its arguments may be sent. ``prompt`` is the index of the prompt that it answers. ``notify`` is called when
+    a check has ended.
     """
 
-    def __init__(self, choice: int, guard: AnswerGuard, notify: Callable[[], None]) -> None:
+    def __init__(self, choice: int, prompt: int, guard: AnswerGuard, notify: Callable[[], None]) -> None:
         self._choice = choice
+        self._prompt = prompt
         self._guard = guard
         self._notify = notify
         self._parts: deque[_Part] = deque()
@@ -84,6 +87,8 @@ class ModeratedChoice:
         self._tokens: HeldTokens | None = None
         self._end: Ended | None = None
         self._refused = False  # halted by a verdict on a tool call, or with another choice
+        self._denied: list[Verdict] = []  # the verdicts on tool calls that have halted it
+        self.written = False
         self.ended = False
 
     @property
@@ -94,6 +99,8 @@ class ModeratedChoice:
     def push(self, event: AnswerEvent) -> list[AnswerEvent]:
         """Takes the next event of the choice and returns the events that may be sent now. After a halt events of the
         engine are ignored."""
+        if isinstance(event, Ended):
+            self.written = True
         if self.ended:
             return []
         if self._goes_on(event):
@@ -125,9 +132,12 @@ class ModeratedChoice:
         return self._take()
 
     async def close(self) -> None:
-        """Cancels the running checks of the choice, and has the guard record their results."""
+        """Cancels the running checks of the choice, and has the guard record their results, and the verdicts on its
+        tool calls."""
         for moderator in self._moderators:
             self._guard.record(self._choice, await moderator.close())
+        if self._denied:
+            self._guard.record(self._choice, Inspection(Origin.TOOL_ARGUMENTS, 0, 0, {}, tuple(self._denied)))
         self._notify = _nothing  # it holds what holds this choice
 
     def _goes_on(self, event: AnswerEvent) -> TypeGuard[Text | Reasoning]:
@@ -172,9 +182,7 @@ class ModeratedChoice:
     def _begin_call(self, event: ToolCallStart) -> None:
         if event.logprobs is not None:
             self._add(Text(self._choice, "", event.logprobs))
-        verdict = self._guard.tool(event.name)
-        if verdict is not None and verdict.action is Action.BLOCK:
-            self._refused = True
+        if self._is_denied(self._guard.tool(event.name)):
             return
         part = self._begin(ToolCallArguments, event.call)
         part.start = event._replace(logprobs=None)
@@ -182,7 +190,7 @@ class ModeratedChoice:
 
     def _begin(self, kind: type[Piece], call: int) -> _Part:
         self._finish_part()
-        moderator = self._guard.moderator(ORIGINS[kind], self._notify)
+        moderator = self._guard.moderator(ORIGINS[kind], self._notify, self._prompt)
         if moderator is not None:
             self._moderators.append(moderator)
         self._parts.append(part := _Part(kind, self._offset, moderator, call))
@@ -195,10 +203,16 @@ class ModeratedChoice:
         part = self._parts[-1]
         part.push("", final=True)
         if part.start is not None and part.arguments is not None:
-            verdict = self._guard.call(part.start.name, "".join(part.arguments))
+            part.refused = self._is_denied(self._guard.call(part.start.name, "".join(part.arguments)))
             part.arguments = None
-            part.refused = verdict is not None and verdict.action is Action.BLOCK
-            self._refused = self._refused or part.refused
+
+    def _is_denied(self, verdict: Verdict | None) -> bool:
+        """Halts the choice if ``verdict`` denies a tool call of it. Returns whether it does."""
+        if verdict is None or verdict.action is not Action.BLOCK:
+            return False
+        self._denied.append(verdict)
+        self._refused = True
+        return True
 
     def _take(self) -> list[AnswerEvent]:
         """Returns the events that may be sent: those of the first part, and of the next ones once it is done."""

@@ -15,7 +15,15 @@ from typing import NamedTuple
 
 from engine.api import Conversation, Message, Prompt, ToolCall
 from router.documents import RetrievedContext
-from router.guard.json_strings import Number, document_of, dumped, strings_of, with_first_string, with_strings
+from router.guard.json_strings import (
+    Number,
+    document_of,
+    dumped,
+    strings_of,
+    with_first_string,
+    with_letters,
+    with_strings,
+)
 from router.inference_request import InferenceRequest
 from safety.api import Origin, Passage
 
@@ -62,26 +70,22 @@ def with_texts(request: InferenceRequest, texts: Sequence[str]) -> InferenceRequ
     return changed_request(request, lambda passage: next(rest))
 
 
-def continued_text(request: InferenceRequest) -> str:
-    """Returns the text that the answers of a request continue: its only prompt, or the last message of a conversation
-    if the answer is to continue that message; "" if there is no such text."""
-    if len(request.prompts) != 1:
-        return ""
-    prompt = request.prompts[0]
+def continued_texts(request: InferenceRequest) -> list[str]:
+    """Returns the text that the answers to each prompt continue: the prompt, or the last message of a conversation if
+    the answer is to continue that message; "" if there is no such text."""
+    return [_continued(prompt) for prompt in request.prompts]
+
+
+def _continued(prompt: Prompt) -> str:
     if isinstance(prompt, Conversation):
         return prompt.messages[-1].content if prompt.continue_final_message else ""
     return prompt if isinstance(prompt, str) else ""
 
 
-JSON_GRAMMARS = ("json_schema", "json_object")
-"""The kinds of grammars whose texts are JSON."""
-
-
 def is_json(request: InferenceRequest) -> bool:
-    """Returns whether the answers to a request are JSON from their first character to their last: the request asks for
-    it, and they do not continue another text."""
-    grammar = request.sampling.grammar
-    if grammar is None or grammar.kind not in JSON_GRAMMARS:
+    """Returns whether the texts of the answers to a request are JSON from their first character to their last: the
+    request asks for it, and they do not continue another text."""
+    if not request.writes_json:
         return False
     return not any(isinstance(prompt, Conversation) and prompt.continue_final_message for prompt in request.prompts)
 
@@ -199,11 +203,14 @@ def changed_json(document: str, field: str, origin: Origin, change: Change, *, n
     as ``\\u0041`` would hide a letter.
 
     ``names``: the document is a JSON schema, most of whose strings are keywords and names; these are left out. A
-    document that is no JSON is changed as plain text.
+    document that is no JSON, or too deep to be taken apart, is changed as plain text, with the letters of its escapes:
+    a model reads both.
     """
     value = document_of(document)
     if value is None:
-        return change(Passage(document, origin, field)) if document else document
+        plain = with_letters(document)
+        changed = change(Passage(plain, origin, field)) if document else plain
+        return document if changed == plain else changed
     skipped = _is_name if names else _is_short
     strings = [string for string in strings_of(value) if not skipped(string)]
     if not strings:

@@ -49,8 +49,11 @@ def safety_of(ruling: Ruling | None, inspections: Sequence[Inspection]) -> Safet
     return SafetyEntry(decision_of(ruling, inspections), ruling.policy, tuple(map(_line, verdicts[:MAX_VERDICTS])))
 
 
-def decision_of(ruling: Ruling, inspections: Sequence[Inspection]) -> str:
-    """Returns the decision in one word: that on the request, unless the answers had a more severe one."""
+def decision_of(ruling: Ruling | None, inspections: Sequence[Inspection]) -> str:
+    """Returns the decision in one word: that on the request (None: it was not inspected), unless the answers had a more
+    severe one."""
+    if ruling is None:
+        return "unscanned"
     of_answers = [verdict for inspection in inspections for verdict in inspection.verdicts]
     if any(verdict.action is Action.BLOCK for verdict in of_answers):
         return "blocked"

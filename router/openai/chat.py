@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from engine.api import MAX_GRAMMAR_CHARS, MAX_JSON_DEPTH, MAX_LOGPROBS, Conversation, Grammar, Priority, is_plain_json
 from router.errors import RefusalError
-from router.inference_request import InferenceRequest, PromptReference, TextParsing
+from router.inference_request import JSON_GRAMMARS, InferenceRequest, PromptReference, TextParsing
 from router.openai.chat_writer import ChatWriter
 from router.openai.common_request import GenerationFields
 from router.openai.document_fields import DocumentList, RetrievalField
@@ -221,7 +221,10 @@ class ChatRequest(GenerationFields):
         """
         use = self.tool_use
         reasoning = self.grammar is None if use is None else use.text_before_calls
-        return TextParsing(reasoning, use is not None, use is None or use.text_before_calls)
+        if use is None:
+            return TextParsing(reasoning)
+        text = use.text_grammar
+        return TextParsing(reasoning, True, use.text_before_calls, text is not None and text.kind in JSON_GRAMMARS)
 
     @property
     def ignored(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from router.guard.banned_token_sequences import without_words
 from router.guard.guard_refusal import check_ruling
 from router.guard.moderation_scoring import judge_of, moderated_input, with_scores
 from router.guard.prompt_length import check_prompt_lengths
-from router.guard.request_texts import continued_text, is_json, passages_of, with_texts
+from router.guard.request_texts import continued_texts, is_json, passages_of, with_texts
 from router.guard.text_moderation import moderating
 from router.ledger.ledger import Account
 from router.ports.usage_metrics import UsageMetrics
@@ -51,7 +51,7 @@ class RequestInspection:
             ruling,
             partial(self._inspected, account, ruling.policy),
             streamed=account.request.stream,
-            continued=continued_text(account.request),
+            continued=continued_texts(account.request),
             as_json=is_json(account.request),
         )
 

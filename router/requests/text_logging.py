@@ -6,7 +6,6 @@ them. A request that the guard has refused is not logged.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -14,7 +13,7 @@ from dataclasses import replace
 
 from router.answer_events import AnswerEvent, Ended, Reasoning, Text, ToolCallArguments, ToolCallStart
 from router.config.tenants import TenantConfig
-from router.guard.json_strings import document_of, dumped
+from router.guard.json_strings import document_of, dumped, with_letters
 from router.guard.request_texts import is_json, passages_of
 from router.ledger.ledger import Account
 from router.ledger.ledger_entry import Outcome
@@ -24,8 +23,6 @@ Batches = AsyncGenerator[Sequence[AnswerEvent], None]
 
 MODEL = "model"
 """The origin of answers."""
-ESCAPE = re.compile(r"(?<!\\)\\++u([0-9a-fA-F]{4})")
-r"""A letter as JSON may write it, ``\u0040``, or JSON within JSON, ``\\u0040``."""
 
 
 class TextLogging:
@@ -110,15 +107,6 @@ def without_escapes(text: str) -> str | None:
         return None if value is None else dumped(value)
     except RecursionError:
         return None
-
-
-def with_letters(text: str) -> str:
-    r"""Returns ``text`` with the letters that escapes such as ``\u0040`` stand for. Text that is no JSON, but quotes it
-    or is a cut-off piece of it, could otherwise hide what is to be redacted."""
-    if "\\u" not in text:
-        return text
-    letters = ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
-    return letters.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 async def _logged(account: Account, answers: Batches, log: TextLog) -> Batches:

@@ -84,11 +84,15 @@ class ReviewerOperations:
         self._recorder.record_review(after, facts, reviewer, after.state.value)
         return await self._with_text(after)
 
-    async def decided(self, tenant: str | None, since_ms: int, limit: int) -> Sequence[ReviewCase]:
+    async def decided(self, tenant: str | None, since_ms: int, limit: int, reviewer: str) -> Sequence[ReviewCase]:
         """Returns approved and rejected items with the texts that were kept, in the order of their decisions. At most
-        ``limit`` items, decided at or after ``since_ms``, in milliseconds since the epoch."""
-        found = await self._store.decided(tenant, since_ms, limit)
-        return [await self._with_text(item) for item in found]
+        ``limit`` items, decided at or after ``since_ms``, in milliseconds since the epoch. The audit log records that
+        ``reviewer`` has read each text."""
+        cases = [await self._with_text(item) for item in await self._store.decided(tenant, since_ms, limit)]
+        for case in cases:
+            if case.text is not None:
+                self._recorder.record_review(case.item, case.facts, reviewer, "read")
+        return cases
 
     async def exceptions(self, tenant: str | None) -> Sequence[ReviewException]:
         """Returns the exceptions of ``tenant``, or of all tenants for None."""

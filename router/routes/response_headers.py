@@ -11,7 +11,6 @@ def headers(routed: Routed) -> list[tuple[bytes, bytes]]:
     headers = [
         (b"x-manta-tier", routed.tier.encode()),
         (b"x-manta-route-reason", routed.reason.encode("ascii", "replace")),
-        (b"x-manta-safety", routed.safety.encode()),
         (b"x-manta-cache", routed.cache.encode("ascii", "replace")),
     ]
     if routed.template is not None:
@@ -26,9 +25,9 @@ def headers(routed: Routed) -> list[tuple[bytes, bytes]]:
 
 
 def late_headers(routed: Routed) -> list[tuple[bytes, bytes]]:
-    """Returns the headers that are known only when the answer begins: a conversation may be shortened until then, and
-    another replica may have gone on with the request."""
-    found = []
+    """Returns the headers that are known only when the answer begins: a conversation may be shortened until then,
+    another replica may have gone on with the request, and the guard has inspected a whole answer."""
+    found = [(b"x-manta-safety", routed.safety().encode())]
     if (context := routed.context()) is not None:
         found.append((b"x-manta-context", context.encode()))
     count, other_version = routed.failovers()

@@ -46,7 +46,7 @@ class Guard(Protocol):
         on_inspection: Callable[[Inspection], None],
         *,
         streamed: bool = True,
-        continued: str = "",
+        continued: Sequence[str] = (),
         as_json: bool = False,
     ) -> AnswerGuard | None:
         """Returns the guard of the answers to a request that was inspected; None: the policy asks for no check of
@@ -54,9 +54,9 @@ class Guard(Protocol):
 
         ``streamed``: whether text is sent as it is generated. A whole answer is sent after all checks, whatever the
         policy says of streams. ``passages`` and ``ruling`` are those of ``inspect``. ``on_inspection`` is called with
-        the record of each text. ``continued`` is the text that the answers continue, as the model reads it: matches
-        that begin in it and end in an answer are found. ``as_json``: the answers are JSON, so that they are checked as
-        the strings that they mean, and stay JSON where something is replaced.
+        the record of each text. ``continued`` has the text of each prompt that its answers continue, as the model reads
+        it: matches that begin in it and end in an answer are found. ``as_json``: the answers' texts are JSON, so that
+        they are checked as the strings that they mean, and stay JSON where something is replaced.
         """
         ...
 
@@ -79,9 +79,10 @@ class AnswerGuard(Protocol):
         """Whether moderators run checks beside the stream. If False, all text is released by ``push``."""
         ...
 
-    def moderator(self, origin: Origin, notify: Callable[[], None]) -> TextModerator | None:
-        """Returns a moderator for a new text of ``origin`` (ANSWER, REASONING or TOOL_ARGUMENTS); None: such texts are
-        not inspected. ``notify`` is called in the event loop whenever a check has ended."""
+    def moderator(self, origin: Origin, notify: Callable[[], None], prompt: int = 0) -> TextModerator | None:
+        """Returns a moderator for a new text of ``origin`` (ANSWER, REASONING or TOOL_ARGUMENTS) in an answer to the
+        prompt with the index ``prompt``; None: such texts are not inspected. ``notify`` is called in the event loop
+        whenever a check has ended."""
         ...
 
     def tool(self, name: str) -> Verdict | None:
@@ -94,10 +95,11 @@ class AnswerGuard(Protocol):
         ...
 
     def call(self, name: str, arguments: str) -> Verdict | None:
-        """Returns a verdict on a complete call; None: it is allowed. ``arguments`` is JSON, as the model wrote it. It
-        is called if ``holds_call`` returned True."""
+        """Returns a verdict on a complete call; None: it is allowed. ``arguments`` is JSON, as the model wrote it,
+        maybe with pseudonyms. It is called if ``holds_call`` returned True."""
         ...
 
     def record(self, choice: int, inspection: Inspection) -> None:
-        """Takes the record of one text of a choice. It is called once for each text, however the answer ends."""
+        """Takes the record of one text of a choice. It is called once for each text, however the answer ends, and once
+        for the verdicts that have denied tool calls of the choice."""
         ...

@@ -19,6 +19,10 @@ MAX_TENANT_WINDOWS = 1024
 """The default for the most windows of a tenant that wait: some 400,000 characters, 40 s of a core. More would miss
 their deadline. A text that is longer still waits alone."""
 
+MAX_SHORT_CALL = 4
+"""The windows of a call that waits whatever else of its tenant does: a prompt of usual length, or a check of an answer.
+The calls of a tenant take turns, so it waits for no long text, which would otherwise end all answers of the tenant."""
+
 MAX_INLINE_TEXT = 4096  # characters; more take over 1 ms to cut into word pieces, which is then done off the event loop
 
 
@@ -33,9 +37,9 @@ class Model(Protocol):
 
 class BatchingClassifier:
     """Implements ``TextClassifier`` with a model in this process. All calls are on one event loop. ``runner`` queues
-    the windows. A batch has at most ``max_batch_tokens`` tokens. ``classify`` refuses a call if
-    windows of its tenant wait and would be more than ``max_tenant_windows`` with its own. ``on_batches`` is as in
-    ``BatchRunner``."""
+    the windows. A batch has at most ``max_batch_tokens`` tokens. ``classify`` refuses a call of more than
+    MAX_SHORT_CALL windows if windows of its tenant wait and would be more than ``max_tenant_windows`` with its own.
+    ``on_batches`` is as in ``BatchRunner``."""
 
     def __init__(
         self,
@@ -64,7 +68,7 @@ class BatchingClassifier:
         if not windows:
             return []
         count, waiting = sum(map(len, windows)), self.runner.waiting(tenant)
-        if waiting and waiting + count > self._max_tenant_windows:
+        if count > MAX_SHORT_CALL and waiting and waiting + count > self._max_tenant_windows:
             raise ClassifierBusyError(f"{waiting} windows of the tenant wait already")
         try:
             rows = await self.runner.rows(list(chain.from_iterable(windows)), tenant)

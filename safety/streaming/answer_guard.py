@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +25,7 @@ class ToolGate(Protocol):
         ...
 
     def call(self, name: str, arguments: str) -> Verdict | None:
-        """Returns a verdict on a complete call; None: it is allowed. ``arguments`` is JSON, as the model wrote it."""
+        """Returns a verdict on a complete call; None: it is allowed. ``arguments`` is JSON."""
         ...
 
 
@@ -35,7 +35,8 @@ class PlannedGuard:
 
     ``on_inspection`` takes the record of each text of a choice, for the audit log. Without a ``gate`` every tool may be
     called. ``restorer`` makes the rewriter that turns the pseudonyms in one text back; its argument is True for JSON.
-    ``continued`` is the text that the answers continue. ``as_json``: the answers are JSON as a whole.
+    ``continued`` has the text of each prompt that its answers continue. ``as_json``: the answers' texts are JSON as a
+    whole.
     """
 
     plan: StreamPlan
@@ -44,7 +45,7 @@ class PlannedGuard:
     message: str = ""
     halts_all: bool = False
     restorer: Callable[[bool], Rewriter] | None = None
-    continued: str = ""
+    continued: Sequence[str] = ()
     as_json: bool = False
 
     @property
@@ -52,13 +53,15 @@ class PlannedGuard:
         """Whether a text may be classified beside the stream."""
         return self.plan.classifier is not None and bool(self.plan.classifier.origins & ALL_TEXTS)
 
-    def moderator(self, origin: Origin, notify: Callable[[], None]) -> TextModerator | None:
-        """Returns a moderator for a new text of ``origin``; None if the plan has no rule for it."""
+    def moderator(self, origin: Origin, notify: Callable[[], None], prompt: int = 0) -> TextModerator | None:
+        """Returns a moderator for a new text of ``origin`` in an answer to the prompt with the index ``prompt``; None
+        if the plan has no rule for it."""
         plan = self.plan.of(origin)
         in_json = origin is Origin.TOOL_ARGUMENTS or (self.as_json and origin is Origin.ANSWER)
         if plan.empty and self.restorer is None:
             return None
-        moderator: TextModerator = StreamModerator(origin, plan, notify, "" if in_json else self.continued)
+        before = "" if in_json or prompt >= len(self.continued) else self.continued[prompt]
+        moderator: TextModerator = StreamModerator(origin, plan, notify, before)
         if in_json:
             moderator = JsonModerator(moderator)
         return moderator if self.restorer is None else RestoringModerator(moderator, self.restorer(in_json))
@@ -73,8 +76,11 @@ class PlannedGuard:
 
     def call(self, name: str, arguments: str) -> Verdict | None:
         """Returns the verdict that denies a complete call of the tool ``name`` with ``arguments``, in JSON; None: it is
-        allowed."""
-        return None if self.gate is None else self.gate.call(name, arguments)
+        allowed. It is judged with the values of pseudonyms, as the client gets it."""
+        if self.gate is None:
+            return None
+        values = arguments if self.restorer is None else self.restorer(True).push(arguments, final=True)
+        return self.gate.call(name, values)
 
     def record(self, choice: int, inspection: Inspection) -> None:
         """Passes the record of one text on to ``on_inspection``."""

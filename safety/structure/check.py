@@ -15,12 +15,17 @@ from safety.api import UNTRUSTED, Action, Origin, Passage, Span, Verdict
 from safety.structure.anomalies import anomalies
 from safety.structure.decoded import HIDDEN
 from safety.structure.markers import MarkerKind, role_markers
-from safety.structure.payloads import decoded
+from safety.structure.payloads import decoded, is_full
 
-VERSION = "1"
+VERSION = "2"
 LONG = 4096
 """Passages from this length on are read on a thread, so that the event loop goes on."""
 _CHECKED = frozenset({Origin.USER, Origin.HISTORY, *UNTRUSTED})
+
+HIDING, ENCODED = 0.9, 0.3
+"""The scores of hidden and of encoded texts."""
+UNREAD = 0.7
+"""The score of encoded texts of which there are more than are decoded and classified."""
 
 _IN_PROMPTS = {
     MarkerKind.TURN: 0.7,
@@ -106,9 +111,11 @@ class StructureCheck:
 
     def _payloads(self, passage: Passage, index: int) -> Iterator[Verdict]:
         parts = sorted(decoded(passage.text), key=lambda part: part.encodings[0] in HIDDEN)
+        encoded = UNREAD if is_full(passage.text, parts) else ENCODED
         for hidden, group in groupby(parts, key=lambda part: part.encodings[0] in HIDDEN):
             spans = _disjoint([(part.start, part.end) for part in group], "HIDDEN_TEXT" if hidden else "ENCODED_TEXT")
-            yield self._verdict("hidden_text" if hidden else "encoded_text", 0.9 if hidden else 0.3, index, spans)
+            score = HIDING if hidden else encoded
+            yield self._verdict("hidden_text" if hidden else "encoded_text", score, index, spans)
 
     def _verdict(self, category: str, score: float, index: int, spans: tuple[Span, ...]) -> Verdict:
         action = Action.ALLOW

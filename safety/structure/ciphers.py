@@ -17,7 +17,10 @@ from safety.text.common_words import COMMON_WORDS
 _WORD = re.compile(r"(?<![\w+/])[A-Za-z]{1,32}(?![\w+/])")  # not within base64
 _LEET_WORD = re.compile(r"[A-Za-z0-9@$]{1,32}")
 _LEET = (str.maketrans("0134578@$", "oieastbas"), str.maketrans("0134578@$", "oleastbas"))
-_SPACED = re.compile(r"(?<!\w)[^\W_](?:[ .\-_*/|]{1,3}[^\W_]){4,}(?!\w)")
+_SPACED = re.compile(r"(?<!\w)[^\W_](?:[ .\-_*/|]{1,3}[^\W_]){4,}")
+"""It has no condition on what follows: to try shorter runs instead, from each letter, would take quadratic time."""
+_SIGNS = " .-_*/|"
+_MIN_SPACED = 5  # letters
 _MIN_SCORE = 5.0
 _MIN_WORDS = 2
 """Different common words in a stretch."""
@@ -121,13 +124,22 @@ def _leet_word(word: str) -> str:
 def _spaced(text: str) -> Iterator[Decoded]:
     changes = {}
     for match in _SPACED.finditer(text):
-        gap = len(match[0]) - len(match[0][1:].lstrip(" .-_*/|")) - 1  # between the first two letters
-        words = re.sub(rf"[ .\-_*/|]{{{gap + 1},}}", "\0", match[0])
+        run = _whole_letters(match[0], text[match.end() : match.end() + 1])
+        gap = len(run) - len(run[1:].lstrip(_SIGNS)) - 1  # between the first two letters
+        words = re.sub(rf"[ .\-_*/|]{{{gap + 1},}}", "\0", run)
         plain = re.sub(r"[ .\-_*/|]", "", words).replace("\0", " ")
-        if _is_english(plain.lower()):
-            changes[match.span()] = plain
+        if len(plain.replace(" ", "")) >= _MIN_SPACED and _is_english(plain.lower()):
+            changes[match.start(), match.start() + len(run)] = plain
     if changes:
         yield with_context(text, changes, Encoding.SPACED)
+
+
+def _whole_letters(run: str, behind: str) -> str:
+    """Returns a run of single letters without its last one, if the character ``behind`` goes on with that as a word;
+    "" if what is left does not end where a word may."""
+    if not (behind.isalnum() or behind == "_"):
+        return run
+    return "" if run[-2] == "_" else run[:-1].rstrip(_SIGNS)
 
 
 def _is_english(letters: str) -> bool:

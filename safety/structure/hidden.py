@@ -15,8 +15,17 @@ from safety.structure.windows import with_context
 from safety.text.confusables import latin_image
 from safety.text.folding import fold
 
-_TAGS = re.compile("(?<![\U0001f3f4\U000e0020-\U000e007e])[\U000e0020-\U000e007e]{4,}")
-"""Behind a black flag they name its region."""
+_FLAG = "\U0001f3f4"
+_TAG = "[\U000e0020-\U000e007e]"
+_REGION = "[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,6}"
+_TAGS = re.compile(f"{_FLAG}({_REGION})(?!{_TAG})|\\A({_REGION})(?=\U000e007f)|{_TAG}+")
+"""A black flag with the tags that name its region (Unicode Technical Standard 51, emoji tag sequences), of which the
+text may have only the beginning or the end; or other tags."""
+_DRAWN = {"".join(chr(0xE0000 + ord(letter)) for letter in region) for region in ("gbeng", "gbsct", "gbwls")}
+"""The regions whose flags devices draw: England, Scotland, Wales."""
+_MAX_OTHERS = 2
+"""The other regions that a text may have, of which a slice may cut two. More could spell a text, a word to a flag."""
+_MIN_TAGS = 4
 _SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}")
 _BITS = re.compile("[\u200b-\u200d\u2060\u2062-\u2064\ufeff]{32,}")
 _IN_WORD = re.compile(
@@ -32,8 +41,7 @@ def decode_hidden(text: str) -> Iterator[Decoded]:
     look-alike characters."""
     if text.isascii():
         return
-    for match in _TAGS.finditer(text):
-        yield Decoded("".join(chr(ord(char) - 0xE0000) for char in match[0]), *match.span(), (Encoding.TAGS,))
+    yield from _tags(text)
     for match in _SELECTORS.finditer(text):
         plain = readable_text(bytes(_selector_byte(char) for char in match[0]))
         if plain:
@@ -43,6 +51,17 @@ def decode_hidden(text: str) -> Iterator[Decoded]:
     if split:
         yield with_context(text, split, Encoding.ZERO_WIDTH)
     yield from _disguised(text)
+
+
+def _tags(text: str) -> Iterator[Decoded]:
+    """All tags that name no region, as one text: it may be spread over the text, a few tags behind each letter."""
+    runs = list(_TAGS.finditer(text))
+    others = {run[1] or run[2] for run in runs} - _DRAWN - {None}
+    if len(others) <= _MAX_OTHERS:
+        runs = [run for run in runs if run.lastindex is None]
+    plain = "".join(chr(ord(char) - 0xE0000) for run in runs for char in run[0] if char != _FLAG)
+    if len(plain) >= _MIN_TAGS:
+        yield Decoded(plain, runs[0].start(), runs[-1].end(), (Encoding.TAGS,))
 
 
 def _disguised(text: str) -> Iterator[Decoded]:

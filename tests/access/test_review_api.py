@@ -288,14 +288,16 @@ async def test_records_are_shown_and_verified_and_hold_no_text() -> None:
 
 async def test_what_reviewers_read_and_decide_is_in_the_audit_log() -> None:
     service = Service()
-    item_id = await submit(service)
+    item_id = await submit(service, keep_text=True)
     await call(service, "GET", f"/admin/v1/review/{item_id}")
     for action in ("claim", "approve"):
         await call(service, "POST", f"/admin/v1/review/{item_id}/{action}", json={"reviewer": "ann"})
+    async with service.client() as http:
+        await http.get("/admin/v1/review/export")
 
     _, shown = await call(service, "GET", "/admin/v1/audit?tenant=acme")
 
-    assert [row["outcome"] for row in shown["data"]] == ["read", "claimed", "approved"]
+    assert [row["outcome"] for row in shown["data"]] == ["read", "claimed", "approved", "read"]
     assert {row["item"] for row in shown["data"]} == {item_id}
     assert shown["data"][2]["reviewer"].endswith("/ann")
 

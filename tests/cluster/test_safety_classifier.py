@@ -24,6 +24,7 @@ from cluster.safety.classifier_reply import ClassifierReply
 from cluster.safety.config import ClassifierConfig
 from cluster.safety.deployment import ClassifierLink, bind_classifier, classifier_client
 from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores
+from safety.classification import BoundedClassifier
 from safety.classifier.batching_classifier import BatchingClassifier
 from safety.classifier.window_classifier import WindowClassifier
 from tests.cluster.graph import Graph, dev_config, eventually
@@ -128,6 +129,32 @@ async def test_a_caller_that_leaves_is_no_fault(clock: VirtualClock) -> None:
         with pytest.raises(asyncio.CancelledError):
             await call
     assert client.state.value == "closed"
+
+
+@pytest.mark.parametrize(("share", "state"), [(1.0, "open"), (0.2, "closed")])
+async def test_a_caller_whose_own_deadline_ends_first_says_that_the_classifier_hangs(
+    clock: VirtualClock, share: float, state: str
+) -> None:
+    """The deadlines of a policy and of the deployment are equal by default, and the policy's begins first."""
+    client = ClassifierClient(ScriptedReplica(*[10.0] * 2), config(deadline_ms=500), "v1", clock)
+    bounded = BoundedClassifier(client, lambda characters: 0.5 * share)
+    for _ in range(2):
+        with pytest.raises(ClassifierUnavailableError):
+            await bounded.classify(["a"])
+    assert client.state.value == state
+
+
+@pytest.mark.parametrize(("first", "state"), [(0.1, "closed"), (10.0, "open")])
+async def test_a_classifier_that_answers_some_calls_of_a_burst_in_time_is_busy_and_not_at_fault(
+    clock: VirtualClock, first: float, state: str
+) -> None:
+    """The others end in the same moment, with no answer in between: a burst of one tenant must not refuse all."""
+    client = ClassifierClient(ScriptedReplica(first, *[10.0] * 5), config(deadline_ms=500), "v1", clock)
+    bounded = BoundedClassifier(client, lambda characters: 0.5)
+    calls = [bounded.classify(["a"]) for _ in range(6)]
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(isinstance(each, ClassifierUnavailableError) for each in found) == (5 if state == "closed" else 6)
+    assert client.state.value == state
 
 
 class ContextHandle:

@@ -206,6 +206,8 @@ def test_without_a_classifier_an_answer_ends_or_goes_on(guarded: Guarded, mode: 
     assert [reason for _, reason in texts_of(closed, stream).values()] == ["content_filter"]
     assert [reason for _, reason in texts_of(opened, stream).values()] == ["stop"]
     assert [entry["safety"]["decision"] for entry in guarded.entries()] == ["blocked", "unscanned"]
+    if not stream:
+        assert [each.headers["x-manta-safety"] for each in (closed, opened)] == ["blocked", "unscanned"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -231,6 +233,7 @@ def test_personal_data_is_redacted_in_answers(guarded: Guarded, stream: bool) ->
     [(text, _)] = texts_of(answer, stream).values()
     assert text == "<I am <EMAIL_ADDRESS>>Hello, wörld! 🎉"
     assert guarded.entries()[0]["safety"]["decision"] == "redacted"
+    assert stream or answer.headers["x-manta-safety"] == "redacted"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -247,6 +250,16 @@ def test_a_value_that_the_request_begins_and_the_answer_ends_is_found(
 
     [(text, reason)] = texts_of(answer, stream).values()
     assert (text, reason) == ("<EMAIL_ADDRESS> is it", "stop")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_value_that_one_of_several_prompts_begins_is_found_in_its_answer(guarded: Guarded, stream: bool) -> None:
+    guarded.policies.set(pii={"answers": "redact"}, content_answers=None)
+    guarded.served.backend._words = lambda request: ["me.com", " is ", "it"]  # type: ignore[method-assign]
+    answer = guarded.post(TEXT, {"prompt": ["The site of", "Her address: bob@ac"], "stream": stream})
+
+    texts = [text for _, (text, _) in sorted(texts_of(answer, stream).items())]
+    assert texts == ["me.com is it", "<EMAIL_ADDRESS> is it"]
 
 
 @pytest.mark.parametrize("action", ["redact", "pseudonymise"])

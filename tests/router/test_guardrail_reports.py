@@ -153,6 +153,28 @@ def test_pseudonyms_in_the_arguments_of_a_call_are_put_back(guarded: Guarded, st
     assert json.loads(arguments) == {"to": "jane.doe@example.com"}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("address", "sent"), [("jane@rival.example", False), ("jane@acme.example", True)])
+def test_a_rule_about_arguments_sees_the_values_of_pseudonyms(
+    guarded: Guarded, address: str, sent: bool, stream: bool
+) -> None:
+    """LiteLLM 35999 and 35257: permissions on tools did not see the arguments that the client got, and what they denied
+    was no finding in the log."""
+    rule = {"action": "deny", "name": "send", "arguments": {"to": r".*@rival\.example"}}
+    guarded.policies.set(pii={"requests": "pseudonymise"}, tools=[rule], content_answers=None)
+    call = '<tool_call>\n{"name": "send", "arguments": {"to": "{prompt}"}}\n</tool_call>'
+    guarded.served.backend = Says(call, size=5)
+    answer = guarded.ask(address, tools=[TOOL], stream=stream)
+
+    assert read(guarded.served.backend.requests[-1]) == "EMAIL_ADDRESS_1"
+    assert (address in answer.text) is sent
+    assert ("content_filter" in answer.text) is not sent
+    [entry] = guarded.entries()
+    assert entry["safety"]["decision"] == ("redacted" if sent else "blocked")
+    assert answer.headers["x-manta-safety"] == ("redacted" if sent or stream else "blocked")
+    assert any(line.startswith("tools@") for line in entry["safety"]["verdicts"]) is not sent
+
+
 def test_personal_data_in_a_tool_result_is_redacted(guarded: Guarded) -> None:
     """LiteLLM 14612 and 34940: results of tools were not masked, or lost their id when they were."""
     guarded.policies.set(pii={"requests": "redact"})
@@ -270,17 +292,18 @@ def test_parts_of_text_are_one_text_to_moderate(guarded: Guarded) -> None:
         ('{"note": "a \\"quoted\\" jane.doe@example.com\\n", "n": [1, null]}', None),
     ],
 )
+@pytest.mark.parametrize("more", [{}, {"tools": [TOOL]}], ids=["alone", "beside tools"])
 def test_an_answer_in_json_stays_json_and_hides_no_value_in_an_escape(
-    guarded: Guarded, written: str, value: Any, stream: bool
+    guarded: Guarded, written: str, value: Any, stream: bool, more: dict[str, Any]
 ) -> None:
     """agento11y 49 and rakazo 631: redaction ate marks of the JSON, or missed a value that was written with escapes."""
     guarded.policies.set(pii={"answers": "redact"})
     guarded.served.backend = Says(written, size=3)
     form = {"type": "json_object"}
     if stream:
-        content = streamed(guarded, response_format=form)[0]
+        content = streamed(guarded, response_format=form, **more)[0]
     else:
-        content = guarded.ask(response_format=form).json()["choices"][0]["message"]["content"]
+        content = guarded.ask(response_format=form, **more).json()["choices"][0]["message"]["content"]
 
     expected = value or json.loads(written.replace("jane.doe@example.com", "<EMAIL_ADDRESS>"))
     assert json.loads(content) == expected

@@ -41,6 +41,22 @@ def test_a_number_is_read_as_it_is_written(document: str, seen: str) -> None:
     assert seen in read(document).split("\n")
 
 
+@pytest.mark.parametrize("depth", [100, 400, 800, 5000])
+def test_json_of_any_depth_is_read_and_changed(depth: int) -> None:
+    document = "[" * depth + r'"\u0061lice and bob"' + "]" * depth
+
+    assert "alice and bob" in read(document)
+    assert "alice" not in changed_json(document, "f", Origin.USER, lambda each: each.text.replace("alice", "<NAME>"))
+
+
+@pytest.mark.parametrize(
+    "document", [r'{"to": "\u0061lice and bob"', r"to: \u0061lice and bob", r"\\u0061lice and bob"]
+)
+def test_an_escape_in_what_is_nearly_json_hides_no_letter(document: str) -> None:
+    assert "alice and bob" in read(document)
+    assert changed_json(document, "f", Origin.USER, lambda each: each.text) == document
+
+
 def test_a_short_number_and_the_others_stay_as_they_are_written() -> None:
     document = '{"a": 1.50, "b": -0.0, "c": 1E3, "d": 123456, "text": "x", "card": 5105105105105100, "e": 12345678.10}'
     found = changed_json(document, "f", Origin.TOOL, lambda passage: passage.text.replace("5105105105105100", "<CARD>"))

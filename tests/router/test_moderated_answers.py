@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.api import FinishReason, Logprob, TokenLogprobs
+from engine.api import FinishReason, Logprob, TokenLogprobs, Usage
 from router.answer_events import (
     AnswerEvent,
     Ended,
@@ -161,6 +161,24 @@ def test_the_engine_is_stopped_once_all_choices_are_halted(guarded: type[Guarded
     assert source.yielded == 3
 
 
+@pytest.mark.parametrize("halted_first", [True, False])
+@pytest.mark.parametrize("prompts", [(0, 0), (0, 1)])
+def test_the_engine_does_not_go_on_for_a_halted_choice_alone(
+    guarded: type[Guarded], prompts: tuple[int, int], halted_first: bool
+) -> None:
+    other: list[list[AnswerEvent]] = [[Text(0, "fine")], [Ended(0, FinishReason.STOP)]]
+    halted: list[list[AnswerEvent]] = [[Text(1, "a bomb ")]]
+    both = [*halted, *other] if halted_first else [*other, *halted]
+    source = Source([[Opened(0, prompts[0]), Opened(1, prompts[1])], *both, *([Text(1, "more ")] for _ in range(30))])
+
+    events = guarded(BLOCKING, message=REFUSAL)(source, prompts)
+
+    assert ends(events) == {0: "stop", 1: "content_filter"}
+    assert text_of(events, choice=0) == "fine"
+    assert source.yielded == 4
+    assert events[-1] == Finished(Usage(3, 4, 0))
+
+
 def test_answers_that_are_not_streamed_go_the_same_way(guarded: type[Guarded]) -> None:
     async def run() -> None:
         source = Source(answer("My se", "cret is a b", "omb"))
@@ -265,7 +283,8 @@ def test_tools_are_judged_before_a_call_is_returned(
 ) -> None:
     gate, raw = Gate(), f'{{"path": "{arguments}"}}'
 
-    events = guarded(REDACTING, gate=gate)(Source(call_of(name, '{"path": ', f'"{arguments}"', "}")))
+    guard = guarded(REDACTING, gate=gate)
+    events = guard(Source(call_of(name, '{"path": ', f'"{arguments}"', "}")))
 
     starts = [event for event in events if isinstance(event, ToolCallStart)]
     assert [start.name for start in starts] == ([name] if sent else [])
@@ -273,6 +292,8 @@ def test_tools_are_judged_before_a_call_is_returned(
     assert text_of(events).startswith("Well. ") or not sent
     assert ends(events) == {0: "stop" if sent else "content_filter"}
     assert gate.judged == ([(name, raw)] if name == "read" else [])
+    recorded = [verdict.check for _, inspection in guard.records for verdict in inspection.verdicts]
+    assert recorded == ([] if sent else ["tools"])
 
 
 def test_arguments_are_redacted_as_they_stream_and_stay_json(guarded: type[Guarded]) -> None:

@@ -13,10 +13,11 @@ from engine.api import FinishReason
 from router.answer_events import Ended, Opened, Text, ToolCallArguments, ToolCallStart
 from router.app_factory import build_app
 from router.config.tenants import TenantConfig
+from router.guard.json_strings import with_letters
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
 from router.ports.text_log import LoggedText, RequestTexts
-from router.requests.text_logging import SentTexts, with_letters, without_escapes
+from router.requests.text_logging import SentTexts, without_escapes
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.router.backend import WORDS, ScriptedBackend

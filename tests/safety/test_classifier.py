@@ -175,11 +175,25 @@ async def test_what_waits_of_a_tenant_is_bounded_and_others_are_served(scripted:
     one = asyncio.create_task(classifier.classify(["a b c d e f"], "busy"))  # longer than the bound, but alone
     await scripted.computes()
     with pytest.raises(ClassifierBusyError):
-        await classifier.classify(["g"], "busy")
+        await classifier.classify(["g h i j k"], "busy")
     other = asyncio.create_task(classifier.classify(["z"], "other"))
     scripted.go.set()
     await asyncio.gather(one, other)
-    assert len(await classifier.classify(["g"], "busy")) == 1
+    assert len(await classifier.classify(["g h i j k"], "busy")) == 1
+    classifier.close()
+
+
+async def test_a_short_text_waits_for_a_turn_whatever_else_of_its_tenant_does(scripted: Scripted) -> None:
+    """Checks of answers are short: refused, they would end every answer of the tenant."""
+    classifier = BatchingClassifier(scripted, max_batch_tokens=1, max_tenant_windows=4)
+    scripted.go.clear()
+    long = asyncio.create_task(classifier.classify(["a b c d e f"], "busy"))
+    await scripted.computes()
+    short = asyncio.create_task(classifier.classify(["z"], "busy"))
+    await asyncio.sleep(0.01)  # it is queued
+    scripted.go.set()
+    await asyncio.gather(long, short)
+    assert scripted.batches[:3] == [["a"], ["b"], ["z"]]
     classifier.close()
 
 

@@ -29,6 +29,7 @@ from safety.compiled_policy import CompiledPolicy, Parts
 from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig, SafetyPolicies
 from safety.policy_source import ConfiguredPolicies
+from safety.quoting import closing_mark, opening_mark
 from safety.verdict_memory import MAX_SPANS, VerdictMemory, memory_key
 from tests.safety.scripted_classifier import ScriptedClassifier
 
@@ -390,6 +391,49 @@ def test_role_markers_in_a_document_follow_the_policy_of_documents(action: str, 
 
     assert ruling.label == label
     assert (MARKED in ruling.texts[0]) is (action != "drop")
+
+
+def test_a_passage_for_two_reasons_is_quoted_once() -> None:
+    policy = {"injection": {"documents": {"action": "quote"}}}
+    text = f"ATTACK {MARKED}"
+    ruling = inspect(guard_of(policy), Passage(text, Origin.DOCUMENT))
+
+    assert len(ruling.verdicts) > 1
+    assert ruling.texts[0] == f"{opening_mark(text)}{text}{closing_mark(text)}"
+
+
+class Replaced:
+    """A policy that is replaced. Implements ``PolicySource``."""
+
+    def __init__(self, policy: dict[str, Any]) -> None:
+        self.policy = PolicyConfig.model_validate(policy)
+
+    def replaced(self, tenant: str) -> bool:
+        return False
+
+    async def of(self, tenant: str) -> PolicyConfig:
+        return self.policy
+
+
+def test_answers_are_checked_by_the_policy_that_the_request_was() -> None:
+    """Its version is in the ledger, in the audit log and in the key of a stored answer."""
+    source, people = Replaced({"phrases": {"block": ["bomb"]}, "audit": "all"}), People()
+    guard = PolicyGuard(source, Parts(ScriptedClassifier()), people)
+
+    async def run() -> bool:
+        passages = [Passage("Hi", Origin.USER, "prompt")]
+        ruling = await guard.inspect(ACME, passages)
+        source.policy = PolicyConfig.model_validate({"content_answers": None})
+        answers = await guard.answers(ACME, passages, ruling, lambda inspection: None)
+        assert answers is not None
+        moderator = answers.moderator(Origin.ANSWER, lambda: None)
+        assert moderator is not None
+        moderator.push("a bomb", final=True)
+        answers.record(0, await moderator.close())
+        return moderator.halted
+
+    assert asyncio.run(run())
+    assert ("phrases", "halted") in [(record.check, record.outcome) for record in people.records]
 
 
 @pytest.mark.parametrize(
