@@ -70,8 +70,8 @@ class Kernels(Protocol[PlanIn]):
         ...
 
     def embedding(self, tokens: Tensor, table: Matrix, dtype: torch.dtype) -> Tensor:
-        """Returns the rows ``tokens``, int64 [count], of ``table`` [vocab, hidden]: a tensor of ``dtype``, or packed
-        weights, which are converted to it."""
+        """Returns the rows ``tokens``, int32 or int64 [count], of ``table`` [vocab, hidden]: a tensor of ``dtype``, or
+        packed weights, which are converted to it."""
         ...
 
     def experts(self, x: Tensor, weights: ExpertWeights, activation: Activation) -> Tensor:

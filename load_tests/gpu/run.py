@@ -12,6 +12,9 @@ the other, each within a time of its own and in a process of its own:
   engine       8B models with random weights: time per token, tokens a second, what graphs and looking ahead are worth
   peers        the same requests on transformers' continuous batching
 
+Where a command may not run for so long: --sections limits,correctness,kernels takes 7 minutes at most, and
+--sections limits,tuning,engine,peers 10, each with a DIR of its own.
+
 What fails or runs out of time is recorded with its error, and the rest goes on. DIR gets results.json, results.md,
 results.png where matplotlib is there, and a file of lines for each section as it runs. Exits with 0 when no case
 failed and nothing was wrong, 1 otherwise, 2 where there is no card. --dry runs all of it in tiny sizes on a CPU, in

@@ -40,7 +40,7 @@ def look_up_kernel(
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     wait_for_inputs(overlap)
-    token = tl.load(tokens + row)
+    token = tl.load(tokens + row).to(tl.int64)
     words = tl.load(numbers + token * width + at, mask=at < width, other=0)
     for place in tl.static_range(16 // bits):
         column = place * width + at
@@ -57,7 +57,8 @@ def look_up_kernel(
 
 
 def look_up(tokens: Tensor, table: PackedGroups, dtype: torch.dtype) -> Tensor:
-    """Returns the rows ``tokens``, int64 [count], of ``table``, computed in float32 and rounded to ``dtype``."""
+    """Returns the rows ``tokens``, int32 or int64 [count], of ``table``, computed in float32 and rounded to
+    ``dtype``."""
     outputs, inputs = table.shape
     width = table.numbers.shape[1]
     output = torch.empty(len(tokens), inputs, dtype=dtype, device=tokens.device)
@@ -82,7 +83,7 @@ def look_up(tokens: Tensor, table: PackedGroups, dtype: torch.dtype) -> Tensor:
 
 def variants() -> Iterator[Variant]:
     """Yields the variants to compile ahead, of both sizes of a number, to bfloat16."""
-    types = {"tokens": "*i64", "numbers": "*i16", "scales": "*fp16", "minimums": "*fp16", "output": "*bf16"}
+    types = {"tokens": "*i32", "numbers": "*i16", "scales": "*fp16", "minimums": "*fp16", "output": "*bf16"}
     sizes = ("count", "inputs", "width")
     for bits in (4, 8):
         constants: dict[str, object] = {"bits": bits, "block": BLOCK, "overlap": True}

@@ -21,7 +21,7 @@ from engine.config import EngineConfig
 from engine.gguf.types import TENSOR_TYPES, TensorType
 from engine.kernels.reference import ReferenceKernels
 from engine.kernels.triton.embedding import look_up
-from engine.kernels.triton.grouped import grouped_matmul
+from engine.kernels.triton.grouped import SHARED_WANTED, SMALL_FEW, SMALL_MANY, grouped_matmul, usual
 from engine.kernels.triton.linear import Products
 from engine.kernels.triton.matmul import new_arrivals
 from engine.kernels.triton.tiling import Tiling
@@ -179,6 +179,29 @@ def test_the_usual_tiles_serve_few_rows_and_many(device: torch.device, bits: Bit
         assert_product(found, x, matrix, None)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_card_with_less_shared_memory_gets_smaller_tiles(bits: Bits) -> None:
+    few, many = torch.zeros(16, 64).half(), torch.zeros(17, 64).half()
+    small, large = 99 * 1024, 227 * 1024
+
+    assert [usual(x, bits, False, small) for x in (few, many)] == [SMALL_FEW, SMALL_MANY]
+    assert usual(few, bits, True, small) == usual(many, bits, True, small) == SMALL_MANY
+    assert large >= SHARED_WANTED
+    for x in (few, many):
+        assert usual(x, bits, False, large) == usual(x, bits, False, None) != usual(x, bits, False, small)
+
+
+@pytest.mark.parametrize("tile", [SMALL_FEW, SMALL_MANY], ids=["few", "many"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_smaller_tiles_multiply_the_same(device: torch.device, bits: Bits, tile: Tiling) -> None:
+    matrix = uneven(70, 9, bits)
+    x = drawn(19, 288, dtype=DTYPES[-1], device=device)
+
+    found = grouped_matmul(x, packed_groups(matrix, device), None, new_arrivals(device), tile=tile)
+
+    assert_product(found, x, matrix, None)
+
+
 @pytest.mark.parametrize("tile", [BY_SUMS, None], ids=["sums", "usual tile"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_row_has_the_same_bits_alone_and_among_others(device: torch.device, bits: Bits, tile: Tiling | None) -> None:
@@ -215,6 +238,7 @@ def test_rows_are_looked_up_as_they_are_dequantised(device: torch.device, kind: 
     largest = whole.abs().amax(-1, keepdim=True)
     assert found.dtype == dtype
     assert ((found.float() - whole).abs() <= torch.finfo(dtype).eps * largest).all()
+    assert torch.equal(look_up(tokens.int(), packed, dtype), found)
     assert look_up(tokens[:0], packed, dtype).shape == (0, whole.shape[1])
 
 
