@@ -17,6 +17,7 @@ PAIR = 2 * GROUP
 """Inputs of two groups: their factors are read as one word of 32 bits."""
 MIDDLE = 8  # of numbers of four bits
 _LOWEST, _HIGHEST = -128, 127  # of numbers of eight bits
+CHUNK = 1 << 22  # weights that are packed at a time: in between they take some nine bytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +63,27 @@ def packed_groups(matrix: GroupedMatrix, device: torch.device) -> PackedGroups:
     bits that has numbers from 128 on, and none that stands for zero, has its minimum rounded to float16 again. Raises
     ValueError for one that float16 does not hold."""
     inputs, bits = matrix.shape[1], matrix.bits
-    numbers, scales, minimums = (each.to(device) for each in (matrix.numbers, matrix.scales, matrix.minimums))
+    rest = -inputs % (WORD // bits * PAIR)
+    rows = max(1, CHUNK // inputs)
+    each = zip(matrix.numbers.split(rows), matrix.scales.split(rows), matrix.minimums.split(rows), strict=True)
+    parts = [_part(bits, rest, *(factor.to(device) for factor in part)) for part in each]
+    words, scales, minimums, symmetric = zip(*parts, strict=True)
+    kept = None if all(symmetric) else torch.cat(minimums, 1)
+    return PackedGroups(bits, inputs, torch.cat(words), torch.cat(scales, 1), kept)
+
+
+def _part(
+    bits: Literal[4, 8], rest: int, numbers: Tensor, scales: Tensor, minimums: Tensor
+) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """Returns the words, scales and minimums of some outputs, with ``rest`` more inputs, and whether all these groups
+    are symmetric."""
     if bits == 8:
         numbers, minimums = _signed(numbers, scales, minimums)
         symmetric = not minimums.any()
     else:
         symmetric = torch.equal(minimums.float(), -MIDDLE * scales.float())
-    rest = -inputs % (WORD // bits * PAIR)
     words = packed_words(F.pad(numbers, (0, rest)), bits)
-    return PackedGroups(bits, inputs, words, _in_pairs(scales, rest), None if symmetric else _in_pairs(minimums, rest))
+    return words, _in_pairs(scales, rest), _in_pairs(minimums, rest), symmetric
 
 
 def _signed(numbers: Tensor, scales: Tensor, minimums: Tensor) -> tuple[Tensor, Tensor]:

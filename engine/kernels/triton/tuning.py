@@ -110,4 +110,5 @@ def shared_memory_of(device: torch.device) -> int | None:
     """Returns the bytes of shared memory that a program on a GPU may use; None for another device."""
     if device.type != "cuda":
         return None
-    return int(max_shared_mem(torch.cuda.current_device() if device.index is None else device.index))
+    with torch.cuda.device(device):
+        return int(max_shared_mem(torch.cuda.current_device()))

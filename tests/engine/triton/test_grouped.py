@@ -102,6 +102,25 @@ def test_any_numbers_and_factors_are_kept(seed: int, groups: int, bits: Bits) ->
     assert (lost <= 2**-10 * (matrix.minimums.float().abs() + 2**bits * matrix.scales.float().abs())).all()
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_matrix_packed_in_pieces_is_the_same(bits: Bits, symmetric: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One output has minimums, or none has."""
+    matrix = uneven(7, 9, bits)
+    middle = matrix.scales * (-8 if bits == 4 else -128)
+    rows = torch.arange(7).unsqueeze(1)
+    matrix = replace(matrix, minimums=torch.where((rows == 4) & (not symmetric), matrix.minimums, middle))
+    whole = packed_groups(matrix, torch.device("cpu"))
+
+    monkeypatch.setattr("engine.quant.packed_groups.CHUNK", 2 * 288)
+    pieces = packed_groups(matrix, torch.device("cpu"))
+
+    assert (pieces.minimums is None) == (whole.minimums is None) == symmetric
+    assert pieces.scales.is_contiguous()
+    assert torch.equal(pieces.numbers, whole.numbers)
+    assert torch.equal(pieces.dequantised(torch.float32), whole.dequantised(torch.float32))
+
+
 def test_a_packed_matrix_takes_what_it_says() -> None:
     cpu = torch.device("cpu")
     assert packed_groups(uneven(8, 16, 4), cpu).nbytes == 8 * 512 * 5 // 8
