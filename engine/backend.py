@@ -28,6 +28,8 @@ from engine.parallel.share import Share
 from engine.quant.quantise import (
     WeightFormats,
     dequantised_model,
+    packed_groups_bytes,
+    packed_groups_model,
     packed_model,
     plain_bytes,
     quantised_bytes,
@@ -148,10 +150,28 @@ def _for_compiled(model: Decoder[Any], config: EngineConfig, formats: WeightForm
             logger.info(line, config.model, odd / 1024**2)
     if formats is not None or not grouped(model.weights):
         model = _unpacked(model, config, formats)
+    _say_regrouped(model, config)
+    return model
+
+
+def _say_regrouped(model: Decoder[Any], config: EngineConfig) -> None:
+    """Says in the log how much is rounded because its groups are smaller than those of the kernels."""
     if regrouped := regrouped_bytes(model.weights):
         mib = regrouped / 1024**2
         logger.info("%s: %.0f MiB of weights in groups of 16 are rounded to 8 bits in groups of 32", config.model, mib)
-    return model
+
+
+def _in_groups(model: Decoder[Any], config: EngineConfig) -> Decoder[Any]:
+    """Returns the model with its matrices that are quantised in groups packed for the Triton kernels, and says so in
+    the log. A model without such matrices is returned unchanged."""
+    stored = quantised_bytes(model.weights)
+    if not stored:
+        return model
+    packed = model.with_weights(packed_groups_model(model.weights))
+    taken, mib = packed_groups_bytes(packed.weights), 1024**2
+    line = "%s: %.0f MiB of quantised weights stay packed in groups of 32, in which they take %.0f MiB"
+    logger.info(line, config.model, stored / mib, taken / mib)
+    return packed
 
 
 def _unpacked(model: Decoder[Any], config: EngineConfig, formats: WeightFormats | None = None) -> Decoder[Any]:
@@ -173,11 +193,15 @@ def _unpacked(model: Decoder[Any], config: EngineConfig, formats: WeightFormats 
 def _on_triton(
     model: Decoder[Any], config: EngineConfig, shapes: Sequence[GroupShape], context_length: int
 ) -> StepRunner:
-    """Returns a runner on the Triton kernels, with packed weights if ``config.weight_dtype`` asks for them."""
+    """Returns a runner on the Triton kernels, with packed weights if ``config.weight_dtype`` asks for them. Matrices of
+    a GGUF file stay as they are stored, unless it asks for fewer bits."""
     from engine.kernels.triton.runner import TritonRunner
 
     formats = weight_formats(config.weight_dtype)
-    model = _unpacked(model, config)
+    if formats is not None:
+        model = _unpacked(model, config, formats)
+    _say_regrouped(model, config)
+    model = _in_groups(model, config)
     if formats is not None:
         model = model.with_weights(packed_model(model.weights, formats, release=True))
     return TritonRunner(model, config, shapes, context_length)

@@ -53,9 +53,9 @@ class EngineConfig:
     weight_dtype: WeightDTypeName = "auto"
     """Type of weights in memory; they are rounded when the model is loaded. vLLM: ``quantization``.
 
-    * auto: that of ``dtype``.
+    * auto: that of ``dtype``; of a GGUF file as it is stored, where the kernels multiply that.
     * int8: a scale per output. int4: a scale for each 32 weights, 4.5 bits per weight; the output layer is int8.
-      A matrix that a GGUF file stores in as few bits or fewer stays as it is stored (not with Triton's kernels).
+      A matrix that a GGUF file stores in as few bits or fewer stays as it is stored.
       The compiled kernels round the inputs to eight bits too, multiply whole numbers and so decode faster. On a GPU
       the weights are unpacked as they are read, and inputs are not rounded.
     * w8a8, fp8 (e4m3): for a GPU. A scale per output; inputs are rounded to int8 or fp8 with a scale per token, so that

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from engine.kv.format import KVPages
@@ -66,6 +67,11 @@ class Kernels(Protocol[PlanIn]):
     def linear(self, x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
         """Returns ``x`` [rows, inputs] times ``weight`` [outputs, inputs] transposed, plus ``bias`` [outputs]. For
         packed weights of a format that rounds inputs, ``x`` is rounded first."""
+        ...
+
+    def embedding(self, tokens: Tensor, table: Matrix, dtype: torch.dtype) -> Tensor:
+        """Returns the rows ``tokens``, int32 or int64 [count], of ``table`` [vocab, hidden]: a tensor of ``dtype``, or
+        packed weights, which are converted to it."""
         ...
 
     def experts(self, x: Tensor, weights: ExpertWeights, activation: Activation) -> Tensor:

@@ -15,6 +15,7 @@ from engine.model.experts import mix
 from engine.model.spec import Activation
 from engine.model.weights import ExpertWeights, Matrix, plain
 from engine.quant.matrix import PackedMatrix, rounded_rows
+from engine.quant.packed_groups import PackedGroups
 
 ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -34,7 +35,13 @@ class ReferenceKernels:
     def linear(self, x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
         if isinstance(weight, PackedMatrix):
             return F.linear(rounded_rows(x, weight.form), weight.dequantised(x.dtype), bias)
+        if isinstance(weight, PackedGroups):
+            return F.linear(x, weight.dequantised(x.dtype), bias)
         return F.linear(x, plain(weight), bias)
+
+    def embedding(self, tokens: Tensor, table: Matrix, dtype: torch.dtype) -> Tensor:
+        whole = table.dequantised(dtype) if isinstance(table, PackedGroups) else plain(table)
+        return F.embedding(tokens, whole)
 
     def experts(self, x: Tensor, weights: ExpertWeights, activation: Activation) -> Tensor:
         return mix(x, weights, partial(self.gated, activation=activation))

@@ -15,8 +15,9 @@ from engine.model.spec import ExpertSpec
 from engine.quant.blocks import BlockMatrix
 from engine.quant.grouped import GroupedMatrix
 from engine.quant.matrix import PackedMatrix
+from engine.quant.packed_groups import PackedGroups
 
-Matrix = Tensor | PackedMatrix | GroupedMatrix | BlockMatrix
+Matrix = Tensor | PackedMatrix | PackedGroups | GroupedMatrix | BlockMatrix
 
 
 def plain(matrix: Matrix) -> Tensor:
@@ -89,6 +90,11 @@ class ModelWeights:
     def embeds_by_head(self) -> bool:
         """Whether tokens are looked up in ``head``, because a quantised ``head`` is tied."""
         return not len(self.embedding)
+
+    @property
+    def table(self) -> Matrix:
+        """The matrix [vocab, hidden] in which tokens are looked up."""
+        return self.head if self.embeds_by_head else self.embedding
 
     def matrices(self) -> Iterator[tuple[str, Matrix]]:
         """Yields the name and the matrix of each matrix of the layers, named ``layers.NUMBER.NAME``, and of the

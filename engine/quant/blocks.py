@@ -97,6 +97,7 @@ class BlockMatrix:
         """Returns the matrix whose row i is row ``order[i]`` of this one. Raises ValueError if a row would move to
         another part."""
         parts, first = [], 0
+        order = order.to(self.parts[0].raw.device)  # the file's, not the model's
         for part in self.parts:
             own = order[first : first + len(part.raw)] - first
             if not ((own >= 0) & (own < len(part.raw))).all():

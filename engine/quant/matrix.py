@@ -60,8 +60,7 @@ class PackedMatrix:
         if self.form.rounds_inputs:
             return QuantisedMatrix(self.numbers, self.scales.unsqueeze(1))
         bits = self.form.bits
-        words = self.numbers.to(torch.int32)
-        parts = torch.cat([words >> place & (1 << bits) - 1 for place in range(0, WORD, bits)], 1)
+        parts = unpacked_words(self.numbers, bits)
         offset = self.form.lowest if bits == 4 else 0
         signed = parts - offset if bits == 4 else parts - (parts >> 7 << 8)
         scales = self.scales.unsqueeze(1) if self.form.group is None else self.scales.t()[:, : self.inputs // GROUP]
@@ -80,16 +79,30 @@ def packed(matrix: QuantisedMatrix, form: WeightFormat) -> PackedMatrix:
         return PackedMatrix(form, outputs, inputs, matrix.numbers.contiguous(), scales.contiguous())
     parts = WORD // form.bits
     rest = -inputs % (parts * GROUP)
-    words = torch.zeros(outputs, (inputs + rest) // parts, dtype=torch.int32, device=matrix.numbers.device)
-    numbers = F.pad(matrix.numbers, (0, rest)).view(outputs, parts, -1)
-    for place in range(parts):
-        part = numbers[:, place].to(torch.int32)
-        words |= (part + form.lowest if form.bits == 4 else part & 255) << place * form.bits
+    numbers = F.pad(matrix.numbers, (0, rest))
+    codes = numbers + form.lowest if form.bits == 4 else numbers
+    words = packed_words(codes.view(torch.uint8), form.bits)
     if form.group is not None:
         scales = F.pad(scales, (0, 0, 0, rest // GROUP))
+    return PackedMatrix(form, outputs, inputs, words, scales.contiguous())
+
+
+def packed_words(codes: Tensor, bits: int) -> Tensor:
+    """Returns ``codes``, uint8 [outputs, inputs] below 2 ** ``bits``, as int16 words [outputs, width] of 16 / ``bits``
+    codes each, which are ``width`` inputs apart, the first in the lowest bits."""
+    parts = codes.view(len(codes), WORD // bits, -1)
+    words = torch.zeros_like(parts[:, 0], dtype=torch.int32)
+    for place in range(WORD // bits):
+        words |= parts[:, place].to(torch.int32) << place * bits
     # The two's complement of what does not fit: the bits are what counts.
-    signed = (words - (words >> WORD - 1 << WORD)).to(torch.int16)
-    return PackedMatrix(form, outputs, inputs, signed, scales.contiguous())
+    return (words - (words >> WORD - 1 << WORD)).to(torch.int16)
+
+
+def unpacked_words(words: Tensor, bits: int) -> Tensor:
+    """Returns the codes, int32 [outputs, inputs], of int16 ``words`` [outputs, width] as ``packed_words`` makes
+    them."""
+    wide = words.to(torch.int32)
+    return torch.cat([wide >> place & (1 << bits) - 1 for place in range(0, WORD, bits)], 1)
 
 
 def quantised_rows(x: Tensor, form: WeightFormat) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from engine.quant.blocks import BlockMatrix, rounded
 from engine.quant.format import FP8, GROUP, INT4, INT8, W8A8, WeightFormat
 from engine.quant.grouped import GroupedMatrix
 from engine.quant.matrix import PackedMatrix, QuantisedMatrix, packed
+from engine.quant.packed_groups import PackedGroups, packed_groups
 
 CHUNK = 1 << 22  # weights that are worked on at a time: several copies in float32 of a whole matrix would be much
 # Four bits hold one number more below zero than above: the largest of a group becomes that one, or somewhat less, which
@@ -93,11 +94,14 @@ def packed_model(
 
     Matrices are moved, quantised and packed one after the other: a model loaded to the CPU needs on the GPU only the
     memory of the packed model and of one matrix. With ``release`` the memory of each matrix is freed once it is packed,
-    and ``weights`` must not be used afterwards. Experts keep their dtype, with quantised and dequantised weights.
+    and ``weights`` must not be used afterwards. Experts keep their dtype, with quantised and dequantised weights. A
+    PackedGroups stays as it is.
     """
     place = device or weights.embedding.device
 
-    def through(weight: Matrix, form: WeightFormat) -> PackedMatrix:
+    def through(weight: Matrix, form: WeightFormat) -> PackedMatrix | PackedGroups:
+        if isinstance(weight, PackedGroups):
+            return weight
         whole = plain(weight)
         done = packed(quantise(whole.to(place), form), form)
         if release and whole is not weights.embedding:
@@ -105,6 +109,30 @@ def packed_model(
         return done
 
     return _moved(_each_matrix(weights, formats, place, through), place)
+
+
+def packed_groups_model(weights: ModelWeights) -> ModelWeights:
+    """Returns the model with GroupedMatrix and BlockMatrix packed on the device of the embedding, for kernels that read
+    PackedGroups; other matrices stay. They are grouped, moved and packed one after the other.
+
+    Raises ValueError for factors that float16 does not hold.
+    """
+
+    def through(matrix: Matrix) -> Matrix:
+        if isinstance(matrix, BlockMatrix):
+            matrix = matrix.grouped()
+        return packed_groups(matrix, weights.embedding.device) if isinstance(matrix, GroupedMatrix) else matrix
+
+    def mlp(parts: MLPWeights | ExpertWeights) -> MLPWeights | ExpertWeights:
+        if isinstance(parts, ExpertWeights):
+            return parts
+        return replace(parts, gate_up=through(parts.gate_up), down=through(parts.down))
+
+    layers = tuple(
+        replace(layer, qkv=through(layer.qkv), output=through(layer.output), mlp=mlp(layer.mlp))
+        for layer in weights.layers
+    )
+    return replace(weights, layers=layers, head=through(weights.head))
 
 
 def dequantised_model(weights: ModelWeights, formats: WeightFormats | None = None) -> ModelWeights:
@@ -180,6 +208,11 @@ def quantised_bytes(weights: ModelWeights) -> int:
     """Returns the number of bytes of the matrices that are a GroupedMatrix or BlockMatrix."""
     found = (matrix for _, matrix in weights.matrices() if isinstance(matrix, GroupedMatrix | BlockMatrix))
     return sum(matrix.nbytes for matrix in found)
+
+
+def packed_groups_bytes(weights: ModelWeights) -> int:
+    """Returns the number of bytes of the matrices that are a PackedGroups."""
+    return sum(matrix.nbytes for _, matrix in weights.matrices() if isinstance(matrix, PackedGroups))
 
 
 def regrouped_bytes(weights: ModelWeights) -> int:

@@ -17,7 +17,7 @@ from engine.kernels.triton.tuning import card_of, format_of, tuning_of
 from engine.kv.format import FP8, INT8, KVFormat
 from engine.kv.format import format_of as kv_format_of
 from engine.model.rope import rope_tables
-from load_tests.gpu import products
+from load_tests.gpu import groups, products
 from load_tests.gpu.figure import Bench, Case, Figure
 from load_tests.gpu.pages import BLOCK, Heads, Part, attended, held, plan_of, random_pages
 from load_tests.gpu.shapes import CONFIGS, LLAMA_8B, QWEN_8B, spec_named
@@ -43,6 +43,8 @@ def cases(bench: Bench) -> Iterator[Case]:
             yield Case(f"rows {label}", partial(_rows, bench, model, dtype))
     yield Case("sampling", partial(products.check_sampling, bench))
     yield Case("experts", partial(products.check_experts, bench, dtypes[0]))
+    for dtype in dtypes:
+        yield Case(f"products in groups {str(dtype).removeprefix('torch.')}", partial(groups.check, bench, dtype))
     for model in (QWEN_8B,) if bench.dry else CONFIGS:
         yield Case(f"products {model}", partial(products.check, bench, model, dtypes[0]))
     if not bench.dry:

@@ -13,6 +13,7 @@ from engine.api import SamplingParams
 from engine.decode.sampling import Draw
 from engine.kernels.triton.activations import gated
 from engine.kernels.triton.experts import experts_mix
+from engine.kernels.triton.grouped import grouped_matmul
 from engine.kernels.triton.heads import place_heads
 from engine.kernels.triton.matmul import matmul, new_arrivals
 from engine.kernels.triton.norms import add_rms_norm, rms_norm
@@ -26,6 +27,7 @@ from engine.quant.quantise import quantise
 from load_tests.gpu import attention
 from load_tests.gpu.clock import seconds_of
 from load_tests.gpu.figure import Bench, Case, Figure
+from load_tests.gpu.groups import TYPES, packed_as
 from load_tests.gpu.pages import Heads, Part, plan_of, random_pages
 from load_tests.gpu.products import FORMS, matrices_of, random_experts
 from load_tests.gpu.shapes import LLAMA_8B, QWEN_8B, spec_named
@@ -107,6 +109,7 @@ def _products(bench: Bench, name: str) -> list[Figure]:
     weight = torch.randn(outputs, inputs, device=bench.device).mul_(inputs**-0.5).to(bench.dtype)
     arrivals = new_arrivals(bench.device)
     forms = [packed(quantise(weight, form), form) for form in FORMS]
+    stored = {kind: packed_as(kind, weight) for kind in TYPES}
     figures = []
     for rows in (2,) if bench.dry else (1, 16, 64, 256, 1024, 4096):
         x = torch.randn(rows, inputs, device=bench.device, dtype=bench.dtype)
@@ -117,6 +120,7 @@ def _products(bench: Bench, name: str) -> list[Figure]:
         if rows == 1:
             work.append(("vector", partial(vector_matmul, x, weight, None), weight.nbytes))
         work += [(each.form.name, partial(quantised_matmul, x, each, None, arrivals), each.nbytes) for each in forms]
+        work += [(kind, partial(grouped_matmul, x, each, None, arrivals), each.nbytes) for kind, each in stored.items()]
         peer_s = 0.0
         for label, run, size in work:
             amount, limit = (size + x.nbytes * (1 + outputs / inputs), "copy")

@@ -20,6 +20,7 @@ from engine.model.spec import ModelSpec
 from engine.model.weights import ModelWeights
 from engine.quant.quantise import packed_model, weight_formats
 from load_tests.gpu.figure import Bench, Case, Figure
+from load_tests.gpu.groups import packed_weights
 from load_tests.gpu.shapes import LLAMA_8B, QWEN_8B, QWEN_SMALL, spec_named
 from load_tests.gpu.weights import decoder_of, random_weights, read_bytes, small_tokenizer
 
@@ -260,21 +261,27 @@ def _many(bench: Bench, load: Load) -> list[Figure]:
 
 
 def _formats(bench: Bench, load: Load) -> list[Figure]:
-    """Weights in fewer bits."""
+    """Weights in fewer bits: rounded by this engine, and as GGUF files have them."""
     spec = spec_named(LLAMA_8B, bench)
     figures = []
     names: tuple[WeightDTypeName, ...] = ("int8",) if bench.dry else ("int8", "int4", "w8a8", "fp8")
     for name in names:
         formats = weight_formats(name)
         assert formats is not None
-        weights = packed_model(random_weights(spec, bench), formats, release=True)
-        free(bench)
-        served = Served(bench, spec, weights, load)
-        served.begin()
-        figures.append(_figure(f"decode {name}", served, served.step_s(), read_bytes(weights)))
-        del served, weights
-        free(bench)
-    return figures
+        figures.append(_decoded(bench, name, packed_model(random_weights(spec, bench), formats, release=True), load))
+    kinds = ("Q4_1",) if bench.dry else ("Q4_0", "Q4_1", "Q8_0")
+    stored = (_decoded(bench, kind, packed_weights(kind, random_weights(spec, bench)), load) for kind in kinds)
+    return [*figures, *stored]
+
+
+def _decoded(bench: Bench, name: str, weights: ModelWeights, load: Load) -> Figure:
+    free(bench)
+    served = Served(bench, spec_named(LLAMA_8B, bench), weights, load)
+    served.begin()
+    figure = _figure(f"decode {name}", served, served.step_s(), read_bytes(weights))
+    del served, weights
+    free(bench)
+    return figure
 
 
 def free(bench: Bench) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from engine.kernels.triton.grouped import KINDS as GROUPED_KINDS
+from engine.kernels.triton.grouped import grouped_matmul
 from engine.kernels.triton.matmul import matmul, new_arrivals
 from engine.kernels.triton.quantised import KINDS, quantised_matmul
 from engine.kernels.triton.tiling import Tiling
@@ -22,6 +24,7 @@ from engine.quant.matrix import packed
 from engine.quant.quantise import quantise
 from load_tests.gpu.attention import Load, loads, prepared
 from load_tests.gpu.figure import Bench
+from load_tests.gpu.groups import TYPES, packed_as
 from load_tests.gpu.products import matrices_of
 from load_tests.gpu.shapes import LLAMA_8B, spec_named
 
@@ -111,18 +114,21 @@ def _told(shape: Shape | Tiling | VectorShape) -> str:
 
 
 def _tilings(kind: str, rows: int) -> list[Tiling]:
-    """Of words for int8 and int4; of fixed order for bfloat16, where ``programs`` is what all tilings share."""
+    """Of words for int8, int4 and groups, whose step is always 64; of fixed order for bfloat16, where ``programs`` is
+    what all tilings share."""
+    grouped = kind in GROUPED_KINDS.values()
     programs: tuple[int, ...] = (127, 255) if kind == "bfloat16" else (264, 528)
     if rows <= 16:
-        steps = (64, 128) if kind in ("int4", "bfloat16") else (128, 256)
+        steps = (64,) if grouped else (64, 128) if kind in ("int4", "bfloat16") else (128, 256)
         shapes = [(16, outputs, step, 4, stages) for outputs, step, stages in product((64,), steps, (4, 6))]
         shapes += [(16, 128, steps[0], 4, 4), (16, 128, steps[0], 8, 4)]
         if kind != "bfloat16":
-            shapes += [(16, 32, steps[1], 4, 4), (16, 32, steps[1], 2, 4)]
+            shapes += [(16, 32, steps[-1], 4, 4), (16, 32, steps[-1], 2, 4)]
     elif rows <= 64:
-        steps = (64, 128)
+        steps = (64,) if grouped else (64, 128)
         shapes = [(64, 64, step, 4, stages) for step, stages in product(steps, (3, 4))]
-        shapes += [(64, 128, 64, 4, 4), (64, 128, 64, 8, 4), (64, 128, 128, 8, 3)]
+        shapes += [(64, 128, 64, 4, 4), (64, 128, 64, 8, 4), (64, 128, steps[-1], 8, 3)]
+        shapes += [(16, 64, 64, 4, 4), (16, 128, 64, 4, 4)] if grouped else []  # may scale sums
     else:
         step = 128 if kind == "fp8" else 64
         shapes = [(128, 128, step, 8, 3), (128, 128, step, 8, 4), (256, 128, step, 8, 3), (128, 256, step, 8, 3)]
@@ -174,8 +180,20 @@ def _products(bench: Bench, rows: int) -> Iterator[Group]:
             found.append(Trial(_told(tile), works))
         return found
 
+    def in_groups(name: str) -> list[Trial]:
+        arrivals = new_arrivals(bench.device)
+        made = [(x, packed_as(name, weight)) for x, weight in drawn()]
+        found = []
+        for tile in _tilings(GROUPED_KINDS[TYPES[name].bits], rows)[: 1 if bench.dry else None]:
+            works = tuple(partial(grouped_matmul, x, weight, None, arrivals, tile=tile) for x, weight in made)
+            found.append(Trial(_told(tile), works))
+        return found
+
     flops = 2.0 * rows * numbers
     yield Group(f"products bfloat16 {rows} rows", plain, flops if rows > 256 else 2.0 * numbers, limit)
     for index, (name, size) in enumerate((("int8", 1.0), ("int4", 0.5625), ("fp8", 1.0))):
         amount = flops if rows > 256 else size * numbers
         yield Group(f"products {name} {rows} rows", partial(quantised, index), amount, limit)
+    for name, size in (("Q4_1", 0.625), ("Q8_0", 1.0625)):
+        amount = flops if rows > 256 else size * numbers
+        yield Group(f"products {name} {rows} rows", partial(in_groups, name), amount, limit)

@@ -34,6 +34,9 @@ class TritonKernels:
     def linear(self, x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
         return self._products.linear(x, weight, bias)
 
+    def embedding(self, tokens: Tensor, table: Matrix, dtype: torch.dtype) -> Tensor:
+        return self._products.embedding(tokens, table, dtype)
+
     def experts(self, x: Tensor, weights: ExpertWeights, activation: Activation) -> Tensor:
         return self._products.experts(x, weights, partial(self.gated, activation=activation))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 import torch
 import triton
@@ -17,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from engine.kernels.triton.dependent_launch import options, wait_for_inputs
+from engine.kernels.triton.group_sums import scaled_sums, sum_scaled
 from engine.kernels.triton.products import store_tile, sum_eights, sum_plain, sum_words, tile_order
 from engine.kernels.triton.streamed import can_stream, streamed_matmul
 from engine.kernels.triton.tiling import ARRIVALS, DEFAULT, FIXED_OUTPUTS, FIXED_STEP, Kind, Tiling, tiling
@@ -31,6 +33,7 @@ def _part(
     seen: tl.tensor,
     weights: tl.tensor,
     scales: tl.tensor,
+    minimums: tl.tensor,
     outputs: tl.tensor,
     count: tl.tensor,
     inputs: tl.tensor,
@@ -41,9 +44,19 @@ def _part(
     fast: tl.constexpr,
     whole: tl.constexpr,
     step: tl.constexpr,
+    grouped: tl.constexpr,
+    stages: tl.constexpr,
 ) -> tl.tensor:
     """The sum over one part of the inputs, of whatever is multiplied."""
-    if weights.dtype.element_ty == tl.int16:
+    if grouped == "sums":
+        total = scaled_sums(
+            x, seen, weights, scales, outputs, count, inputs, width, start, end, bits, fast, whole, stages
+        )
+    elif grouped == "weights":
+        total = sum_scaled(
+            x, seen, weights, scales, minimums, outputs, count, inputs, width, start, end, bits, fast, whole
+        )
+    elif weights.dtype.element_ty == tl.int16:
         total = sum_words(x, seen, weights, scales, outputs, count, inputs, width, start, end, bits, fast, whole, step)
     elif x.dtype.element_ty.primitive_bitwidth == 8:
         total = sum_eights(x, seen, weights, start, end, whole, step)
@@ -57,6 +70,7 @@ def product_kernel(
     x: tl.tensor,
     weights: tl.tensor,
     scales: tl.tensor,
+    minimums: tl.tensor,
     row_scales: tl.tensor,
     bias: tl.tensor,
     output: tl.tensor,
@@ -77,6 +91,8 @@ def product_kernel(
     block_outputs: tl.constexpr,
     step: tl.constexpr,
     group: tl.constexpr,
+    grouped: tl.constexpr,
+    stages: tl.constexpr,
     overlap: tl.constexpr,
 ) -> None:
     """Computes one tile of the product: one of its ``parts`` of ``length`` inputs if each is computed ``alone``, else
@@ -84,11 +100,12 @@ def product_kernel(
 
     The last program of a tile to finish adds up the partial sums that all its programs have left in ``partial``, in
     their order. The product is of ``x`` [rows, inputs], whose rows are ``stride`` elements apart, and ``weights``
-    [count, width], of words with ``bits`` bits per number if they are int16. ``scales`` are those of the weights,
-    ``row_scales`` [rows] those of ``x``; ``arrivals`` counts the finished programs of each tile (``new_arrivals``).
-    Grid (tiles, parts), or (tiles, 1) without ``alone``. A tile is [block_outputs, block_rows] and takes ``step``
-    inputs at a time; ``group`` is as in ``tile_order``, ``fast`` and ``whole`` as in ``sum_words``, ``overlap`` as in
-    ``wait_for_inputs``.
+    [count, width], of words with ``bits`` bits per number if they are int16. ``scales`` and ``minimums`` are those of
+    the weights, ``row_scales`` [rows] those of ``x``. ``grouped`` says what is scaled of the weights of a GGUF file,
+    "sums" of groups or "weights"; it is "" for other weights. ``arrivals`` counts the finished programs of each tile
+    (``new_arrivals``). Grid (tiles, parts), or (tiles, 1) without ``alone``. A tile is [block_outputs, block_rows] and
+    takes ``step`` inputs at a time; ``group`` is as in ``tile_order``, ``fast`` and ``whole`` as in ``sum_words``,
+    ``stages`` as in ``scaled_sums``, ``overlap`` as in ``wait_for_inputs``.
     """
     tile = tl.program_id(0)
     row_tile, output_tile = tile_order(tile, tl.cdiv(rows, block_rows), tl.cdiv(count, block_outputs), group)
@@ -99,21 +116,25 @@ def product_kernel(
     lines = weights + tl.minimum(outputs, count - 1).to(tl.int64) * width
     starts = x + own.to(tl.int64) * stride
     target = output + own.to(tl.int64) * count
-    group_scales = scales if bits == 4 else None
-    output_scales = scales if bits == 8 else None
+    group_scales = scales if bits == 4 or grouped != "" else None
+    output_scales = scales if bits == 8 and grouped == "" else None
     wait_for_inputs(overlap)
     by_row = None if row_scales is None else tl.load(row_scales + own, mask=seen, other=0.0)
     place = tl.program_id(1)
     start = place * length
     end = tl.minimum(start + length, width)
-    total = _part(starts, seen, lines, group_scales, outputs, count, inputs, width, start, end, bits, fast, whole, step)
+    total = _part(
+        starts, seen, lines, group_scales, minimums, outputs, count, inputs, width, start, end,
+        bits, fast, whole, step, grouped, stages,
+    )  # fmt: skip
     if not alone:
         for part in range(1, parts):
             start = part * length
             end = tl.minimum(start + length, width)
             total += _part(
-                starts, seen, lines, group_scales, outputs, count, inputs, width, start, end, bits, fast, whole, step
-            )
+                starts, seen, lines, group_scales, minimums, outputs, count, inputs, width, start, end,
+                bits, fast, whole, step, grouped, stages,
+            )  # fmt: skip
     if parts == 1 or not alone:
         store_tile(total, target, output_scales, by_row, bias, outputs, count, seen)
     else:
@@ -161,12 +182,14 @@ def launch(
     tile: Tiling,
     *,
     bits: int = 8,
+    minimums: Tensor | None = None,
+    grouped: Literal["", "sums", "weights"] = "",
     fixed: bool,
 ) -> Tensor:
     """Runs ``product_kernel`` and returns its output, [rows, outputs] in ``dtype``. ``weights`` [outputs, columns] may
     be of any kind; ``x`` [rows, inputs] has contiguous rows. The grid depends on these shapes. ``arrivals`` comes from
-    ``new_arrivals``. ``bits`` is the size of a packed number. ``fixed``: the order of summation depends on the shape of
-    ``weights`` alone."""
+    ``new_arrivals``. ``bits`` is the size of a packed number. ``minimums`` and ``grouped`` are as in
+    ``product_kernel``. ``fixed``: the order of summation depends on the shape of ``weights`` alone."""
     rows, (count, width) = x.shape[0], weights.shape
     output = torch.empty(rows, count, dtype=dtype, device=x.device)
     if not rows:
@@ -187,6 +210,7 @@ def launch(
         x,
         weights,
         scales,
+        minimums,
         row_scales,
         bias,
         output,
@@ -207,6 +231,8 @@ def launch(
         block_outputs=tile.outputs,
         step=tile.inputs,
         group=tile.group,
+        grouped=grouped,
+        stages=tile.stages if grouped else 0,
         overlap=overlap,
         num_warps=tile.warps,
         num_stages=tile.stages,
@@ -239,11 +265,12 @@ def product_variant(name: str, tile: Tiling, form: WeightFormat | None, dtype: s
     types |= {"scales": "*bf16" if form is not None and form.group else "*fp32", "row_scales": "*fp32"}
     types |= {"partial": "*i32" if element == "i8" else "*fp32", "arrivals": "*i32"}
     sizes = ("rows", "count", "inputs", "width", "stride", "length")
-    absent = {"bias"} | (set() if rounded else {"row_scales"}) | (set() if form else {"scales"})
+    absent = {"bias", "minimums"} | (set() if rounded else {"row_scales"}) | (set() if form else {"scales"})
     constants: dict[str, object] = dict.fromkeys(absent)
     constants |= {"bits": 8 if form is None else form.bits, "fast": element == "i16" and dtype == "bf16", "whole": True}
     constants |= {"parts": 4 if split else 1, "alone": True, "group": tile.group, "step": tile.inputs}
     constants |= {"block_rows": tile.rows, "block_outputs": tile.outputs, "overlap": True}
+    constants |= {"grouped": "", "stages": 0}
     if not split:
         constants |= {"partial": None}
     title = f"{name} {tile.rows}x{tile.outputs}x{tile.inputs}"

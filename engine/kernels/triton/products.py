@@ -122,8 +122,8 @@ def unpacked(words: tl.tensor, place: tl.constexpr, bits: tl.constexpr, fast: tl
 
 @triton.jit
 def spread(scales: tl.tensor, outputs: tl.constexpr, inputs: tl.constexpr) -> tl.tensor:
-    """Returns ``scales`` [groups, outputs] repeated for each weight of a tile: [outputs, inputs]."""
-    grouped = tl.broadcast_to(tl.trans(scales)[:, :, None], (outputs, inputs // _GROUP, _GROUP))
+    """Returns ``scales`` [outputs, groups] repeated for each weight of a tile: [outputs, inputs]."""
+    grouped = tl.broadcast_to(scales[:, :, None], (outputs, inputs // _GROUP, _GROUP))
     return tl.reshape(grouped, (outputs, inputs))
 
 
@@ -172,7 +172,7 @@ def sum_words(
                     known = known & (group * _GROUP < end)[:, None]
                 line = (place * (width // _GROUP) + group)[:, None] * count
                 s = tl.load(scales + line + outputs[None, :], mask=known, other=0.0)
-                w = w * spread(s if fast else s.to(tl.float32), size, step)
+                w = w * spread(tl.trans(s if fast else s.to(tl.float32)), size, step)
             total = tl.dot(w.to(x.dtype), tl.trans(x), total, input_precision="ieee")
     return total
 

@@ -16,8 +16,9 @@ import torch
 
 from engine.kernels.triton.tuning import card_of
 
-Kind = Literal["float32", "bfloat16", "int8", "int4", "w8a8", "fp8", "experts"]
-"""What is multiplied: numbers as they are, float16 like bfloat16, or a format of weights, or those of experts."""
+Kind = Literal["float32", "bfloat16", "int8", "int4", "grouped8", "grouped4", "w8a8", "fp8", "experts"]
+"""What is multiplied: numbers as they are, float16 like bfloat16, or a format of weights (those of GGUF files are
+``grouped``), or those of experts."""
 ARRIVALS = 4096
 """Most tiles of a product whose inputs are split; ``Tiling.programs`` stays below."""
 FIXED_OUTPUTS = 64
@@ -75,6 +76,17 @@ _HOPPER: Table = {
         (257, Tiling(256, 128, 64, 8, 3)),
     ),
     "int4": (
+        (16, Tiling(16, 128, 64, 4, 4, programs=264)),
+        (64, Tiling(64, 64, 64, 4, 3, programs=264)),
+        (65, Tiling(128, 128, 64, 8, 3)),
+    ),
+    # Not measured yet. A step is two groups in each place of a word, whatever stands here.
+    "grouped8": (
+        (16, Tiling(16, 64, 64, 4, 4, programs=264)),
+        (64, Tiling(64, 64, 64, 4, 3, programs=264)),
+        (65, Tiling(128, 128, 64, 8, 3)),
+    ),
+    "grouped4": (
         (16, Tiling(16, 128, 64, 4, 4, programs=264)),
         (64, Tiling(64, 64, 64, 4, 3, programs=264)),
         (65, Tiling(128, 128, 64, 8, 3)),

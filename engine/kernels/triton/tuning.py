@@ -13,6 +13,7 @@ from functools import cache
 from typing import Literal
 
 import torch
+from triton.compiler.compiler import max_shared_mem
 
 Format = Literal["float32", "16", "int8", "fp8"]
 """What queries and cache are: float32 queries; both 16 bits; 16 bits with a cache of one byte."""
@@ -102,3 +103,12 @@ def tuning_of(card: str, head_dim: int, form: Format) -> AttentionTuning:
 def card_of(device: torch.device) -> str:
     """Returns the name of a GPU; "" for another device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
+@cache
+def shared_memory_of(device: torch.device) -> int | None:
+    """Returns the bytes of shared memory that a program on a GPU may use; None for another device."""
+    if device.type != "cuda":
+        return None
+    with torch.cuda.device(device):
+        return int(max_shared_mem(torch.cuda.current_device()))

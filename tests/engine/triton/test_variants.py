@@ -26,4 +26,21 @@ def test_all_kernels_compile_for_hopper_without_a_card() -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    assert done.stdout.count("\n") > 12
+    assert done.stdout.count("\n") > 15
+
+
+@pytest.mark.slow
+def test_products_in_groups_fit_a_card_with_little_shared_memory() -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "engine.kernels.triton.variants", "--capability", "80", "--only", "4 bits, small card"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    shared = [int(line.split()[-1]) for line in done.stdout.splitlines()[1:]]
+    assert len(shared) == 4
+    assert max(shared) <= 99 * 1024
