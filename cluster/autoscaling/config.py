@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from engine.api import Priority
 
@@ -53,6 +53,20 @@ class ScheduleConfig(Settings):
     """The first instant after the schedule. At or before ``start``: on the next day."""
     days: tuple[Weekday, ...] = WEEKDAYS
     """The days on which the schedule starts."""
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _check_quoted(cls, value: object) -> object:
+        if isinstance(value, int | float):
+            raise ValueError(f'{value} is a number, as which YAML reads a time without quotes; write "18:00"')
+        return value
+
+    @field_validator("start", "end")
+    @classmethod
+    def _check_local(cls, value: time) -> time:
+        if value.tzinfo is not None:
+            raise ValueError(f"{value} has a time zone; that of all schedules is 'timezone' of autoscaling")
+        return value
 
 
 class WaitingRoomConfig(Settings):

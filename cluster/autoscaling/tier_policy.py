@@ -60,7 +60,9 @@ def decide_tier(
     load = evidence.load
     if load.ready and load.fresh < config.fast.min_fresh * load.ready:
         held = _held(seen.target, WhyNot(Reason.NO_FRESH_DATA, {"ready": load.ready, "fresh": load.fresh}))
-        return _bounded(learnt, evidence, seen, bounds, held, (), 0)
+        outcome = _bounded(learnt, evidence, seen, bounds, held, (), 0)
+        # No other tier of the pool takes the GPUs of one that is not known to need fewer.
+        return replace(outcome, least=min(bounds.most, max(bounds.least, seen.target)))
     floor = _floor(learnt, evidence)
     needs = _needs(evidence, max(floor, bounds.least))
     need = confirmed(needs, load.ready, evidence.at_work_replicas)
@@ -200,13 +202,16 @@ def _from_zero(evidence: SignalInputs, need: Confirmed) -> Proposal:
     numbers = {"waiting": float(room.requests), "cold_start_s": evidence.cold_start_s}
     if not room.requests and not evidence.batch_work and not (flow and flow.rate):
         return Proposal(0, Reason.IDLE, WhyNot(Reason.IDLE, numbers), WhyNot(Reason.MINIMUM, {"min": 0}))
-    wanted = max(1, whole(need.replicas))
+    # A whole one, however short the prompt: a part of it would get nothing of a pool whose GPUs are in use.
+    needed = max(1.0, need.replicas)
     why = WhyNot(Reason.WAITING_ROOM, numbers)
-    return Proposal(wanted, Reason.WAITING_ROOM, WhyNot(Reason.STEADY, {"need": need.replicas}), why, need.replicas)
+    return Proposal(whole(needed), Reason.WAITING_ROOM, WhyNot(Reason.STEADY, {"need": needed}), why, needed)
 
 
 def _held(target: int, why: WhyNot) -> Proposal:
-    return Proposal(target, why.reason, why, why)
+    """Returns the proposal of a tier whose need is unknown: it counts as the present target, also against other tiers
+    of its pool."""
+    return Proposal(target, why.reason, why, why, latest=float(target), peak=float(target))
 
 
 def _bounded(

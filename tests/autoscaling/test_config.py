@@ -21,6 +21,8 @@ from engine.api import Priority
         ({"interval_s": 0.5, "fast": {"stale_s": 0.6}}, "interval_s"),
         ({"interval_s": 6.0, "fast": {"stale_s": 60.0}}, "interval_s is 6; it may be 5 at most"),
         ({"tires": {}}, "tires"),
+        ({"tiers": {"fast": {"schedules": [{"min": 1, "start": "08:00Z", "end": "18:00"}]}}}, "timezone"),
+        ({"tiers": {"fast": {"schedules": [{"min": 1, "start": "08:00", "end": 1080}]}}}, "1080 is a number"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(settings: dict[str, object], named: str) -> None:
