@@ -41,7 +41,14 @@ class SloConfig(Settings):
     seconds."""
 
     ttft_p99_s: Seconds = 2.0
+    ttft_s_per_1k_tokens: float = Field(0.0, ge=0, le=3_600)
+    """Seconds by which the first token may come later for each 1,000 tokens of the prompt, as in ``router.admission``. 0:
+    the objective is that of the mean prompt."""
     itl_p99_s: Seconds = 0.1
+
+    def ttft_s(self, prompt_tokens: float) -> float:
+        """Returns the seconds within which the first token should come after a prompt of that length."""
+        return self.ttft_p99_s + self.ttft_s_per_1k_tokens * prompt_tokens / 1000
 
 
 class ScheduleConfig(Settings):
@@ -120,7 +127,11 @@ class TierScalingConfig(Settings):
         slos = [slo for name, slo in self.slos.items() if name != "batch"]
         if not slos:
             return None
-        return SloConfig(ttft_p99_s=min(slo.ttft_p99_s for slo in slos), itl_p99_s=min(slo.itl_p99_s for slo in slos))
+        return SloConfig(
+            ttft_p99_s=min(slo.ttft_p99_s for slo in slos),
+            ttft_s_per_1k_tokens=min(slo.ttft_s_per_1k_tokens for slo in slos),
+            itl_p99_s=min(slo.itl_p99_s for slo in slos),
+        )
 
 
 class FollowerConfig(Settings):

@@ -46,6 +46,11 @@ class SignalInputs:
         return self.load.in_flight + self.waiting_room.requests
 
     @property
+    def ttft_limit_s(self) -> float:
+        """The seconds within which the first token of a mean prompt should come."""
+        return self.slo.ttft_s(self.flow.prompt_tokens if self.flow else 0.0)
+
+    @property
     def itl_limit_s(self) -> float:
         """The mean inter-token latency that the margin allows, in seconds."""
         return self.fast.itl_margin * self.slo.itl_p99_s
@@ -59,8 +64,8 @@ class SignalInputs:
     def queue_budget_s(self) -> float:
         """The seconds of prefill that may be queued at a replica: the margin x (the TTFT objective - a mean prompt's
         own prefill), and at least a tenth of the objective."""
-        left = self.fast.ttft_margin * (self.slo.ttft_p99_s - self.own_prefill_s)
-        return max(0.1 * self.slo.ttft_p99_s, left)
+        left = self.fast.ttft_margin * (self.ttft_limit_s - self.own_prefill_s)
+        return max(0.1 * self.ttft_limit_s, left)
 
     @property
     def flow_replicas(self) -> float | None:
@@ -78,7 +83,7 @@ class SignalInputs:
     def staffed(self, replicas: float, flow: ArrivalRate | None) -> float:
         """Returns the number of replicas, with headroom for random peaks, for a flow that keeps ``replicas`` busy on
         average."""
-        arrivals = flow.rate * self.slo.ttft_p99_s if flow else 0.0
+        arrivals = flow.rate * self.slo.ttft_s(flow.prompt_tokens) if flow else 0.0
         return staffed(replicas, self.headroom, arrivals)
 
     def lasting(self, replicas: float, work_s: float) -> float:

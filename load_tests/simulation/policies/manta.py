@@ -37,7 +37,11 @@ class MantaPolicy:
 
     def __init__(self, tier: Tier, config: AutoscalingConfig | None = None) -> None:
         self._tier = tier
-        slo = SloConfig(ttft_p99_s=tier.slo.ttft_s, itl_p99_s=tier.slo.itl_s)
+        slo = SloConfig(
+            ttft_p99_s=tier.slo.ttft_s,
+            ttft_s_per_1k_tokens=1000 * tier.slo.ttft_s_per_token,
+            itl_p99_s=tier.slo.itl_s,
+        )
         scaling = TierScalingConfig(min=tier.replicas_min, max=tier.replicas_max, slos={"standard": slo})
         self._config = (config or AutoscalingConfig()).model_copy(update={"tiers": {TIER: scaling}})
         self._state = AutoscalerState()
@@ -81,7 +85,7 @@ class MantaPolicy:
                     "router",
                     priority,
                     now,
-                    LatencyHistogram(tuple(each.ttft_counts.tolist()), BOUNDS_S),
+                    LatencyHistogram(tuple(each.whole_ttft_counts.tolist()), BOUNDS_S),
                     LatencyHistogram(tuple(each.itl_counts.tolist()), BOUNDS_S, max(0.0, each.itl_s)),
                     WINDOW_S,
                 )

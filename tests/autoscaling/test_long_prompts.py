@@ -1,0 +1,52 @@
+"""Objectives that are longer for longer prompts: how much reserve and how long a queue they allow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cluster.autoscaling.config import AutoscalingConfig, SloConfig
+from cluster.autoscaling.decision import Reason, TierDecision
+from cluster.autoscaling.explain import explain
+from cluster.autoscaling.snapshot import TierSnapshot
+from tests.autoscaling.snapshots import Bench, config_of, counters_of, report_of
+
+LONG = 4000.0  # tokens of a prompt, 0.4 s of prefill
+PER_1K_S = 0.5  # the objective is 4 s for such a prompt
+
+
+def scaled(per_1k_s: float, ttft_s: float = 2.0) -> AutoscalingConfig:
+    slo = SloConfig(ttft_p99_s=ttft_s, ttft_s_per_1k_tokens=per_1k_s, itl_p99_s=0.1)
+    return config_of(slos={"standard": slo})
+
+
+def decided(config: AutoscalingConfig, queued: float = 0.0, ttft_s: float | None = None) -> TierDecision:
+    """The decision after a minute of four requests/s with long prompts."""
+
+    def with_long_prompts(at_s: float, tier: TierSnapshot) -> TierSnapshot:
+        return replace(tier, counters=counters_of(bench.arrivals, prompt=LONG))
+
+    bench = Bench(config, replicas=3, rate=4.0, running=4, queued=queued, edit=with_long_prompts, frozen=True)
+    if ttft_s is not None:
+        bench.latencies = lambda at_s: (report_of(at_s, ttft_s),)
+    return bench.run(60)[-1]
+
+
+def test_a_longer_objective_absorbs_more_of_chance_with_fewer_replicas_in_reserve() -> None:
+    """Headroom is one part in the root of the number of requests within an objective, here of 8 and of 16."""
+    short, long = decided(scaled(0.0)), decided(scaled(PER_1K_S))
+    mean = short.needs[0].replicas / (1 + 1 / 8**0.5)
+    assert short.needs[0].reason is long.needs[0].reason is Reason.FLOW
+    assert long.needs[0].replicas == pytest.approx(mean * (1 + 1 / 16**0.5))
+
+
+def test_the_objective_of_a_long_prompt_is_that_of_as_long_a_fixed_one() -> None:
+    assert decided(scaled(PER_1K_S), 5000.0).needs == decided(scaled(0.0, ttft_s=4.0), 5000.0).needs
+
+
+@pytest.mark.parametrize(("per_1k_s", "late"), [(0.0, True), (PER_1K_S, False)])
+def test_first_tokens_of_long_prompts_are_late_only_after_their_longer_objective(per_1k_s: float, late: bool) -> None:
+    decision = decided(scaled(per_1k_s), ttft_s=3.5)
+    assert any(need.reason is Reason.OBSERVED_TTFT for need in decision.needs) is late
+    assert f"{4 if per_1k_s else 2} s allowed" in explain(decision)
