@@ -417,13 +417,15 @@ def check_autoscaling(autoscaling: AutoscalingConfig | None, tiers: Sequence[Tie
 
 
 def check_pools(autoscaling: AutoscalingConfig, tiers: Sequence[TierConfig]) -> None:
-    """Raises ValueError, naming the setting, for a pool that has fewer GPUs than the minima of its tiers need: Serve starts
-    those all the same."""
+    """Raises ValueError, naming the setting, for a pool that has fewer GPUs than the minima of its tiers need: Serve
+    starts those all the same."""
     for pool, gpus in autoscaling.pools.items():
         least = {name: each.min for name, each in autoscaling.tiers.items() if each.pool == pool}
         held = sum(least.get(tier.name, 0) * tier.num_gpus * tier.engine.tensor_parallel for tier in tiers)
         if held > gpus:
-            raise ValueError(f"autoscaling.pools.{pool}: it has {gpus:g} GPUs, and the minima of its tiers need {held:g}")
+            raise ValueError(
+                f"autoscaling.pools.{pool}: the minima of its tiers need {held:g} GPUs, and it has {gpus:g}"
+            )
 
 
 def check_followers(autoscaling: AutoscalingConfig, deployments: Mapping[str, IngressConfig | ReplicaSettings]) -> None:

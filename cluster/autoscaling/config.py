@@ -42,8 +42,8 @@ class SloConfig(Settings):
 
     ttft_p99_s: Seconds = 2.0
     ttft_s_per_1k_tokens: float = Field(0.0, ge=0, le=3_600)
-    """Seconds by which the first token may come later for each 1,000 tokens of the prompt, as in ``router.admission``. 0:
-    the objective is that of the mean prompt."""
+    """Seconds by which the first token may come later for each 1,000 tokens of the prompt, as in ``router.admission``.
+    0: the objective is that of the mean prompt."""
     itl_p99_s: Seconds = 0.1
 
     def ttft_s(self, prompt_tokens: float) -> float:
@@ -179,6 +179,9 @@ class FastLoopConfig(Settings):
     """The least number of seconds between two raises."""
     down_window_s: Seconds = 120.0
     """The target is lowered to the highest need of this window, and only when the window is known to its beginning."""
+    falling_window_s: Seconds = 60.0
+    """As ``down_window_s``, while the arrivals of the last three minutes fall along a line. At most ``down_window_s``
+    counts."""
     down_period_s: Seconds = 60.0
     """The least number of seconds between any change and a lowering."""
     flow_window_s: Seconds = 60.0

@@ -34,6 +34,7 @@ class SignalInputs:
     waiting_room: WaitingRoom
     latencies: Sequence[LatencyReport]
     batch_work: Sequence[BatchWork]
+    falling: bool = False  # whether the arrivals are known to fall along a line
 
     @property
     def queued_prompt_tokens(self) -> float:
@@ -76,14 +77,19 @@ class SignalInputs:
         return self.model.replicas(self.flow, self.itl_limit_s)
 
     @property
+    def down_window_s(self) -> float:
+        """The seconds whose highest need a lowering has to leave: fewer while the arrivals fall."""
+        return min(self.fast.falling_window_s, self.fast.down_window_s) if self.falling else self.fast.down_window_s
+
+    @property
     def headroom(self) -> float:
         """The headroom for the flow, in standard deviations: less while it is steady."""
         return min(self.fast.headroom, self.fast.steady_headroom) if self.steady else self.fast.headroom
 
     def staffed(self, replicas: float, flow: ArrivalRate | None) -> float:
         """Returns the number of replicas, with headroom for random peaks, for a flow that keeps ``replicas`` busy on
-        average."""
-        arrivals = flow.rate * self.slo.ttft_s(flow.prompt_tokens) if flow else 0.0
+        average. Short prompts cannot wait longer, however long the mean one is."""
+        arrivals = flow.rate * self.slo.ttft_p99_s if flow else 0.0
         return staffed(replicas, self.headroom, arrivals)
 
     def lasting(self, replicas: float, work_s: float) -> float:

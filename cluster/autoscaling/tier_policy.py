@@ -131,6 +131,7 @@ def _observed(
         waiting_room=seen.waiting_room,
         latencies=seen.latencies,
         batch_work=seen.batch_work,
+        falling=learnt.steadiness.is_falling(at_s),
     )
     return learnt, evidence
 
@@ -270,7 +271,8 @@ def numbers_of(state: TierState, evidence: SignalInputs, proposal: Proposal, flo
         "in_flight": evidence.in_flight,
         "waiting_room": evidence.waiting_room.requests,
         "cold_start_s": evidence.cold_start_s,
-        "slo_ttft_s": evidence.ttft_limit_s,
+        "slo_ttft_s": evidence.slo.ttft_p99_s,
+        "ttft_limit_s": evidence.ttft_limit_s,
         "slo_itl_s": evidence.slo.itl_p99_s,
     }
     if model.prefill_tokens_per_s and load.ready:

@@ -146,8 +146,8 @@ class ColdStartRoom:
 
 
 def _waited_tokens(request: GenerationRequest) -> float:
-    """Returns the tokens of the prompt that the tier is started for. Those of batch work count for none: it gets a first
-    replica, and waits for what that one leaves."""
+    """Returns the tokens of the prompt that the tier is started for. Those of batch work count for none: it gets a
+    first replica, and waits for what that one leaves."""
     return 0.0 if request.priority is Priority.BATCH else prompt_tokens(request)
 
 

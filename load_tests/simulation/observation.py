@@ -41,8 +41,8 @@ class _Part(NamedTuple):
 
 
 class Latencies:
-    """The latencies of one class over the last WINDOW_S seconds, as counts by bucket of BOUNDS_S. ``ttft_counts`` are of
-    TTFTs less the allowance of the SLO for the length of the prompt, ``whole_ttft_counts`` of TTFTs."""
+    """The latencies of one class over the last WINDOW_S seconds, as counts by bucket of BOUNDS_S. ``ttft_counts`` are
+    of TTFTs less the allowance of the SLO for the length of the prompt, ``whole_ttft_counts`` of TTFTs."""
 
     def __init__(self) -> None:
         self.ttft_counts = np.zeros(len(BOUNDS_S) + 1, dtype=np.int64)

@@ -309,8 +309,8 @@ class Replica:
         return request
 
     def _set_pace(self, running: int, slowdown: float) -> None:
-        """Sets the time and the prefill work of the next steps, beside ``running`` decodes: those with long prompts take
-        ``slowdown`` times as long as the decodes alone, at most."""
+        """Sets the time and the prefill work of the next steps, beside ``running`` decodes: those with long prompts
+        take ``slowdown`` times as long as the decodes alone, at most."""
         self._base_s, self._pace_s = self._chunk_s, self._work_s
         if not running or self._short:
             return

@@ -1,4 +1,4 @@
-"""Objectives that are longer for longer prompts: how much reserve and how long a queue they allow."""
+"""Objectives that are longer for longer prompts: how long a queue they allow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.autoscaling.config import AutoscalingConfig, SloConfig
-from cluster.autoscaling.decision import Reason, TierDecision
+from cluster.autoscaling.decision import Need, Reason, TierDecision
 from cluster.autoscaling.explain import explain
 from cluster.autoscaling.snapshot import TierSnapshot
 from tests.autoscaling.snapshots import Bench, config_of, counters_of, report_of
@@ -19,6 +19,10 @@ PER_1K_S = 0.5  # the objective is 4 s for such a prompt
 def scaled(per_1k_s: float, ttft_s: float = 2.0) -> AutoscalingConfig:
     slo = SloConfig(ttft_p99_s=ttft_s, ttft_s_per_1k_tokens=per_1k_s, itl_p99_s=0.1)
     return config_of(slos={"standard": slo})
+
+
+def need_of(decision: TierDecision, reason: Reason) -> Need:
+    return next(need for need in decision.needs if need.reason is reason)
 
 
 def decided(config: AutoscalingConfig, queued: float = 0.0, ttft_s: float | None = None) -> TierDecision:
@@ -33,16 +37,14 @@ def decided(config: AutoscalingConfig, queued: float = 0.0, ttft_s: float | None
     return bench.run(60)[-1]
 
 
-def test_a_longer_objective_absorbs_more_of_chance_with_fewer_replicas_in_reserve() -> None:
-    """Headroom is one part in the root of the number of requests within an objective, here of 8 and of 16."""
-    short, long = decided(scaled(0.0)), decided(scaled(PER_1K_S))
-    mean = short.needs[0].replicas / (1 + 1 / 8**0.5)
-    assert short.needs[0].reason is long.needs[0].reason is Reason.FLOW
-    assert long.needs[0].replicas == pytest.approx(mean * (1 + 1 / 16**0.5))
+def test_the_queue_of_long_prompts_may_be_as_long_as_with_that_long_an_objective_for_all() -> None:
+    longer, fixed = decided(scaled(PER_1K_S), 5000.0), decided(scaled(0.0, ttft_s=4.0), 5000.0)
+    assert need_of(longer, Reason.BACKLOG) == need_of(fixed, Reason.BACKLOG)
+    assert need_of(longer, Reason.BACKLOG).replicas < need_of(decided(scaled(0.0), 5000.0), Reason.BACKLOG).replicas
 
 
-def test_the_objective_of_a_long_prompt_is_that_of_as_long_a_fixed_one() -> None:
-    assert decided(scaled(PER_1K_S), 5000.0).needs == decided(scaled(0.0, ttft_s=4.0), 5000.0).needs
+def test_the_headroom_is_that_of_short_prompts_which_cannot_wait_longer() -> None:
+    assert need_of(decided(scaled(PER_1K_S)), Reason.FLOW) == need_of(decided(scaled(0.0)), Reason.FLOW)
 
 
 @pytest.mark.parametrize(("per_1k_s", "late"), [(0.0, True), (PER_1K_S, False)])
