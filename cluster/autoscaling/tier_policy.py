@@ -41,7 +41,7 @@ IDLE_REQUESTS = 1.0
 @dataclass(frozen=True, slots=True)
 class TierOutcome:
     """The next state of a tier and its decision. ``need`` is the fractional number of replicas that the load needs;
-    ``least`` is the minimum number of replicas."""
+    ``least`` is the number of replicas that no other tier of the pool may take."""
 
     state: TierState
     decision: TierDecision
@@ -60,9 +60,7 @@ def decide_tier(
     load = evidence.load
     if load.ready and load.fresh < config.fast.min_fresh * load.ready:
         held = _held(seen.target, WhyNot(Reason.NO_FRESH_DATA, {"ready": load.ready, "fresh": load.fresh}))
-        outcome = _bounded(learnt, evidence, seen, bounds, held, (), 0)
-        # No other tier of the pool takes the GPUs of one that is not known to need fewer.
-        return replace(outcome, least=min(bounds.most, max(bounds.least, seen.target)))
+        return _keeping(_bounded(learnt, evidence, seen, bounds, held, (), 0), seen, bounds)
     floor = _floor(learnt, evidence)
     needs = _needs(evidence, max(floor, bounds.least))
     need = confirmed(needs, load.ready, evidence.at_work_replicas)
@@ -82,7 +80,10 @@ def decide_tier(
     else:
         proposal = proposed(evidence, seen.target, need, history, state.raised_at_s, state.changed_at_s)
     # The dead band holds for the forecast too, which says little more than the flow while the load is steady.
-    return _bounded(learnt, evidence, seen, bounds, proposal, needs, whole(floor / (1 + config.fast.band)))
+    outcome = _bounded(learnt, evidence, seen, bounds, proposal, needs, whole(floor / (1 + config.fast.band)))
+    # After a restart of the controller the flow is not known at once, and the need is too low.
+    known = snapshot.at_s - history[0].at_s >= config.fast.down_window_s
+    return outcome if known else _keeping(outcome, seen, bounds)
 
 
 def _observed(
@@ -213,6 +214,12 @@ def _held(target: int, why: WhyNot) -> Proposal:
     """Returns the proposal of a tier whose need is unknown: it counts as the present target, also against other tiers
     of its pool."""
     return Proposal(target, why.reason, why, why, latest=float(target), peak=float(target))
+
+
+def _keeping(outcome: TierOutcome, seen: TierSnapshot, bounds: Bounds) -> TierOutcome:
+    """Returns the outcome of a tier that is not known to need fewer replicas than it has: no other tier of its pool
+    takes their GPUs."""
+    return replace(outcome, least=min(bounds.most, max(bounds.least, seen.target)))
 
 
 def _bounded(

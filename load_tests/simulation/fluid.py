@@ -85,12 +85,11 @@ def simulate_fluid(
         wait, stretch, step = _advance(state, settings, uncached[own], weight, counters[0])
         ttft[own] = wait + uncached[own] / settings.profile.prefill_tokens_s * stretch
         itl[own] = step
-        excess = ttft[own] - settings.slo.ttft_s_per_token * trace.prompt[own]
-        latencies[0].add(now, excess.tolist(), ttft[own].tolist(), itl[own].tolist())
+        latencies[0].add(now, ttft[own].tolist(), itl[own].tolist())
         if now < next_decision:
             continue
         next_decision = now + policy.interval_s
-        latencies[1].add(now, (), (), ())
+        latencies[1].add(now, (), ())
         replica = _mean_replica(state, settings, step)
         capacity.resize(policy.decide(capacity.observation(now, replica, counters, latencies)), now)
         if progress is not None:

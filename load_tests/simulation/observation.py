@@ -35,34 +35,29 @@ class _Part(NamedTuple):
 
     at: float
     ttft: NDArray[np.int64]
-    whole_ttft: NDArray[np.int64]
     itl: NDArray[np.int64]
     itl_s: float
 
 
 class Latencies:
-    """The latencies of one class over the last WINDOW_S seconds, as counts by bucket of BOUNDS_S. ``ttft_counts`` are
-    of TTFTs less the allowance of the SLO for the length of the prompt, ``whole_ttft_counts`` of TTFTs."""
+    """The latencies of one class over the last WINDOW_S seconds, as counts by bucket of BOUNDS_S."""
 
     def __init__(self) -> None:
         self.ttft_counts = np.zeros(len(BOUNDS_S) + 1, dtype=np.int64)
-        self.whole_ttft_counts = np.zeros(len(BOUNDS_S) + 1, dtype=np.int64)
         self.itl_counts = np.zeros(len(BOUNDS_S) + 1, dtype=np.int64)
         self.itl_s = 0.0  # their sum
         self._parts: deque[_Part] = deque()
 
-    def add(self, now: float, ttft: Sequence[float], whole_ttft: Sequence[float], itl: Sequence[float]) -> None:
+    def add(self, now: float, ttft: Sequence[float], itl: Sequence[float]) -> None:
         """Adds the latencies measured since the last call, in seconds, and drops those that leave the window."""
-        part = _Part(now, _counts(ttft), _counts(whole_ttft), _counts(itl), float(sum(itl)))
+        part = _Part(now, _counts(ttft), _counts(itl), float(sum(itl)))
         self._parts.append(part)
         self.ttft_counts += part.ttft
-        self.whole_ttft_counts += part.whole_ttft
         self.itl_counts += part.itl
         self.itl_s += part.itl_s
         while self._parts[0].at < now - WINDOW_S:
             old = self._parts.popleft()
             self.ttft_counts -= old.ttft
-            self.whole_ttft_counts -= old.whole_ttft
             self.itl_counts -= old.itl
             self.itl_s -= old.itl_s
 

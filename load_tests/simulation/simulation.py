@@ -120,7 +120,6 @@ class Simulation:
         self._counters = [Counters() for _ in range(CLASSES)]
         self._latencies = [Latencies() for _ in range(CLASSES)]
         self._ttft: list[list[float]] = [[] for _ in range(CLASSES)]  # since the last decision
-        self._whole_ttft: list[list[float]] = [[] for _ in range(CLASSES)]
         self._itl: list[list[float]] = [[] for _ in range(CLASSES)]
         self._left = count
         self._late = 0
@@ -258,10 +257,8 @@ class Simulation:
             if self._admission is not None:
                 self._admission.first_token(first, now)
             ttft = now - self._arrival[first]
-            excess = ttft - self._allowance[first]
-            self._ttft[self._class[first]].append(excess)
-            self._whole_ttft[self._class[first]].append(ttft)
-            if excess > self._settings.slo.ttft_s and not self._class[first]:
+            self._ttft[self._class[first]].append(ttft)
+            if ttft - self._allowance[first] > self._settings.slo.ttft_s and not self._class[first]:
                 self._late += 1
         for request in ended:
             self._end[request] = now
@@ -284,9 +281,8 @@ class Simulation:
     def _decide(self, now: float) -> None:
         fleet = self._fleet
         for kind in range(CLASSES):
-            self._latencies[kind].add(now, self._ttft[kind], self._whole_ttft[kind], self._itl[kind])
+            self._latencies[kind].add(now, self._ttft[kind], self._itl[kind])
             self._ttft[kind].clear()
-            self._whole_ttft[kind].clear()
             self._itl[kind].clear()
         ready = [fleet.replica(slot) for slot in fleet.ready]
         for replica in ready:

@@ -97,6 +97,13 @@ def test_a_tier_whose_metrics_are_stale_keeps_its_replicas_when_another_one_want
     assert pool.reason("busy") is Reason.GPU_BUDGET
 
 
+def test_a_tier_keeps_its_replicas_while_a_restarted_controller_learns_what_it_needs() -> None:
+    pool = shared()
+    pool.state = AutoscalerState()
+    pool.loads["busy"].rate, pool.loads["busy"].running = 120.0, 60
+    assert [pool.run(1) for _ in range(110)] == [{"calm": 4, "busy": 4}] * 110
+
+
 def test_the_need_of_a_tier_whose_metrics_are_stale_is_no_zero() -> None:
     pool = shared()
     pool.loads["calm"].fault = "stale"

@@ -27,6 +27,10 @@ from load_tests.simulation.tier import Tier
 
 TIER = "simulated"
 EPOCH_S = 1_700_006_400.0  # Unix seconds at which the trace starts: a midnight in UTC
+ALLOWANCE = 0.5
+"""The part of the SLO's allowance for long prompts that the autoscaler has. With the whole, too few replicas are kept for
+requests that come at once: 98.95 % of Mooncake's trace are in time with one of three seeds."""
+
 PRIORITIES = (Priority.STANDARD, Priority.BATCH)
 
 
@@ -39,7 +43,7 @@ class MantaPolicy:
         self._tier = tier
         slo = SloConfig(
             ttft_p99_s=tier.slo.ttft_s,
-            ttft_s_per_1k_tokens=1000 * tier.slo.ttft_s_per_token,
+            ttft_s_per_1k_tokens=1000 * ALLOWANCE * tier.slo.ttft_s_per_token,
             itl_p99_s=tier.slo.itl_s,
         )
         scaling = TierScalingConfig(min=tier.replicas_min, max=tier.replicas_max, slos={"standard": slo})
@@ -85,7 +89,7 @@ class MantaPolicy:
                     "router",
                     priority,
                     now,
-                    LatencyHistogram(tuple(each.whole_ttft_counts.tolist()), BOUNDS_S),
+                    LatencyHistogram(tuple(each.ttft_counts.tolist()), BOUNDS_S),
                     LatencyHistogram(tuple(each.itl_counts.tolist()), BOUNDS_S, max(0.0, each.itl_s)),
                     WINDOW_S,
                 )
