@@ -245,9 +245,10 @@ def serve_autoscaling(
             policy=AutoscalingPolicy(
                 policy_function="cluster.autoscaling.serve_policy:TierAutoscaler",
                 policy_kwargs={
-                    "settings": scaling.model_dump(mode="json"),
+                    # Defaults do not travel: a controller of an earlier release refuses names that it does not know.
+                    "settings": scaling.model_dump(mode="json", exclude_unset=True),
                     "gpus": gpus,
-                    "logs": telemetry.logs.model_dump(mode="json"),
+                    "logs": telemetry.logs.model_dump(mode="json", exclude_unset=True),
                     **({} if sending is None else {"sending": sending}),
                 },
             ),

@@ -260,6 +260,7 @@ class MantaConfig(Settings):
     def _check_autoscaling(self) -> Self:
         check_autoscaling(self.autoscaling, self.tiers)
         if self.autoscaling is not None:
+            check_pools(self.autoscaling, self.tiers)
             check_followers(self.autoscaling, self._replica_settings())
         return self
 
@@ -413,6 +414,18 @@ def check_autoscaling(autoscaling: AutoscalingConfig | None, tiers: Sequence[Tie
         check_tier(key, name, [tier.name for tier in tiers])
         if any(tier.name == name and "replicas" in tier.model_fields_set for tier in tiers):
             raise ValueError(f"{key}: the tier has replicas, a fixed number, too")
+
+
+def check_pools(autoscaling: AutoscalingConfig, tiers: Sequence[TierConfig]) -> None:
+    """Raises ValueError, naming the setting, for a pool that has fewer GPUs than the minima of its tiers need: Serve
+    starts those all the same."""
+    for pool, gpus in autoscaling.pools.items():
+        least = {name: each.min for name, each in autoscaling.tiers.items() if each.pool == pool}
+        held = sum(least.get(tier.name, 0) * tier.num_gpus * tier.engine.tensor_parallel for tier in tiers)
+        if held > gpus:
+            raise ValueError(
+                f"autoscaling.pools.{pool}: the minima of its tiers need {held:g} GPUs, and it has {gpus:g}"
+            )
 
 
 def check_followers(autoscaling: AutoscalingConfig, deployments: Mapping[str, IngressConfig | ReplicaSettings]) -> None:

@@ -6,7 +6,7 @@ Serve's controller; after that has been restarted, it goes on from the replicas 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -29,6 +29,7 @@ ReadView = Callable[[], TierView | None]
 @dataclass(frozen=True, slots=True)
 class _Asked:
     at_s: float
+    target: int
     read: ReadView
 
 
@@ -73,7 +74,7 @@ class ApplicationScaler:
         ``target`` is the present number. Both include the warm pool. ``read`` returns the tier as Serve knows it. It is
         called for each decision within LOST_S seconds, until the next call replaces it.
         """
-        self._asked[tier] = _Asked(at_s, read)
+        self._asked[tier] = _Asked(at_s, target, read)
         self._began_s = at_s if self._began_s is None else self._began_s
         if self._due(at_s):
             self._decide(at_s, unix_s)
@@ -92,16 +93,29 @@ class ApplicationScaler:
 
     def _decide(self, at_s: float, unix_s: float | None) -> None:
         self._asked = {name: asked for name, asked in self._asked.items() if abs(at_s - asked.at_s) < LOST_S}
-        views = [view for asked in self._asked.values() if (view := asked.read()) is not None]
+        read = {name: asked.read() for name, asked in self._asked.items()}
+        views = [view for view in read.values() if view is not None]
+        left = self._pool_gpus([name for name, view in read.items() if view is None])
         rooms, following = self._rooms(), self._config.followers
         tiers = [self._tier(view, rooms, at_s) for view in views if view.name not in following]
         followers = [self._follower(view, at_s) for view in views if view.name in following]
         before = self._state
-        seen = Snapshot(at_s, tuple(tiers), tuple(followers), pins=self._pins(), unix_s=unix_s)
+        seen = Snapshot(at_s, tuple(tiers), tuple(followers), pins=self._pins(), pool_gpus=left, unix_s=unix_s)
         self._state, decisions = decide(self._config, before, seen)
         if decisions is not before.decisions:
             self._on_decisions(decisions)
             self._on_warm(warm_replicas(decisions, tiers))
+
+    def _pool_gpus(self, unread: Iterable[str]) -> dict[str, float]:
+        """Returns the GPUs of the pools to which tiers belong that cannot be read, without those of these tiers, which
+        keep their targets."""
+        left: dict[str, float] = {}
+        for name in unread:
+            tier = self._config.tiers.get(name)
+            if tier is not None and tier.pool is not None:
+                free = left.get(tier.pool, self._config.pools[tier.pool])
+                left[tier.pool] = max(0.0, free - self._asked[name].target * self._gpus.get(name, 0.0))
+        return left
 
     def _tier(self, view: TierView, rooms: Mapping[str, WaitingRoom], at_s: float) -> TierSnapshot:
         warm = self._warm(view)

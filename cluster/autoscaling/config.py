@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from engine.api import Priority
 
@@ -41,7 +41,14 @@ class SloConfig(Settings):
     seconds."""
 
     ttft_p99_s: Seconds = 2.0
+    ttft_s_per_1k_tokens: float = Field(0.0, ge=0, le=3_600)
+    """Seconds by which the first token may come later for each 1,000 tokens of the prompt, as in ``router.admission``.
+    0: the objective is that of the mean prompt."""
     itl_p99_s: Seconds = 0.1
+
+    def ttft_s(self, prompt_tokens: float) -> float:
+        """Returns the seconds within which the first token should come after a prompt of that length."""
+        return self.ttft_p99_s + self.ttft_s_per_1k_tokens * prompt_tokens / 1000
 
 
 class ScheduleConfig(Settings):
@@ -53,6 +60,20 @@ class ScheduleConfig(Settings):
     """The first instant after the schedule. At or before ``start``: on the next day."""
     days: tuple[Weekday, ...] = WEEKDAYS
     """The days on which the schedule starts."""
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _check_quoted(cls, value: object) -> object:
+        if isinstance(value, int | float):
+            raise ValueError(f'{value} is a number, as which YAML reads a time without quotes; write "18:00"')
+        return value
+
+    @field_validator("start", "end")
+    @classmethod
+    def _check_local(cls, value: time) -> time:
+        if value.tzinfo is not None:
+            raise ValueError(f"{value} has a time zone; that of all schedules is 'timezone' of autoscaling")
+        return value
 
 
 class WaitingRoomConfig(Settings):
@@ -106,7 +127,11 @@ class TierScalingConfig(Settings):
         slos = [slo for name, slo in self.slos.items() if name != "batch"]
         if not slos:
             return None
-        return SloConfig(ttft_p99_s=min(slo.ttft_p99_s for slo in slos), itl_p99_s=min(slo.itl_p99_s for slo in slos))
+        return SloConfig(
+            ttft_p99_s=min(slo.ttft_p99_s for slo in slos),
+            ttft_s_per_1k_tokens=min(slo.ttft_s_per_1k_tokens for slo in slos),
+            itl_p99_s=min(slo.itl_p99_s for slo in slos),
+        )
 
 
 class FollowerConfig(Settings):
@@ -154,6 +179,9 @@ class FastLoopConfig(Settings):
     """The least number of seconds between two raises."""
     down_window_s: Seconds = 120.0
     """The target is lowered to the highest need of this window, and only when the window is known to its beginning."""
+    falling_window_s: Seconds = 60.0
+    """As ``down_window_s``, while the arrivals of the last three minutes fall along a line. At most ``down_window_s``
+    counts."""
     down_period_s: Seconds = 60.0
     """The least number of seconds between any change and a lowering."""
     flow_window_s: Seconds = 60.0

@@ -62,7 +62,7 @@ def _state(numbers: Numbers) -> str:
     if "headroom" in numbers:
         load.append(_headroom(numbers))
     if "predicted_ttft_s" in numbers:
-        load.append(f"TTFT {numbers['predicted_ttft_s']:.2f} s predicted, {numbers['slo_ttft_s']:g} s allowed")
+        load.append(f"TTFT {numbers['predicted_ttft_s']:.2f} s predicted, {numbers['ttft_limit_s']:.3g} s allowed")
     if "predicted_itl_s" in numbers:
         load.append(f"ITL {numbers['predicted_itl_s']:.3f} s predicted, {numbers['slo_itl_s']:g} s allowed")
     if "slowness" in numbers:

@@ -45,7 +45,7 @@ class Forecast:
     def observe(self, value: float, at_s: float, config: ForecastConfig) -> Forecast:
         """Returns the state with the observation ``value`` of the interval that ended at ``at_s``, in seconds of local
         time (``tier_policy.local_s``), by which days repeat."""
-        slot = _slot(at_s - config.interval_s / 2, config)
+        slot = _slot(at_s - config.interval_s / 2, config.slots)
         if not self.count:
             return self._without_season(value, slot, config)
         expected = max(0.0, self._expected(slot, config))
@@ -71,9 +71,18 @@ class Forecast:
         for step in range(1, max(1, min(MAX_STEPS, round(horizon_s / config.interval_s))) + 1):
             factor *= config.damping
             damped += factor
-            season = self._factor(_slot(at_s + (step - 0.5) * config.interval_s, config))
+            season = self._factor(_slot(at_s + (step - 0.5) * config.interval_s, config.slots))
             best = max(best, (self.level + damped * self.trend) * season)
         return max(0.0, best - config.caution * self.error)
+
+    def with_slots(self, slots: int, at_s: float) -> Forecast:
+        """Returns the state for a day of ``slots`` parts, at the instant ``at_s`` as in ``observe``. If it had another
+        number, the season begins anew, as on the first day: its factors are those of other parts of the day."""
+        known = len(self.season or self.sums)
+        if known in (0, slots):
+            return self
+        factor = self.season[_slot(at_s, known)] if self.season else 1.0
+        return replace(self, level=factor * self.level, trend=factor * self.trend, season=(), sums=(), visits=())
 
     def after_gap(self) -> Forecast:
         """Returns the state after missing observations: the same without the trend."""
@@ -116,5 +125,5 @@ class Forecast:
         return Forecast(self.count + 1, level / season[slot], season=season)
 
 
-def _slot(at_s: float, config: ForecastConfig) -> int:
-    return int((at_s % DAY_S) / DAY_S * config.slots) % config.slots
+def _slot(at_s: float, slots: int) -> int:
+    return int((at_s % DAY_S) / DAY_S * slots) % slots

@@ -38,13 +38,15 @@ class ForecastScaling:
     ) -> ForecastScaling:
         """Returns the state after a tick. The forecasts change once in an interval.
 
-        ``point`` has the counters; None: they are unknown, and the state does not change. Neither does it if ``config``
-        disables forecasts. ``confirmed`` is the share of the arrivals, 0 to 1, that other signals confirm, so that the
-        forecasts do not learn from a wrong counter. ``cold_start_s`` is the seconds that a replica takes to start: the
-        forecast looks that far ahead. Local time, by which days repeat, is ``ahead_s`` seconds ahead of the counters'
-        clock.
+        ``point`` has the counters; None: they are unknown, and the state does not change. If ``config`` disables
+        forecasts, everything is forgotten, so that none sets a floor any more. ``confirmed`` is the share of the
+        arrivals, 0 to 1, that other signals confirm, so that the forecasts do not learn from a wrong counter.
+        ``cold_start_s`` is the seconds that a replica takes to start: the forecast looks that far ahead. Local time, by
+        which days repeat, is ``ahead_s`` seconds ahead of the counters' clock.
         """
-        if point is None or not config.enabled:
+        if not config.enabled:
+            return ForecastScaling()
+        if point is None:
             return self
         if self.start is None or point.at_s < self.start.at_s or point.arrivals < self.start.arrivals:
             return replace(self, start=point, confirmed=1.0)
@@ -61,8 +63,10 @@ class ForecastScaling:
         local_s = end.at_s + ahead_s
         arrivals = end.arrivals - start.arrivals
         finished = end.finished - start.finished
-        rate = self.rate.observe(self.confirmed * arrivals / (end.at_s - start.at_s), local_s, config)
-        prompts, outputs = self.prompt_tokens, self.output_tokens
+        rate, prompts, outputs = (
+            each.with_slots(config.slots, local_s) for each in (self.rate, self.prompt_tokens, self.output_tokens)
+        )
+        rate = rate.observe(self.confirmed * arrivals / (end.at_s - start.at_s), local_s, config)
         if arrivals:
             prompts = prompts.observe(max(0.0, end.prompt_tokens - start.prompt_tokens) / arrivals, local_s, config)
         if finished > 0:

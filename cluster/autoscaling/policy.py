@@ -44,13 +44,13 @@ def decide(config: AutoscalingConfig, state: AutoscalerState, snapshot: Snapshot
     ``state`` is returned.
     """
     if not _is_number(snapshot.at_s) or not _is_number(snapshot.time_s):
-        return state, _all_held(snapshot, Reason.BAD_INPUT)
+        return state, _all_held(state, snapshot, Reason.BAD_INPUT)
     if state.decisions is not None:
         elapsed_s = snapshot.at_s - state.decisions.at_s
         if 0 <= elapsed_s < config.interval_s:
             return state, state.decisions
         if elapsed_s < 0:
-            held = _all_held(snapshot, Reason.CLOCK)
+            held = _all_held(state, snapshot, Reason.CLOCK)
             tiers = {name: tier.after_clock_change() for name, tier in state.tiers.items()}
             return AutoscalerState(held, tiers), held
     outcomes = {tier.name: _outcome(config, state, snapshot, tier) for tier in snapshot.tiers}
@@ -73,12 +73,12 @@ def _outcome(config: AutoscalingConfig, state: AutoscalerState, snapshot: Snapsh
     remembered = state.tiers.get(tier.name, TierState())
     settings = config.tiers.get(tier.name)
     if settings is None:
-        return TierOutcome(remembered, _held(tier, Reason.NOT_CONFIGURED))
+        return TierOutcome(remembered, _held(state, tier, Reason.NOT_CONFIGURED))
     try:
         return decide_tier(config, settings, remembered, snapshot, tier)
     except BAD_INPUT as error:
-        held = replace(_held(tier, Reason.BAD_INPUT), detail=f"{type(error).__name__}: {error}")
-        return TierOutcome(remembered, held, need=_target(tier), least=settings.min)
+        held = replace(_held(state, tier, Reason.BAD_INPUT), detail=f"{type(error).__name__}: {error}")
+        return TierOutcome(remembered, held, need=_target(tier), least=max(settings.min, _target(tier)))
 
 
 def _followed(
@@ -87,11 +87,11 @@ def _followed(
     remembered = state.followers.get(seen.name, FollowerState())
     settings = config.followers.get(seen.name)
     if settings is None:
-        return remembered, _held(seen, Reason.NOT_CONFIGURED)
+        return remembered, _held(state, seen, Reason.NOT_CONFIGURED)
     try:
         return follow(settings, config.fast, remembered, seen, snapshot.at_s)
     except BAD_INPUT as error:
-        return remembered, replace(_held(seen, Reason.BAD_INPUT), detail=f"{type(error).__name__}: {error}")
+        return remembered, replace(_held(state, seen, Reason.BAD_INPUT), detail=f"{type(error).__name__}: {error}")
 
 
 def _within_budgets(
@@ -152,15 +152,18 @@ def _changed(outcome: TierOutcome, at_s: float) -> TierState:
     return replace(outcome.state, raised_at_s=raised_at_s, changed_at_s=at_s)
 
 
-def _all_held(snapshot: Snapshot, reason: Reason) -> Decisions:
-    tiers = {tier.name: _held(tier, reason) for tier in snapshot.tiers}
-    followers = {each.name: _held(each, reason) for each in snapshot.followers}
+def _all_held(state: AutoscalerState, snapshot: Snapshot, reason: Reason) -> Decisions:
+    tiers = {tier.name: _held(state, tier, reason) for tier in snapshot.tiers}
+    followers = {each.name: _held(state, each, reason) for each in snapshot.followers}
     return Decisions(snapshot.at_s, tiers, followers, snapshot.unix_s)
 
 
-def _held(seen: TierSnapshot | FollowerSnapshot, reason: Reason) -> TierDecision:
+def _held(state: AutoscalerState, seen: TierSnapshot | FollowerSnapshot, reason: Reason) -> TierDecision:
+    """Returns the decision that the target stays, and with it the warm pool of the last decision."""
     why = WhyNot(reason)
-    return TierDecision(seen.name, _target(seen), _target(seen), reason, why, why)
+    last = None if state.decisions is None else state.decisions.tiers.get(seen.name)
+    warm = 0 if last is None else last.warm
+    return TierDecision(seen.name, _target(seen), _target(seen), reason, why, why, warm=warm)
 
 
 def _target(seen: TierSnapshot | FollowerSnapshot) -> int:

@@ -11,7 +11,7 @@ from cluster.autoscaling.scale_down_check import Objection, fewest
 from cluster.autoscaling.signal_agreement import Confirmed
 from cluster.autoscaling.signal_inputs import SignalInputs
 from cluster.autoscaling.staffing import EPSILON, whole
-from cluster.autoscaling.tier_state import NeedPoint
+from cluster.autoscaling.tier_state import NeedPoint, needs_within
 
 MAX_MADE_UP = 0.25
 """Of the need: the most replicas that are ordered to make up for stuck ones, and at least one."""
@@ -43,6 +43,7 @@ def proposed(
     ``changed_at_s`` are the instants of its last raise and last change; None: not yet.
     """
     fast, at_s = evidence.fast, evidence.at_s
+    needs = needs_within(needs, evidence.down_window_s)
     latest = needs[-1].replicas
     before = max(2, sum(each.at_s > at_s - fast.up_window_s for each in needs))
     lasting = min(each.replicas for each in needs[-before:]) if len(needs) > 1 else 0.0
@@ -87,8 +88,9 @@ def _lowered(
         return Proposal(target, why.reason, why_more, why, latest, peak)
 
     known_s = at_s - needs[0].at_s
-    if known_s < fast.down_window_s:
-        return held(WhyNot(Reason.STABILISING, {"known_s": known_s, "window_s": fast.down_window_s, "peak": peak}))
+    if known_s < evidence.down_window_s:
+        numbers = {"known_s": known_s, "window_s": evidence.down_window_s, "peak": peak}
+        return held(WhyNot(Reason.STABILISING, numbers))
     if _within(at_s, changed_at_s, fast.down_period_s):
         since = at_s - (changed_at_s or at_s)
         return held(WhyNot(Reason.DOWN_RATE, {"since_s": since, "period_s": fast.down_period_s}))
@@ -97,7 +99,11 @@ def _lowered(
     fewer, against = fewest(evidence, lowest, target)
     if fewer >= target:
         return held(_objected(against))
-    rest = _objected(against) if against else WhyNot(Reason.STABILISING, {"peak": peak, "window_s": fast.down_window_s})
+    rest = (
+        _objected(against)
+        if against
+        else WhyNot(Reason.STABILISING, {"peak": peak, "window_s": evidence.down_window_s})
+    )
     return Proposal(fewer, Reason.LOW_LOAD, why_more, rest, latest, peak)
 
 

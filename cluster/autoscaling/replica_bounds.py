@@ -27,11 +27,11 @@ class Bounds(NamedTuple):
 
 def bounds_of(tier: TierScalingConfig, name: str, pins: Iterable[Pin], at_s: float, zone: ZoneInfo) -> Bounds:
     """Returns the bounds of the tier ``name`` at the instant ``at_s`` (Unix seconds). The last pin of the tier in
-    ``pins`` that has not expired sets both bounds, up to ``tier.max``. Without one, a schedule that holds then, in
-    ``zone``, may raise the minimum."""
+    ``pins`` that has not expired sets both bounds, from ``tier.min`` to ``tier.max``. Without one, a schedule that
+    holds then, in ``zone``, may raise the minimum."""
     valid = [pin for pin in pins if pin.tier == name and pin.expires_at_s > at_s and pin.replicas >= 0]
     if valid:
-        pinned = min(tier.max, valid[-1].replicas)
+        pinned = min(tier.max, max(tier.min, valid[-1].replicas))
         return Bounds(pinned, pinned, Reason.PINNED, valid[-1])
     now = datetime.fromtimestamp(at_s, UTC).astimezone(zone)
     scheduled = max((each.min for each in tier.schedules if holds(each, now)), default=0)

@@ -32,7 +32,7 @@ def objection(evidence: SignalInputs, replicas: int) -> Objection | None:
         queue_s = backlog_s(evidence, replicas)
         if queue_s > evidence.queue_budget_s:
             return Objection(Reason.BACKLOG, replicas, queue_s, evidence.queue_budget_s)
-        limit = MARGIN * evidence.slo.ttft_p99_s
+        limit = MARGIN * evidence.ttft_limit_s
         least = evidence.own_prefill_s + model.step(0.0)
         if least < limit and (predicted := ttft_s(evidence, replicas)) > limit:
             return Objection(Reason.PREDICTED_TTFT, replicas, predicted, limit)

@@ -34,6 +34,7 @@ class SignalInputs:
     waiting_room: WaitingRoom
     latencies: Sequence[LatencyReport]
     batch_work: Sequence[BatchWork]
+    falling: bool = False  # whether the arrivals are known to fall along a line
 
     @property
     def queued_prompt_tokens(self) -> float:
@@ -44,6 +45,11 @@ class SignalInputs:
     def in_flight(self) -> float:
         """The number of requests at the replicas and in the waiting room."""
         return self.load.in_flight + self.waiting_room.requests
+
+    @property
+    def ttft_limit_s(self) -> float:
+        """The seconds within which the first token of a mean prompt should come."""
+        return self.slo.ttft_s(self.flow.prompt_tokens if self.flow else 0.0)
 
     @property
     def itl_limit_s(self) -> float:
@@ -59,8 +65,8 @@ class SignalInputs:
     def queue_budget_s(self) -> float:
         """The seconds of prefill that may be queued at a replica: the margin x (the TTFT objective - a mean prompt's
         own prefill), and at least a tenth of the objective."""
-        left = self.fast.ttft_margin * (self.slo.ttft_p99_s - self.own_prefill_s)
-        return max(0.1 * self.slo.ttft_p99_s, left)
+        left = self.fast.ttft_margin * (self.ttft_limit_s - self.own_prefill_s)
+        return max(0.1 * self.ttft_limit_s, left)
 
     @property
     def flow_replicas(self) -> float | None:
@@ -71,13 +77,18 @@ class SignalInputs:
         return self.model.replicas(self.flow, self.itl_limit_s)
 
     @property
+    def down_window_s(self) -> float:
+        """The seconds whose highest need a lowering has to leave: fewer while the arrivals fall."""
+        return min(self.fast.falling_window_s, self.fast.down_window_s) if self.falling else self.fast.down_window_s
+
+    @property
     def headroom(self) -> float:
         """The headroom for the flow, in standard deviations: less while it is steady."""
         return min(self.fast.headroom, self.fast.steady_headroom) if self.steady else self.fast.headroom
 
     def staffed(self, replicas: float, flow: ArrivalRate | None) -> float:
         """Returns the number of replicas, with headroom for random peaks, for a flow that keeps ``replicas`` busy on
-        average."""
+        average. Short prompts cannot wait longer, however long the mean one is."""
         arrivals = flow.rate * self.slo.ttft_p99_s if flow else 0.0
         return staffed(replicas, self.headroom, arrivals)
 

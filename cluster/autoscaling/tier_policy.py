@@ -41,7 +41,7 @@ IDLE_REQUESTS = 1.0
 @dataclass(frozen=True, slots=True)
 class TierOutcome:
     """The next state of a tier and its decision. ``need`` is the fractional number of replicas that the load needs;
-    ``least`` is the minimum number of replicas."""
+    ``least`` is the number of replicas that no other tier of the pool may take."""
 
     state: TierState
     decision: TierDecision
@@ -60,7 +60,7 @@ def decide_tier(
     load = evidence.load
     if load.ready and load.fresh < config.fast.min_fresh * load.ready:
         held = _held(seen.target, WhyNot(Reason.NO_FRESH_DATA, {"ready": load.ready, "fresh": load.fresh}))
-        return _bounded(learnt, evidence, seen, bounds, held, (), 0)
+        return _keeping(_bounded(learnt, evidence, seen, bounds, held, (), 0), seen, bounds)
     floor = _floor(learnt, evidence)
     needs = _needs(evidence, max(floor, bounds.least))
     need = confirmed(needs, load.ready, evidence.at_work_replicas)
@@ -80,7 +80,10 @@ def decide_tier(
     else:
         proposal = proposed(evidence, seen.target, need, history, state.raised_at_s, state.changed_at_s)
     # The dead band holds for the forecast too, which says little more than the flow while the load is steady.
-    return _bounded(learnt, evidence, seen, bounds, proposal, needs, whole(floor / (1 + config.fast.band)))
+    outcome = _bounded(learnt, evidence, seen, bounds, proposal, needs, whole(floor / (1 + config.fast.band)))
+    # After a restart of the controller the flow is not known at once, and the need is too low.
+    known = snapshot.at_s - history[0].at_s >= config.fast.down_window_s
+    return outcome if known else _keeping(outcome, seen, bounds)
 
 
 def _observed(
@@ -129,6 +132,7 @@ def _observed(
         waiting_room=seen.waiting_room,
         latencies=seen.latencies,
         batch_work=seen.batch_work,
+        falling=learnt.steadiness.is_falling(at_s),
     )
     return learnt, evidence
 
@@ -200,13 +204,22 @@ def _from_zero(evidence: SignalInputs, need: Confirmed) -> Proposal:
     numbers = {"waiting": float(room.requests), "cold_start_s": evidence.cold_start_s}
     if not room.requests and not evidence.batch_work and not (flow and flow.rate):
         return Proposal(0, Reason.IDLE, WhyNot(Reason.IDLE, numbers), WhyNot(Reason.MINIMUM, {"min": 0}))
-    wanted = max(1, whole(need.replicas))
+    # A whole one, however short the prompt: a part of it would get nothing of a pool whose GPUs are in use.
+    needed = max(1.0, need.replicas)
     why = WhyNot(Reason.WAITING_ROOM, numbers)
-    return Proposal(wanted, Reason.WAITING_ROOM, WhyNot(Reason.STEADY, {"need": need.replicas}), why, need.replicas)
+    return Proposal(whole(needed), Reason.WAITING_ROOM, WhyNot(Reason.STEADY, {"need": needed}), why, needed)
 
 
 def _held(target: int, why: WhyNot) -> Proposal:
-    return Proposal(target, why.reason, why, why)
+    """Returns the proposal of a tier whose need is unknown: it counts as the present target, also against other tiers
+    of its pool."""
+    return Proposal(target, why.reason, why, why, latest=float(target), peak=float(target))
+
+
+def _keeping(outcome: TierOutcome, seen: TierSnapshot, bounds: Bounds) -> TierOutcome:
+    """Returns the outcome of a tier that is not known to need fewer replicas than it has: no other tier of its pool
+    takes their GPUs."""
+    return replace(outcome, least=min(bounds.most, max(bounds.least, seen.target)))
 
 
 def _bounded(
@@ -266,6 +279,7 @@ def numbers_of(state: TierState, evidence: SignalInputs, proposal: Proposal, flo
         "waiting_room": evidence.waiting_room.requests,
         "cold_start_s": evidence.cold_start_s,
         "slo_ttft_s": evidence.slo.ttft_p99_s,
+        "ttft_limit_s": evidence.ttft_limit_s,
         "slo_itl_s": evidence.slo.itl_p99_s,
     }
     if model.prefill_tokens_per_s and load.ready:

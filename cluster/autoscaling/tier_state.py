@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -63,6 +64,11 @@ class TierState:
             changed_at_s=None,
             idle_since_s=None,
         )
+
+
+def needs_within(needs: Sequence[NeedPoint], window_s: float) -> tuple[NeedPoint, ...]:
+    """Returns the last of ``needs``, as those of a window of ``window_s`` seconds. ``needs`` has at least one."""
+    return with_need(tuple(needs[:-1]), needs[-1], window_s)
 
 
 def with_need(needs: tuple[NeedPoint, ...], new: NeedPoint, window_s: float) -> tuple[NeedPoint, ...]:

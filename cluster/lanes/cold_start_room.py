@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from cluster.autoscaling.config import WaitingRoomConfig
 from cluster.autoscaling.snapshot import WaitingRoom
 from cluster.autoscaling.zero_replica_admission import Refused, admit
-from engine.api import Conversation, GenerationRequest
+from engine.api import Conversation, GenerationRequest, Priority
 from router.ports.tier_backend import TierStartingError
 
 REPORT_S = 1.0
@@ -66,7 +66,7 @@ class ColdStartRoom:
         now_s = time.monotonic()
         if not self._seats and now_s >= self._wanted_until_s:
             self._since_s = now_s
-        mine = _Seat(now_s, prompt_tokens(request))
+        mine = _Seat(now_s, _waited_tokens(request))
         self._seats.append(mine)
         self._report_soon()
         try:
@@ -143,6 +143,12 @@ class ColdStartRoom:
             return WaitingRoom(int(now_s < self._wanted_until_s))
         tokens = sum(each.prompt_tokens for each in self._seats)
         return WaitingRoom(len(self._seats), tokens, now_s - self._seats[0].since_s)
+
+
+def _waited_tokens(request: GenerationRequest) -> float:
+    """Returns the tokens of the prompt that the tier is started for. Those of batch work count for none: it gets a
+    first replica, and waits for what that one leaves."""
+    return 0.0 if request.priority is Priority.BATCH else prompt_tokens(request)
 
 
 def prompt_tokens(request: GenerationRequest) -> float:

@@ -85,8 +85,7 @@ def simulate_fluid(
         wait, stretch, step = _advance(state, settings, uncached[own], weight, counters[0])
         ttft[own] = wait + uncached[own] / settings.profile.prefill_tokens_s * stretch
         itl[own] = step
-        excess = ttft[own] - settings.slo.ttft_s_per_token * trace.prompt[own]
-        latencies[0].add(now, excess.tolist(), itl[own].tolist())
+        latencies[0].add(now, ttft[own].tolist(), itl[own].tolist())
         if now < next_decision:
             continue
         next_decision = now + policy.interval_s

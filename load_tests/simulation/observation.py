@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,15 @@ class Counters:
     output_tokens: int = 0  # of finished requests
 
 
+class _Part(NamedTuple):
+    """The latencies between two calls of ``Latencies.add``, as there."""
+
+    at: float
+    ttft: NDArray[np.int64]
+    itl: NDArray[np.int64]
+    itl_s: float
+
+
 class Latencies:
     """The latencies of one class over the last WINDOW_S seconds, as counts by bucket of BOUNDS_S."""
 
@@ -37,20 +46,20 @@ class Latencies:
         self.ttft_counts = np.zeros(len(BOUNDS_S) + 1, dtype=np.int64)
         self.itl_counts = np.zeros(len(BOUNDS_S) + 1, dtype=np.int64)
         self.itl_s = 0.0  # their sum
-        self._parts: deque[tuple[float, NDArray[np.int64], NDArray[np.int64], float]] = deque()
+        self._parts: deque[_Part] = deque()
 
     def add(self, now: float, ttft: Sequence[float], itl: Sequence[float]) -> None:
         """Adds the latencies measured since the last call, in seconds, and drops those that leave the window."""
-        part = (now, _counts(ttft), _counts(itl), float(sum(itl)))
+        part = _Part(now, _counts(ttft), _counts(itl), float(sum(itl)))
         self._parts.append(part)
-        self.ttft_counts += part[1]
-        self.itl_counts += part[2]
-        self.itl_s += part[3]
-        while self._parts[0][0] < now - WINDOW_S:
-            _, old_ttft, old_itl, old_itl_s = self._parts.popleft()
-            self.ttft_counts -= old_ttft
-            self.itl_counts -= old_itl
-            self.itl_s -= old_itl_s
+        self.ttft_counts += part.ttft
+        self.itl_counts += part.itl
+        self.itl_s += part.itl_s
+        while self._parts[0].at < now - WINDOW_S:
+            old = self._parts.popleft()
+            self.ttft_counts -= old.ttft
+            self.itl_counts -= old.itl
+            self.itl_s -= old.itl_s
 
 
 def _counts(latencies: Sequence[float]) -> NDArray[np.int64]:
@@ -107,8 +116,7 @@ class ReplicaView(Protocol):
 class Observation:
     """The tier at the instant ``at``, in seconds from the start of the trace.
 
-    ``ready`` are live objects: a policy reads them during ``decide`` and keeps none. TTFTs are less the allowance of
-    the SLO for the length of the prompt.
+    ``ready`` are live objects: a policy reads them during ``decide`` and keeps none.
     """
 
     at: float

@@ -26,6 +26,12 @@ class ReplicaProfile:
     chunk_tokens: int  # prompt tokens of a mixed step
     kv_tokens: int  # that the cache holds
     max_sequences: int  # that decode or prefill at once
+    # Prompts of one chunk that come in a step together, in tokens. They all have their first tokens at its end. None:
+    # one is computed after the other.
+    short_tokens: int | None = None
+    # The most time of a step with a chunk of a longer prompt, as a multiple of that of its decodes alone. None: a whole
+    # chunk is computed beside them.
+    decode_slowdown: float | None = None
     # These follow from the others, once: replicas report them with each request.
     chunk_s: float = field(init=False)  # that a full chunk takes, at least a step's own
     prompt_token_s: float = field(init=False)  # that a token of a chunk adds to a step

@@ -6,16 +6,17 @@ counter of steps gives the order in which sequences end: a request that starts t
 ``v + output - 1``. A request costs three events (arrival, first token, end), each O(log n) in the sequences of the
 replica. Steps are a continuous quantity.
 
-Prefill is that of Manta's scheduler (engine/scheduler): prompts of one chunk go first, one after the other; of longer
-ones MAX_PARTIAL_PREFILLS share what is left. Approximations: a step has a chunk of one kind only; the first token comes
-with the last chunk; the cache is reserved for a request when it is admitted, for its prompt and half of its output,
-which is what it holds on average, so nothing is preempted.
+Prefill is that of Manta's scheduler (engine/scheduler): prompts of one chunk go first, one after the other or, as the
+profile says, several in a step; of longer ones MAX_PARTIAL_PREFILLS share what is left. Approximations: a step has a
+chunk of one kind only; the first token comes with the last chunk; the cache is reserved for a request when it is
+admitted, for its prompt and half of its output, which is what it holds on average, so nothing is preempted.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
+from itertools import islice
 from math import inf, sqrt
 
 from load_tests.simulation.profile import ReplicaProfile
@@ -28,6 +29,7 @@ class Replica:
     """The state of a replica at ``time``. Requests are numbers; the caller keeps their lengths."""
 
     __slots__ = (
+        "_base_s",
         "_chunk_s",
         "_decoding",
         "_kv_s",
@@ -35,12 +37,15 @@ class Replica:
         "_long",
         "_next_is_prefill",
         "_next_steps",
+        "_pace_s",
         "_sequence_s",
         "_share_s",
         "_shared",
         "_short",
         "_short_s",
+        "_slowdown",
         "_step_s",
+        "_together",
         "_work_s",
         "due",
         "kv_reserved",
@@ -77,17 +82,20 @@ class Replica:
         self.prefilling = 0  # admitted requests without a first token
         self.prefilling_s = 0.0  # their prefill work that is left
         self._short: deque[int] = deque()  # of one chunk; the first one is in work
-        self._short_s = 0.0  # left of the first one's
+        self._short_s = 0.0  # left of the first one's, and of those in the same step
+        self._together = 0  # further prompts in that step
         self._long: deque[int] = deque()  # of several chunks, not begun
         self._shared: list[tuple[float, int]] = []  # begun, ordered by (share of work at which it is done, request)
         self._share_s = 0.0  # prefill work that each of these has had since the first
         self._decoding: list[tuple[float, int]] = []  # heap of (step of the last token, request)
         self._lengths: dict[int, tuple[int, int, float]] = {}  # tokens of prompt and output, prefill work in seconds
+        self._slowdown = profile.decode_slowdown
         self._step_s = profile.step_s
         self._sequence_s = profile.sequence_s
         self._kv_s = profile.kv_s
         self._chunk_s = profile.chunk_s
-        self._work_s = profile.chunk_tokens / profile.prefill_tokens_s  # prefill work of a step
+        self._work_s = profile.chunk_tokens / profile.prefill_tokens_s  # prefill work of a step with a whole chunk
+        self._base_s, self._pace_s = self._chunk_s, self._work_s  # of the present step: its time, and its prefill work
         self._next_steps = 0.0
         self._next_is_prefill = False
         self.scheduled_step_s = 0.0  # ``step_now_s`` right after the last event
@@ -113,7 +121,7 @@ class Replica:
         """Seconds of a step of the present batch; 0 if there is none."""
         if not (self._decoding or self.prefilling):
             return 0.0
-        base = self._chunk_s if self.prefilling else self._step_s
+        base = self._base_s if self.prefilling else self._step_s
         return base + self._sequence_s * len(self._decoding) + self._kv_s * self.kv_resident
 
     def submit(self, now: float, request: int, prompt: int, output: int, work_s: float) -> None:
@@ -144,7 +152,7 @@ class Replica:
         self.time = now
         running = len(self._decoding)
         if self.prefilling:
-            step = self._chunk_s + self._sequence_s * running + self._kv_s * self.kv_resident
+            step = self._base_s + self._sequence_s * running + self._kv_s * self.kv_resident
         elif running:
             step = self._step_s + self._sequence_s * running + self._kv_s * self.kv_resident
         else:
@@ -227,7 +235,7 @@ class Replica:
         self.steps += steps
         self.kv_resident += steps * running
         if self.prefilling:
-            work = steps * self._work_s
+            work = steps * self._pace_s
             self.prefilling_s -= work
             if self._short:
                 self._short_s -= work
@@ -252,10 +260,25 @@ class Replica:
             if work <= self._work_s:
                 self._short.append(request)
                 if len(self._short) == 1:
-                    self._short_s = work
+                    self._begin_short()
             else:
                 self._long.append(request)
                 self._begin_long()
+
+    def _begin_short(self) -> None:
+        """Begins the step of the first short prompt, with those behind it that find room there."""
+        self._short_s = self._lengths[self._short[0]][2]
+        self._together = 0
+        if self.profile.short_tokens is None:
+            return
+        room_s = self.profile.short_tokens / self.profile.prefill_tokens_s - self._short_s
+        for request in islice(self._short, 1, None):
+            work = self._lengths[request][2]
+            room_s -= work
+            if room_s < 0:
+                return
+            self._short_s += work
+            self._together += 1
 
     def _begin_long(self) -> None:
         while self._long and len(self._shared) < MAX_PARTIAL_PREFILLS:
@@ -268,8 +291,11 @@ class Replica:
         self.prefilling -= 1
         if self._short:
             request = self._short.popleft()
-            if self._short:
-                self._short_s = self._lengths[self._short[0]][2]
+            if self._together:
+                self._together -= 1
+                self._short_s = 0.0
+            elif self._short:
+                self._begin_short()
         else:
             request = self._shared.pop(0)[1]
             if not self._shared:
@@ -282,14 +308,27 @@ class Replica:
                 self.short_s = 0.0
         return request
 
+    def _set_pace(self, running: int, slowdown: float) -> None:
+        """Sets the time and the prefill work of the next steps, beside ``running`` decodes: those with long prompts
+        take ``slowdown`` times as long as the decodes alone, at most."""
+        self._base_s, self._pace_s = self._chunk_s, self._work_s
+        if not running or self._short:
+            return
+        alone_s = self._step_s + self._sequence_s * running + self._kv_s * self.kv_resident
+        # What is computed while the weights are read costs no time.
+        self._pace_s = min(self._work_s, self._step_s + (slowdown - 1) * alone_s)
+        self._base_s = max(self._step_s, self._pace_s)
+
     def _schedule(self) -> None:
         """Finds the next event: the first prompt is prefilled, or the first sequence ends."""
         decoding = self._decoding
         running = len(decoding)
         if self.prefilling:
-            step = self._chunk_s + self._sequence_s * running + self._kv_s * self.kv_resident
+            if self._slowdown is not None:
+                self._set_pace(running, self._slowdown)
+            step = self._base_s + self._sequence_s * running + self._kv_s * self.kv_resident
             left_s = self._short_s if self._short else (self._shared[0][0] - self._share_s) * len(self._shared)
-            steps = left_s / self._work_s
+            steps = left_s / self._pace_s
             self._next_is_prefill = True
             if running:
                 left = decoding[0][0] - self.steps

@@ -256,9 +256,9 @@ class Simulation:
             self._placement.first_token(first, now)
             if self._admission is not None:
                 self._admission.first_token(first, now)
-            excess = now - self._arrival[first] - self._allowance[first]
-            self._ttft[self._class[first]].append(excess)
-            if excess > self._settings.slo.ttft_s and not self._class[first]:
+            ttft = now - self._arrival[first]
+            self._ttft[self._class[first]].append(ttft)
+            if ttft - self._allowance[first] > self._settings.slo.ttft_s and not self._class[first]:
                 self._late += 1
         for request in ended:
             self._end[request] = now

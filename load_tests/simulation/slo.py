@@ -13,7 +13,7 @@ class Slo:
     """A time to the first token and a mean time between tokens, in seconds.
 
     No replica answers a prompt of 100,000 tokens as soon as one of 100, so the first token may come later by
-    ``ttft_s_per_token`` for each token of the prompt. Policies see latencies less this allowance, and ``ttft_s``.
+    ``ttft_s_per_token`` for each token of the prompt. Policies see latencies as they are.
     """
 
     ttft_s: float = 2.0

@@ -21,6 +21,8 @@ from engine.api import Priority
         ({"interval_s": 0.5, "fast": {"stale_s": 0.6}}, "interval_s"),
         ({"interval_s": 6.0, "fast": {"stale_s": 60.0}}, "interval_s is 6; it may be 5 at most"),
         ({"tires": {}}, "tires"),
+        ({"tiers": {"fast": {"schedules": [{"min": 1, "start": "08:00Z", "end": "18:00"}]}}}, "timezone"),
+        ({"tiers": {"fast": {"schedules": [{"min": 1, "start": "08:00", "end": 1080}]}}}, "1080 is a number"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(settings: dict[str, object], named: str) -> None:
@@ -28,18 +30,25 @@ def test_settings_that_make_no_sense_are_refused_by_name(settings: dict[str, obj
         AutoscalingConfig.model_validate(settings)
 
 
+def test_a_schedule_is_the_same_after_the_way_to_the_controller() -> None:
+    settings = AutoscalingConfig.model_validate(
+        {"tiers": {"fast": {"schedules": [{"min": 1, "start": "08:00", "end": "18:30:15"}]}}}
+    )
+    assert AutoscalingConfig.model_validate(settings.model_dump(mode="json")) == settings
+
+
 def test_a_class_without_objectives_has_the_strictest() -> None:
     tier = TierScalingConfig.model_validate(
         {
             "slos": {
-                "interactive": {"ttft_p99_s": 0.5, "itl_p99_s": 0.2},
+                "interactive": {"ttft_p99_s": 0.5, "ttft_s_per_1k_tokens": 0.3, "itl_p99_s": 0.2},
                 "batch": {"ttft_p99_s": 0.1, "itl_p99_s": 0.01},
-                "standard": {"ttft_p99_s": 3.0, "itl_p99_s": 0.05},
+                "standard": {"ttft_p99_s": 3.0, "ttft_s_per_1k_tokens": 0.2, "itl_p99_s": 0.05},
             }
         }
     )
 
-    assert tier.strictest == SloConfig(ttft_p99_s=0.5, itl_p99_s=0.05)
-    assert tier.slo(Priority.STANDARD) == SloConfig(ttft_p99_s=3.0, itl_p99_s=0.05)
+    assert tier.strictest == SloConfig(ttft_p99_s=0.5, ttft_s_per_1k_tokens=0.2, itl_p99_s=0.05)
+    assert tier.slo(Priority.STANDARD) == SloConfig(ttft_p99_s=3.0, ttft_s_per_1k_tokens=0.2, itl_p99_s=0.05)
     assert TierScalingConfig().slo(Priority.INTERACTIVE) == SloConfig()
     assert TierScalingConfig().slo(Priority.BATCH) is None

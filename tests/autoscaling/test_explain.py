@@ -14,7 +14,7 @@ def test_a_decision_is_explained_in_words_with_its_numbers() -> None:
     assert explain(CASES[Reason.WAITING_ROOM]()).splitlines() == [
         "fast: 1 replica, up from 0. 3 requests wait for a first replica; a cold start takes 20 s.",
         "Replicas: none. Load: 3 requests in flight, 1500 prompt tokens queued.",
-        "Why not more: The load needs 0.00 replicas.",
+        "Why not more: The load needs 1.00 replicas.",
         "Why not fewer: 3 requests wait for a first replica; a cold start takes 20 s.",
     ]
 

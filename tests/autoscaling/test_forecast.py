@@ -71,3 +71,16 @@ def test_there_is_no_forecast_before_there_are_observations() -> None:
 
 def test_a_day_without_requests_is_no_season_to_divide_by() -> None:
     assert after([0.0] * 300).ahead(300 * 900.0, 900, CONFIG) == 0.0
+
+
+@pytest.mark.parametrize("slots", [1, 24, 288])
+def test_other_parts_of_the_day_begin_a_new_season_at_the_present_level(slots: int) -> None:
+    observations = 3 * 96 + 24  # at six in the morning, where the day's factor is the highest
+    now_s = observations * 900.0
+    known = after([daily((i + 0.5) * 900) for i in range(observations)])
+
+    changed = CONFIG.model_copy(update={"slots": slots})
+    forecast = known.with_slots(slots, now_s).observe(daily(now_s + 450), now_s + 900, changed)
+
+    assert forecast.ahead(now_s + 900, 900, changed) == pytest.approx(daily(now_s + 1350), rel=0.1)
+    assert known.with_slots(96, now_s) is known

@@ -58,3 +58,9 @@ def test_the_last_valid_pin_counts_until_it_expires() -> None:
 def test_a_pin_stays_within_the_maximum() -> None:
     pins = (Pin("fast", 50, at(5, 12)), Pin("fast", -1, at(5, 12)))
     assert bounds_of(tier_of(time(8), time(18)), "fast", pins, at(5, 9), UTC_ZONE)[:2] == (9, 9)
+
+
+def test_a_pin_from_before_a_higher_minimum_stays_within_it() -> None:
+    """Serve gives no fewer, and the decision would tell of replicas that are not there."""
+    tier = TierScalingConfig(min=3, max=9)
+    assert bounds_of(tier, "fast", (Pin("fast", 1, at(5, 12)),), at(5, 9), UTC_ZONE)[:2] == (3, 3)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cluster.autoscaling.arrival_rate import ArrivalCounts, dispersion_of, remembered
 from cluster.autoscaling.config import FastLoopConfig
-from cluster.autoscaling.steadiness import GAP_S, INTERVAL_S, LEAST, MOST, Steadiness, steady
+from cluster.autoscaling.steadiness import FALLING, GAP_S, INTERVAL_S, LEAST, MOST, Steadiness, falling, steady
 from tests.autoscaling.snapshots import Plant, config_of
 
 FAST = FastLoopConfig()
@@ -144,3 +144,46 @@ def test_less_headroom_than_that_of_a_steady_flow_is_kept() -> None:
     little = [FastLoopConfig(headroom=0.1), FastLoopConfig(headroom=0.1, steady_headroom=0.1)]
     plants = [Plant(config_of(fast), lambda elapsed_s: 20.0, replicas=1).run(1200) for fast in little]
     assert plants[0].targets == plants[1].targets
+
+
+def share_falling(rate_of: Callable[[float], float], dispersion: float = 1.0) -> float:
+    return sum(falling(poisson(rate_of, seed)[:FALLING], dispersion) for seed in range(200)) / 200
+
+
+@pytest.mark.parametrize("rate", [6.0, 60.0, 600.0])
+def test_a_line_down_is_falling_whatever_chance_brings(rate: float) -> None:
+    assert share_falling(lambda at_s: max(0.0, rate * (1 - at_s / 300))) >= 0.97
+
+
+@pytest.mark.parametrize(
+    "rate_of",
+    [
+        pytest.param(lambda at_s: 30.0, id="constant"),
+        pytest.param(lambda at_s: 30 * (1 + at_s / 200), id="up"),
+        pytest.param(lambda at_s: 30.0 if at_s < 100 else 15.0, id="a step down"),
+        pytest.param(lambda at_s: 30 * (1 - at_s / 200) if at_s < 140 else 25.0, id="down and back"),
+        pytest.param(lambda at_s: 30 * (1 + 0.4 * math.sin(at_s / 20)), id="waves of two minutes"),
+        pytest.param(lambda at_s: 0.0, id="nothing"),
+    ],
+)
+def test_what_is_no_line_down_is_not_falling(rate_of: Callable[[float], float]) -> None:
+    assert share_falling(rate_of) <= 0.02
+
+
+def test_a_fall_is_known_after_three_minutes_until_the_counters_are_missing() -> None:
+    fall = [(at_s * INTERVAL_S, 1000.0 * at_s - 25 * at_s**2) for at_s in range(FALLING + 1)]
+    last_s = fall[-1][0]
+    assert not observed(fall[:-1]).is_falling(fall[-2][0])
+    assert observed(fall).is_falling(last_s)
+    assert not observed(fall).is_falling(last_s + GAP_S)
+
+
+def test_a_load_that_falls_along_a_line_is_followed_sooner_and_without_a_queue() -> None:
+    def down(elapsed_s: float) -> float:
+        return max(4.0, 60.0 - max(0.0, elapsed_s - 300) / 12)
+
+    slowly = FastLoopConfig(falling_window_s=FAST.down_window_s)
+    sooner, later = (Plant(config_of(fast), down, replicas=12).run(1000) for fast in (FAST, slowly))
+    assert sooner.targets[:300] == later.targets[:300]
+    assert sum(sooner.targets) < 0.97 * sum(later.targets)
+    assert max(sooner.queue_s[60:]) < 1.0

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.autoscaling.application_scaler import ApplicationScaler
 from cluster.autoscaling.config import AutoscalingConfig, FastLoopConfig, TierScalingConfig
-from cluster.autoscaling.decision import Decisions
+from cluster.autoscaling.decision import Decisions, Reason
 from cluster.autoscaling.explain import explain
+from cluster.autoscaling.policy import AutoscalerState, decide
 from cluster.autoscaling.replica_report import WindowedLatencies, to_numbers
-from cluster.autoscaling.snapshot import ReplicaSnapshot, ReplicaState
+from cluster.autoscaling.snapshot import ReplicaSnapshot, ReplicaState, Snapshot, TierSnapshot
 from cluster.autoscaling.snapshot_collector import ReplicaView, TierView
 from cluster.autoscaling.warm_pool import serving_target, warm_ids
 from cluster.autoscaling.warm_replica_store import read_warm
 from engine.api import ClassLoad, EngineLoad, Priority
+from tests.autoscaling.snapshots import counters_of, ready, sample_of
 
 T = 1_767_600_000.0
 
@@ -191,3 +195,19 @@ def test_warm_replicas_that_cannot_be_read_are_none() -> None:
     assert read_warm(b'{"fast": ["a", "b"]}') == {"fast": frozenset({"a", "b"})}
     for damaged in (b"", b"[]", b'{"fast": 3}', b"\xff"):
         assert read_warm(damaged) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"target": "one"}, Reason.BAD_INPUT), ({}, Reason.CLOCK)],
+    ids=["a snapshot that makes no sense", "a clock that goes back"],
+)
+def test_a_target_that_is_held_keeps_its_warm_pool(change: dict[str, str], reason: Reason) -> None:
+    config, tier = config_of(fast=FAST), TierSnapshot("fast", 1, (ready(T, sample_of(T)),), counters_of(0))
+    state, first = decide(config, AutoscalerState(), Snapshot(T, (tier,)))
+    assert first.tiers["fast"].warm == 2
+
+    at_s = T + 1 if change else T - 60
+    _, held = decide(config, state, Snapshot(at_s, (replace(tier, **change),)))  # type: ignore[arg-type]  # the fault
+
+    assert (held.tiers["fast"].reason, held.tiers["fast"].warm) == (reason, 2)

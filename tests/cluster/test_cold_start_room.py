@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ from cluster.lanes import cold_start_room
 from cluster.lanes.cold_start_room import ColdStartRoom
 from cluster.lanes.lane import Lane
 from cluster.lanes.lane_pool import LanePool
-from engine.api import GenerationRequest, SamplingParams
+from engine.api import GenerationRequest, Priority, SamplingParams
 from router.errors import refusal_of
 from router.ports.tier_backend import TierStartingError
 from tests.cluster.engines import LocalClient, LocalReplica
@@ -177,3 +178,18 @@ async def test_a_pool_that_closes_ends_the_wait_and_the_reports() -> None:
     with pytest.raises(Exception, match="No replica"):
         await asked
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def test_batch_work_that_waits_asks_for_a_first_replica_and_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cold_start_room, "REPORT_S", 0.01)
+    tier = Tier()
+    batch = [
+        asyncio.create_task(tier.pool.acquire(replace(request(f"b{n}"), priority=Priority.BATCH))) for n in range(3)
+    ]
+    await settle()
+    await eventually(lambda: tier.last == (3, 0.0))
+    asked = tier.ask("a")
+    await eventually(lambda: tier.last == (4, 5.0))
+    await tier.start()
+    assert {(await each).replica_id for each in (*batch, asked)} == {"first"}
+    await tier.pool.close()

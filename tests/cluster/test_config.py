@@ -192,6 +192,8 @@ def test_tiers_have_a_fixed_number_of_replicas_unless_they_are_scaled() -> None:
     assert options.policy.policy_function == "cluster.autoscaling.serve_policy:TierAutoscaler"
     settings = AutoscalingConfig.model_validate(options.policy.policy_kwargs["settings"])
     assert settings == found.autoscaling
+    # A controller of an earlier release refuses names that it does not know.
+    assert options.policy.policy_kwargs["settings"] == {"tiers": {"large": {"min": 2, "max": 8}}}
 
 
 def test_an_optional_tier_that_is_missing_is_not_scaled_either() -> None:
@@ -217,6 +219,17 @@ def test_a_scaled_tier_has_no_fixed_number_of_replicas_too() -> None:
     given = {"tiers": [{"name": "small", "engine": ENGINE, "replicas": 2}], "router": ROUTER}
     with pytest.raises(ValidationError, match="small: the tier has replicas"):
         MantaConfig.model_validate({**given, "autoscaling": {"tiers": {"small": {"max": 4}}}})
+
+
+def test_a_pool_has_the_gpus_that_the_minima_of_its_tiers_need() -> None:
+    engine = {**ENGINE, "tensor_parallel": 2, "device": "cuda"}
+    large = {"name": "large", "engine": engine, "num_gpus": 1, "num_cpus": 1}
+    given = {"tiers": [*tiers("small"), large], "router": ROUTER}
+    scaling = {"tiers": {name: {"min": 2, "max": 8, "pool": "h100"} for name in ("small", "large")}}
+    enough = MantaConfig.model_validate({**given, "autoscaling": {**scaling, "pools": {"h100": 4}}})
+    assert enough.autoscaling is not None
+    with pytest.raises(ValidationError, match="the minima of its tiers need 4 GPUs, and it has 3"):
+        MantaConfig.model_validate({**given, "autoscaling": {**scaling, "pools": {"h100": 3}}})
 
 
 def test_the_warm_pool_of_a_tier_is_beside_its_bounds() -> None:

@@ -361,3 +361,27 @@ def test_admission_refuses_no_long_prompt_on_replicas_that_have_time_for_it() ->
     trace = build("mixed", times.tolist(), prompts.tolist(), [50] * count)  # 36,000 tokens/s, of 240,000
 
     assert measure(run(trace, 24, admission=True)).refused <= 0.01 * count
+
+
+def run_on(profile: ReplicaProfile, trace: Trace) -> Outcome:
+    return Simulation(trace, FixedPolicy([(0.0, 1)]), Settings(profile)).run()
+
+
+def test_short_prompts_of_a_step_have_their_first_tokens_at_its_end() -> None:
+    trace = build("four", [0.0, 0.001, 0.002, 0.003], [300, 400, 400, 400], [1] * 4)
+
+    together, apart = run_on(replace(PROFILE, short_tokens=1000), trace), run_on(PROFILE, trace)
+
+    # The second step has room for two.
+    assert (together.first * PROFILE.prefill_tokens_s).tolist() == pytest.approx([300, 1100, 1100, 1500])
+    assert (apart.first * PROFILE.prefill_tokens_s).tolist() == pytest.approx([300, 700, 1100, 1500])
+
+
+def test_a_long_prompt_leaves_decodes_the_steps_that_the_engine_leaves_them() -> None:
+    trace = build("beside", [0.0, 1.0], [100, 8_000], [400, 1])
+
+    whole, limited = run_on(PROFILE, trace), run_on(replace(PROFILE, decode_slowdown=1.6), trace)
+
+    # 0.8 s of prefill are 16 whole chunks, or 50 steps of 1.6 times the 10 ms of the weights.
+    assert whole.end[0] - limited.end[0] == pytest.approx((50 - 16) * 0.010, abs=0.02)
+    assert 1.0 < (limited.first[1] - 1.0) / (whole.first[1] - 1.0) < 1.05

@@ -29,7 +29,7 @@ def test_the_snapshot_has_what_replicas_and_routers_would_report() -> None:
     for request in range(3):
         replica.submit(0.0, request, 14_400, 100, 1.0)
     counters, latencies = Counters(7, 1, 43_200, 40_000.0, 2, 300), Latencies()
-    latencies.add(10.0, [0.1, 2.5], [0.02])
+    latencies.add(10.0, [0.1, 6.1], [0.02])  # prompts of 14,400 tokens may take 3.6 s longer
 
     snapshot = MantaPolicy(TIER).snapshot(
         Observation(
@@ -59,6 +59,7 @@ def test_the_snapshot_has_what_replicas_and_routers_would_report() -> None:
     report = tier.latencies[0]
     assert (report.ttft.total, report.itl.total) == (2, 1)
     assert report.ttft.valid
+    assert report.ttft.quantile(0.99) > 5.0  # what a replica measures, which does not know the allowance
     assert (tier.waiting_room.requests, tier.waiting_room.prompt_tokens, tier.waiting_room.oldest_s) == (2, 70, 2.0)
 
 

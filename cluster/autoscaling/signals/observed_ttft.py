@@ -31,7 +31,7 @@ def observed_ttft(evidence: SignalInputs) -> Need | None:
         p99_s = _p99_s(evidence, priority)
         if slo is None or p99_s is None or priority is Priority.BATCH:
             continue
-        limit_s = slo.ttft_p99_s
+        limit_s = slo.ttft_s(evidence.flow.prompt_tokens if evidence.flow else 0.0)
         if p99_s > limit_s and (found is None or p99_s / limit_s > found.value / found.limit):
             replicas = evidence.lasting(load.ready * min(MAX_RATIO, p99_s / limit_s), queue_s)
             found = Need(Reason.OBSERVED_TTFT, replicas, p99_s, limit_s, f"class {priority.name.lower()}")

@@ -45,6 +45,8 @@ class Probes:
             engine.prefill_chunk,
             65_536,
             engine.max_sequences,
+            engine.max_batch_tokens,
+            engine.max_decode_slowdown,
         )
 
     def overhead_s(self, profile: ReplicaProfile) -> float:
