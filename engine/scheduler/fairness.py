@@ -62,6 +62,13 @@ class TokenCounters:
         engine."""
         self._active[tenant] += cost / self._weights.get(tenant, 1.0)
 
+    def share(self, tenant: str) -> float:
+        """Returns the share of ``tenant`` in the engine by its weight, 0 to 1, among the tenants with a sequence there.
+        One that is alone has what it would have beside a tenant of weight 1."""
+        own = self._weights.get(tenant, 1.0)
+        others = sum(self._weights.get(other, 1.0) for other in self._active if other != tenant)
+        return own / (own + (others or 1.0))
+
     def of(self, tenant: str) -> float:
         """Returns the counter of ``tenant``, which must have a sequence in the engine. A lower one is scheduled
         earlier."""

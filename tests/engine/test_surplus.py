@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.api import Priority
-from engine.scheduler.surplus_limits import SHARED_S
+from engine.scheduler.tenant_limits import SHARED_S
 from engine.sequence import Sequence, Status
 from tests.engine.sequences import finish_step, run, scheduler, sequence, step
 
