@@ -305,6 +305,8 @@ class Scheduler:
         higher classes first, and in a class the tenants in their turn. Tenants with long prompts share the tokens for
         these."""
         self._prefilling = prompts
+        if not prompts:
+            return
         standings = {one: self._tenant_limits.standing(one) for one in prompts}
         prompts = sorted(prompts, key=lambda one: (standings[one] is not None, one.level, self.counters.of(one.tenant)))
         long = Counter(one.tenant for one in prompts if one.chunked)

@@ -71,7 +71,8 @@ class TenantLimits:
         self._others_at = float("-inf")  # instant at which a tenant without surplus had a sequence last
         self._surplus_applies = False
         self._classes = {priority: Presence() for priority in Priority}  # without surplus
-        self._crowds: frozenset[str] = frozenset()  # tenants that crowd the engine in the present step
+        self._nobody: frozenset[str] = frozenset()
+        self._crowds = self._nobody  # tenants that crowd the engine in the present step
         self._from = BEHIND_ALL  # the highest class in which these are limited
         self._now = float("-inf")  # instant of the present step
 
@@ -89,8 +90,8 @@ class TenantLimits:
     def step_tokens(self) -> int:
         """Most tokens of a step for prompts of tenants that are limited, all together: the part of one for those with
         surplus, and a part for each other one."""
-        parts = max(1, len(self._crowds - self._surplus.keys() if self._surplus_applies else self._crowds))
-        return min(self._limits.batch_tokens, parts * self._part)
+        parts = len(self._crowds - self._surplus.keys() if self._surplus_applies else self._crowds)
+        return min(self._limits.batch_tokens, max(1, parts) * self._part)
 
     @property
     def _part(self) -> int:
@@ -118,12 +119,10 @@ class TenantLimits:
         if self._counters.active > len(self._surplus):
             self._others_at = now
         self._surplus_applies = bool(self._surplus) and now - self._others_at < SHARED_S
-        self._crowds = frozenset(waiting.tenants_with_more(self._part))
-        if self._crowds:
-            shared = (each for each in Priority if self._classes[each].has_others(self._crowds, now))
-            self._from = next(shared, BEHIND_ALL)
-            if self._from == BEHIND_ALL:
-                self._crowds = frozenset()
+        crowds = frozenset(waiting.tenants_with_more(self._part)) if waiting else self._nobody
+        shared = (each for each in Priority if crowds and self._classes[each].has_others(crowds, now))
+        self._from = next(shared, BEHIND_ALL)
+        self._crowds = self._nobody if self._from == BEHIND_ALL else crowds
 
     def standing_waiting(self, sequence: Sequence, now: float) -> int | None:
         """Returns the rank of a waiting sequence that is limited: it has to leave room for other tenants' sequences of
@@ -164,10 +163,8 @@ class TenantLimits:
         return max(1, int(self._limits.sequences * self._counters.share(tenant)))
 
     def _standing(self, sequence: Sequence, reached: int) -> int | None:
-        if sequence.surplus:
-            return BEHIND_ALL if self._surplus_applies and reached > Priority.BATCH else None
-        if reached < sequence.rank:
-            return None
+        if reached <= Priority.BATCH if sequence.surplus else reached < sequence.rank:
+            return None  # it has waited for long
         if self._surplus_applies and sequence.tenant in self._surplus:
             return BEHIND_ALL
         return sequence.rank if sequence.tenant in self._crowds and sequence.rank >= self._from else None
