@@ -113,10 +113,14 @@ class WaitingQueue:
         )
         return min(ranks, default=None)
 
-    def tenants_with_more(self, tokens: int) -> list[str]:
-        """Returns the tenants of whose waiting sequences more than ``tokens`` tokens have to be computed. A single
-        sequence is none too many, however long it is."""
-        return [name for name, count in self._tokens.items() if count > tokens and self._sequences[name] > 1]
+    def tenants_with_more(self, tokens: int, sequences: int) -> list[str]:
+        """Returns the tenants that have more than ``sequences`` waiting, or some of which more than ``tokens`` tokens
+        have to be computed. A single one is none too many, however long it is."""
+        return [
+            name
+            for name, count in self._sequences.items()
+            if count > 1 and (count > sequences or self._tokens[name] > tokens)
+        ]
 
     def by_line(self) -> dict[Line, int]:
         """Returns the number of waiting requests by priority class and tenant, without zeros."""

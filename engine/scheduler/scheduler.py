@@ -50,7 +50,7 @@ class Scheduler:
         self.cached_tokens = 0  # prompt tokens found in the prefix cache at first admissions, in all
         self.preemptions = 0
         self.relegations = 0
-        self._tenant_limits = TenantLimits(limits, self.counters)
+        self._tenant_limits = TenantLimits(limits, self.counters, cache.largest.total * cache.block_size)
         self._prefilling: list[Sequence] = []  # running sequences that were not decoding in the last plan
         self._copies: list[BlockCopy] = []  # block copies of forks, which the next step makes first
         self._admission_rate = AdmissionRate()

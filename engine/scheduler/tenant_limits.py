@@ -4,7 +4,8 @@
 Another tenant's request finds a place, and waits for a short step. The steps are not so short that their fixed time
 takes most of the prefill rate: a queue that grew for that would be surplus for ever.
 
-A tenant crowds the engine while more of its prompts wait than its part of a step can compute. That is seen in the step
+A tenant crowds the engine while more of its prompts wait than its part of a step can compute, or than the places that
+it has to leave free. That is seen in the step
 in which it is so, and needs no knowledge of its demand, by which the router finds surplus some time later. It limits
 sequences of a class only while others are about in that class or a higher one. A tenant that is alone is not limited.
 """
@@ -62,10 +63,12 @@ class Presence:
 
 
 class TenantLimits:
-    """The limits of one scheduler. ``counters`` has the tenants' weights. Instants are seconds of its clock."""
+    """The limits of one scheduler. ``counters`` has the tenants' weights. The KV cache has ``kv_tokens``. Instants are
+    seconds of its clock."""
 
-    def __init__(self, limits: Limits, counters: TokenCounters) -> None:
+    def __init__(self, limits: Limits, counters: TokenCounters, kv_tokens: int) -> None:
         self._limits = limits
+        self._kv_tokens = kv_tokens
         self._counters = counters
         self._surplus: Counter[str] = Counter()  # surplus sequences in the engine, by tenant
         self._others_at = float("-inf")  # instant at which a tenant without surplus had a sequence last
@@ -119,7 +122,7 @@ class TenantLimits:
         if self._counters.active > len(self._surplus):
             self._others_at = now
         self._surplus_applies = bool(self._surplus) and now - self._others_at < SHARED_S
-        crowds = frozenset(waiting.tenants_with_more(self._part)) if waiting else self._nobody
+        crowds = frozenset(waiting.tenants_with_more(self._part, self._limits.sequences // FREE_PLACES_DIVISOR)) if waiting else self._nobody
         shared = (each for each in Priority if crowds and self._classes[each].has_others(crowds, now))
         self._from = next(shared, BEHIND_ALL)
         self._crowds = self._nobody if self._from == BEHIND_ALL else crowds
@@ -149,14 +152,28 @@ class TenantLimits:
         return sum(one.tenant == sequence.tenant for one in running) < self._places(sequence.tenant)
 
     def beyond_share(self, candidate: Sequence, running: Iterable[Sequence], now: float) -> Counter[str]:
-        """Returns how many places tenants that are limited have beyond their share, by tenant, which they have to give
-        to the waiting ``candidate`` if it needs them. Empty if its own tenant is limited, or has its share."""
+        """Returns how many places tenants that are limited have to give back to the waiting ``candidate`` if it needs
+        them or their KV blocks, by tenant: those beyond their share, and all but one if they have more than their share
+        of the KV cache. Empty if its own tenant is limited, or would have more than its share."""
         if not self.apply or self.standing_waiting(candidate, now) is not None:
             return Counter()
-        rows = Counter(one.tenant for one in running)
-        if rows[candidate.tenant] >= self._places(candidate.tenant):
+        rows, tokens = Counter[str](), Counter[str]()
+        for one in running:
+            rows[one.tenant] += 1
+            tokens[one.tenant] += len(one.tokens)
+        own = candidate.tenant
+        if rows[own] >= self._places(own) or tokens[own] + len(candidate.tokens) > self._kv_share(own):
             return Counter()
-        return +Counter({tenant: rows[tenant] - self._places(tenant) for tenant in self.tenants})
+        return +Counter(
+            {
+                each: rows[each] - (1 if tokens[each] > self._kv_share(each) else self._places(each))
+                for each in self.tenants
+            }
+        )
+
+    def _kv_share(self, tenant: str) -> float:
+        """Returns the share of a tenant in the KV cache, in tokens."""
+        return self._kv_tokens * self._counters.share(tenant)
 
     def _places(self, tenant: str) -> int:
         """Returns the share of a tenant in the engine's places."""

@@ -221,7 +221,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             one for one in self.subject.waiting if not one.generated and one.deadline and one.deadline <= self.now
         }
         waiting = [one for one in self.subject.waiting if one not in expired]
-        found = self.with_more(waiting, PART)
+        found = self.with_more(waiting, PART, 0)
         others = [
             one.priority
             for one in self.live()
@@ -229,9 +229,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         ]
         return dict.fromkeys(found, min(others)) if others else {}
 
-    def with_more(self, waiting: list[Sequence], tokens: int) -> set[str]:
+    def with_more(self, waiting: list[Sequence], tokens: int, count: int) -> set[str]:
         asked = {each: [one.uncached for one in waiting if one.tenant == each] for each in TENANTS}
-        return {each for each in TENANTS if sum(asked[each]) > tokens and len(asked[each]) > 1}
+        return {
+            each for each in TENANTS if len(asked[each]) > 1 and (len(asked[each]) > count or sum(asked[each]) > tokens)
+        }
 
     def check_shares(self, plan: Plan, crowds: dict[str, Priority]) -> None:
         """Tenants that crowd the engine have no more of a step than their parts while others are there."""
@@ -297,8 +299,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         first = sum(not one.choice for one in self.subject.waiting)
         assert sum(self.subject.waiting.by_line().values()) == self.subject.waiting.requests == first
         for tokens in (0, PART, 3 * PART):
-            more = self.with_more(list(self.subject.waiting), tokens)
-            assert set(self.subject.waiting.tenants_with_more(tokens)) == more
+            for count in (0, 2, 5):
+                more = self.with_more(list(self.subject.waiting), tokens, count)
+                assert set(self.subject.waiting.tenants_with_more(tokens, count)) == more
 
     def teardown(self) -> None:
         for beam in self.beams:
