@@ -15,6 +15,7 @@ The order of the waiting is in ``queue``, the choice of victims in ``preemption`
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 
 from engine.api import MAX_PREEMPTIONS, Priority
 from engine.kv.cache import KVCache
@@ -137,7 +138,7 @@ class Scheduler:
             tokens,
             tokens if not watched else min(tokens, self._long_tokens(len(decodes))),
             self._tenant_limits.step_tokens,
-            self._others(prompts) if self._tenant_limits.apply else None,
+            self._others(prompts),
         )
         self._prefill(budget, prompts)
         started, failed = ([], []) if preempted else self._start(now, budget)
@@ -213,7 +214,7 @@ class Scheduler:
         if not self.running or not self.waiting:
             return []
         candidate = next(
-            (one for one in self.waiting.candidates(now) if self._tenant_limits.has_place(one, self.running, now)), None
+            (one for one in self._candidates(now) if self._tenant_limits.has_place(one, self.running, now)), None
         )
         if candidate is None:
             return []
@@ -231,6 +232,17 @@ class Scheduler:
         for victim in victims:
             self._preempt(victim, now)
         return victims
+
+    def _candidates(self, now: float) -> Iterator[Sequence]:
+        """Yields the waiting sequences as ``WaitingQueue.candidates`` does, and those that have to leave room for
+        others after these."""
+        if self._tenant_limits.others_wait is None:
+            yield from self.waiting.candidates(now)
+            return
+        for behind in (False, True):
+            for one in self.waiting.candidates(now):
+                if self._tenant_limits.steps_back(one, now) is behind:
+                    yield one
 
     def _shortage(self, candidate: Sequence) -> tuple[int, Blocks]:
         """Returns how many running sequences and how many blocks per KV cache group must go before ``candidate`` can be
@@ -294,10 +306,12 @@ class Scheduler:
             self.counters.charge(tenant, OUTPUT_COST * count)
 
     def _others(self, prompts: list[Sequence]) -> int | None:
-        """Returns the highest rank of the waiting sequences of tenants that are not limited, and of ``prompts``, those
-        in prefill, that are not; None without any."""
+        """Returns the highest rank of the prompts for which limited ones leave room, waiting or among ``prompts``,
+        those in prefill; None without any."""
+        if not self._tenant_limits.apply:
+            return None
         ranks = [one.rank for one in prompts if self._tenant_limits.standing(one) is None]
-        waiting = self.waiting.highest_rank(self._tenant_limits.tenants)
+        waiting = self._tenant_limits.others_wait
         return min(ranks if waiting is None else [*ranks, waiting], default=None)
 
     def _prefill(self, budget: StepBudget, prompts: list[Sequence]) -> None:
@@ -327,7 +341,7 @@ class Scheduler:
         failed: list[tuple[Sequence, Exception]] = []
         passed: list[Sequence] = []  # sequences that do not fit
         starts = 0
-        for sequence in self.waiting.candidates(now) if self.waiting else ():
+        for sequence in self._candidates(now) if self.waiting else ():
             if budget.tokens < 1 or len(self.running) >= self.limits.sequences:
                 break
             standing = self._tenant_limits.standing_waiting(sequence, now)

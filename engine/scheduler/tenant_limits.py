@@ -78,6 +78,9 @@ class TenantLimits:
         self._crowds = self._nobody  # tenants that crowd the engine in the present step
         self._from = BEHIND_ALL  # the highest class in which these are limited
         self._now = float("-inf")  # instant of the present step
+        self.others_wait: int | None = None
+        """The highest rank of waiting sequences of tenants that are not limited; None if no tenant is, or none waits.
+        """
 
     @property
     def apply(self) -> bool:
@@ -122,16 +125,24 @@ class TenantLimits:
         if self._counters.active > len(self._surplus):
             self._others_at = now
         self._surplus_applies = bool(self._surplus) and now - self._others_at < SHARED_S
-        crowds = frozenset(waiting.tenants_with_more(self._part, self._limits.sequences // FREE_PLACES_DIVISOR)) if waiting else self._nobody
+        crowds = self._nobody
+        if waiting:
+            crowds = frozenset(waiting.tenants_with_more(self._part, self._limits.sequences // FREE_PLACES_DIVISOR))
         shared = (each for each in Priority if crowds and self._classes[each].has_others(crowds, now))
         self._from = next(shared, BEHIND_ALL)
         self._crowds = self._nobody if self._from == BEHIND_ALL else crowds
+        self.others_wait = waiting.highest_rank(self.tenants) if self.apply else None
 
     def standing_waiting(self, sequence: Sequence, now: float) -> int | None:
         """Returns the rank of a waiting sequence that is limited: it has to leave room for other tenants' sequences of
         that rank or a higher one. None: it is not limited. One that has waited for long is not: it has risen by a
         class, or from surplus to a usual one."""
         return self._standing(sequence, level(sequence, now, self._limits.ageing_s)) if self.apply else None
+
+    def steps_back(self, sequence: Sequence, now: float) -> bool:
+        """Returns whether a waiting sequence has to leave room for others that wait."""
+        standing = self.standing_waiting(sequence, now)
+        return standing is not None and self.others_wait is not None and standing >= self.others_wait
 
     def standing(self, sequence: Sequence) -> int | None:
         """Returns as ``standing_waiting`` for a running sequence, whose level is that of its admission."""

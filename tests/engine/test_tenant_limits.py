@@ -76,7 +76,9 @@ def test_the_first_prompt_of_another_tenant_ends_whole_steps_at_once() -> None:
     step(subject, 1.0)
     subject.add(sequence("new", [5] * 60, tenant="other", arrived=1.1))
 
-    assert prompt_tokens(subject.schedule(1.1)) == {"other": 60, "flood": 5}
+    plan = subject.schedule(1.1)
+    assert prompt_tokens(plan) == {"other": 60, "flood": 5}
+    assert plan.admitted[0].request_id == "new"
 
 
 def test_tenants_that_crowd_alike_do_not_limit_each_other() -> None:
