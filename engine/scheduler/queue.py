@@ -103,15 +103,15 @@ class WaitingQueue:
         """Number of waiting requests, preempted ones included. Further choices and beams of a request do not count."""
         return self._length - self._branches.total()
 
-    def highest_rank(self, but: Collection[str]) -> int | None:
-        """Returns the highest rank of the waiting sequences of all tenants but those in ``but``; None if none waits.
-        Relegated ones count as of class batch."""
-        ranks = (
-            max(rank, Priority.BATCH) if relegated else rank
-            for rank, tenant, relegated in self._lines
-            if tenant not in but
-        )
-        return min(ranks, default=None)
+    def front(self, but: Collection[str]) -> tuple[int, float] | None:
+        """Returns the highest rank of the waiting sequences of all tenants but those in ``but``, and the lowest counter
+        of these tenants; None if none waits. Relegated sequences count as of class batch."""
+        ranks, counters = [], []
+        for rank, tenant, relegated in self._lines:
+            if tenant not in but:
+                ranks.append(max(rank, Priority.BATCH) if relegated else rank)
+                counters.append(self._counters.of(tenant))
+        return (min(ranks), min(counters)) if ranks else None
 
     def tenants_with_more(self, tokens: int, sequences: int) -> list[str]:
         """Returns the tenants that have more than ``sequences`` waiting, or some of which more than ``tokens`` tokens

@@ -78,9 +78,7 @@ class TenantLimits:
         self._crowds = self._nobody  # tenants that crowd the engine in the present step
         self._from = BEHIND_ALL  # the highest class in which these are limited
         self._now = float("-inf")  # instant of the present step
-        self.others_wait: int | None = None
-        """The highest rank of waiting sequences of tenants that are not limited; None if no tenant is, or none waits.
-        """
+        self._front: tuple[int, float] | None = None  # of the waiting sequences of tenants that are not limited
 
     @property
     def apply(self) -> bool:
@@ -102,6 +100,12 @@ class TenantLimits:
     @property
     def _part(self) -> int:
         return max(1, self._limits.batch_tokens // STEP_TOKENS_DIVISOR)
+
+    
+    def others_wait(self) -> int | None:
+        """The highest rank of the waiting sequences for which limited ones leave room; None if no tenant is limited, or
+        none waits."""
+        return None if self._front is None else self._front[0]
 
     def arrive(self, sequence: Sequence) -> None:
         """Counts a sequence that is in the engine from now on."""
@@ -131,7 +135,7 @@ class TenantLimits:
         shared = (each for each in Priority if crowds and self._classes[each].has_others(crowds, now))
         self._from = next(shared, BEHIND_ALL)
         self._crowds = self._nobody if self._from == BEHIND_ALL else crowds
-        self.others_wait = waiting.highest_rank(self.tenants) if self.apply else None
+        self._front = waiting.front(self.tenants) if self.apply else None
 
     def standing_waiting(self, sequence: Sequence, now: float) -> int | None:
         """Returns the rank of a waiting sequence that is limited: it has to leave room for other tenants' sequences of
@@ -140,9 +144,13 @@ class TenantLimits:
         return self._standing(sequence, level(sequence, now, self._limits.ageing_s)) if self.apply else None
 
     def steps_back(self, sequence: Sequence, now: float) -> bool:
-        """Returns whether a waiting sequence has to leave room for others that wait."""
+        """Returns whether a waiting sequence comes after those of other tenants for which it has to leave room. Not if
+        its tenant has had less than each of these."""
         standing = self.standing_waiting(sequence, now)
-        return standing is not None and self.others_wait is not None and standing >= self.others_wait
+        if standing is None or self._front is None:
+            return False
+        rank, counter = self._front
+        return standing >= rank and self._counters.of(sequence.tenant) >= counter
 
     def standing(self, sequence: Sequence) -> int | None:
         """Returns as ``standing_waiting`` for a running sequence, whose level is that of its admission."""
