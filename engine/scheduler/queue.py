@@ -114,12 +114,12 @@ class WaitingQueue:
         return (min(ranks), min(counters)) if ranks else None
 
     def tenants_with_more(self, tokens: int, sequences: int) -> list[str]:
-        """Returns the tenants that have more than ``sequences`` waiting, or some of which more than ``tokens`` tokens
-        have to be computed. A single one is none too many, however long it is."""
+        """Returns the tenants that have at least ``sequences`` waiting sequences, or several of which more than
+        ``tokens`` tokens have to be computed."""
         return [
             name
             for name, count in self._sequences.items()
-            if count > 1 and (count > sequences or self._tokens[name] > tokens)
+            if count >= sequences or (count > 1 and self._tokens[name] > tokens)
         ]
 
     def by_line(self) -> dict[Line, int]:

@@ -4,8 +4,7 @@
 Another tenant's request finds a place, and waits for a short step. The steps are not so short that their fixed time
 takes most of the prefill rate: a queue that grew for that would be surplus for ever.
 
-A tenant crowds the engine while more of its prompts wait than its part of a step can compute, or than the places that
-it has to leave free. That is seen in the step
+A tenant crowds the engine while more of its prompts wait than its part of a step can compute, or CROWD. That is seen in the step
 in which it is so, and needs no knowledge of its demand, by which the router finds surplus some time later. It limits
 sequences of a class only while others are about in that class or a higher one. A tenant that is alone is not limited.
 """
@@ -26,6 +25,9 @@ STEP_TOKENS_DIVISOR = 4
 
 FREE_PLACES_DIVISOR = 8
 """Tenants that are limited leave free the engine's places, ``Limits.sequences``, divided by this."""
+
+CROWD = 8
+"""Waiting prompts of a tenant from which on it crowds the engine, however short they are."""
 
 SHARED_S = 10.0
 """Seconds after the last sequence of another tenant for which the limits apply."""
@@ -101,7 +103,7 @@ class TenantLimits:
     def _part(self) -> int:
         return max(1, self._limits.batch_tokens // STEP_TOKENS_DIVISOR)
 
-    
+    @property
     def others_wait(self) -> int | None:
         """The highest rank of the waiting sequences for which limited ones leave room; None if no tenant is limited, or
         none waits."""
@@ -131,7 +133,7 @@ class TenantLimits:
         self._surplus_applies = bool(self._surplus) and now - self._others_at < SHARED_S
         crowds = self._nobody
         if waiting:
-            crowds = frozenset(waiting.tenants_with_more(self._part, self._limits.sequences // FREE_PLACES_DIVISOR))
+            crowds = frozenset(waiting.tenants_with_more(self._part, CROWD))
         shared = (each for each in Priority if crowds and self._classes[each].has_others(crowds, now))
         self._from = next(shared, BEHIND_ALL)
         self._crowds = self._nobody if self._from == BEHIND_ALL else crowds
@@ -146,11 +148,10 @@ class TenantLimits:
     def steps_back(self, sequence: Sequence, now: float) -> bool:
         """Returns whether a waiting sequence comes after those of other tenants for which it has to leave room. Not if
         its tenant has had less than each of these."""
-        standing = self.standing_waiting(sequence, now)
-        if standing is None or self._front is None:
+        if self._front is None or self.standing_waiting(sequence, now) is None:
             return False
         rank, counter = self._front
-        return standing >= rank and self._counters.of(sequence.tenant) >= counter
+        return sequence.rank >= rank and self._counters.of(sequence.tenant) >= counter
 
     def standing(self, sequence: Sequence) -> int | None:
         """Returns as ``standing_waiting`` for a running sequence, whose level is that of its admission."""
@@ -178,8 +179,8 @@ class TenantLimits:
             return Counter()
         rows, tokens = Counter[str](), Counter[str]()
         for one in running:
-            rows[one.tenant] += 1
             tokens[one.tenant] += len(one.tokens)
+            rows[one.tenant] += one.tenant not in self.tenants or self.standing(one) is not None
         own = candidate.tenant
         if rows[own] >= self._places(own) or tokens[own] + len(candidate.tokens) > self._kv_share(own):
             return Counter()
@@ -195,8 +196,9 @@ class TenantLimits:
         return self._kv_tokens * self._counters.share(tenant)
 
     def _places(self, tenant: str) -> int:
-        """Returns the share of a tenant in the engine's places."""
-        return max(1, int(self._limits.sequences * self._counters.share(tenant)))
+        """Returns the share of a tenant in the engine's places. At least as many as others leave free."""
+        share = int(self._limits.sequences * self._counters.share(tenant))
+        return max(1, share, self._limits.sequences // FREE_PLACES_DIVISOR)
 
     def _standing(self, sequence: Sequence, reached: int) -> int | None:
         if reached <= Priority.BATCH if sequence.surplus else reached < sequence.rank:

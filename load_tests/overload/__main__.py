@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.tenant:
         found["tenant"] = neighbours(capacity, options)
         for name, row in found["tenant"].items():
-            print(f"{name:32} {({key: value for key, value in row.items() if key != WAITS})}")
+            print(f"{name:32} { ({key: value for key, value in row.items() if key != WAITS}) }")
         ratio = p99_ratio(found["tenant"][ALONE][WAITS], found["tenant"][WITH][WAITS])
         found["times"] = ratio.json()
         print(describe(ratio))

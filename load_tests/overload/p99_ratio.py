@@ -73,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", type=Path, nargs="+", help="files that `--tenant --json` has written")
     options = parser.parse_args(arguments)
     tenants = [json.loads(path.read_text(encoding="utf-8"))["tenant"] for path in options.runs]
-    alone, beside = ([wait for each in tenants for wait in each[name]["waits_s"]] for name in ("alone", "with admission"))
+    alone, beside = (
+        [wait for each in tenants for wait in each[name]["waits_s"]] for name in ("alone", "with admission")
+    )
     print(describe(p99_ratio(alone, beside)))
     return 0
 

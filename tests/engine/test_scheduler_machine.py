@@ -18,7 +18,7 @@ from engine.scheduler.prefill_budget import PrefillBudget
 from engine.scheduler.queue import level
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import Load, Plan
-from engine.scheduler.tenant_limits import STEP_TOKENS_DIVISOR
+from engine.scheduler.tenant_limits import CROWD, STEP_TOKENS_DIVISOR
 from engine.sequence import Sequence, Status
 from tests.engine.sequences import BLOCK_SIZE, LIMITS, finish_step, scheduler, sequence
 
@@ -221,18 +221,18 @@ class SchedulerMachine(RuleBasedStateMachine):
             one for one in self.subject.waiting if not one.generated and one.deadline and one.deadline <= self.now
         }
         waiting = [one for one in self.subject.waiting if one not in expired]
-        found = self.with_more(waiting, PART, 0)
+        found = self.with_more(waiting, PART, CROWD)
         others = [
-            one.priority
-            for one in self.live()
-            if one.tenant not in found and not one.surplus and one not in expired
+            one.priority for one in self.live() if one.tenant not in found and not one.surplus and one not in expired
         ]
         return dict.fromkeys(found, min(others)) if others else {}
 
     def with_more(self, waiting: list[Sequence], tokens: int, count: int) -> set[str]:
         asked = {each: [one.uncached for one in waiting if one.tenant == each] for each in TENANTS}
         return {
-            each for each in TENANTS if len(asked[each]) > 1 and (len(asked[each]) > count or sum(asked[each]) > tokens)
+            each
+            for each in TENANTS
+            if len(asked[each]) >= count or (len(asked[each]) > 1 and sum(asked[each]) > tokens)
         }
 
     def check_shares(self, plan: Plan, crowds: dict[str, Priority]) -> None:
@@ -299,7 +299,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         first = sum(not one.choice for one in self.subject.waiting)
         assert sum(self.subject.waiting.by_line().values()) == self.subject.waiting.requests == first
         for tokens in (0, PART, 3 * PART):
-            for count in (0, 2, 5):
+            for count in (1, 3, CROWD):
                 more = self.with_more(list(self.subject.waiting), tokens, count)
                 assert set(self.subject.waiting.tenants_with_more(tokens, count)) == more
 

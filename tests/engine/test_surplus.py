@@ -123,7 +123,7 @@ def test_a_higher_class_waits_a_part_of_its_time_before_it_displaces(
 @pytest.mark.parametrize("surplus_too", [False, True])
 def test_requests_of_a_tenant_with_surplus_start_while_others_keep_all_places_taken(surplus_too: bool) -> None:
     """Those within its share in their turn, and surplus when it has aged into the usual classes."""
-    subject = scheduler(blocks=2000, batch_tokens=256, sequences=16, ageing_s=10.0)
+    subject = scheduler(blocks=2000, batch_tokens=256, prefill_chunk=8, sequences=16, ageing_s=10.0)
     for number in range(3):
         subject.add(surplus(f"surplus {number}", 8, max_tokens=8))
     subject.add(sequence("within", [9] * 8, max_tokens=8, tenant="noisy", priority=HIGH))
