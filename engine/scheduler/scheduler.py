@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from itertools import groupby
 
 from engine.api import MAX_PREEMPTIONS, Priority
 from engine.kv.cache import KVCache
@@ -316,23 +317,27 @@ class Scheduler:
 
     def _prefill(self, budget: StepBudget, prompts: list[Sequence]) -> None:
         """Plans a chunk for each running sequence of ``prompts``, which are in prefill: those of limited tenants last,
-        higher classes first, and in a class the tenants in their turn. Tenants with long prompts share the tokens for
-        these."""
+        higher classes first, and in a class the tenants in their turn. Tenants with long prompts of a class share the
+        tokens for these."""
         self._prefilling = prompts
-        if not prompts:
-            return
         standings = {one: self._tenant_limits.standing(one) for one in prompts}
-        prompts = sorted(prompts, key=lambda one: (standings[one] is not None, one.level, self.counters.of(one.tenant)))
-        long = Counter(one.tenant for one in prompts if one.chunked)
-        parts = dict.fromkeys(long, -(-budget.long // max(1, len(long))))
-        for sequence in prompts:
-            # Neither None, since its blocks are allocated, nor copies, since only forks share a block that is not full.
-            if self.cache.prepare(sequence) != []:
-                raise KVIntegrityError(f"{sequence.request_id}: blocks that were allocated for a prompt are missing")
-            most = min(self._most(sequence), parts[sequence.tenant]) if sequence.chunked else self._most(sequence)
-            taken = budget.take(sequence, most, standings[sequence])
-            if sequence.chunked:
-                parts[sequence.tenant] -= taken
+
+        def of_class(one: Sequence) -> tuple[bool, int]:
+            return standings[one] is not None, one.level
+
+        prompts = sorted(prompts, key=lambda one: (*of_class(one), self.counters.of(one.tenant)))
+        for _, group in groupby(prompts, of_class):
+            alike = list(group)
+            long = Counter(one.tenant for one in alike if one.chunked)
+            parts = dict.fromkeys(long, -(-budget.long // max(1, len(long))))
+            for sequence in alike:
+                # Neither None, since its blocks are allocated, nor copies, since only forks share a block with room.
+                if self.cache.prepare(sequence) != []:
+                    raise KVIntegrityError(f"{sequence.request_id}: blocks allocated for a prompt are missing")
+                most = min(self._most(sequence), parts.get(sequence.tenant, 0) if sequence.chunked else budget.tokens)
+                taken = budget.take(sequence, most, standings[sequence])
+                if sequence.chunked:
+                    parts[sequence.tenant] -= taken
 
     def _start(self, now: float, budget: StepBudget) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
         """Admits waiting sequences. Returns those admitted for the first time, and those that raised an error, with the
@@ -389,14 +394,14 @@ class Scheduler:
 
     def _too_many_long(self, sequence: Sequence, budget: StepBudget | None = None) -> bool:
         """Returns whether a prompt takes several steps and has to wait for others that do. One more than
-        ``partial_prefills`` may start if its tenant has none."""
+        ``partial_prefills`` may start if its tenant has none, and not all of those are of higher classes."""
         if len(sequence.tokens) <= self.limits.prefill_chunk:
             return False
         missing = len(sequence.tokens) * (1.0 - self.cache.cached_share(sequence))
         if missing <= self.limits.prefill_chunk:
             return False
-        busy = [one.tenant for one in self.running if one.chunked and not one.decoding and not one.held]
-        if busy and sequence.tenant not in busy:
+        busy = [one for one in self.running if one.chunked and not one.decoding and not one.held]
+        if all(one.tenant != sequence.tenant for one in busy) and any(one.rank >= sequence.rank for one in busy):
             return len(busy) > self.limits.partial_prefills  # without a token in this step, if those have them all
         return len(busy) >= self.limits.partial_prefills or (budget is not None and budget.long < 1)
 

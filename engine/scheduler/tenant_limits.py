@@ -47,6 +47,10 @@ class Presence:
         self._live: Counter[str] = Counter()  # sequences by tenant
         self._left: OrderedDict[str, float] = OrderedDict()  # instants at which others had their last; earliest first
 
+    def __len__(self) -> int:
+        """Returns their number."""
+        return len(self._live) + len(self._left)
+
     def arrive(self, tenant: str) -> None:
         """Counts a sequence that is in the engine from now on."""
         self._live[tenant] += 1
@@ -58,14 +62,18 @@ class Presence:
         if not self._live[tenant]:
             del self._live[tenant]
             self._left[tenant] = now
+        self._forget(now)
 
     def has_others(self, tenants: Collection[str], now: float) -> bool:
         """Returns whether there is a tenant that is not one of ``tenants``."""
-        while self._left and now - next(iter(self._left.values())) >= SHARED_S:
-            self._left.popitem(last=False)
+        self._forget(now)
         return len(self._live) > sum(each in self._live for each in tenants) or any(
             each not in tenants for each in self._left
         )
+
+    def _forget(self, now: float) -> None:
+        while self._left and now - next(iter(self._left.values())) >= SHARED_S:
+            self._left.popitem(last=False)
 
 
 class TenantLimits:
@@ -181,18 +189,15 @@ class TenantLimits:
         of the KV cache. Empty if its own tenant is limited, or would have more than its share."""
         if not self.apply or self.standing_waiting(candidate, now) is not None:
             return Counter()
-        rows, tokens = Counter[str](), Counter[str]()
+        limited, rows, tokens = self.tenants, Counter[str](), Counter[str]()
         for one in running:
             tokens[one.tenant] += len(one.tokens)
-            rows[one.tenant] += one.tenant not in self.tenants or self.standing(one) is not None
+            rows[one.tenant] += one.tenant not in limited or self.standing(one) is not None
         own = candidate.tenant
         if rows[own] >= self._places(own) or tokens[own] + len(candidate.tokens) > self._kv_share(own):
             return Counter()
         return +Counter(
-            {
-                each: rows[each] - (1 if tokens[each] > self._kv_share(each) else self._places(each))
-                for each in self.tenants
-            }
+            {each: rows[each] - (1 if tokens[each] > self._kv_share(each) else self._places(each)) for each in limited}
         )
 
     def _kv_share(self, tenant: str) -> float:
@@ -205,8 +210,9 @@ class TenantLimits:
         return max(1, share, self._limits.sequences // FREE_PLACES_DIVISOR)
 
     def _standing(self, sequence: Sequence, reached: int) -> int | None:
-        if reached <= Priority.BATCH if sequence.surplus else reached < sequence.rank:
-            return None  # it has waited for long
+        aged = reached <= Priority.BATCH if sequence.surplus else reached < sequence.rank
+        if aged:
+            return None
         if self._surplus_applies and sequence.tenant in self._surplus:
             return BEHIND_ALL
         return sequence.rank if sequence.tenant in self._crowds and sequence.rank >= self._from else None

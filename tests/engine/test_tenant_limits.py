@@ -209,3 +209,27 @@ def test_who_has_left_is_about_for_a_while() -> None:
     subject.leave("a", 100.0)
     assert subject.has_others(("b",), 100.0 + SHARED_S - 0.1)
     assert not subject.has_others(("b",), 100.0 + SHARED_S)
+
+
+def test_a_long_prompt_of_a_lower_class_takes_no_tokens_from_one_of_a_higher_class() -> None:
+    subject = scheduler(blocks=2000, batch_tokens=64, prefill_chunk=16, sequences=8, decode_slowdown=2.0)
+    subject.add(sequence("decodes", [1] * 4, max_tokens=500, tenant="third"))
+    step(subject)
+    subject.add(sequence("batch", [5] * 400, tenant="other", priority=LOW))
+    step(subject)
+    subject.add(sequence("standard", [9] * 400, tenant="one"))
+    step(subject)
+    for _ in range(4):
+        plan = subject.schedule(0.0)
+        subject.took(plan.load, 0.01 + 0.001 * plan.tokens)
+        finish_step(subject, plan)
+        assert not prompt_tokens(plan)["other"]
+
+
+def test_tenants_that_left_long_ago_are_forgotten() -> None:
+    subject = Presence()
+    for number in range(1000):
+        subject.arrive(str(number))
+        subject.leave(str(number), float(number))
+
+    assert len(subject) == SHARED_S
