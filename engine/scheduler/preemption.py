@@ -74,12 +74,12 @@ def displace(
     """
     waits_s = 0.0 if candidate.objective is None else candidate.objective - candidate.arrived
     rows = Counter(one.tenant for one in running) if patient else Counter()
-    left = Counter(excess)
+    left = Counter(excess) if excess else None
 
     def gives_way(one: Sequence) -> bool:
         if one.reserve or protected(one, cooldown):
             return False
-        if left[one.tenant] > 0 and candidate.rank <= one.rank <= one.level:
+        if left and left[one.tenant] > 0 and candidate.rank <= one.rank <= one.level:
             return True
         if candidate.rank < one.rank and level < one.level:
             part = HURRY_OVER_BATCH if one.priority is Priority.BATCH else HURRY
@@ -98,7 +98,8 @@ def displace(
             continue
         victims.append(one)
         rows[one.tenant] -= 1
-        left[one.tenant] -= 1
+        if left:
+            left[one.tenant] -= 1
         missing_rows -= 1
         missing_blocks = tuple(max(0, lack - back) for lack, back in zip(missing_blocks, exclusive(one), strict=True))
     return victims if missing_rows <= 0 and not any(missing_blocks) else []

@@ -320,6 +320,8 @@ class Scheduler:
         higher classes first, and in a class the tenants in their turn. Tenants with long prompts of a class share the
         tokens for these."""
         self._prefilling = prompts
+        if not prompts:
+            return
         standings = {one: self._tenant_limits.standing(one) for one in prompts}
 
         def of_class(one: Sequence) -> tuple[bool, int]:

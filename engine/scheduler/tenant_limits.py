@@ -67,9 +67,9 @@ class Presence:
     def has_others(self, tenants: Collection[str], now: float) -> bool:
         """Returns whether there is a tenant that is not one of ``tenants``."""
         self._forget(now)
-        return len(self._live) > sum(each in self._live for each in tenants) or any(
-            each not in tenants for each in self._left
-        )
+        if self._left and any(each not in tenants for each in self._left):
+            return True
+        return len(self._live) > sum(each in self._live for each in tenants)
 
     def _forget(self, now: float) -> None:
         while self._left and now - next(iter(self._left.values())) >= SHARED_S:
@@ -143,12 +143,11 @@ class TenantLimits:
         if self._counters.active > len(self._surplus):
             self._others_at = now
         self._surplus_applies = bool(self._surplus) and now - self._others_at < SHARED_S
-        crowds = self._nobody
-        if waiting:
-            crowds = frozenset(waiting.tenants_with_more(self._limits.batch_tokens // CROWD_STEP_DIVISOR, CROWD))
-        shared = (each for each in Priority if crowds and self._classes[each].has_others(crowds, now))
-        self._from = next(shared, BEHIND_ALL)
-        self._crowds = self._nobody if self._from == BEHIND_ALL else crowds
+        self._crowds, self._from = self._nobody, BEHIND_ALL
+        if waiting and (crowds := waiting.tenants_with_more(self._limits.batch_tokens // CROWD_STEP_DIVISOR, CROWD)):
+            shared = (each for each in Priority if self._classes[each].has_others(crowds, now))
+            self._from = next(shared, BEHIND_ALL)
+            self._crowds = self._nobody if self._from == BEHIND_ALL else frozenset(crowds)
         self._front = waiting.front(self.tenants) if self.apply else None
 
     def standing_waiting(self, sequence: Sequence, now: float) -> int | None:
