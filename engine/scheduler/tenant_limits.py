@@ -4,7 +4,7 @@
 Another tenant's request finds a place, and waits for a short step. The steps are not so short that their fixed time
 takes most of the prefill rate: a queue that grew for that would be surplus for ever.
 
-A tenant crowds the engine while CROWD of its prompts wait, or several that fill more than a step. That is seen in the step
+A tenant crowds the engine while CROWD of its prompts wait, or several that fill half a step. That is seen in the step
 in which it is so, and needs no knowledge of its demand, by which the router finds surplus some time later. It limits
 sequences of a class only while others are about in that class or a higher one. A tenant that is alone is not limited.
 """
@@ -28,6 +28,9 @@ FREE_PLACES_DIVISOR = 8
 
 CROWD = 8
 """Waiting prompts of a tenant from which on it crowds the engine, however short they are."""
+
+CROWD_DIVISOR = 2
+"""Several waiting prompts with more tokens than a step divided by this crowd the engine."""
 
 SHARED_S = 10.0
 """Seconds after the last sequence of another tenant for which the limits apply."""
@@ -140,7 +143,7 @@ class TenantLimits:
             self._others_at = now
         self._surplus_applies = bool(self._surplus) and now - self._others_at < SHARED_S
         self._crowds, self._from = self._nobody, BEHIND_ALL
-        if waiting and (crowds := waiting.tenants_with_more(self._limits.batch_tokens, CROWD)):
+        if waiting and (crowds := waiting.tenants_with_more(self._limits.batch_tokens // CROWD_DIVISOR, CROWD)):
             shared = (each for each in Priority if self._classes[each].has_others(crowds, now))
             self._from = next(shared, BEHIND_ALL)
             self._crowds = self._nobody if self._from == BEHIND_ALL else frozenset(crowds)

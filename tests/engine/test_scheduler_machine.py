@@ -18,7 +18,7 @@ from engine.scheduler.prefill_budget import PrefillBudget
 from engine.scheduler.queue import level
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import Load, Plan
-from engine.scheduler.tenant_limits import CROWD, STEP_TOKENS_DIVISOR
+from engine.scheduler.tenant_limits import CROWD, CROWD_DIVISOR, STEP_TOKENS_DIVISOR
 from engine.sequence import Sequence, Status
 from tests.engine.sequences import BLOCK_SIZE, LIMITS, finish_step, scheduler, sequence
 
@@ -221,7 +221,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             one for one in self.subject.waiting if not one.generated and one.deadline and one.deadline <= self.now
         }
         waiting = [one for one in self.subject.waiting if one not in expired]
-        found = self.with_more(waiting, LIMITS.batch_tokens, CROWD)
+        found = self.with_more(waiting, LIMITS.batch_tokens // CROWD_DIVISOR, CROWD)
         others = [
             one.priority for one in self.live() if one.tenant not in found and not one.surplus and one not in expired
         ]
