@@ -31,7 +31,7 @@ from engine.scheduler.queue import WaitingQueue, level, reported_class
 from engine.scheduler.queue_limit import QueueState
 from engine.scheduler.step_budget import StepBudget
 from engine.scheduler.step_plan import Chunk, Load, Plan
-from engine.scheduler.tenant_limits import TenantLimits
+from engine.scheduler.tenant_limits import BEHIND_ALL, TenantLimits
 from engine.sequence import Sequence, Status
 
 MAX_SCORED_TOKENS = 64  # most tokens of a prompt in one step if log probabilities of the prompt are wanted
@@ -391,21 +391,31 @@ class Scheduler:
     def _has_tokens(self, budget: StepBudget, standing: int) -> bool:
         """Returns whether limited prompts that are in prefill leave tokens of the step for another one with this
         ``standing``."""
-        limited = (one for one in self.running if _in_prefill(one) and self._tenant_limits.standing(one) is not None)
-        return budget.left(standing) > sum(one.pending for one in limited) - budget.limited_taken
+        left = budget.left(standing)
+        if left < 1:
+            return False
+        prompts = (one for one in self._prefilling if _in_prefill(one))
+        owed = sum(one.pending for one in prompts if self._tenant_limits.standing(one) is not None)
+        return left > owed - budget.limited_taken
 
     def _too_many_long(self, sequence: Sequence, budget: StepBudget | None = None) -> bool:
         """Returns whether a prompt takes several steps and has to wait for others that do. One more than
-        ``partial_prefills`` may start if its tenant has none, and not all of those are of higher classes."""
+        ``partial_prefills`` may start if its tenant has none, and not all of those are of higher classes. Those behind
+        all others do not count, unless its own tenant is limited too."""
         if len(sequence.tokens) <= self.limits.prefill_chunk:
             return False
         missing = len(sequence.tokens) * (1.0 - self.cache.cached_share(sequence))
         if missing <= self.limits.prefill_chunk:
             return False
-        busy = [one for one in self.running if one.chunked and not one.decoding and not one.held]
+        limited = sequence.tenant in self._tenant_limits.tenants
+        busy = [one for one in self._prefilling_long() if limited or self._tenant_limits.standing(one) != BEHIND_ALL]
         if all(one.tenant != sequence.tenant for one in busy) and any(one.rank >= sequence.rank for one in busy):
             return len(busy) > self.limits.partial_prefills  # without a token in this step, if those have them all
         return len(busy) >= self.limits.partial_prefills or (budget is not None and budget.long < 1)
+
+    def _prefilling_long(self) -> list[Sequence]:
+        """Returns the running sequences that are in prefill for several steps."""
+        return [one for one in self.running if one.chunked and not one.decoding and not one.held]
 
     def _overdrawn(self, sequence: Sequence, passed: list[Sequence]) -> bool:
         """Returns whether the tenant's counter is more than a step's tokens above that of a tenant whose sequence it
@@ -451,7 +461,7 @@ class Scheduler:
         """Returns how many tokens of long prompts the step may compute beside ``decodes`` decodes."""
         if self._prefill_budget is None:
             return self.limits.batch_tokens
-        if any(one.chunked and not one.decoding and not one.held for one in self.running):
+        if self._prefilling_long():
             return self._prefill_budget.tokens(decodes)
         return self._prefill_budget.allowed  # for a prompt that may be admitted in this step
 

@@ -141,3 +141,14 @@ def test_requests_of_a_tenant_with_surplus_start_while_others_keep_all_places_ta
     assert started["within"] < 10
     assert not surplus_too or all(started[f"surplus {number}"] <= 60 for number in range(3))
     assert not subject.preemptions
+
+
+def test_long_prompts_of_two_other_tenants_start_beside_those_of_surplus() -> None:
+    subject = scheduler(blocks=2000, batch_tokens=128, prefill_chunk=16, sequences=16)
+    for number in range(2):
+        subject.add(surplus(f"surplus {number}", 600))
+    step(subject)
+    for tenant in ("one", "two"):
+        subject.add(sequence(tenant, [3] * 200, tenant=tenant))
+
+    assert {"one", "two"} <= set(step(subject))

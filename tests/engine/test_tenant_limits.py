@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from engine.api import Priority
+from engine.scheduler.fairness import TokenCounters
 from engine.scheduler.limits import Limits
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import Plan
@@ -233,3 +234,18 @@ def test_tenants_that_left_long_ago_are_forgotten() -> None:
         subject.leave(str(number), float(number))
 
     assert len(subject) == SHARED_S
+
+
+def test_a_share_is_that_among_the_tenants_that_are_in_the_engine() -> None:
+    subject = TokenCounters({"heavy": 0.3, "light": 0.1})
+    for _ in range(1000):
+        for tenant in ("heavy", "light", "usual", "usual"):
+            subject.arrive(tenant)
+        assert subject.share("heavy") == pytest.approx(0.3 / 1.4)
+        assert subject.share("usual") == pytest.approx(1 / 1.4)
+        subject.leave("light")
+        assert subject.share("light") == pytest.approx(0.1 / 1.4), "what it would have"
+        subject.leave("usual")
+        subject.leave("heavy")
+        assert subject.share("usual") == 0.5
+        subject.leave("usual")
