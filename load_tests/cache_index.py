@@ -26,7 +26,7 @@ from cluster.cache.candidate_choice import Judged
 from cluster.cache.embedding_cache import EmbeddingCache
 from cluster.cache.index_follower import IndexFollower
 from cluster.cache.ports import QuestionStore
-from cluster.cache.semantic_lookup import LookupLimits, SemanticLookup
+from cluster.cache.semantic_lookup import RANKED_AGAIN, LookupLimits, SemanticLookup
 from cluster.cache.vector_index import IndexBounds, IndexedEntry, VectorIndex
 from cluster.cache.vector_quantisation import unit_rows
 from cluster.config import StateConfig
@@ -176,7 +176,7 @@ async def _look_up(
     now_ms = int(1000 * time.time())
     for query, best in zip(tqdm(asked, desc="searches", leave=False), truth.tolist(), strict=True):
         with search, search_cpu:
-            found = index.search(TENANT, PARTITION, query, 2 * CANDIDATES, now_ms)
+            found = index.search(TENANT, PARTITION, query, CANDIDATES + RANKED_AGAIN, now_ms)
         near += len({int(each.id, 16) for each in found[:CANDIDATES]} & set(best))
     # Not right after the same search, which would leave in the processor's cache what a look-up reads.
     for query, best in zip(tqdm(asked, desc="look-ups", leave=False), truth.tolist(), strict=True):

@@ -16,7 +16,7 @@ from cluster.cache.row_block import CHUNK, GROUP, RowBlock
 from cluster.cache.scan_sizes import ScanSizes
 from cluster.cache.sign_bits import SignBits
 
-PLANES = 16
+PLANES = 14
 SAMPLED = 64
 MAX_WEIGHT = 15
 MAX_DISTANCE = 16_383

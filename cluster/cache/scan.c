@@ -12,7 +12,7 @@
 #define GROUP 4        // signs in a plane
 #define CHUNK 128      // rows in 64 bytes of a plane: the first half in the low bits of each, the others in the high
 #define CHUNKS 16      // whose distances are computed together
-#define PLANES 16      // that the first look reads
+#define PLANES 14      // that the first look reads
 #define MAX_WORDS 64   // of signs
 #define WEIGHT_BITS 4
 #define MAX_DISTANCE 16383

@@ -14,7 +14,7 @@ class ScanSizes(NamedTuple):
 
     exact: int = 256
     near: int = 2048
-    share: int = 256
+    share: int = 192
     block: int = 65_536
 
     def kept(self, rows: int) -> int:

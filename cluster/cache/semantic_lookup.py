@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 FOUND_WRONG = "found wrong"
 """The reason of a pair that a comparison or a client has found wrong before."""
 RANKED_AGAIN = 2
-"""How many times as many candidates the index gives as are judged: they are ranked again by their exact vectors."""
+"""How many more candidates the index gives than are judged: they are ranked again by their exact vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class SemanticLookup:
         index, limits = self._follower.index, self._limits
         assert index is not None
         now_ms = int(1000 * self._clock.now())
-        count = RANKED_AGAIN * limits.candidates
+        count = limits.candidates + RANKED_AGAIN
         near = index.search(question.tenant, question.partition, vector, count, now_ms, question.min_created_ms)
         records = await self._questions.get(question.tenant, [each.id for each in near])
         found = [

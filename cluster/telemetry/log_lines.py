@@ -6,11 +6,11 @@ prompt. It has the exception's type and its traceback, which has lines of source
 
 from __future__ import annotations
 
-import json
 import logging
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii
 
 from cluster.telemetry.log_context import request_fields
 
@@ -109,5 +109,8 @@ class JsonLines(logging.Formatter):
         }
         if isinstance(own := getattr(record, "request_id", None), str) and own:  # of Serve's own access log
             line.setdefault("request_id", own)
-        line |= {name: str(getattr(record, name)) for name in SERVE_FIELDS if getattr(record, name, None)}
-        return json.dumps(line)
+        for name in SERVE_FIELDS:
+            if value := getattr(record, name, None):
+                line[name] = str(value)
+        # All values are texts; json.dumps, which expects anything, takes twice as long.
+        return "{" + ", ".join([f'"{name}": {encode_basestring_ascii(value)}' for name, value in line.items()]) + "}"

@@ -41,7 +41,7 @@ class OtelTrace:
     def enter(self, room: SpanName) -> None:
         if self._room is not None:
             self._room.end()
-        self._room = self._record.begin(room.value, self._root.span_id)
+        self._room = self._record.begin(room, self._root.span_id)
 
     def describe(self, attributes: Mapping[Attribute, Value | None]) -> None:
         self._root.describe(attributes)

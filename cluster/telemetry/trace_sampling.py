@@ -84,7 +84,7 @@ class TraceSampler:
         first = record.spans[0]
         self._pending.discard(first.span_id)
         slow = first.ended_ns - first.started_ns >= self._config.slow_s * 1e9
-        kept = record.sampled or slow or any(span.failed for span in record.spans)
+        kept = record.sampled or slow or True in [span.failed for span in record.spans]
         if not kept:
             record.noted.clear()
         return kept

@@ -46,6 +46,11 @@ def mixed_requests(number: int, tiers: Sequence[str], embedding: str) -> list[As
     return [*found, *_guarded(number, tiers[0]), *_cached(number, tiers[0]), *_others(embedding), *_wrong(number)]
 
 
+def brief_requests(number: int, tier: str) -> list[Asked]:
+    """Returns the few requests of a tenant of many: an answer of one token, and what is refused."""
+    return [_chat(tier, f"Hi {number}", max_tokens=1, user=f"user-{number}"), *_wrong(number)]
+
+
 def _chat(model: str, text: str, **fields: Any) -> Asked:
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
     return Asked(CHAT, {"model": model, "messages": messages, "max_tokens": 4, **fields})

@@ -113,6 +113,12 @@ class _View:
     reported_at: float = -1e9
     load: ReplicaLoad = field(default_factory=ReplicaLoad)
     placed: PlacedRequests = field(default_factory=PlacedRequests)
+    sent_since: bool = False  # a request was sent there after the report
+
+    def is_complete(self, now: float) -> bool:
+        """Whether nothing is left to add to the report: it is of this instant, and has every request and the learnt
+        correction."""
+        return self.reported_at == now and not self.sent_since
 
 
 class PredictedTtft:
@@ -140,8 +146,7 @@ class PredictedTtft:
             view = self._view(views, fleet.ready[slot], replica, now)
             if chain:
                 matched = min(fleet.prefixes.matched(slot, chain) * BLOCK_TOKENS, prompt - 1)
-            # A report of this instant has every request and the learnt correction: nothing is left to add to it.
-            load = view.load if view.reported_at == now else view.placed.outlook(view.load, now)
+            load = view.load if view.is_complete(now) else view.placed.outlook(view.load, now)
             candidates.append(Candidate(view.name, load, replica.outstanding, matched))
         request_id = str(number)
         choice = place(candidates, request_id, prompt, Priority.STANDARD, self._affinity_weight)
@@ -151,6 +156,7 @@ class PredictedTtft:
         slot = int(chosen.replica_id)
         view = views[slot]
         uncached = prompt - chosen.matched_tokens
+        view.sent_since = True
         view.placed.place(request_id, Priority.STANDARD, uncached, chosen.load, ttft_s, now)
         view.placed.accepted(request_id)
         self._placed[number] = view
@@ -177,7 +183,7 @@ class PredictedTtft:
             replica.advance(now)
             learnt = view.placed.learnt
             view.load = load_of(replica, self._output_tokens, len(self._views), learnt.factor, learnt.overhead_s)
-            view.reported_at = now
+            view.reported_at, view.sent_since = now, False
             view.placed.reported(now)
         return view
 

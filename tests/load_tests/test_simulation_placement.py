@@ -98,6 +98,16 @@ def test_an_idle_replica_is_found_among_busy_ones(count: int) -> None:
     assert PredictedTtft(100.0, 2.0).choose(fleet, Asked(99, (), 1_000, 0.0)) == 2
 
 
+def test_requests_of_one_instant_are_spread_although_no_report_comes_between_them() -> None:
+    fleet = Fleet(PROFILE, 4)
+    for slot in range(4):
+        assert fleet.start(0.0) == slot
+        fleet.make_ready(slot, 0.0)
+        fleet.note_load(fleet.replica(slot))
+    placement = PredictedTtft(100.0, 2.0, routers=1, report_s=0.5)
+    assert {placement.choose(fleet, Asked(number, (), 5_000, 0.0)) for number in range(4)} == {0, 1, 2, 3}
+
+
 def test_the_load_of_a_simulated_replica_predicts_the_simulator() -> None:
     replica = Replica(PROFILE, 0, 0.0)
     for request in range(3):
