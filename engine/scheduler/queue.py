@@ -113,6 +113,11 @@ class WaitingQueue:
                 counters.append(self._counters.of(tenant))
         return (min(ranks), min(counters)) if ranks else None
 
+    @property
+    def tenants(self) -> Collection[str]:
+        """The tenants that have waiting sequences."""
+        return self._sequences.keys()
+
     def tenants_with_more(self, tokens: int, sequences: int) -> list[str]:
         """Returns the tenants that have at least ``sequences`` waiting sequences, or several of which more than
         ``tokens`` tokens have to be computed."""

@@ -129,7 +129,8 @@ class Scheduler:
         for sequence in expired:
             self.remove(sequence)
         self.relegations += self.waiting.relegate(now)
-        self._tenant_limits.begin_step(self.waiting, now)
+        prefilling = {one.tenant for one in self._prefilling if _in_prefill(one)}
+        self._tenant_limits.begin_step(self.waiting, prefilling, now)
         displaced = self._displace(now)
         decodes, preempted, copies = self._decode(now)
         watched = sum(chunk.sequence.priority < Priority.BATCH for chunk in decodes)

@@ -5,8 +5,9 @@ Another tenant's request finds a place, and waits for a short step. The steps ar
 takes most of the prefill rate: a queue that grew for that would be surplus for ever.
 
 A tenant crowds the engine while CROWD of its prompts wait, or several that fill half a step. That is seen in the step
-in which it is so, and needs no knowledge of its demand, by which the router finds surplus some time later. It limits
-sequences of a class only while others are about in that class or a higher one. A tenant that is alone is not limited.
+in which it is so, and needs no knowledge of its demand, by which the router finds surplus some time later. Its
+sequences of a class are limited only while others are about in that class or a higher one. A tenant that is alone is not
+limited. Nor is one that has had less than others whose prompts are there, since it takes nothing from them.
 """
 
 from __future__ import annotations
@@ -136,8 +137,9 @@ class TenantLimits:
         if not self._surplus[sequence.tenant]:
             del self._surplus[sequence.tenant]
 
-    def begin_step(self, waiting: WaitingQueue, now: float) -> None:
-        """Decides which limits apply in the step that begins."""
+    def begin_step(self, waiting: WaitingQueue, prefilling: Collection[str], now: float) -> None:
+        """Decides which limits apply in the step that begins. ``prefilling`` are the tenants with prompts in
+        prefill."""
         self._now = now
         if self._counters.active > len(self._surplus):
             self._others_at = now
@@ -146,7 +148,8 @@ class TenantLimits:
         if waiting and (crowds := waiting.tenants_with_more(self._limits.batch_tokens // CROWD_DIVISOR, CROWD)):
             shared = (each for each in Priority if self._classes[each].has_others(crowds, now))
             self._from = next(shared, BEHIND_ALL)
-            self._crowds = self._nobody if self._from == BEHIND_ALL else frozenset(crowds)
+            shared_step = self._from != BEHIND_ALL
+            self._crowds = self._not_outrun(crowds, {*waiting.tenants, *prefilling}) if shared_step else self._nobody
         self._front = waiting.front(self.tenants) if self.apply else None
 
     def standing_waiting(self, sequence: Sequence, now: float) -> int | None:
@@ -197,6 +200,13 @@ class TenantLimits:
         return +Counter(
             {each: rows[each] - (1 if tokens[each] > self._kv_share(each) else self._places(each)) for each in limited}
         )
+
+    def _not_outrun(self, crowds: Collection[str], asking: set[str]) -> frozenset[str]:
+        """Returns those of ``crowds`` that have had no less than others of the tenants ``asking`` for prompt tokens, up
+        to a step's tokens. Those that have had less wait for their turn as usual: prompts that come one by one without
+        an end would leave them nothing."""
+        most = max((self._counters.of(each) for each in asking.difference(crowds)), default=float("-inf"))
+        return frozenset(each for each in crowds if self._counters.of(each) + self._limits.batch_tokens >= most)
 
     def _kv_share(self, tenant: str) -> float:
         """Returns the share of a tenant in the KV cache, in tokens."""

@@ -225,7 +225,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         others = [
             one.priority for one in self.live() if one.tenant not in found and not one.surplus and one not in expired
         ]
-        return dict.fromkeys(found, min(others)) if others else {}
+        of = self.subject.counters.of
+        prompts = [*waiting, *(one for one in self.subject.running if not one.decoding and not one.held)]
+        most = max((of(one.tenant) for one in prompts if one.tenant not in found), default=0.0)
+        limited = [each for each in found if of(each) + LIMITS.batch_tokens >= most]
+        return dict.fromkeys(limited, min(others)) if others else {}
 
     def with_more(self, waiting: list[Sequence], tokens: int, count: int) -> set[str]:
         asked = {each: [one.uncached for one in waiting if one.tenant == each] for each in TENANTS}

@@ -249,3 +249,17 @@ def test_a_share_is_that_among_the_tenants_that_are_in_the_engine() -> None:
         subject.leave("heavy")
         assert subject.share("usual") == 0.5
         subject.leave("usual")
+
+
+def test_a_crowd_is_not_starved_by_long_prompts_of_others_that_come_one_by_one() -> None:
+    subject = scheduler(blocks=4000, prefix_caching=False, batch_tokens=128, prefill_chunk=32, sequences=16)
+    tokens: Counter[str] = Counter()
+    for now in range(800):
+        for tenant, count in (("crowd", 12), ("one", 1), ("two", 1)):
+            for number in range(count - sum(each.tenant == tenant for each in subject.waiting)):
+                subject.add(sequence(f"{tenant} {now} {number}", [5] * 300, 4, tenant=tenant, arrived=now / 50))
+        plan = subject.schedule(now / 50)
+        tokens += prompt_tokens(plan)
+        finish_step(subject, plan)
+
+    assert tokens["crowd"] > 0.25 * tokens.total()
