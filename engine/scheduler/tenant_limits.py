@@ -6,7 +6,7 @@ takes most of the prefill rate: a queue that grew for that would be surplus for 
 
 A tenant crowds the engine while CROWD of its prompts wait, or several that fill half a step. That is seen in the step
 in which it is so, and needs no knowledge of its demand, by which the router finds surplus some time later. Its
-sequences of a class are limited only while others are about in that class or a higher one. A tenant that is alone is not
+sequences of a class are limited only while others are about in that class or a higher one. One that is alone is not
 limited. Nor is one that has had less than others whose prompts are there, since it takes nothing from them.
 """
 
