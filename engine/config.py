@@ -115,8 +115,9 @@ class EngineConfig:
     ``long_prefill_token_threshold``."""
 
     max_partial_prefills: int = 2
-    """Most prompts longer than prefill_chunk that are prefilled at the same time. Each allocates the blocks of its
-    whole prompt at admission. Further long prompts wait, and shorter prompts pass them."""
+    """Most prompts longer than prefill_chunk that are prefilled at the same time, and one more if its tenant has none
+    among them. Each allocates the blocks of its whole prompt at admission. Further long prompts wait, and shorter
+    prompts pass them."""
 
     max_decode_slowdown: float | None = 1.6
     """Limit on the time of a step that computes a chunk of a long prompt beside decodes, as a multiple of the time of
@@ -150,8 +151,8 @@ class EngineConfig:
     beams, and fewer requests run at once. A request may ask for it by ``GenerationRequest.reserve``."""
 
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
-    """Weights of tenants. Under overload, computed tokens are shared in proportion. A tenant that is not named has
-    1."""
+    """Weights of tenants. Under overload, computed tokens are shared in proportion, and so are places and KV blocks
+    that one tenant has to give back to another. A tenant that is not named has 1."""
 
     prefix_caching: bool = True
     """Reuse the KV blocks of earlier prompts that begin with the same tokens under the same cache_salt. vLLM:

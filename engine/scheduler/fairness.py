@@ -27,6 +27,7 @@ class TokenCounters:
         self._weights = dict(weights or {})
         self._active: dict[str, float] = {}
         self._live: dict[str, int] = {}  # sequences in the engine, by tenant
+        self._weight = 0.0  # of the active tenants, all together
         self._idle: OrderedDict[str, float] = OrderedDict()  # longest idle first
         self._last = 0.0  # counter of the tenant that became idle last
 
@@ -44,6 +45,7 @@ class TokenCounters:
         if tenant not in self._live:
             floor = min(self._active.values(), default=self._last)
             self._active[tenant] = max(self._idle.pop(tenant, floor), floor)
+            self._weight += self._weights.get(tenant, 1.0)
         self._live[tenant] = self._live.get(tenant, 0) + 1
 
     def leave(self, tenant: str) -> None:
@@ -52,6 +54,8 @@ class TokenCounters:
         if self._live[tenant] == 0:
             del self._live[tenant]
             self._last = self._active.pop(tenant)
+            # Zero is exact, so that what sums of fractions leave over does not add up.
+            self._weight = self._weight - self._weights.get(tenant, 1.0) if self._active else 0.0
             if self._last > min(self._active.values(), default=-1.0):
                 self._idle[tenant] = self._last
             if len(self._idle) > _REMEMBERED:
@@ -61,6 +65,14 @@ class TokenCounters:
         """Adds ``cost`` tokens, divided by its weight, to the counter of ``tenant``, which must have a sequence in the
         engine."""
         self._active[tenant] += cost / self._weights.get(tenant, 1.0)
+
+    def share(self, tenant: str) -> float:
+        """Returns the share of ``tenant`` in the engine by its weight, 0 to 1, among the tenants with a sequence there.
+        One that is alone has what it would have beside a tenant of weight 1."""
+        own = self._weights.get(tenant, 1.0)
+        active = tenant in self._active
+        others = self._weight - own * active if len(self._active) > active else 1.0
+        return own / (own + others)
 
     def of(self, tenant: str) -> float:
         """Returns the counter of ``tenant``, which must have a sequence in the engine. A lower one is scheduled

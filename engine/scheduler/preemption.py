@@ -10,7 +10,7 @@ computing it again was worth it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Ordered
 
 from engine.api import Priority
@@ -59,6 +59,7 @@ def displace(
     level: int,
     patient: bool,
     running: Ordered[Sequence],
+    excess: Mapping[str, int],
     cooldown: int,
     shortage: Callable[[], tuple[int, Blocks]],
     exclusive: Callable[[Sequence], Blocks],
@@ -67,15 +68,19 @@ def displace(
     as few as possible, weakest first. Empty if none are needed, or all that may be preempted are not enough.
 
     A higher class displaces a lower one. Within a class, a tenant without a running sequence displaces one with
-    several, if the candidate is ``patient``: has waited long enough. ``shortage`` returns how many running sequences
-    and blocks are in the way; ``exclusive`` returns the blocks that preempting a sequence would free.
+    several, if the candidate is ``patient``: has waited long enough. Tenants give back at once what they have beyond
+    their share of the places, ``excess``, to a candidate of the same or a higher class. ``shortage`` returns how many
+    running sequences and blocks are in the way; ``exclusive`` returns the blocks that preempting a sequence would free.
     """
     waits_s = 0.0 if candidate.objective is None else candidate.objective - candidate.arrived
     rows = Counter(one.tenant for one in running) if patient else Counter()
+    left = Counter(excess) if excess else None
 
     def gives_way(one: Sequence) -> bool:
         if one.reserve or protected(one, cooldown):
             return False
+        if left and left[one.tenant] > 0 and candidate.rank <= one.rank <= one.level:
+            return True
         if candidate.rank < one.rank and level < one.level:
             part = HURRY_OVER_BATCH if one.priority is Priority.BATCH else HURRY
             return now >= candidate.arrived + part * waits_s or candidate.surplus < one.surplus
@@ -89,8 +94,12 @@ def displace(
     for one in sorted(weak, key=lambda one: strength(one, cooldown), reverse=True):
         if missing_rows <= 0 and not any(missing_blocks):
             return victims
+        if not gives_way(one):
+            continue
         victims.append(one)
         rows[one.tenant] -= 1
+        if left:
+            left[one.tenant] -= 1
         missing_rows -= 1
         missing_blocks = tuple(max(0, lack - back) for lack, back in zip(missing_blocks, exclusive(one), strict=True))
     return victims if missing_rows <= 0 and not any(missing_blocks) else []

@@ -82,6 +82,8 @@ class WaitingQueue:
         self._serial = count()
         self._length = 0
         self._branches: Counter[Line] = Counter()  # sequences that are further choices of admitted requests
+        self._sequences: Counter[str] = Counter()  # by tenant
+        self._tokens: Counter[str] = Counter()  # of these, not in the prefix cache when they joined; by tenant
         self.long_prompts = 0  # waiting sequences whose prompts take several chunks
         # By class, INTERACTIVE first: tokens of waiting sequences that were not in the prefix cache when they joined.
         self.short_tokens = [0] * len(Priority)  # of prompts that one chunk completes
@@ -101,9 +103,29 @@ class WaitingQueue:
         """Number of waiting requests, preempted ones included. Further choices and beams of a request do not count."""
         return self._length - self._branches.total()
 
-    def has_others(self, tenants: Collection[str]) -> bool:
-        """Returns whether a sequence of a tenant waits that is not one of ``tenants``."""
-        return any(tenant not in tenants for _, tenant, _ in self._lines)
+    def front(self, but: Collection[str]) -> tuple[int, float] | None:
+        """Returns the highest rank of the waiting sequences of all tenants but those in ``but``, and the lowest counter
+        of these tenants; None if none waits. Relegated sequences count as of class batch."""
+        ranks, counters = [], []
+        for rank, tenant, relegated in self._lines:
+            if tenant not in but:
+                ranks.append(max(rank, Priority.BATCH) if relegated else rank)
+                counters.append(self._counters.of(tenant))
+        return (min(ranks), min(counters)) if ranks else None
+
+    @property
+    def tenants(self) -> Collection[str]:
+        """The tenants that have waiting sequences."""
+        return self._sequences.keys()
+
+    def tenants_with_more(self, tokens: int, sequences: int) -> list[str]:
+        """Returns the tenants that have at least ``sequences`` waiting sequences, or several of which more than
+        ``tokens`` tokens have to be computed."""
+        return [
+            name
+            for name, count in self._sequences.items()
+            if count >= sequences or (count > 1 and self._tokens[name] > tokens)
+        ]
 
     def by_line(self) -> dict[Line, int]:
         """Returns the number of waiting requests by priority class and tenant, without zeros."""
@@ -189,11 +211,15 @@ class WaitingQueue:
                 heappush(heaps[band], self._turn(band, tenant))
 
     def _count(self, sequence: Sequence, sign: int) -> None:
-        """Adds the uncached tokens of a sequence to those of its class, or takes them away."""
+        """Adds the uncached tokens of a sequence to those of its class and its tenant, or takes them away."""
         long = sequence.uncached > self._chunk
         tokens = self.long_tokens if long else self.short_tokens
         tokens[reported_class(sequence.rank)] += sign * sequence.uncached
         self.long_prompts += sign * long
+        self._tokens[sequence.tenant] += sign * sequence.uncached
+        self._sequences[sequence.tenant] += sign
+        if not self._sequences[sequence.tenant]:
+            del self._sequences[sequence.tenant], self._tokens[sequence.tenant]
 
     def _turn(self, band: _Band, tenant: str) -> Turn:
         """Returns the sort key of a tenant within a class."""

@@ -9,12 +9,14 @@ Sarathi-Serve). To plan a step, the scheduler
    admitted with fewer would be preempted before it answers. None are admitted in a step that ran out of blocks.
 
 The order of the waiting is in ``queue``, the choice of victims in ``preemption``, the fairness among tenants in
-``fairness``, and what a tenant that floods the engine may have in ``surplus_limits``.
+``fairness``, and what a tenant that crowds the engine may have in ``tenant_limits``.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import groupby
 
 from engine.api import MAX_PREEMPTIONS, Priority
 from engine.kv.cache import KVCache
@@ -29,7 +31,7 @@ from engine.scheduler.queue import WaitingQueue, level, reported_class
 from engine.scheduler.queue_limit import QueueState
 from engine.scheduler.step_budget import StepBudget
 from engine.scheduler.step_plan import Chunk, Load, Plan
-from engine.scheduler.surplus_limits import SurplusLimits
+from engine.scheduler.tenant_limits import BEHIND_ALL, TenantLimits
 from engine.sequence import Sequence, Status
 
 MAX_SCORED_TOKENS = 64  # most tokens of a prompt in one step if log probabilities of the prompt are wanted
@@ -50,7 +52,7 @@ class Scheduler:
         self.cached_tokens = 0  # prompt tokens found in the prefix cache at first admissions, in all
         self.preemptions = 0
         self.relegations = 0
-        self._surplus = SurplusLimits(limits)
+        self._tenant_limits = TenantLimits(limits, self.counters, cache.largest.total * cache.block_size)
         self._prefilling: list[Sequence] = []  # running sequences that were not decoding in the last plan
         self._copies: list[BlockCopy] = []  # block copies of forks, which the next step makes first
         self._admission_rate = AdmissionRate()
@@ -83,7 +85,7 @@ class Scheduler:
             self.waiting.remove(sequence)
         sequence.move(Status.ENDED)
         self.counters.leave(sequence.tenant)
-        self._surplus.leave(sequence)
+        self._tenant_limits.leave(sequence)
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
         """Starts ``child`` on shared blocks of ``parent``; it has the computed tokens of ``parent`` and one more, which
@@ -127,21 +129,20 @@ class Scheduler:
         for sequence in expired:
             self.remove(sequence)
         self.relegations += self.waiting.relegate(now)
-        self._surplus.begin_step(self.counters.active, now)
+        prefilling = {one.tenant for one in self._prefilling if _in_prefill(one)}
+        self._tenant_limits.begin_step(self.waiting, prefilling, now)
         displaced = self._displace(now)
         decodes, preempted, copies = self._decode(now)
         watched = sum(chunk.sequence.priority < Priority.BATCH for chunk in decodes)
         tokens = self.limits.batch_tokens - sum(chunk.length for chunk in decodes)
+        prompts = [one for one in self.running if _in_prefill(one)] if len(decodes) < len(self.running) else []
         budget = StepBudget(
             tokens,
             tokens if not watched else min(tokens, self._long_tokens(len(decodes))),
-            self._surplus.step_tokens,
-            self._surplus.apply and self.waiting.has_others(self._surplus.tenants),
+            self._tenant_limits.step_tokens,
+            self._others(prompts),
         )
-        self._prefilling = []
-        prompts = [one for one in self.running if _in_prefill(one)] if len(decodes) < len(self.running) else []
-        self._prefill(budget, [one for one in prompts if not self._surplus.limits_running(one)])
-        self._prefill(budget, [one for one in prompts if self._surplus.limits_running(one)])
+        self._prefill(budget, prompts)
         started, failed = ([], []) if preempted else self._start(now, budget)
         self._charge(decodes, budget.chunks)
         chunks = (*decodes, *budget.chunks)
@@ -208,14 +209,14 @@ class Scheduler:
     def _arrive(self, sequence: Sequence) -> None:
         """Counts a sequence that is in the engine from now on."""
         self.counters.arrive(sequence.tenant)
-        self._surplus.arrive(sequence)
+        self._tenant_limits.arrive(sequence)
 
     def _displace(self, now: float) -> list[Sequence]:
         """Preempts running sequences so that the first waiting one can be admitted, if it may. Returns them."""
         if not self.running or not self.waiting:
             return []
         candidate = next(
-            (one for one in self.waiting.candidates(now) if self._surplus.has_place(one, self.running, now)), None
+            (one for one in self._candidates(now) if self._tenant_limits.has_place(one, self.running, now)), None
         )
         if candidate is None:
             return []
@@ -225,6 +226,7 @@ class Scheduler:
             level(candidate, now, self.limits.ageing_s),
             candidate.waited(now) >= self.limits.ageing_s,
             self.running,
+            self._tenant_limits.beyond_share(candidate, self.running, now),
             self.limits.cooldown,
             lambda: self._shortage(candidate),
             self.cache.exclusive,
@@ -232,6 +234,17 @@ class Scheduler:
         for victim in victims:
             self._preempt(victim, now)
         return victims
+
+    def _candidates(self, now: float) -> Iterator[Sequence]:
+        """Yields the waiting sequences as ``WaitingQueue.candidates`` does, and those that have to leave room for
+        others after these."""
+        if self._tenant_limits.others_wait is None:
+            yield from self.waiting.candidates(now)
+            return
+        for behind in (False, True):
+            for one in self.waiting.candidates(now):
+                if self._tenant_limits.steps_back(one, now) is behind:
+                    yield one
 
     def _shortage(self, candidate: Sequence) -> tuple[int, Blocks]:
         """Returns how many running sequences and how many blocks per KV cache group must go before ``candidate`` can be
@@ -294,14 +307,40 @@ class Scheduler:
         for tenant, count in tokens.items():
             self.counters.charge(tenant, OUTPUT_COST * count)
 
+    def _others(self, prompts: list[Sequence]) -> int | None:
+        """Returns the highest rank of the prompts for which limited ones leave room, waiting or among ``prompts``,
+        those in prefill; None without any."""
+        if not self._tenant_limits.apply:
+            return None
+        ranks = [one.rank for one in prompts if self._tenant_limits.standing(one) is None]
+        waiting = self._tenant_limits.others_wait
+        return min(ranks if waiting is None else [*ranks, waiting], default=None)
+
     def _prefill(self, budget: StepBudget, prompts: list[Sequence]) -> None:
-        """Plans a chunk for each running sequence of ``prompts``, which are in prefill, higher classes first."""
-        self._prefilling += prompts
-        for sequence in sorted(prompts, key=lambda sequence: sequence.level):
-            # Neither None, since its blocks are allocated, nor copies, since only forks share a block that is not full.
-            if self.cache.prepare(sequence) != []:
-                raise KVIntegrityError(f"{sequence.request_id}: blocks that were allocated for a prompt are missing")
-            budget.take(sequence, self._most(sequence), limited=self._surplus.limits_running(sequence))
+        """Plans a chunk for each running sequence of ``prompts``, which are in prefill: those of limited tenants last,
+        higher classes first, and in a class the tenants in their turn. Tenants with long prompts of a class share the
+        tokens for these."""
+        self._prefilling = prompts
+        if not prompts:
+            return
+        standings = {one: self._tenant_limits.standing(one) for one in prompts}
+
+        def of_class(one: Sequence) -> tuple[bool, int]:
+            return standings[one] is not None, one.level
+
+        prompts = sorted(prompts, key=lambda one: (*of_class(one), self.counters.of(one.tenant)))
+        for _, group in groupby(prompts, of_class):
+            alike = list(group)
+            long = Counter(one.tenant for one in alike if one.chunked)
+            parts = dict.fromkeys(long, -(-budget.long // max(1, len(long))))
+            for sequence in alike:
+                # Neither None, since its blocks are allocated, nor copies, since only forks share a block with room.
+                if self.cache.prepare(sequence) != []:
+                    raise KVIntegrityError(f"{sequence.request_id}: blocks allocated for a prompt are missing")
+                most = min(self._most(sequence), parts.get(sequence.tenant, 0) if sequence.chunked else budget.tokens)
+                taken = budget.take(sequence, most, standings[sequence])
+                if sequence.chunked:
+                    parts[sequence.tenant] -= taken
 
     def _start(self, now: float, budget: StepBudget) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
         """Admits waiting sequences. Returns those admitted for the first time, and those that raised an error, with the
@@ -310,11 +349,13 @@ class Scheduler:
         failed: list[tuple[Sequence, Exception]] = []
         passed: list[Sequence] = []  # sequences that do not fit
         starts = 0
-        for sequence in self.waiting.candidates(now) if self.waiting else ():
+        for sequence in self._candidates(now) if self.waiting else ():
             if budget.tokens < 1 or len(self.running) >= self.limits.sequences:
                 break
-            limited = self._surplus.limits_waiting(sequence, now)
-            if limited and not (self._surplus.has_place(sequence, self.running, now) and self._has_tokens(budget)):
+            standing = self._tenant_limits.standing_waiting(sequence, now)
+            if standing is not None and not (
+                self._tenant_limits.has_place(sequence, self.running, now) and self._has_tokens(budget, standing)
+            ):
                 continue
             try:
                 if self._too_many_long(sequence, budget) or self._overdrawn(sequence, passed):
@@ -332,7 +373,7 @@ class Scheduler:
             if sequence.cached_tokens is None:
                 first.append(sequence)
             self._run(sequence, now)
-            budget.take(sequence, self._most(sequence), limited=limited)
+            budget.take(sequence, self._most(sequence), standing)
             starts += 1
             for other in passed:
                 other.overtaken += 1
@@ -348,26 +389,34 @@ class Scheduler:
             min(self.limits.prefill_chunk, MAX_SCORED_TOKENS) if sequence.scores_prompt else self.limits.prefill_chunk
         )
 
-    def _has_tokens(self, budget: StepBudget) -> bool:
-        """Returns whether surplus prompts that are in prefill leave tokens of the step for another one."""
-        owed = sum(one.pending for one in self.running if _in_prefill(one) and self._surplus.limits_running(one))
-        return budget.for_surplus > owed - budget.surplus_taken
+    def _has_tokens(self, budget: StepBudget, standing: int) -> bool:
+        """Returns whether limited prompts that are in prefill leave tokens of the step for another one with this
+        ``standing``."""
+        left = budget.left(standing)
+        if left < 1:
+            return False
+        prompts = (one for one in self._prefilling if _in_prefill(one))
+        owed = sum(one.pending for one in prompts if self._tenant_limits.standing(one) is not None)
+        return left > owed - budget.limited_taken
 
     def _too_many_long(self, sequence: Sequence, budget: StepBudget | None = None) -> bool:
-        """Returns whether a prompt takes several steps and has to wait for others that do."""
+        """Returns whether a prompt takes several steps and has to wait for others that do. One more than
+        ``partial_prefills`` may start if its tenant has none, and not all of those are of higher classes. Those behind
+        all others do not count, unless its own tenant is limited too."""
         if len(sequence.tokens) <= self.limits.prefill_chunk:
             return False
         missing = len(sequence.tokens) * (1.0 - self.cache.cached_share(sequence))
         if missing <= self.limits.prefill_chunk:
             return False
-        busy = sum(
-            one.chunked
-            and not one.decoding
-            and not one.held
-            and (sequence.tenant in self._surplus.tenants or not self._surplus.limits_running(one))
-            for one in self.running
-        )
-        return busy >= self.limits.partial_prefills or (budget is not None and budget.long < 1)
+        limited = sequence.tenant in self._tenant_limits.tenants
+        busy = [one for one in self._prefilling_long() if limited or self._tenant_limits.standing(one) != BEHIND_ALL]
+        if all(one.tenant != sequence.tenant for one in busy) and any(one.rank >= sequence.rank for one in busy):
+            return len(busy) > self.limits.partial_prefills  # without a token in this step, if those have them all
+        return len(busy) >= self.limits.partial_prefills or (budget is not None and budget.long < 1)
+
+    def _prefilling_long(self) -> list[Sequence]:
+        """Returns the running sequences that are in prefill for several steps."""
+        return [one for one in self.running if one.chunked and not one.decoding and not one.held]
 
     def _overdrawn(self, sequence: Sequence, passed: list[Sequence]) -> bool:
         """Returns whether the tenant's counter is more than a step's tokens above that of a tenant whose sequence it
@@ -413,7 +462,7 @@ class Scheduler:
         """Returns how many tokens of long prompts the step may compute beside ``decodes`` decodes."""
         if self._prefill_budget is None:
             return self.limits.batch_tokens
-        if any(one.chunked and not one.decoding and not one.held for one in self.running):
+        if self._prefilling_long():
             return self._prefill_budget.tokens(decodes)
         return self._prefill_budget.allowed  # for a prompt that may be admitted in this step
 

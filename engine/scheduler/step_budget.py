@@ -8,42 +8,41 @@ from engine.scheduler.step_plan import Chunk
 from engine.sequence import Sequence
 
 SHARED_STEP_DIVISOR = 8
-"""In a step that has prompts of other tenants, the limit on tokens of tenants with surplus is divided by this."""
+"""In a step that has prompts of other tenants, the limit on tokens of limited tenants is divided by this."""
 
 
 @dataclass(slots=True)
 class StepBudget:
-    """The number of prompt tokens that may still be added to a step, and the chunks that are in it."""
+    """The number of prompt tokens that may still be added to a step, and the chunks that are in it. ``standing`` is
+    that of a limited prompt (``TenantLimits``); None: it is not limited."""
 
     tokens: int
     long: int  # tokens left for prompts that take more than one step
-    surplus: int  # most tokens for prompts of tenants with surplus
-    others_wait: bool = False  # for the first chunk of their prompts
+    limited: int  # most tokens for limited prompts
+    others: int | None = None  # the highest rank of prompts of other tenants that wait or are in prefill; None: none
     chunks: list[Chunk] = field(default_factory=list)  # planned so far
     load: list[int] = field(default_factory=lambda: [0, 0])  # tokens planned for short, and for long prompts
-    surplus_taken: int = 0  # tokens planned for prompts of tenants with surplus
+    limited_taken: int = 0  # tokens planned for limited prompts
 
-    @property
-    def for_surplus(self) -> int:
-        """The number of tokens that prompts of tenants with surplus may still have. They have few in a step that has
-        another prompt, or may get one, which would wait for them."""
-        alone = sum(self.load) == self.surplus_taken and not self.others_wait
-        most = self.surplus if alone else max(1, self.surplus // SHARED_STEP_DIVISOR)
-        return most - self.surplus_taken
+    def left(self, standing: int) -> int:
+        """Returns the number of tokens that limited prompts may still have. They have few in a step that has, or may
+        get, a prompt of another tenant that is not of a lower class, which would wait for them."""
+        alone = self.others is None or self.others > standing
+        return (self.limited if alone else max(1, self.limited // SHARED_STEP_DIVISOR)) - self.limited_taken
 
-    def take(self, sequence: Sequence, most: int, *, limited: bool) -> bool:
-        """Plans a chunk of up to ``most`` pending tokens of the sequence. ``limited``: the limits on surplus apply.
-        Returns False if the budget has no token left for it."""
+    def take(self, sequence: Sequence, most: int, standing: int | None = None) -> int:
+        """Plans a chunk of up to ``most`` pending tokens of the sequence. Returns its length; 0 if the budget has no
+        token left for it."""
         length = min(sequence.pending, most, self.tokens, self.long if sequence.chunked else self.tokens)
-        if limited:
-            length = min(length, self.for_surplus)
+        if standing is not None:
+            length = min(length, self.left(standing))
         if length < 1:
-            return False
+            return 0
         self.chunks.append(Chunk(sequence, sequence.computed, length))
         self.tokens -= length
         if sequence.chunked:
             self.long -= length
-        if limited:
-            self.surplus_taken += length
+        if standing is not None:
+            self.limited_taken += length
         self.load[sequence.chunked] += length
-        return True
+        return length

@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from load_tests.overload.p99_ratio import describe, p99_ratio
 from load_tests.overload.plot import draw
 from load_tests.overload.server import ROWS, router_config, serving
 from load_tests.overload.simulation import Simulation
@@ -32,7 +32,8 @@ Router, engine and load generator share the cores of this machine. With --stretc
 sleep until they have taken as long as those of a larger model on an accelerator, which leaves a core to the router, as
 there. So admission, fairness and scheduling are what is measured. Their capacity grows with --rows.
 """
-WITH, WITHOUT = "with admission", "without"
+ALONE, WITH, WITHOUT = "alone", "with admission", "without"
+WAITS = "waits_s"
 QUIET = TENANTS[:3]
 SIMULATED_CAPACITY = 6.5
 """Requests per second that the simulated tier serves."""
@@ -50,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.tenant:
         found["tenant"] = neighbours(capacity, options)
         for name, row in found["tenant"].items():
-            print(f"{name:32} {row}")
+            print(f"{name:32} { ({key: value for key, value in row.items() if key != WAITS}) }")
+        ratio = p99_ratio(found["tenant"][ALONE][WAITS], found["tenant"][WITH][WAITS])
+        found["times"] = ratio.json()
+        print(describe(ratio))
     else:
         names = {"on": [WITH], "off": [WITHOUT], "both": [WITH, WITHOUT]}[options.admission]
         measure = simulated if options.simulated else sweep
@@ -127,15 +131,15 @@ def simulated(admission: bool, capacity: float, options: argparse.Namespace) -> 
         yield times, figures
 
 
-def neighbours(capacity: float, options: argparse.Namespace) -> dict[str, dict[str, float | None]]:
+def neighbours(capacity: float, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Returns the first tokens of three tenants alone, and beside one that sends a hundred times its share, where a
     tenant's share is a quarter of half the capacity."""
     share = capacity / 8
-    quiet = [replace(one, at=one.at) for one in mixed(3 * share, options.seconds, options.seed, QUIET)]
+    quiet = list(mixed(3 * share, options.seconds, options.seed, QUIET))
     noise = list(mixed(100 * share, options.seconds, options.seed + 1, (NOISY,)))
     beside = sorted([*quiet, *noise], key=lambda one: one.at)
     found = {}
-    for name, requests, admission in (("alone", quiet, True), (WITH, beside, True), (WITHOUT, beside, False)):
+    for name, requests, admission in ((ALONE, quiet, True), (WITH, beside, True), (WITHOUT, beside, False)):
         if options.admission == "on" and not admission:
             continue
         outcomes = [one for one in outcomes_of(admission, requests, name, options) if one.offered.tenant != NOISY]
@@ -154,6 +158,7 @@ def neighbours(capacity: float, options: argparse.Namespace) -> dict[str, dict[s
             ),
             "requests": len(outcomes),
             "refused": refused,
+            WAITS: [round(wait, 4) for wait in waits],
         }
     return found
 

@@ -237,7 +237,7 @@ def test_a_deadline_orders_too() -> None:
 
 
 def test_tenants_take_turns_whatever_is_due() -> None:
-    subject = scheduler(sequences=1)
+    subject = scheduler(sequences=1, batch_tokens=64)
     for n in range(3):
         subject.add(sequence(f"a{n}", [1] * 3, max_tokens=1, tenant="a", objective=1.5))
     subject.add(sequence("b", [2] * 3, max_tokens=1, tenant="b", objective=20.0))
@@ -257,7 +257,7 @@ def test_a_sequence_that_has_missed_its_objective_delays_none_that_can_be_in_tim
 
 
 def test_a_relegated_sequence_ages_and_is_served_under_endless_load() -> None:
-    subject = scheduler(blocks=30, sequences=2, ageing_s=20.0)
+    subject = scheduler(blocks=30, sequences=2, batch_tokens=128, ageing_s=20.0)
     subject.add(sequence("lost", [1] * 6, max_tokens=6, priority=HIGH, tenant="a", objective=-1.0))
     started: dict[str, int] = {}
     for now in range(200):

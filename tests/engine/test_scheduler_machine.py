@@ -17,7 +17,8 @@ from engine.api import Priority
 from engine.scheduler.prefill_budget import PrefillBudget
 from engine.scheduler.queue import level
 from engine.scheduler.scheduler import Scheduler
-from engine.scheduler.step_plan import Load
+from engine.scheduler.step_plan import Load, Plan
+from engine.scheduler.tenant_limits import CROWD, CROWD_DIVISOR, STEP_TOKENS_DIVISOR
 from engine.sequence import Sequence, Status
 from tests.engine.sequences import BLOCK_SIZE, LIMITS, finish_step, scheduler, sequence
 
@@ -31,6 +32,7 @@ TENANTS = ("one", "two", "three")
 MAX_WAITING = 20
 MAX_TOKENS = 18
 MAX_PROMPT_TOKENS = 30
+PART = LIMITS.batch_tokens // STEP_TOKENS_DIVISOR  # tokens of a step for a tenant that crowds the engine
 
 # What the queue may hold before a sequence, times the steps each needs, computed again each time somebody is preempted.
 MAX_STEPS = (MAX_WAITING + LIMITS.sequences) * (MAX_TOKENS + MAX_PROMPT_TOKENS) * 4
@@ -70,6 +72,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         patience=st.none() | st.floats(0.1, 50.0),
         reserve=st.booleans(),
         slo=st.none() | st.floats(0.1, 50.0),
+        surplus=st.sampled_from([False, False, False, True]),
     )
     def arrive(
         self,
@@ -81,11 +84,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         patience: float | None,
         reserve: bool,
         slo: float | None,
+        surplus: bool,
     ) -> None:
         self.names += 1
         deadline = None if patience is None else self.now + patience
         made = sequence(str(self.names), tokens, max_tokens, salt, tenant, priority, self.now, deadline, reserve)
         made.objective = None if slo is None else self.now + slo
+        made.surplus = surplus
         self.subject.add(made)
 
     @rule(pick=st.integers(0, 100))
@@ -135,6 +140,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         child = sequence(parent.request_id, prompt, parent.max_tokens, parent.cache_salt)
         child.choice = self.names
         child.tenant, child.priority, child.reserve = parent.tenant, parent.priority, parent.reserve
+        child.surplus = parent.surplus
         child.tokens = [*parent.tokens[: parent.computed if computed is None else computed], 2]
         child.arrived = child.queued_at = parent.arrived
         held = self.subject.cache.used
@@ -171,6 +177,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def step(self, fault: int | None = None, forced: int = 0, right: int = 0, beam_at: int | None = None) -> None:
         self.steps += 1
         self.now += 0.25
+        crowds = self.crowds()
         plan = self.subject.schedule(self.now)
         assert plan.tokens <= LIMITS.batch_tokens
         assert not plan.failed
@@ -186,6 +193,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             for place in range(BLOCK_SIZE):
                 source = (copy.group, copy.source, place)
                 self.slots[copy.group, copy.target, place] = self.slots.get(source, NOTHING)
+        self.check_shares(plan, crowds)
         for chunk in plan.chunks:
             assert 1 <= chunk.length <= LIMITS.prefill_chunk
             self.write(chunk.sequence, chunk.start, chunk.end)
@@ -205,6 +213,43 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.beams += [] if beam is None else [beam]
         finish_step(self.subject, plan, forced, right, beam)
         self.check_waits()
+
+    def crowds(self) -> dict[str, Priority]:
+        """The tenants with more than their part of a step before them, and the class from which on others are there,
+        as the next step will find them. Counts what waits anew."""
+        expired = {
+            one for one in self.subject.waiting if not one.generated and one.deadline and one.deadline <= self.now
+        }
+        waiting = [one for one in self.subject.waiting if one not in expired]
+        found = self.with_more(waiting, LIMITS.batch_tokens // CROWD_DIVISOR, CROWD)
+        others = [
+            one.priority for one in self.live() if one.tenant not in found and not one.surplus and one not in expired
+        ]
+        of = self.subject.counters.of
+        prompts = [*waiting, *(one for one in self.subject.running if not one.decoding and not one.held)]
+        most = max((of(one.tenant) for one in prompts if one.tenant not in found), default=0.0)
+        limited = [each for each in found if of(each) + LIMITS.batch_tokens >= most]
+        return dict.fromkeys(limited, min(others)) if others else {}
+
+    def with_more(self, waiting: list[Sequence], tokens: int, count: int) -> set[str]:
+        asked = {each: [one.uncached for one in waiting if one.tenant == each] for each in TENANTS}
+        return {
+            each
+            for each in TENANTS
+            if len(asked[each]) >= count or (len(asked[each]) > 1 and sum(asked[each]) > tokens)
+        }
+
+    def check_shares(self, plan: Plan, crowds: dict[str, Priority]) -> None:
+        """Tenants that crowd the engine have no more of a step than their parts while others are there."""
+        limited = sum(
+            chunk.length
+            for chunk in plan.chunks
+            if not chunk.sequence.decoding
+            and chunk.sequence.tenant in crowds
+            and chunk.sequence.rank >= crowds[chunk.sequence.tenant]
+            and chunk.sequence.level >= chunk.sequence.rank
+        )
+        assert limited <= PART * len(crowds)
 
     def check_waits(self) -> None:
         """Who has reached the top level is started within a number of steps that depends on the queue's bound only."""
@@ -257,6 +302,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(one.held for one in self.beams if one.status is Status.RUNNING)
         first = sum(not one.choice for one in self.subject.waiting)
         assert sum(self.subject.waiting.by_line().values()) == self.subject.waiting.requests == first
+        for tokens in (0, PART, 3 * PART):
+            for count in (1, 3, CROWD):
+                more = self.with_more(list(self.subject.waiting), tokens, count)
+                assert set(self.subject.waiting.tenants_with_more(tokens, count)) == more
 
     def teardown(self) -> None:
         for beam in self.beams:

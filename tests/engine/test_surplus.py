@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.api import Priority
-from engine.scheduler.surplus_limits import SHARED_S
+from engine.scheduler.tenant_limits import SHARED_S
 from engine.sequence import Sequence, Status
 from tests.engine.sequences import finish_step, run, scheduler, sequence, step
 
@@ -123,7 +123,7 @@ def test_a_higher_class_waits_a_part_of_its_time_before_it_displaces(
 @pytest.mark.parametrize("surplus_too", [False, True])
 def test_requests_of_a_tenant_with_surplus_start_while_others_keep_all_places_taken(surplus_too: bool) -> None:
     """Those within its share in their turn, and surplus when it has aged into the usual classes."""
-    subject = scheduler(blocks=2000, batch_tokens=256, sequences=16, ageing_s=10.0)
+    subject = scheduler(blocks=2000, batch_tokens=256, prefill_chunk=8, sequences=16, ageing_s=10.0)
     for number in range(3):
         subject.add(surplus(f"surplus {number}", 8, max_tokens=8))
     subject.add(sequence("within", [9] * 8, max_tokens=8, tenant="noisy", priority=HIGH))
@@ -141,3 +141,14 @@ def test_requests_of_a_tenant_with_surplus_start_while_others_keep_all_places_ta
     assert started["within"] < 10
     assert not surplus_too or all(started[f"surplus {number}"] <= 60 for number in range(3))
     assert not subject.preemptions
+
+
+def test_long_prompts_of_two_other_tenants_start_beside_those_of_surplus() -> None:
+    subject = scheduler(blocks=2000, batch_tokens=128, prefill_chunk=16, sequences=16)
+    for number in range(2):
+        subject.add(surplus(f"surplus {number}", 600))
+    step(subject)
+    for tenant in ("one", "two"):
+        subject.add(sequence(tenant, [3] * 200, tenant=tenant))
+
+    assert {"one", "two"} <= set(step(subject))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from load_tests.generator.answer import Answer, Problem
 from load_tests.generator.target import Target
 from load_tests.overload.__main__ import main, make_parser
+from load_tests.overload.p99_ratio import main as compare
+from load_tests.overload.p99_ratio import p99_ratio
 from load_tests.overload.traffic import CLASSES, Offered, mixed, request_bytes
 from load_tests.overload.trial import Outcome, figures_of, outcome_of
 from load_tests.simulation.profile import PROFILES
@@ -91,3 +96,25 @@ def test_a_stretched_engine_is_that_of_a_server() -> None:
     assert make_parser().parse_args([]).stretched is None
     with pytest.raises(SystemExit):
         main(["--simulated", "--stretched"])
+
+
+def test_the_ratio_of_two_p99s_says_how_sure_it_is() -> None:
+    alone = [0.01 * number for number in range(1, 101)]
+    ratio = p99_ratio(alone, [2 * wait for wait in alone])
+
+    assert ratio.times == pytest.approx(2.0)
+    assert ratio.interval[0] < 2.0 <= ratio.interval[1]
+    assert ratio.by_chance[0] < 1.0 < ratio.by_chance[1]
+    few = p99_ratio(alone[::10], alone[::10])
+    assert few.by_chance[1] - few.by_chance[0] > ratio.by_chance[1] - ratio.by_chance[0], "fewer requests say less"
+    with pytest.raises(ValueError):
+        p99_ratio([], alone)
+
+
+def test_the_ratio_is_that_of_all_runs_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, beside in enumerate(([0.2] * 99, [0.4] * 5)):
+        run = {"alone": {"waits_s": [0.2] * len(beside)}, "with admission": {"waits_s": beside}}
+        (tmp_path / f"{number}.json").write_text(json.dumps({"tenant": run}))
+
+    assert compare([str(path) for path in tmp_path.iterdir()]) == 0
+    assert "P99 TTFT 2.00 x that without the flood (104 requests" in capsys.readouterr().out
