@@ -48,7 +48,7 @@ class Presence:
         self._left: OrderedDict[str, float] = OrderedDict()  # instants at which others had their last; earliest first
 
     def __len__(self) -> int:
-        """Returns their number."""
+        """Returns the number of these tenants."""
         return len(self._live) + len(self._left)
 
     def arrive(self, tenant: str) -> None:

@@ -39,7 +39,7 @@ DEV = ROOT / "deployments" / "dev.yaml"
 EXPORT_S = 20.0  # until Ray has exported what was counted last
 REPLICA = "ray::ServeReplica:"
 TIMEOUT_S = 120.0
-LEFT, UNANSWERED = 0, -1  # in place of a status: the client has left as it should; it had none within TIMEOUT_S
+LEFT, UNANSWERED = 0, -1  # in place of a status: the client left on purpose; there was no answer within TIMEOUT_S
 
 Requests = Callable[[int], Sequence[Asked]]
 """Returns the requests of a tenant, by its number."""
