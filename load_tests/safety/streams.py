@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from load_tests.safety.measured_classifier import KINDS, MeasuredClassifier, classifier_of
 from load_tests.safety.measured_guard import HoldBack, MeasuredGuard
 from load_tests.safety.planted import PHRASES, PlantedText, Planter
 from load_tests.safety.quantiles import quantiles
@@ -21,15 +22,18 @@ from load_tests.safety.scripted_backend import Received, Script, ScriptedBackend
 from router.app_factory import MakeGuard, build_app
 from router.config.keys import KeyConfig
 from router.config.router import RouterConfig
-from safety.api import Scores
+from safety.api import TextClassifier
+from safety.score_memory import RememberingClassifier
 
 DESCRIPTION = """\
 Streams answers with planted e-mail addresses, cards, keys and blocklisted phrases in disguise, cut into deltas at
 random, through the router: chat, completions, tool calls, three choices; every fourth one not as a stream. Compares
 what the client gets with what it may get, to the byte: filler as it was, a mark in place of what is redacted, nothing
 from a phrase on. The model is a script, so that the answers are known. "scanners" has patterns and phrases alone;
-"hold" and "beside" also have a classifier that takes --check-ms and finds nothing. "none" has no guard, for comparison:
-its problems show that a leak would be seen. Exits with 1 if anything leaked or changed under a guard.
+"hold" and "beside" also have a classifier, whose verdicts do not count. With --classifier timed it takes --check-ms,
+however many calls there are at once; "in-process" is the shipped model on a thread beside the streams, "deployment" the
+same in a process of its own, on a Ray cluster that is started for it, as in production. "none" has no guard, for
+comparison: its problems show that a leak would be seen. Exits with 1 if anything leaked or changed under a guard.
 """
 
 KEY = "sk-streams"
@@ -78,23 +82,10 @@ class Outcome:
     planted: dict[str, int] = field(default_factory=dict)  # by kind
     problems: list[str] = field(default_factory=list)
     hold_back: HoldBack | None = None
+    check_ms: dict[str, float] = field(default_factory=dict)
     ttft_ms: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     cpu_us_per_delta: float = 0.0
-
-
-class QuietClassifier:
-    """Takes a while and finds nothing. Implements ``TextClassifier``."""
-
-    version = "quiet-1"
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
-        """Returns scores of 0."""
-        await asyncio.sleep(self._seconds)
-        return [Scores({"violence": 0.0}, 0.0, False) for _ in texts]
 
 
 def cases(count: int, seed: int) -> list[Case]:
@@ -156,17 +147,19 @@ def problems_of(case: Case, script: Script, received: Received) -> list[str]:
     return [f"{case.name} ({case.form}): {problem}" for problem in problems]
 
 
-async def run(mode: str, made: Sequence[Case], options: argparse.Namespace) -> Outcome:
+async def run(mode: str, made: Sequence[Case], options: argparse.Namespace, classifier: TextClassifier) -> Outcome:
     """Sends all requests, ``options.streams`` at a time, and returns what became of them."""
     scripts = {case.name: Script(case.pieces) for case in made}
-    guard = None if mode == "none" else MeasuredGuard(PHRASES, mode, QuietClassifier(options.check_ms / 1000))
+    measured = MeasuredClassifier(classifier)
+    guard = None if mode == "none" else MeasuredGuard(PHRASES, mode, RememberingClassifier(measured))
     backend = ScriptedBackend(scripts, options.pace_ms / 1000)
     make_guard: MakeGuard | None = None if guard is None else (lambda _oversight, _store: guard)
     app = build_app(CONFIG, backend, make_guard=make_guard)
     outcome, waiting = Outcome(mode), iter(made)
     first: list[float] = []
 
-    async def worker() -> None:
+    async def worker(starts_in_s: float) -> None:
+        await asyncio.sleep(starts_in_s)
         for case in waiting:
             received = await post(app, case.path, KEY, case.body)
             script = scripts[case.name]
@@ -178,14 +171,33 @@ async def run(mode: str, made: Sequence[Case], options: argparse.Namespace) -> O
 
     started, cpu = time.perf_counter(), time.process_time()
     async with running(app):
-        await asyncio.gather(*(worker() for _ in range(options.streams)))
+        await asyncio.gather(*map(worker, starts_s(made, options)))
     outcome.seconds = round(time.perf_counter() - started, 2)
     deltas = sum(len(pieces) for case in made for pieces in case.pieces)
     outcome.cpu_us_per_delta = round(1e6 * (time.process_time() - cpu) / deltas, 1)
     outcome.ttft_ms = quantiles(first)
     outcome.planted = dict(Counter(part.kind for case in made for text in case.texts for part in text.planted))
     outcome.hold_back = None if guard is None else guard.hold_back()
+    outcome.check_ms = measured.ms()
     return outcome
+
+
+def starts_s(made: Sequence[Case], options: argparse.Namespace) -> list[float]:
+    """Returns when each stream begins, in seconds: one after the other over the time of an answer, as where streams
+    come and go. Streams in step would all ask for their checks at once."""
+    longest = [max(map(len, case.pieces)) for case in made]
+    answer_s = sum(longest) / len(longest) * options.pace_ms / 1000
+    return [answer_s * stream / options.streams for stream in range(options.streams)]
+
+
+async def run_all(made: Sequence[Case], options: argparse.Namespace, classifier: TextClassifier) -> list[Outcome]:
+    """Returns the outcomes of all modes, one after the other, on one event loop, to which a classifier belongs."""
+    outcomes = []
+    await classifier.classify(["not measured: the first call takes longer"])
+    for mode in options.modes:
+        print(f"{mode} ...", file=sys.stderr)
+        outcomes.append(await run(mode, made, options, classifier))
+    return outcomes
 
 
 def first_text_at(case: Case, received: Received) -> float:
@@ -199,7 +211,16 @@ def first_text_at(case: Case, received: Received) -> float:
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """Returns the outcomes as a table."""
-    head = ("guard", "answers", "problems", "held chars p50/p99", "held ms p50/p99", "TTFT ms p50/p99", "CPU us/delta")
+    head = (
+        "guard",
+        "answers",
+        "problems",
+        "held chars p50/p99",
+        "held ms p50/p99",
+        "check ms p50/p99",
+        "TTFT ms p50/p99",
+        "CPU us/delta",
+    )
     rows: list[tuple[str, ...]] = [head]
     for each in outcomes:
         held = each.hold_back
@@ -210,6 +231,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
             len(each.problems),
             characters,
             times,
+            pair(each.check_ms),
             pair(each.ttft_ms),
             each.cpu_us_per_delta,
         )
@@ -229,15 +251,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--answers", type=int, default=2000, help="answers of each mode (default: 2000)")
     parser.add_argument("--streams", type=int, default=32, help="requests at the same time (default: 32)")
     parser.add_argument("--pace-ms", type=float, default=5.0, help="milliseconds between two deltas (default: 5)")
-    parser.add_argument("--check-ms", type=float, default=12.0, help="milliseconds of a classification (default: 12)")
+    parser.add_argument("--classifier", choices=KINDS, default="timed", help="of hold and beside (default: timed)")
+    parser.add_argument("--check-ms", type=float, default=12.0, help="of the timed classifier (default: 12)")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="the guards to be measured")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="a file for the figures")
     options = parser.parse_args(arguments)
-    made, outcomes = cases(options.answers, options.seed), []
-    for mode in options.modes:
-        print(f"{mode} ...", file=sys.stderr)
-        outcomes.append(asyncio.run(run(mode, made, options)))
+    made = cases(options.answers, options.seed)
+    with classifier_of(options.classifier, options.check_ms / 1000) as classifier:
+        outcomes = asyncio.run(run_all(made, options, classifier))
     print(table(outcomes))
     problems = [problem for outcome in outcomes if outcome.mode != "none" for problem in outcome.problems]
     for problem in problems[:20]:

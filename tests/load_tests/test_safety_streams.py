@@ -7,15 +7,17 @@ import asyncio
 
 import pytest
 
+from load_tests.safety.measured_classifier import QuietClassifier, classifier_of
 from load_tests.safety.planted import Planted, PlantedText
 from load_tests.safety.streams import cases, run
 
-OPTIONS = argparse.Namespace(streams=8, pace_ms=0.0, check_ms=0.5)
+OPTIONS = argparse.Namespace(streams=8, pace_ms=0.0)
+QUIET = QuietClassifier(0.0005)
 
 
 @pytest.mark.parametrize("mode", ["scanners", "hold", "beside"])
 def test_nothing_planted_reaches_the_client_and_the_rest_is_unchanged(mode: str) -> None:
-    outcome = asyncio.run(run(mode, cases(60, seed=5), OPTIONS))
+    outcome = asyncio.run(run(mode, cases(60, seed=5), OPTIONS, QUIET))
 
     assert outcome.problems == []
     assert set(outcome.planted) == {"email", "card", "key", "phrase"}
@@ -26,9 +28,17 @@ def test_nothing_planted_reaches_the_client_and_the_rest_is_unchanged(mode: str)
 def test_every_leak_is_seen() -> None:
     made = [case for case in cases(60, seed=5) if any(text.planted for text in case.texts)]
 
-    outcome = asyncio.run(run("none", made, OPTIONS))
+    outcome = asyncio.run(run("none", made, OPTIONS, QUIET))
 
     assert {problem.split(" (")[0] for problem in outcome.problems} == {case.name for case in made}
+
+
+def test_the_shipped_model_checks_the_streams_too() -> None:
+    with classifier_of("in-process", 0.0) as classifier:
+        outcome = asyncio.run(run("hold", cases(8, seed=5), OPTIONS, classifier))
+
+    assert outcome.problems == []
+    assert outcome.check_ms["p50"] > 0
 
 
 TEXT = PlantedText(("see ", Planted("a@b.org", "email"), " and ", Planted("zorblax", "phrase"), " end"))
