@@ -26,6 +26,11 @@ PARTIAL_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3}|u[dD][89abAB][0-9a-fA-F]{2}
 SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
+MAX_LITERAL = 1024
+"""The characters of a number or a word that are written together. No JSON has longer ones but numbers of more digits:
+the model has ignored its form, and its text must not be held to its end."""
+
+
 class _Kind(Enum):
     STRING = auto()  # characters within a string
     ESCAPE = auto()  # an escape within a string: one readable character
@@ -124,7 +129,7 @@ class JsonText:
     def _add(self, kind: _Kind, raw: str, text: str, readable: list[str]) -> int:
         """Adds a unit, which goes on the last one if that is an incomplete number or word. Returns its raw length."""
         last = self._units[-1] if self._units else None
-        if last is not None and last.kind is kind is _Kind.LITERAL:
+        if last is not None and last.kind is kind is _Kind.LITERAL and last.length < MAX_LITERAL:
             last.raw += raw
             last.length += len(text)
         else:
@@ -134,7 +139,7 @@ class JsonText:
 
     def _open(self, unit: _Unit) -> bool:
         """Returns whether more characters may belong to ``unit``, a number or a word."""
-        return unit is self._units[-1] and not self._final
+        return unit is self._units[-1] and not self._final and unit.length < MAX_LITERAL
 
     def _take(self, end: int) -> str:
         """Takes the first unit up to the readable offset ``end`` and returns its raw text."""

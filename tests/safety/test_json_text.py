@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from safety.api import Action, Origin
 from safety.streaming.json_moderator import JsonModerator
-from safety.streaming.json_text import JsonText
+from safety.streaming.json_text import MAX_LITERAL, JsonText
 from safety.streaming.moderator import StreamModerator
 from safety.streaming.plan import StreamPlan
 from tests.safety.scripted import needles
@@ -95,6 +95,18 @@ def test_clean_json_is_unchanged_to_the_byte(value: Any, cuts: list[int], ascii_
 def test_redactions_in_json(raw: str, secrets: list[str], sent: str) -> None:
     for cuts in ([], list(range(len(raw)))):
         assert redacted(raw, cuts, *secrets) == sent
+
+
+def test_a_word_that_no_json_has_is_not_held_to_the_end() -> None:
+    text, sent = JsonText(), ""
+    for piece in range(0, 5 * MAX_LITERAL, 7):
+        text.push("abcdefg")
+        sent += text.write(piece + 7, ())[0]
+
+    assert len(sent) >= 4 * MAX_LITERAL
+    text.push("", final=True)
+    sent += text.write(10 * MAX_LITERAL, ())[0]
+    assert sent == "abcdefg" * (len(sent) // 7)
 
 
 def test_the_readable_text_has_each_escape_as_its_character() -> None:
