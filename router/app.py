@@ -37,7 +37,7 @@ class App:
     """
 
     def __init__(self, routes: Sequence[Route], config: RouterConfig, parts: RouterParts) -> None:
-        self._routes = routes
+        self.routes = routes
         self.parts = parts
         self._warn_at = config.limits.warn_at
         self._body_timeout_s = config.body_timeout_s
@@ -81,7 +81,7 @@ class App:
 
     def _route(self, path: str) -> tuple[Route | None, Sequence[str]]:
         """Returns the route of ``path`` and the methods that it allows; None: there is none."""
-        for route in self._routes:
+        for route in self.routes:
             if (methods := route.methods(path)) is not None:
                 return route, methods
         return None, ()

@@ -63,6 +63,7 @@ from router.requests.embedding_requests import EmbeddingRequests
 from router.requests.model_requests import ModelRequests
 from router.requests.moderation_requests import ModerationRequests
 from router.requests.request_accounting import RequestAccounting
+from router.requests.request_inspection import RequestInspection
 from router.requests.request_intake import RequestIntake
 from router.requests.stream_requests import StreamRequests
 from router.requests.text_logging import TextLogging
@@ -177,6 +178,7 @@ def build_app(
     concurrency = ConcurrencyLimit(config.max_concurrent_requests)
     intake = RequestIntake(authenticator, concurrency, config.max_body_bytes)
     accounting = RequestAccounting(ledger, limiter, metrics, config.limits.warn_at)
+    inspection = RequestInspection(guard, metrics)
     keys = IdempotentRequests(idempotency or MemoryIdempotencyStore(clock), config.idempotency)
     pipeline = Pipeline(
         config,
@@ -204,7 +206,7 @@ def build_app(
         ReviewApi(reviews.desk, reviews.audit, clock),
         PolicyApi(None if guard is None else guard.admin),
         PromptApi(book, reviews.record_change),
-        CacheApi(stored, clock),
+        CacheApi(stored, clock, guard),
         ScalingApi(scaling, clock, reviews.record_change),
         OverviewApi(backend, store, scaling, clock, config.prices.currency, counted, overview or OverviewSources()),
         clock,
@@ -234,12 +236,12 @@ def build_app(
         ),
         ModerationRoute(ModerationRequests(intake, accounting, guard, clock), tracers[Operation.MODERATION], timeout_s),
         EmbeddingRoute(
-            EmbeddingRequests(intake, accounting, embedder, aliases, clock),
+            EmbeddingRequests(intake, accounting, inspection, embedder, aliases, clock),
             tracers[Operation.EMBEDDINGS],
             timeout_s,
             warn_at,
         ),
-        CollectionRoute(CollectionApi(CollectionRequests(intake, accounting, clock), retriever), timeout_s),
+        CollectionRoute(CollectionApi(CollectionRequests(intake, accounting, inspection, clock), retriever), timeout_s),
         StreamRoute(StreamRequests(authenticator, concurrency, detached), timeout_s),
         HealthRoute(backend),
         ModelRoute(names, backend, embedder, int(clock.now())),

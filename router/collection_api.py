@@ -21,6 +21,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.documents import SearchMode
+from router.guard.document_passages import (
+    collection_passages,
+    document_passages,
+    query_passages,
+    result_passages,
+    with_result_texts,
+)
 from router.inference_request import Call
 from router.openai.collection_schemas import (
     added_documents,
@@ -31,9 +38,10 @@ from router.openai.collection_schemas import (
     new_collection,
     page_of,
 )
-from router.requests.collection_requests import CollectionRequests
+from router.requests.collection_requests import CollectionRequests, Inspect
 from router.retrieval.collections import CollectionState, DocumentState, document_id
 from router.retrieval.retriever import Retriever
+from safety.api import TextUse
 
 COLLECTIONS = "/v1/collections"
 PATH = re.compile(r"/v1/collections(?:/(?P<name>[^/]+)(?:/(?P<part>documents|search)(?:/(?P<id>[^/]+))?)?)?")
@@ -51,7 +59,11 @@ class CollectionCall:
 
 
 class CollectionApi:
-    """Answers requests for collections. A key sees the collections of its own tenant only."""
+    """Answers requests for collections. A key sees the collections of its own tenant only.
+
+    The guard inspects what is stored and searched for, which is used as it is unless it is blocked, and the results of
+    a search. A document that is shown by its id is shown as it was stored.
+    """
 
     def __init__(self, requests: CollectionRequests, retriever: Retriever) -> None:
         self._requests = requests
@@ -79,23 +91,24 @@ class CollectionApi:
         assert match is not None, "the path is one of this class"
         name, part, document = match["name"], match["part"], match["id"]
 
-        async def work(tenant: str, body: bytes) -> dict[str, Any]:
+        async def work(tenant: str, body: bytes, inspect: Inspect) -> dict[str, Any]:
             if name is None:
-                return await self._all(asked, tenant, body)
+                return await self._all(asked, tenant, body, inspect)
             if part == "search":
-                return await self._search(tenant, name, body)
+                return await self._search(tenant, name, body, inspect)
             if document is not None:
                 return await self._document(asked, tenant, name, document)
             if part == "documents":
-                return await self._documents(asked, tenant, name, body)
+                return await self._documents(asked, tenant, name, body, inspect)
             return await self._one(asked, tenant, name)
 
         return await self._requests.run(asked.call, work, has_body=asked.method == "POST")
 
-    async def _all(self, asked: CollectionCall, tenant: str, body: bytes) -> dict[str, Any]:
+    async def _all(self, asked: CollectionCall, tenant: str, body: bytes, inspect: Inspect) -> dict[str, Any]:
         if asked.method == "GET":
             return list_fields([_collection(each) for each in await self._collections.list(tenant)])
         new = new_collection(body)
+        await inspect(collection_passages(new.description, new.metadata or {}), TextUse.STORAGE)
         return _collection(await self._collections.create(tenant, new.name, new.kept))
 
     async def _one(self, asked: CollectionCall, tenant: str, name: str) -> dict[str, Any]:
@@ -104,9 +117,13 @@ class CollectionApi:
         await self._collections.delete(tenant, name)
         return {"object": "collection.deleted", "name": name, "deleted": True}
 
-    async def _documents(self, asked: CollectionCall, tenant: str, name: str, body: bytes) -> dict[str, Any]:
+    async def _documents(
+        self, asked: CollectionCall, tenant: str, name: str, body: bytes, inspect: Inspect
+    ) -> dict[str, Any]:
         if asked.method == "POST":
-            added = await self._collections.add(tenant, name, added_documents(body, document_id))
+            documents = added_documents(body, document_id)
+            await inspect(document_passages(documents), TextUse.STORAGE)
+            added = await self._collections.add(tenant, name, documents)
             return list_fields([_document(each) for each in added])
         found, more = await self._collections.documents(tenant, name, *page_of(asked.parameters))
         return list_fields([_document(each) for each in found], has_more=more)
@@ -117,8 +134,9 @@ class CollectionApi:
         await self._collections.delete_document(tenant, name, document)
         return {"object": "collection.document.deleted", "id": document, "deleted": True}
 
-    async def _search(self, tenant: str, name: str, body: bytes) -> dict[str, Any]:
+    async def _search(self, tenant: str, name: str, body: bytes, inspect: Inspect) -> dict[str, Any]:
         search = collection_search(body)
+        await inspect(query_passages(search.query), TextUse.STORAGE)
         found, how = await self._retriever.search(tenant, name, search.query, SearchMode(search.mode), search.top_k)
         data = [
             {
@@ -132,7 +150,8 @@ class CollectionApi:
             }
             for each in found.candidates
         ]
-        return {**list_fields(data), **how}
+        texts = await inspect(result_passages(data), TextUse.RESULT)
+        return {**list_fields(with_result_texts(data, texts)), **how}
 
 
 def _collection(each: CollectionState) -> dict[str, Any]:

@@ -126,12 +126,29 @@ class RetrievedContext:
         return rendered(self.passages)
 
     def with_shown(self, texts: Sequence[tuple[str, str]]) -> RetrievedContext:
-        """Returns the context with other texts for the model. ``texts`` has the label and the text of each passage."""
+        """Returns the context with other texts for the model. ``texts`` has the label and the text of each passage.
+
+        Where a label has changed, it takes the place of the document's title, which citations and details show.
+        """
         passages = tuple(
-            replace(each, label=label, shown=None if text == each.text else text)
+            replace(
+                each,
+                label=label,
+                shown=None if text == each.text else text,
+                source=each.source if label == each.label else each.source._replace(title=label),
+            )
             for each, (label, text) in zip(self.passages, texts, strict=True)
         )
-        return replace(self, passages=passages)
+        return replace(self, passages=passages, details=_with_titles(self.details, passages))
+
+
+def _with_titles(details: Mapping[str, Any], passages: Sequence[ContextPassage]) -> Mapping[str, Any]:
+    """Returns the details of a search with the titles of ``passages``, which they list in the same order."""
+    listed = details.get("passages")
+    if not listed:
+        return details
+    shown = [{**each, "title": passage.source.title or None} for each, passage in zip(listed, passages, strict=True)]
+    return {**details, "passages": shown}
 
 
 class CitedBy(StrEnum):

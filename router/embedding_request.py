@@ -34,9 +34,10 @@ class EmbeddingRequest:
 @dataclass(frozen=True, slots=True)
 class EmbeddingAccepted:
     """The event that the request is accepted and not computed yet. ``limits`` is the state of its limits; None: it has
-    none."""
+    none. ``safety`` is the guard's decision in one word."""
 
     limits: LimitDecision | None
+    safety: str
 
 
 @dataclass(frozen=True, slots=True)

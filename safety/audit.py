@@ -49,15 +49,18 @@ def audit_records(
             )
 
 
-def answer_records(policy: PolicyConfig, subject: Subject, inspection: Inspection) -> Iterator[AuditRecord]:
+def answer_records(
+    policy: PolicyConfig, subject: Subject, inspection: Inspection, stage: Stage
+) -> Iterator[AuditRecord]:
     """Returns a record for each verdict on a text of an answer, and one for each check that read all of it and found
-    nothing. A check that has not read the whole text, for example after a halt, gets the outcome unfinished."""
+    nothing. A check that has not read the whole text, for example after a halt, gets the outcome unfinished. ``stage``
+    is DURING for an answer that is streamed, otherwise AFTER."""
     found = {f"{verdict.check}@{verdict.version}" for verdict in inspection.verdicts}
     for verdict in inspection.verdicts:
         yield AuditRecord(
             subject.tenant,
             subject.request_id,
-            Stage.AFTER,
+            stage,
             verdict.check,
             verdict.version,
             verdict.action,
@@ -69,7 +72,7 @@ def answer_records(policy: PolicyConfig, subject: Subject, inspection: Inspectio
         if label not in found and policy.audit == "all":
             name, _, version = label.rpartition("@")
             said = "allowed" if covered >= inspection.characters else "unfinished"
-            yield AuditRecord(subject.tenant, subject.request_id, Stage.AFTER, name, version, Action.ALLOW, said)
+            yield AuditRecord(subject.tenant, subject.request_id, stage, name, version, Action.ALLOW, said)
 
 
 ANSWER_OUTCOMES = {

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import chain
 
 from safety.api import (
+    TOO_MUCH_ENCODED,
     UNTRUSTED,
     Action,
     ClassifierUnavailableError,
@@ -28,6 +29,10 @@ logger = logging.getLogger(__name__)
 MAX_INLINE = 4096
 """Characters of passages that are decoded without a turn of the event loop: about 6 ms. Longer ones are decoded on a
 thread."""
+
+SPARE_DECODED = 1 << 16
+"""Characters of decoded texts that are classified of a request beyond as many as it has itself. Each passage may be
+decoded several times, by each of its disguises; many such passages would take the classifier six times as long."""
 
 CLASSIFIER, INJECTION = "classifier", "injection"
 
@@ -77,7 +82,8 @@ class ClassifierCheck:
     ``Check``.
 
     The scores of a passage with encoded text are the highest of its own and those of the decoded texts. ``on_failure``
-    is the action of the verdict if the classifier fails.
+    is the action of the verdict if the classifier fails, and on passages whose decoded texts are too many with those
+    before them: the decoded texts of all passages are classified up to their own length and SPARE_DECODED characters.
     """
 
     name = CLASSIFIER
@@ -93,7 +99,7 @@ class ClassifierCheck:
         return self._classifier.version
 
     async def check(self, passages: Sequence[Passage]) -> Sequence[Verdict]:
-        readings = await self._readings(passages)
+        readings, unread = bounded(await self._readings(passages))
         texts = list(dict.fromkeys(chain.from_iterable(readings)))
         if not texts:
             return []
@@ -101,11 +107,13 @@ class ClassifierCheck:
             scores = dict(zip(texts, await self._classifier.classify(texts), strict=True))
         except ClassifierUnavailableError as error:
             return [Verdict(self.name, self.version, self._on_failure, error=str(error) or "unavailable")]
-        return [
-            verdict
-            for place, (passage, reading) in enumerate(zip(passages, readings, strict=True))
-            for verdict in self._verdicts(place, passage, [scores[text] for text in reading])
+        found = [
+            Verdict(self.name, self.version, self._on_failure, passage=place, error=TOO_MUCH_ENCODED)
+            for place in unread
         ]
+        for place, (passage, reading) in enumerate(zip(passages, readings, strict=True)):
+            found += self._verdicts(place, passage, [scores[text] for text in reading])
+        return sorted(found, key=lambda verdict: verdict.passage)
 
     async def _readings(self, passages: Sequence[Passage]) -> list[list[str]]:
         """Returns the texts to classify of each passage: its own, and what is encoded in it. None for white space."""
@@ -152,6 +160,22 @@ class ClassifierCheck:
         if action is Action.ALLOW:
             return None
         return Verdict(self.name, self.version, action, INJECTION, score, place, spans)
+
+
+def bounded(readings: Sequence[list[str]]) -> tuple[list[list[str]], list[int]]:
+    """Returns the readings of the passages of a request, each with the passage's own text first, without the decoded
+    texts beyond what is classified of a request; and the indices of the passages that had these."""
+    room = SPARE_DECODED + sum(len(reading[0]) for reading in readings if reading)
+    kept, unread = [], []
+    for place, reading in enumerate(readings):
+        size = sum(map(len, reading[1:]))
+        if size > room:
+            unread.append(place)
+            kept.append(reading[:1])
+        else:
+            room -= size
+            kept.append(reading)
+    return kept, unread
 
 
 DOCUMENT_ACTIONS = {

@@ -25,8 +25,10 @@ from safety.api import (
     PolicyAdmin,
     Ruling,
     Scores,
+    Stage,
     Subject,
     TextTooLongError,
+    TextUse,
     Verdict,
 )
 from safety.audit import Scanned, answer_records, audit_records
@@ -116,8 +118,16 @@ class PolicyGuard:
     def classifier(self) -> str:
         return self._parts.classifier.version
 
-    async def inspect(self, subject: Subject, passages: Sequence[Passage], tools: Sequence[str] = ()) -> Ruling:
-        policy = await self._policies.of(subject.tenant)
+    async def inspect(
+        self,
+        subject: Subject,
+        passages: Sequence[Passage],
+        tools: Sequence[str] = (),
+        *,
+        use: TextUse = TextUse.GENERATION,
+    ) -> Ruling:
+        stated = await self._policies.of(subject.tenant)
+        policy = stated.for_use(use)
         blocked_before = self._blocked_too_often(policy, subject)
         refused = [
             *blocked_before,
@@ -128,7 +138,10 @@ class PolicyGuard:
         prepared = self._prepare(policy, subject.tenant)
         # What is refused anyway is not read.
         checks = () if any(each.action is Action.BLOCK for each in refused) else prepared.checks
-        scanned = await asyncio.gather(*(self._scan(policy, subject.tenant, each, passages) for each in checks))
+        # Texts to embed rarely come again, and many come at once: they would take the place of conversations.
+        memory = self._memory if use is TextUse.GENERATION else None
+        scans = (self._scan(policy, subject.tenant, each, passages, memory) for each in checks)
+        scanned = await asyncio.gather(*scans)
         found = list(refused)
         found += unreadable_verdicts(policy, passages) if checks else []
         found += [verdict for each in scanned for verdict in each.verdicts]
@@ -138,14 +151,15 @@ class PolicyGuard:
         verdicts, restored = with_pseudonyms(policy, passages, decided)
         ruling = rule(policy, passages, verdicts)
         message = f"{ruling.message}{note}" if ruling.refused else ""
-        ruling = replace(ruling, scanned=_is_read(checks), message=message, restored=restored)
-        ruling = replace(ruling, banned=prepared.compiled.banned, checks=prepared.versions)
+        read = _is_read(checks) and not _all_exempt(policy, passages)
+        ruling = replace(ruling, scanned=read, message=message, restored=restored)
+        ruling = replace(ruling, banned=prepared.compiled.banned, checks=prepared.versions, policy=stated.version)
         if prepared.compiled.canary is not None:
             ruling = replace(ruling, texts=with_canary(passages, ruling.texts, prepared.compiled.canary))
         for record in audit_records(policy, subject, passages, scanned, ruling):
             self._oversight.record(record)
         if ruling.action is Action.BLOCK and not ruling.unavailable and not blocked_before:
-            self._rate.add((subject.tenant, subject.key_id, subject.user))
+            self._rate.add((subject.tenant, subject.key_id))
         return ruling
 
     async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
@@ -172,9 +186,11 @@ class PolicyGuard:
         if plan.empty and not policy.tools and not restored:
             return None
 
+        stage = Stage.DURING if streamed else Stage.AFTER
+
         def record(choice: int, inspection: Inspection) -> None:
             on_inspection(inspection)
-            for each in answer_records(policy, subject, inspection):
+            for each in answer_records(policy, subject, inspection, stage):
                 self._oversight.record(each)
 
         gate = RoleGate(compiled, subject.role) if policy.tools else None
@@ -212,29 +228,39 @@ class PolicyGuard:
         return found
 
     async def _scan(
-        self, policy: PolicyConfig, tenant: str, prepared: PreparedCheck, passages: Sequence[Passage]
+        self,
+        policy: PolicyConfig,
+        tenant: str,
+        prepared: PreparedCheck,
+        passages: Sequence[Passage],
+        memory: VerdictMemory | None,
     ) -> Scanned:
-        """Returns the verdicts of a check. It reads the passages alone whose verdicts are not remembered."""
+        """Returns the verdicts of a check. It reads the passages alone whose verdicts are not in ``memory``, if there
+        is one."""
         check, version = prepared.check, prepared.check.version
-        keys = [memory_key(tenant, policy.version, check.name, version, passage) for passage in passages]
-        known = [self._memory.get(key, place) if prepared.by_text else None for place, key in enumerate(keys)]
+        keys: list[bytes] = []
+        known: list[tuple[Verdict, ...] | None] = [None] * len(passages)
+        if memory is not None and prepared.by_text:
+            keys = [memory_key(tenant, policy.version, check.name, version, passage) for passage in passages]
+            known = [memory.get(key, place) for place, key in enumerate(keys)]
         new = [place for place, passage in enumerate(passages) if _is_checked(policy, passage) and known[place] is None]
         verdicts = [verdict for remembered in known for verdict in remembered or ()]
         if not new:
             return Scanned(check.name, version, verdicts, read=0)
         found = await run(check, [passages[place] for place in new], policy)
-        if prepared.by_text and not any(verdict.error for verdict in found):
+        if memory is not None and keys and not any(verdict.error for verdict in found):
             for index, place in enumerate(new):
-                self._memory.put(keys[place], [verdict for verdict in found if verdict.passage == index])
+                memory.put(keys[place], [verdict for verdict in found if verdict.passage == index])
         verdicts += [replace(verdict, passage=new[verdict.passage]) for verdict in found]
         return Scanned(check.name, version, sorted(verdicts, key=lambda each: each.passage), read=len(new))
 
     def _blocked_too_often(self, policy: PolicyConfig, subject: Subject) -> list[Verdict]:
-        """Returns a verdict of BLOCK for a key whose requests were blocked too often lately."""
+        """Returns a verdict of BLOCK for a key whose requests were blocked too often lately. The user that a request
+        names does not count: its client could change the name with each request."""
         limit = policy.rate.max_blocked
         if limit is None:
             return []
-        count = self._rate.count((subject.tenant, subject.key_id, subject.user), policy.rate.window_s)
+        count = self._rate.count((subject.tenant, subject.key_id), policy.rate.window_s)
         return [Verdict("rate", "1", Action.BLOCK, "rate")] if count >= limit else []
 
 
@@ -264,6 +290,12 @@ def _is_read(checks: Sequence[PreparedCheck]) -> bool:
 
 def _is_checked(policy: PolicyConfig, passage: Passage) -> bool:
     return bool(passage.text) and passage.origin not in policy.unchecked
+
+
+def _all_exempt(policy: PolicyConfig, passages: Sequence[Passage]) -> bool:
+    """Whether the policy exempts the origins of all texts of a request, so that no check has read it."""
+    texts = [passage for passage in passages if passage.text]
+    return bool(texts) and not any(_is_checked(policy, passage) for passage in texts)
 
 
 def unreadable_verdicts(policy: PolicyConfig, passages: Sequence[Passage]) -> list[Verdict]:

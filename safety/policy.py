@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from safety.api import Origin
+from safety.api import Origin, TextUse
 from safety.phrases.phrase import compile_phrase
 from safety.pii.kinds import DEFAULT_KINDS, recognisers_of
 
@@ -177,8 +177,8 @@ class RatePolicy(Settings):
     """The limit on blocked requests of one key, against users who try to get around the checks."""
 
     max_blocked: int | None = Field(None, ge=1)
-    """Blocked requests of one key and user within ``window_s``, after which all of their requests are blocked until
-    the window has passed. Each router counts its own. None: no limit."""
+    """Blocked requests of one key, or of one subject of tokens, within ``window_s``, after which all of its requests
+    are blocked until the window has passed. Each router counts its own. None: no limit."""
     window_s: float = Field(600.0, gt=0, le=86_400)
     """Seconds of the window."""
 
@@ -199,6 +199,24 @@ class ReviewPolicy(Settings):
     """Whether the text is kept after the decision, for the next training of the classifier."""
     exception_s: float = Field(30 * 86_400.0, ge=0, le=366 * 86_400)
     """Seconds for which an approved text passes from then on, so that a false positive is corrected at once."""
+
+
+class RetrievalPolicy(Settings):
+    """The checks of texts that no model answers: the inputs of /v1/embeddings, documents that are added to a
+    collection, and the queries and results of its search. The other settings say what each check looks for, and what
+    follows. Documents are checked in full when a model reads them, whatever is set here."""
+
+    patterns: bool = True
+    """Whether blocked phrases, personal data and secrets are looked for: in inputs and documents by the settings of
+    requests, in results by those of answers. An input gets marks in place of what is redacted, also where requests get
+    pseudonyms, which would make different vectors of one text. A document is stored, and a query searched for, as it
+    is, unless it is blocked."""
+    content: bool = False
+    """Whether harmful content is looked for. Off by default: harmful texts are embedded to be found and sorted, and a
+    classification takes as long as the embedding."""
+    injection: bool = False
+    """Whether injections are looked for, and signs of them in the form of a text. A document that has one is then
+    refused when it is added, or reviewed if that is the action. Off by default: a vector follows no instructions."""
 
 
 class PolicyConfig(Settings):
@@ -228,6 +246,8 @@ class PolicyConfig(Settings):
     tools: tuple[ToolRule, ...] = ()
     """Rules for tools by role. A tool to which no rule applies is allowed; end the list with ``action: deny`` to allow
     only what is listed."""
+    retrieval: RetrievalPolicy = RetrievalPolicy()
+    """Texts that no model answers: embeddings, and documents of collections."""
     unchecked: tuple[Origin, ...] = ()
     """Origins whose texts no check reads, such as ``tool`` where the descriptions of tools are the operator's own."""
     sizes: SizePolicy = SizePolicy()
@@ -262,6 +282,14 @@ class PolicyConfig(Settings):
     def deadline(self, characters: int) -> float:
         """Returns the deadline in seconds of a check of ``characters`` characters."""
         return self.deadline_s + self.deadline_s_per_1000_characters * characters / 1000
+
+    def for_use(self, use: TextUse) -> PolicyConfig:
+        """Returns the policy as it applies to texts of this use, which has fewer checks if no model answers them."""
+        return self if use is TextUse.GENERATION else self._by_use[use]
+
+    @cached_property
+    def _by_use(self) -> Mapping[TextUse, PolicyConfig]:
+        return {use: _narrowed(self, use) for use in TextUse if use is not TextUse.GENERATION}
 
     @cached_property
     def version(self) -> str:
@@ -298,6 +326,48 @@ class SafetyPolicies(Settings):
         yield "default", self.default
         for tenant, policy in self.tenants.items():
             yield f"tenants.{tenant}", policy
+
+
+NO_INJECTION = InjectionPolicy(user=None, documents=None, system=None)
+
+
+def _narrowed(policy: PolicyConfig, use: TextUse) -> PolicyConfig:
+    """Returns the policy with the checks alone that it asks for of texts that no model answers."""
+    chosen = policy.retrieval
+    pii, secrets = policy.pii, policy.secrets
+    content = policy.content_answers if use is TextUse.RESULT else policy.content
+    changes: dict[str, Any] = {
+        "content": content if chosen.content else None,
+        "content_answers": None,
+        "injection": _injection(policy.injection, use) if chosen.injection else NO_INJECTION,
+        "structure": policy.structure if chosen.injection else None,
+        "phrases": policy.phrases if chosen.patterns else PhrasePolicy(),
+        "pii": PiiPolicy(requests=_action(pii, use), kinds=pii.kinds) if chosen.patterns else PiiPolicy(),
+        "secrets": SecretPolicy(requests=_action(secrets, use)) if chosen.patterns else SecretPolicy(),
+        "prompt_leak": "off",
+        "prompt_canary": "off",
+        "tools": (),
+        "sizes": policy.sizes if chosen.content or chosen.injection else SizePolicy(max_characters=None),
+    }
+    # Not model_copy, which takes the cached version along.
+    return PolicyConfig(**{name: getattr(policy, name) for name in PolicyConfig.model_fields} | changes)
+
+
+def _action(patterns: PiiPolicy | SecretPolicy, use: TextUse) -> Any:
+    """Returns what follows personal data, or secrets, in texts of this use."""
+    if use is TextUse.RESULT:
+        return patterns.answers
+    if use is TextUse.STORAGE:
+        return "block" if patterns.requests == "block" else "off"
+    return "redact" if patterns.requests == "pseudonymise" else patterns.requests
+
+
+def _injection(injection: InjectionPolicy, use: TextUse) -> InjectionPolicy:
+    """Returns the policy on injections in texts of this use. A document that is stored is not changed."""
+    band = injection.documents
+    if use is not TextUse.STORAGE or band is None or band.action == "review":
+        return injection
+    return InjectionPolicy(user=injection.user, documents=DocumentBand(threshold=band.threshold), system=None)
 
 
 def _checked_pattern(pattern: str) -> str:

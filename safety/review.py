@@ -9,6 +9,7 @@ from dataclasses import replace
 from safety.api import (
     Action,
     AuditRecord,
+    Origin,
     Oversight,
     Passage,
     ReviewOutcome,
@@ -27,7 +28,7 @@ UNCERTAIN = frozenset({"classifier"})
 class NoOversight:
     """The oversight of a service without reviewers and audit log. Implements ``Oversight``."""
 
-    async def allowed(self, tenant: str, text: str) -> bool:
+    async def allowed(self, tenant: str, text: str, origin: Origin) -> bool:
         return False
 
     async def submit(
@@ -45,10 +46,11 @@ class NoOversight:
 async def without_exceptions(
     oversight: Oversight, subject: Subject, passages: Sequence[Passage], verdicts: Sequence[Verdict]
 ) -> list[Verdict]:
-    """Returns the verdicts, with the action ALLOW for texts that a reviewer has approved."""
+    """Returns the verdicts, with the action ALLOW for texts that a reviewer has approved as texts of their origin."""
     doubted = {verdict.passage for verdict in verdicts if verdict.action is Action.REVIEW or _may_be_wrong(verdict)}
     places = sorted(place for place in doubted if place < len(passages))
-    answers = await asyncio.gather(*(oversight.allowed(subject.tenant, passages[place].text) for place in places))
+    asked = [passages[place] for place in places]
+    answers = await asyncio.gather(*(oversight.allowed(subject.tenant, each.text, each.origin) for each in asked))
     approved = {place for place, allowed in zip(places, answers, strict=True) if allowed}
     return [
         replace(verdict, action=Action.ALLOW)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from safety.api import TOOLS, UNREADABLE, UNTRUSTED, Action, Passage, Ruling, Span, Verdict
+from safety.api import FAULTS_OF_TEXTS, TOOLS, UNTRUSTED, Action, Passage, Ruling, Span, Verdict
 from safety.classification import document_action, passage_spans
 from safety.pii.pseudonyms import Pseudonymiser
 from safety.policy import DocumentBand, PolicyConfig
@@ -79,7 +79,7 @@ def field_of(verdict: Verdict, passages: Sequence[Passage]) -> str | None:
     """Returns the field of the request that a verdict is about; None: no single field."""
     if verdict.check == TOOLS:
         return f"tools[{verdict.passage}]"
-    if verdict.error not in (None, UNREADABLE) or verdict.passage >= len(passages):
+    if verdict.passage >= len(passages) or (verdict.error is not None and verdict.error not in FAULTS_OF_TEXTS):
         return None
     return passages[verdict.passage].field
 

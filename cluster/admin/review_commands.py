@@ -14,7 +14,7 @@ from cluster.admin.command_options import Json, Tenant, client_of, date_text, se
 from cluster.admin.text_tables import table
 
 COLUMNS = ("id", "tenant", "state", "category", "score", "check", "times", "waits_until", "reviewer")
-EXCEPTION_COLUMNS = ("tenant", "fingerprint", "category", "passes_until", "reviewer", "item")
+EXCEPTION_COLUMNS = ("tenant", "fingerprint", "origin", "category", "passes_until", "reviewer", "item")
 FACTS = ("tenant", "category", "score", "check", "version", "origin", "field", "request_id", "key_id", "times")
 
 HELP = """Decide on texts that a check is unsure of.

@@ -37,7 +37,7 @@ STAGES = (
 """The values of the label ``stage``. Any other is counted as ``other``."""
 STAGES_OF: Mapping[Operation, tuple[str, ...]] = {
     Operation.GENERATION: STAGES,
-    Operation.EMBEDDINGS: (SpanName.ACCESS, SpanName.LIMITS, SpanName.ANSWER),
+    Operation.EMBEDDINGS: (SpanName.ACCESS, SpanName.LIMITS, SpanName.SAFETY, SpanName.ANSWER),
     Operation.MODERATION: (SpanName.ACCESS, SpanName.LIMITS, SpanName.SAFETY),
 }
 """The stages that requests of each operation have."""

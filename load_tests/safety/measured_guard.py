@@ -22,6 +22,7 @@ from safety.api import (
     Subject,
     TextClassifier,
     TextModerator,
+    TextUse,
     Verdict,
 )
 from safety.phrases.automaton import PhraseAutomaton
@@ -160,7 +161,14 @@ class MeasuredGuard:
         self._plan = StreamPlan(scanners, checked)
         self._samples = Samples()
 
-    async def inspect(self, subject: Subject, passages: Sequence[Passage], tools: Sequence[str] = ()) -> Ruling:
+    async def inspect(
+        self,
+        subject: Subject,
+        passages: Sequence[Passage],
+        tools: Sequence[str] = (),
+        *,
+        use: TextUse = TextUse.GENERATION,
+    ) -> Ruling:
         """Allows the request."""
         return Ruling(Action.ALLOW, tuple(passage.text for passage in passages))
 

@@ -17,10 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from router.admin.key_schemas import parse_document
 from router.cache.cache_operations import CacheOperations
 from router.errors import NotFoundError
+from router.guard.guard_refusal import refusal
 from router.ports.answer_cache import EntryFilter
 from router.ports.cache_entry import CacheEntry
 from router.ports.clock import Clock
 from router.principal import Principal
+from router.request_id import request_id
+from safety.api import Guard, Origin, Passage, Subject
 
 CACHE, INVALIDATE, FEEDBACK = "/admin/v1/cache", "/admin/v1/cache/invalidate", "/v1/cache/feedback"
 METHODS = {CACHE: ("GET",), INVALIDATE: ("POST",), FEEDBACK: ("POST",)}
@@ -72,11 +75,13 @@ class InvalidationBody(BaseModel):
 
 
 class CacheApi:
-    """Answers requests about stored answers. ``desk`` carries them out; None: the service has no answer cache."""
+    """Answers requests about stored answers. ``desk`` carries them out; None: the service has no answer cache.
+    ``guard`` None: no text is inspected."""
 
-    def __init__(self, desk: CacheOperations | None, clock: Clock) -> None:
+    def __init__(self, desk: CacheOperations | None, clock: Clock, guard: Guard | None = None) -> None:
         self._desk = desk
         self._clock = clock
+        self._guard = guard
 
     def methods(self, path: str) -> tuple[str, ...] | None:
         """Returns the HTTP methods that ``path`` accepts; None if this class does not serve ``path``."""
@@ -85,7 +90,7 @@ class CacheApi:
     async def answer(self, path: str, read: Callable[[int], Awaitable[bytes]], principal: Principal) -> dict[str, Any]:
         """Answers a request whose method and path are among ``methods``. The caller has checked that ``principal`` may
         make it. ``read`` returns the body; its argument is the largest size accepted, in bytes. Raises
-        InvalidRequestError, NotFoundError and StateUnavailableError."""
+        InvalidRequestError, NotFoundError, StateUnavailableError, and the guard's refusal of a question."""
         if self._desk is None:
             raise NotFoundError("This service has no answer cache.", "cache_not_configured")
         if path == CACHE:
@@ -94,11 +99,22 @@ class CacheApi:
             return {"object": "list", "data": data}
         if path == FEEDBACK:
             said = parse_document(FeedbackBody, await read(MAX_BODY_BYTES))
+            question = await self._inspected(said.question, principal)
             deleted = await self._desk.judge(
-                principal.tenant, said.entry, principal.key_id, wrong=said.wrong, question=said.question or ""
+                principal.tenant, said.entry, principal.key_id, wrong=said.wrong, question=question
             )
             return {"object": "cache_feedback", "entry": said.entry, "wrong": said.wrong, "deleted": deleted}
         return await self._invalidate(self._desk, await read(MAX_BODY_BYTES), principal)
+
+    async def _inspected(self, question: str | None, principal: Principal) -> str:
+        """Returns a question as the cache was asked it: what the guard redacts in requests is redacted in it too."""
+        if self._guard is None or question is None:
+            return question or ""
+        subject = Subject(principal.tenant, request_id(None), principal.key_id, principal.user, principal.role.value)
+        ruling = await self._guard.inspect(subject, [Passage(question, Origin.USER, "question")])
+        if ruling.refused:
+            raise refusal(ruling)
+        return ruling.texts[0]
 
     async def _invalidate(self, desk: CacheOperations, body: bytes, principal: Principal) -> dict[str, Any]:
         asked = parse_document(InvalidationBody, body)

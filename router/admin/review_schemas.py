@@ -147,6 +147,7 @@ def exception_document(exception: ReviewException) -> dict[str, Any]:
         "item": document.get("item"),
         "reviewer": document.get("reviewer"),
         "category": document.get("category"),
+        "origin": document.get("origin"),
     }
 
 

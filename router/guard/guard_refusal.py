@@ -9,7 +9,7 @@ from router.errors import (
     RefusalError,
     UnavailableError,
 )
-from safety.api import TOOLS, UNREADABLE, Action, Ruling
+from safety.api import TOO_MUCH_ENCODED, TOOLS, UNREADABLE, Action, Ruling
 
 
 def check_ruling(ruling: Ruling) -> None:
@@ -38,6 +38,9 @@ def _error(ruling: Ruling) -> RefusalError:
     if reason is not None and reason.error == UNREADABLE:
         message = f"Invalid '{field}': the content policy needs text, and token ids cannot be checked."
         return InvalidRequestError(message, "token_ids_not_allowed", field)
+    if reason is not None and reason.error == TOO_MUCH_ENCODED:
+        message = f"Invalid '{field}': the request has more encoded text than can be checked."
+        return InvalidRequestError(message, "encoded_text_not_allowed", field)
     if reason is not None and reason.check == TOOLS:
         return PermissionDeniedError("This key may not use the tool.", "tool_not_allowed", field)
     code = "review_required" if ruling.action is Action.REVIEW else "content_filter"

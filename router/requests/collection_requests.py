@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from router.errors import UnavailableError
@@ -11,23 +12,32 @@ from router.ledger.ledger import Account
 from router.ports.clock import Clock
 from router.ports.state_store import StateUnavailableError
 from router.requests.request_accounting import RequestAccounting
+from router.requests.request_inspection import RequestInspection
 from router.requests.request_intake import RequestIntake
 from router.retrieval.retrieval_usage import RETRIEVAL, retrieval_request
+from safety.api import Passage, TextUse
 
 T = TypeVar("T")
+
+Inspect = Callable[[Sequence[Passage], TextUse], Awaitable[Sequence[str]]]
+"""Has the guard inspect texts, and returns them as it has rewritten them. Raises as ``RequestInspection.inspect_texts``
+does."""
 
 
 class CollectionRequests:
     """Authenticates and accounts for requests for collections."""
 
-    def __init__(self, intake: RequestIntake, accounting: RequestAccounting, clock: Clock) -> None:
+    def __init__(
+        self, intake: RequestIntake, accounting: RequestAccounting, inspection: RequestInspection, clock: Clock
+    ) -> None:
         self._intake = intake
         self._accounting = accounting
+        self._inspection = inspection
         self._clock = clock
 
-    async def run(self, call: Call, work: Callable[[str, bytes], Awaitable[T]], *, has_body: bool) -> T:
+    async def run(self, call: Call, work: Callable[[str, bytes, Inspect], Awaitable[T]], *, has_body: bool) -> T:
         """Authenticates a request for the tenant's collections, and returns the result of ``work``, which gets the
-        tenant and the body.
+        tenant, the body, and what inspects the texts of the request.
 
         It counts as one request without tokens in the limits and the ledger. ``has_body``: the body is read; otherwise
         ``work`` gets b"". Raises a RefusalError, and what ``work`` raises, but UnavailableError in place of
@@ -39,7 +49,7 @@ class CollectionRequests:
             account = Account(call, principal, retrieval_request(), RETRIEVAL, "", started_at)
             with self._accounting.settling(account, await self._accounting.reserve(account)):
                 try:
-                    return await work(principal.tenant, body)
+                    return await work(principal.tenant, body, partial(self._inspection.inspect_texts, account))
                 except StateUnavailableError:
                     message = "The collections cannot be reached at the moment."
                     raise UnavailableError(message, "state_unavailable", retry_after_s=5) from None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from router.answer_events import AnswerEvent
 from router.guard.banned_token_sequences import without_words
-from router.guard.guard_refusal import check_ruling
+from router.guard.guard_refusal import check_ruling, refusal
 from router.guard.moderation_scoring import judge_of, moderated_input, with_scores
 from router.guard.prompt_length import check_prompt_lengths
 from router.guard.request_texts import continued_texts, is_json, passages_of, with_texts
@@ -15,7 +16,7 @@ from router.guard.text_moderation import moderating
 from router.ledger.ledger import Account
 from router.ports.usage_metrics import UsageMetrics
 from router.trace_attributes import note_verdicts
-from safety.api import AnswerGuard, Guard, Inspection, Stage, Subject, Verdict
+from safety.api import AnswerGuard, Guard, Inspection, Passage, Ruling, Stage, Subject, TextUse, Verdict
 
 Batches = AsyncGenerator[Sequence[AnswerEvent], None]
 Scored = Callable[[Batches], Batches]
@@ -55,6 +56,21 @@ class RequestInspection:
             as_json=is_json(account.request),
         )
 
+    async def inspect_texts(self, account: Account, passages: Sequence[Passage], use: TextUse) -> Sequence[str]:
+        """Has the guard inspect texts of a request that no model answers. Returns them as it has rewritten them.
+
+        Raises ContentFilteredError, whatever the policy says of refusals in place of answers, and UnavailableError as
+        ``inspect`` does.
+        """
+        if self._guard is None or not passages:
+            return [passage.text for passage in passages]
+        ruling = await self._guard.inspect(subject_of(account), passages, use=use)
+        account.ruling = ruling if account.ruling is None else _joined(account.ruling, ruling)
+        self._note(account, ruling.verdicts, Stage.BEFORE, ruling.policy)
+        if ruling.refused:
+            raise refusal(ruling)
+        return ruling.texts
+
     async def score_input(self, account: Account) -> Scored:
         """Scores the texts of a request that asks for it, and returns what scores its answers. Raises a RefusalError if
         there is no such classifier, or the request wants to be refused if it is flagged."""
@@ -83,6 +99,17 @@ def subject_of(account: Account) -> Subject:
     principal = account.principal
     user = principal.user or account.request.user or ""
     return Subject(principal.tenant, account.call.request_id, principal.key_id, user, principal.role.value)
+
+
+def _joined(first: Ruling, second: Ruling) -> Ruling:
+    """Returns the decision on a request whose texts were inspected one part after the other."""
+    return replace(
+        second,
+        action=max(first.action, second.action, key=lambda action: action.severity),
+        verdicts=(*first.verdicts, *second.verdicts),
+        unscanned=tuple(dict.fromkeys((*first.unscanned, *second.unscanned))),
+        scanned=first.scanned or second.scanned,
+    )
 
 
 def _unscored(events: Batches) -> Batches:

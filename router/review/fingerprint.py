@@ -6,6 +6,8 @@ import hashlib
 import hmac
 import unicodedata
 
+from safety.api import Origin
+
 ZERO_WIDTH = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
 """Characters without width that editors and web pages leave within a text."""
 MAX_ZERO_WIDTH = 8
@@ -25,8 +27,10 @@ def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def fingerprint(key: bytes, tenant: str, text: str) -> str:
+def fingerprint(key: bytes, tenant: str, text: str, origin: Origin = Origin.USER) -> str:
     """Returns HMAC-SHA256 of the normalised ``text`` in hexadecimal. Two tenants have different fingerprints for equal
-    texts."""
+    texts, and so have two origins. Those of users' texts are as they were before origins counted."""
+    if origin is not Origin.USER:
+        key = hmac.new(key, origin.encode(), hashlib.sha256).digest()
     message = tenant.encode() + b"\0" + normalised(text).encode("utf-8", "surrogatepass")
     return hmac.new(key, message, hashlib.sha256).hexdigest()

@@ -18,6 +18,7 @@ from router.review.sealed_text import seal
 from safety.api import (
     DEFAULT_TERMS,
     AuditRecord,
+    Origin,
     Passage,
     ReviewOutcome,
     ReviewTerms,
@@ -51,9 +52,9 @@ class GuardReview:
         self._clock = clock
         self._allowed: OrderedDict[tuple[str, str], float] = OrderedDict()  # monotonic seconds until which it holds
 
-    async def allowed(self, tenant: str, text: str) -> bool:
+    async def allowed(self, tenant: str, text: str, origin: Origin) -> bool:
         try:
-            key = (tenant, fingerprint((await self._keys.get()).fingerprints, tenant, text))
+            key = (tenant, fingerprint((await self._keys.get()).fingerprints, tenant, text, origin))
             if self._allowed.get(key, 0.0) > self._clock.monotonic():
                 return True
             found = await self._reviews.has_exception(*key)
@@ -72,7 +73,7 @@ class GuardReview:
             item = NewReviewItem(
                 item_id,
                 tenant,
-                fingerprint(keys.fingerprints, tenant, passage.text),
+                fingerprint(keys.fingerprints, tenant, passage.text, passage.origin),
                 encode(facts_of(subject, passage, verdict, terms)),
                 expires_in_ms=max(1, int(terms.expires_s * 1000)),
                 kept_ms=self._config.kept_days * DAY_MS,

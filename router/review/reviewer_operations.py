@@ -74,7 +74,8 @@ class ReviewerOperations:
             raise _not_found()
         facts = decode(item.document)
         exception_ms = int(1000 * (facts.exception_s if exception_s is None else exception_s))
-        document = json.dumps({"item": item_id, "reviewer": reviewer, "category": facts.category})
+        made = {"item": item_id, "reviewer": reviewer, "category": facts.category, "origin": facts.origin}
+        document = json.dumps(made)
         step = ReviewStep(action, reviewer, int(1000 * self._config.lease_s), exception_ms, document)
         after, accepted = await self._store.step(item.tenant, item_id, step)
         if after is None:

@@ -49,8 +49,9 @@ class EmbeddingRoute:
         call = Call(exchange.request_id, credentials, exchange.body, path, feature, ends_at=ends_at)
         embed = partial(self._requests.run, parse=embedding_request)
         async with aclosing(traced(self._tracer, call, embed, exchange)) as steps:
-            accepted = await anext(steps)
+            accepted = await exchange.while_connected(anext(steps))  # it may wait for a reviewer
             assert isinstance(accepted, EmbeddingAccepted), "the first step is EmbeddingAccepted"
+            exchange.headers.append((b"x-manta-safety", accepted.safety.encode()))
             if accepted.limits is not None:
                 exchange.headers += rate_limit_headers(accepted.limits, self._warn_at)
             result = await exchange.while_connected(anext(steps))

@@ -26,7 +26,7 @@ from safety.api.oversight import (
     ReviewTerms,
     ReviewUnavailableError,
 )
-from safety.api.passage import UNTRUSTED, Origin, Passage, Subject
+from safety.api.passage import UNTRUSTED, Origin, Passage, Subject, TextUse
 from safety.api.policy_admin import (
     DEFAULT_POLICY,
     InvalidPolicyError,
@@ -36,12 +36,24 @@ from safety.api.policy_admin import (
     PolicyStoreError,
 )
 from safety.api.ruling import Ruling
-from safety.api.verdict import TOOLS, UNREADABLE, UNREADABLE_POLICY, Action, Span, Stage, Verdict
+from safety.api.verdict import (
+    FAULTS_OF_TEXTS,
+    TOO_MUCH_ENCODED,
+    TOOLS,
+    UNREADABLE,
+    UNREADABLE_POLICY,
+    Action,
+    Span,
+    Stage,
+    Verdict,
+)
 
 __all__ = [
     "DEFAULT_POLICY",
     "DEFAULT_TERMS",
+    "FAULTS_OF_TEXTS",
     "TOOLS",
+    "TOO_MUCH_ENCODED",
     "UNREADABLE",
     "UNREADABLE_POLICY",
     "UNTRUSTED",
@@ -76,5 +88,6 @@ __all__ = [
     "TextClassifier",
     "TextModerator",
     "TextTooLongError",
+    "TextUse",
     "Verdict",
 ]

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from safety.api.classifier import Moderation
 from safety.api.moderator import Inspection, TextModerator
-from safety.api.passage import Origin, Passage, Subject
+from safety.api.passage import Origin, Passage, Subject, TextUse
 from safety.api.policy_admin import PolicyAdmin
 from safety.api.ruling import Ruling
 from safety.api.verdict import Verdict
@@ -26,8 +26,16 @@ class Guard(Protocol):
         """The version of the classifier; empty if there is none."""
         ...
 
-    async def inspect(self, subject: Subject, passages: Sequence[Passage], tools: Sequence[str] = ()) -> Ruling:
+    async def inspect(
+        self,
+        subject: Subject,
+        passages: Sequence[Passage],
+        tools: Sequence[str] = (),
+        *,
+        use: TextUse = TextUse.GENERATION,
+    ) -> Ruling:
         """Returns the decision on a request. ``tools`` are the names of the functions that the model is offered.
+        ``use`` is what the texts are for: a policy may ask for fewer checks of texts that no model answers.
 
         It raises no error: a check that fails or takes too long becomes a verdict. It may wait for a person's decision.
         """

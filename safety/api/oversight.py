@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from safety.api.passage import Passage, Subject
+from safety.api.passage import Origin, Passage, Subject
 from safety.api.verdict import Action, Stage, Verdict
 
 
@@ -65,8 +65,9 @@ class AuditRecord:
 class Oversight(Protocol):
     """The port to the people who decide on texts that a check is unsure of, and to the audit log."""
 
-    async def allowed(self, tenant: str, text: str) -> bool:
-        """Returns whether a reviewer has approved ``text`` for ``tenant``, whatever its case and white space.
+    async def allowed(self, tenant: str, text: str, origin: Origin) -> bool:
+        """Returns whether a reviewer has approved ``text`` from ``origin`` for ``tenant``, whatever its case and white
+        space. A text that was approved as a user's is not approved as a document.
 
         It is called for texts on which a classifier's verdict is REVIEW or BLOCK; an approved text is then allowed. It
         raises no error: while the exceptions cannot be read, no text is approved.

@@ -24,6 +24,15 @@ UNTRUSTED = frozenset({Origin.TOOL_RESULT, Origin.DOCUMENT, Origin.TOOL})
 """The origins whose text comes from outside the conversation: neither the operator nor the user wrote it."""
 
 
+class TextUse(StrEnum):
+    """The use of the texts of a request."""
+
+    GENERATION = "generation"  # a model reads them and answers
+    EMBEDDING = "embedding"  # the client gets their vectors
+    STORAGE = "storage"  # documents that are stored, and queries that are searched for: they are used as they are
+    RESULT = "result"  # the client gets passages that a search has found
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """A text to inspect. ``field`` is its path in the request, such as ``messages[2].content``, for errors.

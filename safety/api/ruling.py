@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from safety.api.verdict import UNREADABLE, Action, Verdict
+from safety.api.verdict import FAULTS_OF_TEXTS, Action, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +52,5 @@ class Ruling:
     @property
     def unavailable(self) -> bool:
         """Whether the request is refused because a check failed."""
-        return self.reason is not None and self.reason.error not in (None, UNREADABLE)
+        reason = self.reason
+        return reason is not None and reason.error is not None and reason.error not in FAULTS_OF_TEXTS

@@ -68,5 +68,13 @@ UNREADABLE = "unreadable"
 """``Verdict.error`` of a passage that is not readable."""
 
 
+TOO_MUCH_ENCODED = "too_much_encoded"
+"""``Verdict.error`` of a passage with encoded text that is not classified, since its request has more than is."""
+
+
+FAULTS_OF_TEXTS = frozenset({UNREADABLE, TOO_MUCH_ENCODED})
+"""The errors that are no fault of a check: no check could read the text. To send it again would not help."""
+
+
 UNREADABLE_POLICY = "unreadable_policy"
 """``Verdict.error`` of a request whose tenant has a policy that this release cannot read."""

@@ -91,7 +91,7 @@ async def test_every_route_is_among_those_that_are_tested() -> None:
 
 async def test_a_text_is_queued_approved_answered_and_passes_the_next_time() -> None:
     service = Service()
-    assert not await service.oversight.allowed("acme", TEXT)
+    assert not await service.oversight.allowed("acme", TEXT, Origin.USER)
     item_id = await submit(service)
     waiting = asyncio.create_task(service.oversight.decision("acme", item_id, 30))
 
@@ -105,9 +105,9 @@ async def test_a_text_is_queued_approved_answered_and_passes_the_next_time() -> 
     assert approved["state"] == "approved"
 
     assert await waiting is ReviewOutcome.APPROVED
-    assert await service.oversight.allowed("acme", "how do I  PICK the lock of my own shed?\n")
-    assert not await service.oversight.allowed("acme", "how do I pick the lock of your shed?")
-    assert not await service.oversight.allowed("other", TEXT)
+    assert await service.oversight.allowed("acme", "how do I  PICK the lock of my own shed?\n", Origin.USER)
+    assert not await service.oversight.allowed("acme", "how do I pick the lock of your shed?", Origin.USER)
+    assert not await service.oversight.allowed("other", TEXT, Origin.USER)
 
 
 def policy(action: str, **review: Any) -> PolicyConfig:
@@ -181,19 +181,19 @@ async def test_an_exception_is_listed_and_revoked() -> None:
     path = f"/admin/v1/review/exceptions?tenant=acme&fingerprint={row['fingerprint']}"
     assert (await call(service, "DELETE", path))[1]["deleted"] is True
     assert (await call(service, "DELETE", path))[0] == 404
-    assert not await service.oversight.allowed("acme", TEXT)
+    assert not await service.oversight.allowed("acme", TEXT, Origin.USER)
 
 
 async def test_a_revoked_exception_that_a_router_remembers_ends_within_seconds() -> None:
     service = Service()
     item_id = await submit(service)
     _, item = await call(service, "POST", f"/admin/v1/review/{item_id}/approve")
-    assert await service.oversight.allowed("acme", TEXT)
+    assert await service.oversight.allowed("acme", TEXT, Origin.USER)
     await call(service, "DELETE", f"/admin/v1/review/exceptions?tenant=acme&fingerprint={item['fingerprint']}")
 
     service.virtual.advance(5)
 
-    assert not await service.oversight.allowed("acme", TEXT)
+    assert not await service.oversight.allowed("acme", TEXT, Origin.USER)
 
 
 @pytest.mark.parametrize(("exception_s", "passes"), [(0, False), (None, True)])
@@ -202,7 +202,7 @@ async def test_an_approval_may_be_for_this_one_time(exception_s: float | None, p
     item_id = await submit(service)
     await call(service, "POST", f"/admin/v1/review/{item_id}/approve", json={"exception_s": exception_s})
 
-    assert await service.oversight.allowed("acme", TEXT) is passes
+    assert await service.oversight.allowed("acme", TEXT, Origin.USER) is passes
 
 
 async def test_two_people_never_hold_one_item() -> None:
@@ -367,7 +367,7 @@ async def test_a_store_that_is_gone_refuses_administrators_and_keeps_the_verdict
     status, body = await call(service, "GET", "/admin/v1/review")
 
     assert (status, body["error"]["code"]) == (503, "state_unavailable")
-    assert not await service.oversight.allowed("acme", TEXT)
+    assert not await service.oversight.allowed("acme", TEXT, Origin.USER)
     assert await service.oversight.decision("acme", "any", 0) is ReviewOutcome.EXPIRED
 
 
@@ -397,8 +397,8 @@ async def test_another_secret_matches_no_exception_and_reads_no_text(tmp_path: A
 
     await call(first, "POST", f"/admin/v1/review/{item_id}/approve")
 
-    assert await first.oversight.allowed("acme", TEXT)
-    assert not await second.oversight.allowed("acme", TEXT)
+    assert await first.oversight.allowed("acme", TEXT, Origin.USER)
+    assert not await second.oversight.allowed("acme", TEXT, Origin.USER)
 
 
 @pytest.mark.parametrize("contents", [None, "short"])

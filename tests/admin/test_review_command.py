@@ -38,7 +38,7 @@ def test_an_item_is_listed_shown_approved_and_its_exception_revoked(service: Ser
     refused = manta(service, "review", "approve", item_id, "--as", "bob")
     assert "409: Another reviewer holds this item." in str(refused.exception)
     assert "approved" in manta(service, "review", "approve", item_id, "--as", "ann", "--for", "1d").stdout
-    assert asyncio.run(service.oversight.allowed("acme", TEXT))
+    assert asyncio.run(service.oversight.allowed("acme", TEXT, Origin.USER))
     (row,) = document(manta(service, "review", "exceptions", "--json"))["data"]
     assert row["expires_at"] == MONDAY + 86_400
     revoked = manta(service, "review", "exceptions", "--tenant", "acme", "--revoke", row["fingerprint"], "--json")

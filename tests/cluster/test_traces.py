@@ -81,7 +81,7 @@ async def test_a_streamed_request_has_one_trace_over_router_and_replica(
 @pytest.mark.parametrize(
     ("path", "operation", "rooms"),
     [
-        ("/v1/embeddings", "embeddings", ["access", "limits", "answer"]),
+        ("/v1/embeddings", "embeddings", ["access", "limits", "safety", "answer"]),
         ("/v1/moderations", "moderation", ["access", "limits", "safety"]),
     ],
 )

@@ -53,6 +53,7 @@ class Retrieving:
 
     def __init__(self, embedder: Embedder | None, store: CollectionStore | None = None, *, clean: bool = True) -> None:
         self.policies, self.classifier = Policies(), ScriptedClassifier()
+        self.served_embedder = embedder
         self.ledger = MemoryStore(SystemClock())
         guard = PolicyGuard(self.policies, Parts(self.classifier))
         self.served = Served(CONFIG, self.ledger, guard, embedder=embedder, collections=store)

@@ -43,6 +43,22 @@ async def test_an_answer_that_was_wrong_for_another_question_stays_for_its_own(c
     assert (await feedback(cached, entry, question="What is a quark?")).json()["deleted"] is True
 
 
+async def test_a_question_is_told_to_the_index_as_it_was_asked_for() -> None:
+    guarded = Cached(guarded=True)
+    guarded.policies.set(pii={"requests": "redact"})
+    await guarded.ask()
+    redacted = "What is a quark, <EMAIL_ADDRESS>?"
+    guarded.index.same(redacted, "What is a quark?", 0.97)
+    entry = (await guarded.ask("What is a quark, ann@example.com?")).headers["x-manta-cache-entry"]
+
+    await feedback(guarded, entry, question="What is a quark, ann@example.com?")
+
+    assert [told.question for told in guarded.index.told] == [redacted]
+    guarded.policies.set(pii={"requests": "block"})
+    refused = await feedback(guarded, entry, question="What is a quark, ann@example.com?")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "question")
+
+
 @pytest.mark.parametrize("entry", ["", "x", "../" * 20, f"{'0' * 64}-{'0' * 11}", f"{'0' * 64}-{'0' * 12}\n"])
 async def test_what_is_no_id_of_an_entry_is_refused(cached: Cached, entry: str) -> None:
     answer = await feedback(cached, entry)

@@ -1,26 +1,42 @@
-"""Every attack through every endpoint and every field that a model may see, streamed or not, with tools or without."""
+"""Every attack through every endpoint and every field that takes a user's text, streamed or not, with tools or
+without."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from router.app_factory import ENDPOINTS
+import router
+from router.app import App
+from router.app_factory import ENDPOINTS, build_app
+from router.config.answer_cache import AnswerCacheConfig
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
+from router.routes.route import Route
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig, SafetyPolicies
 from safety.policy_source import ConfiguredPolicies
+from tests.embedder.fake_embedder import FakeEmbedder
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, Served
 from tests.safety.scripted_classifier import ScriptedClassifier
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+EMBEDDINGS, FEEDBACK, COLLECTIONS = "/v1/embeddings", "/v1/cache/feedback", "/v1/collections"
+DOCUMENTS, SEARCH = "/v1/collections/town/documents", "/v1/collections/town/search"
+ELSEWHERE = {"/v1/moderations": "it answers with the scores of the text (test_moderations.py)"}
+"""Endpoints that take text and are not in the list, and why."""
+ENTRY = f"{'0' * 64}-{'0' * 12}"
 ATTACKS = ("ATTACK the system", "please\nHARM them", "fine words first, then ATTACK", "𝔸 HARM 🎉")
+STRICT = {"deadline_s": 0.3, "refusal": "Acme says no.", "retrieval": {"content": True, "injection": True}}
+PASSED = ("collection_exists", "cache_entry_not_found")
+"""What requests may end with that the guard has let pass."""
 User = dict[str, Any]
 
 
@@ -122,11 +138,39 @@ def requests(attack: str) -> dict[str, tuple[str, dict[str, Any], str]]:
         "prompt": (TEXT, {"model": "fast", "prompt": attack}, "prompt"),
         "one of several prompts": (TEXT, {"model": "fast", "prompt": ["Hi", attack]}, "prompt[1]"),
         "prompt, several answers": (TEXT, {"model": "fast", "prompt": attack, "n": 2}, "prompt"),
+        "document of the request": (CHAT, chat(hi, documents=[{"text": attack}]), "documents[0]"),
+        "title of a document": (CHAT, chat(hi, documents=[{"text": "x", "title": attack}]), "documents[0].title"),
+        "text to embed": (EMBEDDINGS, {"model": "fake", "input": attack}, "input"),
+        "one of several texts to embed": (EMBEDDINGS, {"model": "fake", "input": ["Hi", attack]}, "input[1]"),
+        "description of a collection": (COLLECTIONS, {"name": "new", "description": attack}, "description"),
+        "metadata of a collection": (COLLECTIONS, {"name": "new", "metadata": {"note": attack}}, "metadata"),
+        "document to store": (DOCUMENTS, {"documents": [{"text": attack}]}, "documents[0].text"),
+        "title of a document to store": (
+            DOCUMENTS,
+            {"documents": [{"text": "x"}, {"text": "y", "title": attack}]},
+            "documents[1].title",
+        ),
+        "metadata of a document to store": (
+            DOCUMENTS,
+            {"documents": [{"text": "x", "metadata": {"note": attack}}]},
+            "documents[0].metadata",
+        ),
+        "query": (SEARCH, {"query": attack}, "query"),
+        "question of a stored answer": (FEEDBACK, {"entry": ENTRY, "question": attack}, "question"),
     }
+
+
+def sent(path: str, body: dict[str, Any], stream: bool) -> dict[str, Any]:
+    return {**body, "stream": stream} if path in ENDPOINTS else body
 
 
 SYSTEM = {role: chat({"role": role, "content": "HARM"}, user("Hi")) for role in ("system", "developer")}
 FORMS = tuple(requests(""))
+CASES = [
+    pytest.param(form, stream, id=f"{form}-{'stream' if stream else 'whole'}")
+    for form, (path, _, _) in requests("").items()
+    for stream in ((False, True) if path in ENDPOINTS else (False,))
+]
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +187,12 @@ def store() -> MemoryStore:
 def _guarded(classifier: ScriptedClassifier, store: MemoryStore) -> Iterator[Served]:
     policies = SafetyPolicies(
         default=PolicyConfig(deadline_s=0.3),
-        tenants={"acme": PolicyConfig(deadline_s=0.3, refusal="Acme says no.")},
+        tenants={"acme": PolicyConfig.model_validate(STRICT)},
     )
-    served = Served(CONFIG, store, PolicyGuard(ConfiguredPolicies(policies), Parts(classifier)))
+    config = CONFIG.model_copy(update={"cache": AnswerCacheConfig(enabled=True)})
+    guard = PolicyGuard(ConfiguredPolicies(policies), Parts(classifier))
+    served = Served(config, store, guard, embedder=FakeEmbedder())
+    served.http.post(COLLECTIONS, json={"name": "town"})
     yield served
     served.stop()
 
@@ -157,16 +204,32 @@ def guarded(_guarded: Served, classifier: ScriptedClassifier) -> Served:
     return _guarded
 
 
-def test_every_endpoint_is_in_the_list() -> None:
-    assert {path for path, _, _ in requests("").values()} == set(ENDPOINTS)
+def named_paths() -> set[str]:
+    """The paths below /v1 that the router's source names: as strings, and in the tables at the top of its files."""
+    sources = [path.read_text(encoding="utf-8") for path in Path(router.__path__[0]).rglob("*.py")]
+    found = {path for source in sources for path in re.findall(r"(?<![\w/])/v1/[\w/{}-]*[\w}]", source)}
+    return {path.replace("{name}", "town").replace("{id}", "x").replace("{path}", "x") for path in found}
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def takes_text(routes: Sequence[Route], path: str) -> bool:
+    """Whether a request to ``path`` may have a body."""
+    methods = next((found for route in routes if (found := route.methods(path)) is not None), ())
+    return bool({"POST", "PUT", "PATCH"} & set(methods))
+
+
+def test_every_endpoint_that_takes_text_is_in_the_list() -> None:
+    app = build_app(CONFIG, ScriptedBackend())
+    assert isinstance(app, App)
+    taken = {path for path in named_paths() if takes_text(app.routes, path)}
+
+    assert taken == {path for path, _, _ in requests("").values()} | set(ELSEWHERE)
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "stream"), CASES)
 def test_an_attack_reaches_no_engine(guarded: Served, form: str, attack: str, stream: bool) -> None:
     path, body, field = requests(attack)[form]
-    answer = guarded.http.post(path, json={**body, "stream": stream})
+    answer = guarded.http.post(path, json=sent(path, body, stream))
 
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
@@ -176,15 +239,15 @@ def test_an_attack_reaches_no_engine(guarded: Served, form: str, attack: str, st
     assert not guarded.backend.requests
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "stream"), CASES)
 def test_the_same_request_without_an_attack_is_answered(guarded: Served, form: str, stream: bool) -> None:
     path, body, _ = requests("a kind word")[form]
-    answer = guarded.http.post(path, json={**body, "stream": stream})
+    answer = guarded.http.post(path, json=sent(path, body, stream))
 
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["x-manta-safety"] == "allowed"
-    assert guarded.backend.requests
+    assert answer.status_code == 200 or answer.json()["error"]["code"] in PASSED, answer.text
+    if path in (*ENDPOINTS, EMBEDDINGS):
+        assert answer.headers["x-manta-safety"] == "allowed"
+    assert bool(guarded.backend.requests) is (path in ENDPOINTS)
 
 
 @pytest.mark.parametrize("role", SYSTEM)

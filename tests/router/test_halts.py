@@ -34,6 +34,7 @@ from safety.api import (
     Scores,
     Span,
     Subject,
+    TextUse,
     Verdict,
 )
 from safety.streaming.answer_guard import PlannedGuard
@@ -216,7 +217,14 @@ class HaltingGuard:
     def __init__(self) -> None:
         self.answer_guard: AnswerGuard | None = None
 
-    async def inspect(self, subject: Subject, passages: Sequence[Passage], tools: Sequence[str] = ()) -> Ruling:
+    async def inspect(
+        self,
+        subject: Subject,
+        passages: Sequence[Passage],
+        tools: Sequence[str] = (),
+        *,
+        use: TextUse = TextUse.GENERATION,
+    ) -> Ruling:
         return Ruling(Action.ALLOW, tuple(passage.text for passage in passages))
 
     async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:

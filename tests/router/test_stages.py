@@ -178,4 +178,4 @@ async def test_embeddings_are_timed_apart_from_generation() -> None:
     timed = Timed()
     answer = await timed.post("/v1/embeddings", b'{"model": "fake", "input": "Hi"}')
     assert answer.status_code == 200, answer.text
-    assert [stage for stage, _ in timed.seconds(Operation.EMBEDDINGS)] == ["access", "limits", "answer"]
+    assert [stage for stage, _ in timed.seconds(Operation.EMBEDDINGS)] == ["access", "limits", "safety", "answer"]

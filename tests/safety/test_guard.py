@@ -265,7 +265,7 @@ class People:
         self.queued: list[str] = []
         self.records: list[AuditRecord] = []
 
-    async def allowed(self, tenant: str, text: str) -> bool:
+    async def allowed(self, tenant: str, text: str, origin: Origin) -> bool:
         return text in self.approved
 
     async def submit(
