@@ -1,4 +1,4 @@
-"""``BlockedRate``: counts the recently blocked requests of each API key."""
+"""``BlockedRate``: counts the recently blocked requests of each API key and its users."""
 
 from __future__ import annotations
 

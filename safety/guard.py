@@ -158,8 +158,10 @@ class PolicyGuard:
             ruling = replace(ruling, texts=with_canary(passages, ruling.texts, prepared.compiled.canary))
         for record in audit_records(policy, subject, passages, scanned, ruling):
             self._oversight.record(record)
-        if ruling.action is Action.BLOCK and not ruling.unavailable and not blocked_before:
-            self._rate.add((subject.tenant, subject.key_id))
+        answered = use is TextUse.GENERATION
+        if answered and ruling.action is Action.BLOCK and not ruling.unavailable and not blocked_before:
+            for counted in _counted(subject):
+                self._rate.add(counted)
         return ruling
 
     async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
@@ -255,13 +257,21 @@ class PolicyGuard:
         return Scanned(check.name, version, sorted(verdicts, key=lambda each: each.passage), read=len(new))
 
     def _blocked_too_often(self, policy: PolicyConfig, subject: Subject) -> list[Verdict]:
-        """Returns a verdict of BLOCK for a key whose requests were blocked too often lately. The user that a request
-        names does not count: its client could change the name with each request."""
-        limit = policy.rate.max_blocked
-        if limit is None:
-            return []
-        count = self._rate.count((subject.tenant, subject.key_id), policy.rate.window_s)
-        return [Verdict("rate", "1", Action.BLOCK, "rate")] if count >= limit else []
+        """Returns a verdict of BLOCK for a user, or a key, whose requests were blocked too often lately."""
+        rate = policy.rate
+        limits = (rate.max_blocked, rate.limit_by_key)
+        full = any(
+            limit is not None and self._rate.count(counted, rate.window_s) >= limit
+            for limit, counted in zip(limits, _counted(subject), strict=True)
+        )
+        return [Verdict("rate", "1", Action.BLOCK, "rate")] if full else []
+
+
+def _counted(subject: Subject) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns under what a blocked request counts: its user, and its key, for which the client could name other users
+    one after the other."""
+    key = (subject.tenant, subject.key_id)
+    return (*key, subject.user), key
 
 
 def _restorer(restored: Mapping[str, str], in_json: bool) -> Restorer:

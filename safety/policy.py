@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from safety.api import Origin, TextUse
+from safety.blocked_rate import MAX_TIMES
 from safety.phrases.phrase import compile_phrase
 from safety.pii.kinds import DEFAULT_KINDS, recognisers_of
 
@@ -23,6 +24,10 @@ Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Phrase = Annotated[str, Field(min_length=1, max_length=256)]
 Phrases = Annotated[tuple[Phrase, ...], Field(max_length=10_000)]
 Kind = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
+
+
+USERS_BEFORE_KEY = 10
+"""The users of a key that may be shut out before the key is, unless a policy says otherwise."""
 
 
 class Settings(BaseModel):
@@ -174,13 +179,25 @@ class SizePolicy(Settings):
 
 
 class RatePolicy(Settings):
-    """The limit on blocked requests of one key, against users who try to get around the checks."""
+    """The limits on blocked requests, against users who try to get around the checks. Each router counts its own, and
+    those alone that a model would have answered: an index of documents with personal data is no attack."""
 
     max_blocked: int | None = Field(None, ge=1)
-    """Blocked requests of one key, or of one subject of tokens, within ``window_s``, after which all of its requests
-    are blocked until the window has passed. Each router counts its own. None: no limit."""
+    """Blocked requests of one user of a key, or of one subject of tokens, within ``window_s``, after which all of the
+    user's requests are blocked until the window has passed. Requests that name no user are those of one user. None: no
+    limit."""
+    max_blocked_by_key: int | None = Field(None, ge=1, le=MAX_TIMES)
+    """The same for all users of a key together: a client may name another user with each request. None: ten times
+    ``max_blocked``, but not more than 1,000; no limit without it."""
     window_s: float = Field(600.0, gt=0, le=86_400)
     """Seconds of the window."""
+
+    @property
+    def limit_by_key(self) -> int | None:
+        """Blocked requests of all users of a key, after which all of its requests are blocked. None: no limit."""
+        if self.max_blocked_by_key is not None or self.max_blocked is None:
+            return self.max_blocked_by_key
+        return min(USERS_BEFORE_KEY * self.max_blocked, MAX_TIMES)
 
 
 class ReviewPolicy(Settings):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from safety.api import TOO_MUCH_ENCODED, Origin, Passage, Ruling, Stage, Subject
+from safety.api import TOO_MUCH_ENCODED, Origin, Passage, Ruling, Stage, Subject, TextUse
 from safety.classification import SPARE_DECODED, bounded
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
@@ -33,13 +33,38 @@ def user(text: str) -> Passage:
     return Passage(text, Origin.USER, "prompt")
 
 
-def test_another_user_of_the_same_key_does_not_begin_at_nothing() -> None:
-    guard = guard_of({"rate": {"max_blocked": 2}})
-    for turn in range(2):
-        inspect(guard, user("HARM" * (turn + 1)), subject=Subject("acme", "r", "k", user=f"user-{turn}"))
+def by(name: str, key: str = "k") -> Subject:
+    return Subject("acme", "r", key, user=name)
 
-    assert inspect(guard, user("hello"), subject=Subject("acme", "r", "k", user="user-9")).label == "blocked"
-    assert inspect(guard, user("hello"), subject=Subject("acme", "r", "another", user="user-0")).label == "allowed"
+
+def test_a_user_who_is_kept_out_does_not_keep_out_the_others_of_the_key() -> None:
+    guard = guard_of({"rate": {"max_blocked": 2}})
+    for _ in range(5):
+        inspect(guard, user("HARM"), subject=by("ann"))
+
+    assert inspect(guard, user("hello"), subject=by("ann")).label == "blocked"
+    assert inspect(guard, user("hello"), subject=by("bob")).label == "allowed"
+    assert inspect(guard, user("hello"), subject=by("ann", key="another")).label == "allowed"
+
+
+@pytest.mark.parametrize(("rate", "tries"), [({}, 20), ({"max_blocked_by_key": 3}, 3), ({"max_blocked_by_key": 1}, 1)])
+def test_a_client_that_names_another_user_each_time_is_kept_out_by_its_key(rate: dict[str, int], tries: int) -> None:
+    guard = guard_of({"rate": {"max_blocked": 2, **rate}})
+    for turn in range(tries):
+        assert inspect(guard, user("hello"), subject=by("a new one")).label == "allowed"
+        inspect(guard, user("HARM"), subject=by(f"user-{turn}"))
+
+    assert inspect(guard, user("hello"), subject=by("a new one")).label == "blocked"
+
+
+@pytest.mark.parametrize("use", [use for use in TextUse if use is not TextUse.GENERATION])
+def test_documents_that_may_not_be_indexed_keep_no_key_out(use: TextUse) -> None:
+    guard = guard_of({"rate": {"max_blocked": 1}, "phrases": {"block": ["zorblax"]}})
+    passages = [Passage("a zorblax", Origin.DOCUMENT, "documents[0].text")]
+
+    assert asyncio.run(guard.inspect(ACME, passages, use=use)).label == "blocked"
+
+    assert inspect(guard, user("hello")).label == "allowed"
 
 
 def test_the_classifier_reads_no_more_of_many_passages_than_of_one() -> None:

@@ -21,7 +21,7 @@ KEY = "Use AKIAIOSFODNN7EXAMPLQ."
 
 
 def inspected(policy: dict[str, Any], text: str, use: TextUse, origin: Origin = Origin.USER) -> Ruling:
-    policies = SafetyPolicies(default=PolicyConfig.model_validate({"deadline_s": 0.2, **policy}))
+    policies = SafetyPolicies(default=PolicyConfig.model_validate({"deadline_s": 5, **policy}))
     guard = PolicyGuard(ConfiguredPolicies(policies), Parts(ScriptedClassifier()))
     return asyncio.run(guard.inspect(ACME, [Passage(text, origin, "input")], use=use))
 
@@ -79,7 +79,7 @@ def test_a_document_with_an_injection_is_not_stored_in_parts(action: str, stored
 
 @pytest.mark.parametrize("use", list(TextUse))
 def test_the_ledger_names_the_tenants_policy_whatever_the_use(use: TextUse) -> None:
-    policy = PolicyConfig(deadline_s=0.2)
+    policy = PolicyConfig(deadline_s=5)
 
     assert inspected({}, "hello", use).policy == policy.version
     assert policy.for_use(use).version == policy.version if use is TextUse.GENERATION else True
