@@ -180,7 +180,7 @@ class SizePolicy(Settings):
 
 class RatePolicy(Settings):
     """The limits on blocked requests, against users who try to get around the checks. Each router counts its own, and
-    those alone that a model would have answered: an index of documents with personal data is no attack."""
+    only those that a model would have answered: an index of documents with personal data is no attack."""
 
     max_blocked: int | None = Field(None, ge=1)
     """Blocked requests of one user of a key, or of one subject of tokens, within ``window_s``, after which all of the
