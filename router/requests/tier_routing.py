@@ -44,8 +44,11 @@ class TierRouting:
     async def fit(
         self, principal: Principal, request: InferenceRequest, route: Route
     ) -> tuple[InferenceRequest, Route]:
-        """Returns the request as it fits its tier, or the one that takes it instead. Raises InvalidRequestError for a
-        conversation that is longer than the settings allow."""
+        """Returns the request as it fits its tier, or the one that takes it instead. ``route`` is that of the request
+        without passages: with these it is routed anew. Raises InvalidRequestError for a conversation that is longer
+        than the settings allow."""
+        if request.context is not None:
+            route = self.route(principal, request)
         if not self._overflow.applies(request, principal.tenant, route.tier):
             return request, route
         tiers = self._rooms(self.allowed(principal))

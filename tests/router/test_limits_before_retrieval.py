@@ -1,0 +1,258 @@
+"""What would be refused costs no search: limits, permissions and stored answers come before passages are searched."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from router.config.admission import AdmissionConfig, ClassAdmission, TierAdmission
+from router.config.failover import FailoverConfig
+from router.config.keys import KeyConfig
+from router.config.limits import LimitPolicy, LimitsConfig
+from router.config.prices import PriceConfig, PricesConfig
+from router.config.retrieval import RetrievalConfig
+from router.config.router import RouterConfig
+from router.config.tenants import TenantConfig
+from router.memory_store import MemoryStore
+from router.ports.clock import SystemClock
+from router.ports.embedder import Embedded
+from router.ports.limit_store import LimitName
+from tests.embedder.fake_embedder import FakeEmbedder
+from tests.router.backend import TIERS, ScriptedBackend
+from tests.router.conftest import KEY, Served
+from tests.router.test_faults import wait_for
+
+CHAT = "/v1/chat/completions"
+DOCUMENTS = [{"text": "The harbour is north of the town. " * 12}, {"text": "The museum opens at nine. " * 12}]
+BODY: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Where is it?"}], "max_tokens": 10}
+USED = 3 + 5  # tokens of a scripted answer
+
+
+class HeldEmbedder(FakeEmbedder):
+    """Waits until ``free`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+
+    async def embed(self, texts: Sequence[str], tenant: str = "") -> Embedded:
+        made = await super().embed(texts, tenant)
+        await asyncio.to_thread(self.free.wait)
+        return made
+
+
+class Searching:
+    """A router with an embedder, whose tenant and key have limits."""
+
+    def __init__(
+        self,
+        tenant: LimitsConfig | None = None,
+        key: LimitsConfig | None = None,
+        embedder: FakeEmbedder | None = None,
+        **changes: Any,
+    ) -> None:
+        self.embedder = embedder or FakeEmbedder()
+        self.store = MemoryStore(SystemClock())
+        config = RouterConfig(
+            keys=(KeyConfig(key=KEY, tenant="acme", team="core", limits=key or LimitsConfig(), tiers=("fast",)),),
+            tenants={"acme": TenantConfig(limits=tenant or LimitsConfig())},
+            limits=LimitPolicy(lease_s=1),
+            retrieval=RetrievalConfig(embed_timeout_s=10),
+            failover=FailoverConfig(max_attempts=1),
+            **changes,
+        )
+        self.served = Served(config, self.store, embedder=self.embedder)
+
+    def ask(self, *, documents: bool = True, headers: dict[str, str] | None = None, **more: Any) -> httpx.Response:
+        body = {**BODY, **({"documents": DOCUMENTS} if documents else {}), **more}
+        sent = {"authorization": f"Bearer {KEY}", **(headers or {})}
+        return httpx.post(f"{self.served.url}{CHAT}", json=body, headers=sent, timeout=20)
+
+    def used(self, name: LimitName) -> int:
+        """What is used of a limit of the tenant and its key."""
+        state = self.store._limits["acme"]
+        return sum(sum(counter.values()) for (_, kind), counter in state.counters.items() if kind is name)
+
+    def open(self) -> int:
+        return len(self.store._limits["acme"].held)
+
+
+@contextmanager
+def searching(*arguments: Any, **settings: Any) -> Iterator[Searching]:
+    made = Searching(*arguments, **settings)
+    try:
+        yield made
+    finally:
+        made.served.stop()
+
+
+@pytest.mark.parametrize(
+    ("limits", "more"),
+    [
+        (LimitsConfig(requests_per_minute=1), {}),
+        (LimitsConfig(tokens_per_minute=1000), {"max_tokens": 1001}),
+        (LimitsConfig(tokens_per_day=1000), {"max_tokens": 1001}),
+        (LimitsConfig(money_per_month=1000.0), {"max_tokens": 1001}),
+    ],
+    ids=["requests", "minute", "day", "money"],
+)
+@pytest.mark.parametrize("of", ["key", "tenant"])
+def test_a_request_over_a_limit_costs_no_search(limits: LimitsConfig, more: dict[str, Any], of: str) -> None:
+    prices = PricesConfig(tiers={name: PriceConfig(input=1e6, output=1e6) for name in (*TIERS, "embeddings")})
+    with searching(**{of: limits}, prices=prices) as router:
+        assert router.ask().status_code == 200
+        calls = len(router.embedder.calls)
+
+        refused = router.ask(documents=True, **more)
+
+        assert refused.status_code == 429
+        assert len(router.embedder.calls) == calls > 0
+        wait_for(lambda: router.open() == 0)
+
+
+def test_of_many_requests_at_once_only_those_with_room_cost_a_search() -> None:
+    """BerriAI/litellm 18730: requests that come at the same time all pass a look at the counters."""
+    embedder = HeldEmbedder()
+    with searching(LimitsConfig(concurrent_requests=2), embedder=embedder) as router:
+        answers: list[httpx.Response] = []
+        threads = [threading.Thread(target=lambda: answers.append(router.ask())) for _ in range(8)]
+        for each in threads:
+            each.start()
+        wait_for(lambda: len(answers) == 6)
+        assert len(embedder.calls) == 2
+        embedder.free.set()
+        for each in threads:
+            each.join()
+
+        assert sorted(answer.status_code for answer in answers) == [200] * 2 + [429] * 6
+        wait_for(lambda: router.open() == 0)
+
+
+def test_what_was_reserved_before_the_search_is_not_counted_twice() -> None:
+    limits = LimitsConfig(requests_per_minute=5, tokens_per_minute=2000, tokens_per_day=5000, concurrent_requests=1)
+    with searching(limits) as router:
+        plain, augmented = router.ask(documents=False), router.ask()
+
+        assert (plain.status_code, augmented.status_code) == (200, 200)
+        wait_for(lambda: router.open() == 0)
+        assert router.used(LimitName.REQUESTS_PER_MINUTE) == 2
+        assert router.used(LimitName.TOKENS_PER_MINUTE) == router.used(LimitName.TOKENS_PER_DAY) == 2 * USED
+
+
+def test_the_headers_tell_what_is_left_with_the_passages() -> None:
+    limits = LimitsConfig(requests_per_minute=5, tokens_per_minute=2000)
+    with searching(limits) as router:
+        left = {}
+        for documents in (True, False):
+            headers = router.ask(documents=documents).headers
+            left[documents] = int(headers["x-ratelimit-remaining-tokens"])
+            wait_for(lambda: router.open() == 0)
+
+        assert headers["x-ratelimit-remaining-requests"] == "3"
+        assert left[True] < left[False] - 300  # the passages have 700 characters
+
+
+def test_a_request_without_room_for_its_passages_is_charged_nothing_but_itself() -> None:
+    limits = LimitsConfig(requests_per_minute=5, tokens_per_minute=100, concurrent_requests=1)
+    with searching(limits) as router:
+        refused = router.ask()
+
+        assert refused.status_code == 429
+        assert "tokens per minute: limit 100, used 0" in refused.json()["error"]["message"]
+        assert refused.headers["x-ratelimit-remaining-tokens"] == "100"
+        wait_for(lambda: router.open() == 0)
+        assert router.used(LimitName.TOKENS_PER_MINUTE) == 0
+        assert router.used(LimitName.REQUESTS_PER_MINUTE) == 1  # its passages were searched
+        assert router.ask(documents=False).status_code == 200
+
+
+def test_a_search_that_fails_leaves_nothing_reserved() -> None:
+    with searching(LimitsConfig(tokens_per_minute=1000, concurrent_requests=1)) as router:
+        answer = router.ask(documents=False, retrieval={"collections": ["unknown"]})
+
+        assert answer.status_code == 404
+        wait_for(lambda: router.open() == 0)
+        assert router.used(LimitName.TOKENS_PER_MINUTE) == 0
+
+
+def test_a_client_that_leaves_during_the_search_leaves_nothing_reserved() -> None:
+    embedder = HeldEmbedder()
+    with searching(LimitsConfig(tokens_per_minute=1000, concurrent_requests=1), embedder=embedder) as router:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                f"{router.served.url}{CHAT}",
+                json={**BODY, "documents": DOCUMENTS},
+                headers={"authorization": f"Bearer {KEY}"},
+                timeout=0.3,
+            )
+
+        wait_for(lambda: router.open() == 0)
+        embedder.free.set()
+        assert router.used(LimitName.TOKENS_PER_MINUTE) == 0
+
+
+def test_a_search_keeps_its_reservation_longer_than_a_lease() -> None:
+    embedder = HeldEmbedder()
+    with searching(LimitsConfig(concurrent_requests=1), embedder=embedder) as router:
+        answers: list[httpx.Response] = []
+        thread = threading.Thread(target=lambda: answers.append(router.ask()))
+        thread.start()
+        wait_for(lambda: bool(embedder.calls))
+        time.sleep(1.5)  # the lease is one second
+
+        assert router.ask(documents=False).status_code == 429
+
+        embedder.free.set()
+        thread.join()
+        assert answers[0].status_code == 200
+
+
+@pytest.mark.parametrize(("model", "status"), [("frontier", 403), ("unknown", 404)])
+def test_a_model_that_may_not_be_used_costs_no_search(model: str, status: int) -> None:
+    with searching() as router:
+        assert router.ask(model=model).status_code == status
+        assert router.embedder.calls == []
+
+
+def test_an_answer_that_is_given_again_by_its_idempotency_key_costs_no_search() -> None:
+    with searching() as router:
+        first = router.ask(headers={"idempotency-key": "k1"})
+        calls = len(router.embedder.calls)
+        router.embedder.available = False
+
+        again = router.ask(headers={"idempotency-key": "k1"})
+
+        assert again.headers["idempotent-replayed"] == "true"
+        assert again.content == first.content
+        assert len(router.embedder.calls) == calls > 0
+
+
+def test_a_request_that_its_tier_has_no_room_for_costs_no_search() -> None:
+    one = ClassAdmission(max_requests=1)
+    admission = AdmissionConfig(tiers={"fast": TierAdmission(interactive=one, standard=one, batch=one)})
+    with searching(admission=admission) as router:
+        router.served.backend = ScriptedBackend(stall_at=0)
+        sent = threading.Thread(target=_leave, args=(router,))
+        sent.start()
+        wait_for(lambda: bool(router.served.backend.requests))
+
+        refused = router.ask()
+
+        assert refused.status_code == 429
+        assert "x-manta-refused" in refused.headers
+        assert router.embedder.calls == []
+        sent.join()
+
+
+def _leave(router: Searching) -> None:
+    """Asks a question whose client leaves after a second."""
+    headers = {"authorization": f"Bearer {KEY}"}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{router.served.url}{CHAT}", json=BODY, headers=headers, timeout=1)
