@@ -53,5 +53,5 @@ class EmbeddingRequests:
             with self._accounting.settling(account, hold):
                 trace.enter(SpanName.ANSWER)
                 yield EmbeddingAccepted(hold.decision)
-                result = await embedded(embedder, request, account.meter)
+                result = await embedded(embedder, request, principal.tenant, account.meter)
             yield result
