@@ -132,7 +132,7 @@ class Pipeline:
                 return
             async with (
                 claim,
-                self._retrieval.augmented(call, principal, request, asked.tier) as (augmented, ahead),
+                self._retrieval.augmented(call, principal, request, asked) as (augmented, ahead),
                 self._placed(call, principal, augmented, asked) as placed,
             ):
                 route, place = placed.route, placed.place

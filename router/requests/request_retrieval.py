@@ -19,6 +19,7 @@ from router.requests.request_accounting import RequestAccounting
 from router.requests.request_admission import RequestAdmission, context_length
 from router.requests.tier_routing import TierRouting
 from router.retrieval.retriever import Retriever
+from router.tiers.choose_tier import Route
 
 
 class RequestRetrieval:
@@ -40,21 +41,22 @@ class RequestRetrieval:
 
     @asynccontextmanager
     async def augmented(
-        self, call: Call, principal: Principal, request: InferenceRequest, tier: str
+        self, call: Call, principal: Principal, request: InferenceRequest, route: Route
     ) -> AsyncIterator[tuple[InferenceRequest, Hold | None]]:
         """Returns the request with its passages, and what is reserved for it until its account reserves in the place of
-        that; the same request and None if it asks for no passages. ``tier`` is that of the request without them.
+        that; the same request and None if it asks for no passages. ``route`` is that of the request without them.
 
-        Raises AdmissionRefusedError, and as the limiter and the retriever do. At the end of the context nothing stays
-        reserved for a request without an account.
+        Raises AdmissionRefusedError, and as ``TierRouting.fit``, the limiter and the retriever do. At the end of the
+        context nothing stays reserved for a request without an account.
         """
         if not request.retrieves:
             yield request, None
             return
         call.trace.enter(SpanName.PROMPT)
+        fitted, route = await self._routing.fit(principal, request, route)  # a long one may be shortened afterwards too
         loads, tiers = self._backend.snapshot(), self._routing.allowed(principal)
-        self._admission.check(call, principal, request, tier, tiers, loads)
-        async with self._accounting.ahead(principal, request, tier, context_length(loads, tier)) as hold:
+        self._admission.check(call, principal, fitted, route.tier, tiers, loads)
+        async with self._accounting.ahead(principal, fitted, route.tier, context_length(loads, route.tier)) as hold:
             augmented = await self._retriever.augment(principal.tenant, request)
             call.trace.enter(SpanName.ROUTE)
             yield augmented, hold

@@ -17,6 +17,7 @@ from router.config.failover import FailoverConfig
 from router.config.keys import KeyConfig
 from router.config.limits import LimitPolicy, LimitsConfig
 from router.config.prices import PriceConfig, PricesConfig
+from router.config.prompts import PromptsConfig
 from router.config.retrieval import RetrievalConfig
 from router.config.router import RouterConfig
 from router.config.tenants import TenantConfig
@@ -178,6 +179,17 @@ def test_a_request_without_room_for_its_passages_is_charged_nothing_but_itself()
         assert router.used(LimitName.TOKENS_PER_MINUTE) == 0
         assert router.used(LimitName.REQUESTS_PER_MINUTE) == 1  # its passages were searched
         assert router.ask(documents=()).status_code == 200
+
+
+def test_a_conversation_that_is_shortened_reserves_what_is_left_of_it() -> None:
+    prompts = PromptsConfig.model_validate({"overflow": {"policies": ["trim"], "answer_tokens": 16}})
+    with searching(LimitsConfig(tokens_per_minute=2000), prompts=prompts) as router:
+        turns = [{"role": role, "content": "Well then. " * 150} for _ in range(5) for role in ("user", "assistant")]
+        answer = router.ask(messages=[*turns, *BODY["messages"]])
+
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["x-manta-context"].startswith("trim")
+        assert router.embedder.calls != []
 
 
 def test_a_search_that_fails_leaves_nothing_reserved() -> None:
