@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -21,14 +21,13 @@ from router.config.prompts import PromptsConfig
 from router.config.retrieval import RetrievalConfig
 from router.config.router import RouterConfig
 from router.config.tenants import TenantConfig
-from router.memory_store import MemoryStore
-from router.ports.clock import SystemClock
 from router.ports.embedder import Embedded
-from router.ports.limit_store import LimitName
+from router.ports.limit_store import LimitDecision, LimitName, Reservation
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.router.backend import TIERS, ScriptedBackend
 from tests.router.conftest import KEY, Served
 from tests.router.test_faults import wait_for
+from tests.router.test_limits import FallibleStore
 
 CHAT = "/v1/chat/completions"
 DOCUMENTS = [{"text": "The harbour is north of the town. " * 12}, {"text": "The museum opens at nine. " * 12}]
@@ -50,6 +49,21 @@ class HeldEmbedder(FakeEmbedder):
         return made
 
 
+class HoldingStore(FallibleStore):
+    """Makes each reservation, and does not answer the second of a request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.charges: list[tuple[str, int]] = []
+
+    async def reserve(self, reservation: Reservation, lease_ms: int) -> LimitDecision:
+        decision = await super().reserve(reservation, lease_ms)
+        self.charges.append((reservation.id, reservation.charge.tokens))
+        if len(self.charges) == 2:
+            await asyncio.sleep(60)
+        return decision
+
+
 class Searching:
     """A router with an embedder, whose tenant and key have limits."""
 
@@ -58,14 +72,16 @@ class Searching:
         tenant: LimitsConfig | None = None,
         key: LimitsConfig | None = None,
         embedder: FakeEmbedder | None = None,
+        policy: LimitPolicy | None = None,
+        store: FallibleStore | None = None,
         **changes: Any,
     ) -> None:
         self.embedder = embedder or FakeEmbedder()
-        self.store = MemoryStore(SystemClock())
+        self.store = store or FallibleStore()
         config = RouterConfig(
             keys=(KeyConfig(key=KEY, tenant="acme", team="core", limits=key or LimitsConfig(), tiers=("fast",)),),
             tenants={"acme": TenantConfig(limits=tenant or LimitsConfig())},
-            limits=LimitPolicy(lease_s=1),
+            limits=policy or LimitPolicy(lease_s=1),
             retrieval=RetrievalConfig(embed_timeout_s=10),
             failover=FailoverConfig(max_attempts=1),
             **changes,
@@ -214,6 +230,48 @@ def test_a_client_that_leaves_during_the_search_leaves_nothing_reserved() -> Non
 
         wait_for(lambda: router.open() == 0)
         embedder.free.set()
+        assert router.used(LimitName.TOKENS_PER_MINUTE) == 0
+
+
+@pytest.mark.parametrize("fault", ["down", "late"])
+@pytest.mark.parametrize(("when", "status", "used"), [("admit", 200, USED), ("refuse", 503, 0)])
+def test_a_store_that_fails_during_the_search_counts_the_request_once(
+    fault: str, when: Literal["admit", "refuse"], status: int, used: int
+) -> None:
+    embedder = HeldEmbedder()
+    limits = LimitsConfig(requests_per_minute=5, tokens_per_minute=2000, concurrent_requests=1)
+    policy = LimitPolicy(when_unavailable=when, lease_s=1)
+    with searching(limits, embedder=embedder, policy=policy) as router:
+        answers: list[httpx.Response] = []
+        thread = threading.Thread(target=lambda: answers.append(router.ask()))
+        thread.start()
+        wait_for(lambda: bool(embedder.calls))
+        setattr(router.store, fault, True)
+        embedder.free.set()
+        thread.join()
+        setattr(router.store, fault, False)
+
+        assert answers[0].status_code == status
+        wait_for(lambda: router.open() == 0)
+        assert router.used(LimitName.TOKENS_PER_MINUTE) == used
+        assert router.used(LimitName.REQUESTS_PER_MINUTE) == 1
+
+
+def test_a_client_that_leaves_during_the_second_reservation_leaves_nothing_reserved() -> None:
+    store = HoldingStore()
+    with searching(LimitsConfig(tokens_per_minute=2000, concurrent_requests=1), store=store) as router:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                f"{router.served.url}{CHAT}",
+                json={**BODY, "documents": DOCUMENTS},
+                headers={"authorization": f"Bearer {KEY}"},
+                timeout=2,
+            )
+
+        wait_for(lambda: router.open() == 0)
+        (first, small), (second, large) = store.charges
+        assert first == second
+        assert small < large
         assert router.used(LimitName.TOKENS_PER_MINUTE) == 0
 
 
