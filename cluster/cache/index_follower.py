@@ -203,14 +203,15 @@ class IndexFollower:
         records = []
         for tenant, own in missing.items():
             vectors = await self._vectors(tenant, own, name)
-            records += [
+            made = [
                 QuestionRecord(
                     tenant, each.id, each.partition, each.question, each.created_ms, each.expires_ms, model, vector
                 )
                 for each, vector in zip(own, vectors, strict=True)
                 if vector is not None
             ]
-        await self._questions.put(records)
+            await self._questions.put(made)  # at once: a fault of a later tenant's has none of these made again
+            records += made
         for record in (*known.values(), *records):
             index.add(indexed(record), record.vector)
             await asyncio.sleep(0)  # look-ups go between

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Sequence
 
@@ -186,6 +187,31 @@ async def test_the_index_of_answers_is_built_anew_once_however_often_the_models_
     await follower.step()
 
     assert (follower.counts.rebuilds, follower.counts.embedded) == (2, 40)
+
+
+async def test_questions_of_many_tenants_are_embedded_though_replicas_of_two_models_take_turns(
+    rollout: Rollout,
+) -> None:
+    clock = VirtualClock()
+    entries, questions = MemoryEntryStore(clock), MemoryQuestions()
+
+    def index() -> VectorIndex:
+        return VectorIndex(64, IndexBounds(1000, 1 << 30, 1 << 30))
+
+    follower = IndexFollower(entries, entries, questions, rollout.client, EmbeddingCache(10), index, clock)
+    await follower.step()
+    await rollout.client.embed(["look-up"])
+    for number in range(6):
+        await entries.put(entry(number, tenant=f"tenant-{number}"), ROOM)
+    rollout.models = [OLD, NEW]
+    for _ in range(12):
+        with contextlib.suppress(EmbedderUnavailableError):
+            await follower.step()
+            break
+
+    assert follower.index is not None
+    assert len(follower.index) == 6
+    assert (follower.counts.rebuilds, follower.counts.embedded) == (1, 6)
 
 
 async def test_a_part_of_an_index_that_a_fault_has_left_is_not_taken_for_the_whole() -> None:
