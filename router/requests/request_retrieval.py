@@ -1,8 +1,9 @@
 """``RequestRetrieval``: has the passages for a request searched, once it has room.
 
 A search costs the embedder and a thread. So what would be refused without its passages is refused before the search:
-by the admission, and by the limits, in which the request then has its place for as long as the search takes. In traces
-and times the search is a second PROMPT, after which the request is routed a second time.
+by the admission, unless passages may lead to another tier, and by the limits, in which the request then has its place
+for as long as the search takes. In traces and times the search is a second PROMPT, after which the request is routed a
+second time.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class RequestRetrieval:
         call.trace.enter(SpanName.PROMPT)
         fitted, route = await self._routing.fit(principal, request, route)  # a long one may be shortened afterwards too
         loads, tiers = self._backend.snapshot(), self._routing.allowed(principal)
-        self._admission.check(call, principal, fitted, route.tier, tiers, loads)
+        if self._routing.is_settled(principal, fitted, route):  # else the passages may take it to a tier with room
+            self._admission.check(call, principal, fitted, route.tier, tiers, loads)
         async with self._accounting.ahead(principal, fitted, route.tier, context_length(loads, route.tier)) as hold:
             augmented = await self._retriever.augment(principal.tenant, request)
             call.trace.enter(SpanName.ROUTE)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from typing import Any, Literal
 
 import httpx
 import pytest
 
 from router.config.admission import AdmissionConfig, ClassAdmission, TierAdmission
+from router.config.auto import AutoConfig
 from router.config.failover import FailoverConfig
 from router.config.keys import KeyConfig
 from router.config.limits import LimitPolicy, LimitsConfig
@@ -74,12 +77,13 @@ class Searching:
         embedder: FakeEmbedder | None = None,
         policy: LimitPolicy | None = None,
         store: FallibleStore | None = None,
+        tiers: tuple[str, ...] = ("fast",),
         **changes: Any,
     ) -> None:
         self.embedder = embedder or FakeEmbedder()
         self.store = store or FallibleStore()
         config = RouterConfig(
-            keys=(KeyConfig(key=KEY, tenant="acme", team="core", limits=key or LimitsConfig(), tiers=("fast",)),),
+            keys=(KeyConfig(key=KEY, tenant="acme", team="core", limits=key or LimitsConfig(), tiers=tiers),),
             tenants={"acme": TenantConfig(limits=tenant or LimitsConfig())},
             limits=policy or LimitPolicy(lease_s=1),
             retrieval=RetrievalConfig(embed_timeout_s=10),
@@ -312,25 +316,40 @@ def test_an_answer_that_is_given_again_by_its_idempotency_key_costs_no_search() 
         assert again.content == first.content
 
 
-def test_a_request_that_its_tier_has_no_room_for_costs_no_search() -> None:
-    one = ClassAdmission(max_requests=1)
-    admission = AdmissionConfig(tiers={"fast": TierAdmission(interactive=one, standard=one, batch=one)})
-    with searching(admission=admission) as router:
-        router.served.backend = ScriptedBackend(stall_at=0)
-        sent = threading.Thread(target=_leave, args=(router,))
-        sent.start()
-        wait_for(lambda: bool(router.served.backend.requests))
+ONE = ClassAdmission(max_requests=1)
+FULL = AdmissionConfig(tiers={"fast": TierAdmission(interactive=ONE, standard=ONE, batch=ONE)})
+"""The settings of a service whose first tier is full with one request."""
 
+
+def test_a_request_that_its_tier_has_no_room_for_costs_no_search() -> None:
+    with searching(admission=FULL) as router, full(router):
         refused = router.ask()
 
         assert refused.status_code == 429
         assert "x-manta-refused" in refused.headers
         assert router.embedder.calls == []
-        sent.join()
 
 
-def _leave(router: Searching) -> None:
-    """Asks a question whose client leaves after a second."""
-    headers = {"authorization": f"Bearer {KEY}"}
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{router.served.url}{CHAT}", json=BODY, headers=headers, timeout=1)
+def test_a_request_that_its_passages_take_to_a_tier_with_room_is_answered() -> None:
+    auto = AutoConfig(thresholds={"balanced": 0.03})  # 150 tokens
+    with searching(admission=FULL, auto=auto, tiers=("fast", "balanced")) as router, full(router):
+        assert router.ask(documents=(), model="auto").status_code == 429
+
+        answer = router.ask(model="auto")
+
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["x-manta-tier"] == "balanced"
+
+
+@contextmanager
+def full(router: Searching) -> Iterator[None]:
+    """The first tier has a request without a token, whose client leaves at the end."""
+    router.served.backend = stalled = ScriptedBackend(stall_at=0)
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    connection = HTTPConnection(router.served.url.removeprefix("http://"))
+    connection.request("POST", CHAT, json.dumps(BODY), headers)
+    wait_for(lambda: bool(stalled.requests))
+    router.served.backend = ScriptedBackend()
+    yield
+    connection.close()
+    wait_for(lambda: bool(stalled.closed))
