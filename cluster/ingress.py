@@ -29,6 +29,7 @@ from cluster.embedder.deployment import EmbedderLink, embedder_client
 from cluster.lanes.cold_start_room import ColdStartRoom
 from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.process_memory import spare_collector
+from cluster.safety.canary_key import CanaryKey
 from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.safety.policy_store import SharedPolicies
 from cluster.serve_backend import ServeBackend
@@ -79,6 +80,7 @@ from router.request_id import request_id
 from router.review.review_wiring import ReviewService
 from router.tiers.quality_forecast import Forecaster
 from safety.api import Guard, Oversight, TextClassifier
+from safety.classification import AbsentClassifier
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import SafetyPolicies
@@ -170,7 +172,7 @@ class Router:
             metrics=RayUsageMetrics(summed, named),
             make_guard=None
             if self._policies is None
-            else guard_maker(self._policies, classifier, faults.unreadable_policy),
+            else guard_maker(self._policies, classifier, faults.unreadable_policy, CanaryKey(reviews.keys)),
             reviews=reviews,
             embedder=embedder,
             prompts=shared_prompts(self._state),
@@ -264,12 +266,17 @@ async def cold_start_s(scaling: TierScaling | None, tier: str) -> float:
 
 
 def guard_maker(
-    policies: SafetyPolicies, classifier: TextClassifier | None, on_unreadable: Callable[[], None] = lambda: None
+    policies: SafetyPolicies,
+    classifier: TextClassifier | None,
+    on_unreadable: Callable[[], None],
+    canary_key: Callable[[], bytes],
 ) -> MakeGuard:
     """Returns a function that makes the guard of a router. ``classifier`` None: there is none.
 
-    ``on_unreadable`` is called each time that a stored policy turns out to be unreadable."""
-    parts = Parts() if classifier is None else Parts(RememberingClassifier(classifier))
+    ``on_unreadable`` is called each time that a stored policy turns out to be unreadable. ``canary_key`` is as in
+    ``Parts``."""
+    checked: TextClassifier = AbsentClassifier() if classifier is None else RememberingClassifier(classifier)
+    parts = Parts(checked, canary_key=canary_key)
 
     def make(oversight: Oversight, store: SafetyStore) -> Guard:
         book = PolicyBook(

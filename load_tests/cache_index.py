@@ -37,7 +37,7 @@ from cluster.state.redis_questions import RedisQuestions
 from load_tests.safety.quantiles import quantiles
 from router.ports.answer_cache import SemanticQuestion
 from router.ports.clock import SystemClock
-from router.ports.embedder import Embeddings
+from router.ports.embedder import Embedded
 from router.ports.pair_scorer import Candidate
 
 DESCRIPTION = """\
@@ -262,7 +262,7 @@ class NoModel:
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
 
-    async def embed(self, texts: Sequence[str]) -> Embeddings:
+    async def embed(self, texts: Sequence[str], tenant: str = "") -> Embedded:
         raise AssertionError("every question has a stored vector")
 
 

@@ -138,6 +138,11 @@ class InferenceRequest:
         return self.parsing.json_text or (grammar is not None and grammar.kind in JSON_GRAMMARS)
 
     @property
+    def retrieves(self) -> bool:
+        """Whether passages are searched for the request."""
+        return self.retrieval is not None or bool(self.documents)
+
+    @property
     def context_text(self) -> str:
         """The message that holds the retrieved passages; '' if there is none."""
         return "" if self.context is None else self.context.text

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from router.admission.admission import Admission, Place
 from router.answer_events import CONTENT, AnswerEvent, Repeated, Routed
@@ -38,6 +38,7 @@ from router.requests.request_accounting import RequestAccounting
 from router.requests.request_admission import RequestAdmission, context_length
 from router.requests.request_inspection import RequestInspection
 from router.requests.request_intake import RequestIntake
+from router.requests.request_retrieval import RequestRetrieval
 from router.requests.stream_requests import owner_of
 from router.requests.text_logging import TextLogging
 from router.requests.tier_routing import TierRouting
@@ -48,6 +49,16 @@ from router.sampling_profiles import apply_profile
 from router.tiers.choose_tier import Route, TierChoice
 from router.trace_attributes import accepted, routed
 from safety.api import Guard
+
+
+class Placed(NamedTuple):
+    """What a request gets with its place: its form for the tier, its route, the place, and the context length of the
+    tier in tokens; None: no replica has reported it."""
+
+    request: InferenceRequest
+    route: Route
+    place: Place
+    context_length: int | None
 
 
 class Pipeline:
@@ -83,7 +94,6 @@ class Pipeline:
         self._limiter = limiter
         self._clock = clock
         self._prompts = prompts
-        self._retriever = retriever
         self._streams = streams
         self._idempotency = idempotency
         self._texts = texts
@@ -93,6 +103,7 @@ class Pipeline:
         admission = Admission(config.admission, clock, metrics)
         self._routing = TierRouting(choice, backend, overflow, limiter.tokens_per_character)
         self._admission = RequestAdmission(config, admission, limiter, ledger, backend, cache)
+        self._retrieval = RequestRetrieval(retriever, self._routing, self._admission, accounting, backend)
         self._inspection = RequestInspection(guard, metrics)
         self._look_up = CacheLookUp(cache, {tier.name: tier.version for tier in backend.tiers()})
         self._source = AnswerSource(config, backend, ledger, admission, overflow, self._routing.room_of, metrics)
@@ -112,23 +123,23 @@ class Pipeline:
             request = apply_profile(request, config.profiles)
             check_answer_count(request, config.max_prompts)
             request = await assemble(self._prompts, principal.tenant, request)
-            request = await self._retriever.augment(principal.tenant, request)
             trace.enter(SpanName.ROUTE)
-            route = self._routing.route(principal, request)
-            request, route = await self._routing.fit(principal, request, route)
-            trace.describe(routed(call, request.model, route.tier))
+            asked = self._routing.route(principal, request)
+            trace.describe(routed(call, request.model, asked.tier))
             claim = await self._claim(call, principal, request, body)
             if claim.stored is not None:
                 yield [Repeated(claim.stored)]
                 return
-            loads, tiers = self._backend.snapshot(), self._routing.allowed(principal)
-            async with claim, self._admission.admit(call, principal, request, route.tier, tiers, loads) as place:
-                request, route = self._admission.placed(request, route, place)
-                account = self._account(call, principal, request, route, started_at, claim, place)
-                account.context_length = context_length(loads, route.tier)
+            async with (
+                claim,
+                self._retrieval.augmented(call, principal, request, asked) as (augmented, ahead),
+                self._placed(call, principal, augmented, asked) as placed,
+            ):
+                route, place = placed.route, placed.place
+                account = self._account(call, principal, placed, started_at, claim)
                 trace.describe(accepted(account, route.reason))
                 trace.enter(SpanName.LIMITS)
-                hold = await self._accounting.reserve(account)
+                hold = await self._accounting.reserve(account, ahead)
                 claim.recorded = True
                 with self._accounting.settling(account, hold):
                     trace.enter(SpanName.SAFETY)
@@ -148,6 +159,18 @@ class Pipeline:
                                 if begins:
                                     begins = self._begin(account, events, moderated=answer_guard is not None)
                                 yield events
+
+    @asynccontextmanager
+    async def _placed(
+        self, call: Call, principal: Principal, request: InferenceRequest, asked: Route
+    ) -> AsyncIterator[Placed]:
+        """Returns what the request gets, until the end of the context. ``asked`` is the route of the request without
+        passages. Raises a RefusalError."""
+        request, route = await self._routing.fit(principal, request, asked)
+        loads, tiers = self._backend.snapshot(), self._routing.allowed(principal)
+        async with self._admission.admit(call, principal, request, route.tier, tiers, loads) as place:
+            request, route = self._admission.placed(request, route, place)
+            yield Placed(request, route, place, context_length(loads, route.tier))
 
     def _begin(self, account: Account, events: Sequence[AnswerEvent], *, moderated: bool) -> bool:
         """Notes that the first events of an answer have come, and the first text of a stream if it was held back.
@@ -171,24 +194,23 @@ class Pipeline:
         self,
         call: Call,
         principal: Principal,
-        request: InferenceRequest,
-        route: Route,
+        placed: Placed,
         started_at: float,
         claim: Claim,
-        place: Place,
     ) -> Account:
         """Returns the account of a request that has its place."""
         return Account(
             call,
             principal,
-            request,
-            route.tier,
-            self._versions.get(route.tier, ""),
+            placed.request,
+            placed.route.tier,
+            self._versions.get(placed.route.tier, ""),
             started_at,
             id=claim.account,
             run=claim.run,
-            on_first_token=place.started if self._config.admission.enabled else None,
-            on_placed=place.placed,
+            on_first_token=placed.place.started if self._config.admission.enabled else None,
+            on_placed=placed.place.placed,
+            context_length=placed.context_length,
         )
 
     def _prompt_details(self, account: Account) -> dict[str, Any] | None:

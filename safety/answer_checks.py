@@ -74,8 +74,8 @@ def _prompt_leak(compiled: CompiledPolicy, request: Inspected) -> ScannerRule | 
 
 
 def _canary(compiled: CompiledPolicy, request: Inspected) -> ScannerRule | None:
-    token = compiled.canary
-    if token is None or marked_place(request.passages) is None:
+    token = request.ruling.canary
+    if not token or marked_place(request.passages) is None:
         return None
     return ScannerRule("prompt_canary", LEAK_VERSION, lambda: canary_scanner(token), Action.BLOCK)
 
@@ -99,7 +99,7 @@ def answer_check_versions(compiled: CompiledPolicy) -> list[str]:
         found.append(f"pii@{PII_VERSION}")
     if policy.secrets.answers != "off":
         found.append(f"secrets@{SECRETS_VERSION}")
-    if policy.prompt_leak != "off" or compiled.canary is not None:
+    if policy.prompt_leak != "off" or policy.prompt_canary != "off":
         found.append(f"prompt_leak@{LEAK_VERSION}")
     if policy.content_answers is not None:
         found.append(f"{CLASSIFIER}@{compiled.classifier.version}")

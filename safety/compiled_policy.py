@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 
 from safety.api import Action, TextClassifier
 from safety.classification import AbsentClassifier, BoundedClassifier, Decode
-from safety.leak.canary import canary
 from safety.patterns.recogniser import Recogniser
 from safety.phrases.automaton import PhraseAutomaton
 from safety.phrases.phrase import Phrase, is_literal
@@ -28,14 +27,20 @@ def decoded_texts(text: str) -> Sequence[str]:
     return [part.text for part in decoded(text)]
 
 
+def random_key() -> Callable[[], bytes]:
+    """Returns a function that returns the same random key at each call."""
+    key = secrets.token_bytes(32)
+    return lambda: key
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The dependencies of checks beside the policy. ``canary_key`` is the key of the canary tokens. Each router has its
-    own, since the same router puts a token into a prompt and looks for it in the answer."""
+    """The dependencies of checks beside the policy. ``canary_key`` returns the present key of the canary tokens. Guards
+    that share stored answers must have the same one: the token is a part of the prompt."""
 
     classifier: TextClassifier = field(default_factory=AbsentClassifier)
     decode: Decode = decoded_texts
-    canary_key: bytes = field(default_factory=partial(secrets.token_bytes, 32), repr=False)
+    canary_key: Callable[[], bytes] = field(default_factory=random_key, repr=False)
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,6 @@ class CompiledPolicy:
         """The blocked phrases that an engine can ban exactly; () if an allowed phrase may contain one."""
         listed = self.policy.phrases
         return () if listed.allow else tuple(filter(is_literal, listed.block))[:MAX_BANNED]
-
-    @cached_property
-    def canary(self) -> str | None:
-        """The canary token of the tenant; None if the policy asks for none."""
-        return None if self.policy.prompt_canary == "off" else canary(self.parts.canary_key, self.tenant)
 
     @cached_property
     def answer_pii(self) -> Sequence[Recogniser]:

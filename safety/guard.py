@@ -36,7 +36,7 @@ from safety.blocked_rate import BlockedRate
 from safety.checks import CHECKS, CheckEntry
 from safety.classification import action_of
 from safety.compiled_policy import CompiledPolicy, Parts, failure_action
-from safety.leak.canary import with_canary
+from safety.leak.canary import canary, with_canary
 from safety.pii.restorer import Restorer
 from safety.policy import Band, ContentPolicy, PolicyConfig
 from safety.request_size import SizeCheck, exceeding
@@ -154,8 +154,9 @@ class PolicyGuard:
         read = _is_read(checks) and not _all_exempt(policy, passages)
         ruling = replace(ruling, scanned=read, message=message, restored=restored)
         ruling = replace(ruling, banned=prepared.compiled.banned, checks=prepared.versions, policy=stated.version)
-        if prepared.compiled.canary is not None:
-            ruling = replace(ruling, texts=with_canary(passages, ruling.texts, prepared.compiled.canary))
+        if policy.prompt_canary != "off":
+            token = canary(self._parts.canary_key(), subject.tenant)
+            ruling = replace(ruling, texts=with_canary(passages, ruling.texts, token), canary=token)
         for record in audit_records(policy, subject, passages, scanned, ruling):
             self._oversight.record(record)
         answered = use is TextUse.GENERATION

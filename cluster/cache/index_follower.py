@@ -107,10 +107,11 @@ class IndexFollower:
     async def step(self) -> None:
         """Builds the index if there is none or the feed had a gap. Otherwise waits for changes, and applies them.
 
-        Raises StateUnavailableError if Redis does not answer and EmbedderUnavailableError if the embedder does not. The
-        next call gets the same changes again.
+        Raises StateUnavailableError if Redis does not answer, and EmbedderUnavailableError if the embedder does not, or
+        with vectors of another model. The next call gets the same changes again.
         """
         if self._position is None or self.index is None or self.model != self._model():
+            self._position = None  # a fault before its end must not leave a part for the whole
             self._position = await self._build()
         else:
             await self._follow(self.index, self._position)
@@ -135,7 +136,7 @@ class IndexFollower:
             await self._apply(index, sound)
             self._position = changes[-1].position
             self.counts.changes += len(changes)
-            await self._questions.note_position(self._model(), self._position)
+            await self._questions.note_position(self.model, self._position)
         expired = index.expire(self._now_ms(), MAX_EXPIRED)
         await self._questions.delete(expired)
 
@@ -191,18 +192,26 @@ class IndexFollower:
 
     async def _add(self, index: VectorIndex, entries: Sequence[CacheChange | CacheEntry]) -> None:
         """Adds entries to the index. Their records are stored first, so that no other replica has to embed them."""
-        model = self._model()
+        name, model = self._embedder.model, self.model
+        if model_digest(name) != model:
+            raise EmbedderUnavailableError("another model has taken the embedder's place")
         known = await self._known(entries, model)
-        missing = [each for each in entries if (each.tenant, each.id) not in known]
-        vectors = await self._vectors([each.question for each in missing])
-        records = [
-            QuestionRecord(
-                each.tenant, each.id, each.partition, each.question, each.created_ms, each.expires_ms, model, vector
-            )
-            for each, vector in zip(missing, vectors, strict=True)
-            if vector is not None
-        ]
-        await self._questions.put(records)
+        missing: dict[str, list[CacheChange | CacheEntry]] = {}
+        for each in entries:
+            if (each.tenant, each.id) not in known:
+                missing.setdefault(each.tenant, []).append(each)
+        records = []
+        for tenant, own in missing.items():
+            vectors = await self._vectors(tenant, own, name)
+            made = [
+                QuestionRecord(
+                    tenant, each.id, each.partition, each.question, each.created_ms, each.expires_ms, model, vector
+                )
+                for each, vector in zip(own, vectors, strict=True)
+                if vector is not None
+            ]
+            await self._questions.put(made)  # at once: a fault of a later tenant's has none of these made again
+            records += made
         for record in (*known.values(), *records):
             index.add(indexed(record), record.vector)
             await asyncio.sleep(0)  # look-ups go between
@@ -221,18 +230,24 @@ class IndexFollower:
                     found[tenant, record.id] = record
         return found
 
-    async def _vectors(self, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        """Returns the vector of each text; None where the embedder does not take the text."""
-        name = self._embedder.model
+    async def _vectors(
+        self, tenant: str, entries: Sequence[CacheChange | CacheEntry], name: str
+    ) -> list[NDArray[np.float32] | None]:
+        """Returns the vector of each question of a tenant by the model ``name``; None where the embedder does not take
+        the question. Raises EmbedderUnavailableError if another model answers: what has its vectors does not belong
+        into this index."""
+        texts = [each.question for each in entries]
         vectors = [self._embeddings.get(name, text) for text in texts]
         waiting = [place for place, vector in enumerate(vectors) if vector is None]
         while waiting:
             try:
-                found = await self._embedder.embed([texts[place] for place in waiting])
+                found = await self._embedder.embed([texts[place] for place in waiting], tenant)
             except TextTooLongError as error:
                 self.counts.too_long += 1
                 del waiting[error.index]
                 continue
+            if found.model != name:
+                raise EmbedderUnavailableError("the embedder is being replaced by another model")
             self.counts.embedded += len(waiting)
             for place, vector in zip(waiting, found.vectors, strict=True):
                 vectors[place] = vector

@@ -84,11 +84,9 @@ class SemanticLookup:
         if not index.has_partition(question.tenant, question.partition):
             return None  # without the time that embedding takes
         try:
-            vector = await self._vector(question.text)
+            vector = await self._vector(question.tenant, question.text)
             if vector is None:
                 return None
-            if model_digest(self._embedder.model) != self._follower.model:
-                raise SemanticUnavailableError("the embedder has another model than the index")
             near = await self.candidates(question, vector)
             judged = await self._judge(question, near)
             match = decide(judged, self._threshold(question.tenant, question.max_false_hit_rate))
@@ -144,7 +142,7 @@ class SemanticLookup:
     async def _score(self, question: str, record: QuestionRecord) -> float | None:
         """Returns the score of a pair that a client has named; None if it could not have been a hit. It is not asked
         for: who reports a hit could say any."""
-        vector = None if record.model != self._follower.model else await self._vector(question)
+        vector = None if record.model != self._follower.model else await self._vector(record.tenant, question)
         if vector is None or self._guard(question, record.question) is not None:
             return None
         cosine = float(record.vector @ vector)
@@ -153,16 +151,20 @@ class SemanticLookup:
         (score,) = await self._scorer.score(question, [Candidate(record.question, cosine)])
         return score
 
-    async def _vector(self, text: str) -> NDArray[np.float32] | None:
-        """Returns the vector of a question; None if it is too long."""
+    async def _vector(self, tenant: str, text: str) -> NDArray[np.float32] | None:
+        """Returns the vector of a tenant's question by the model of the index; None if it is too long. Raises
+        SemanticUnavailableError if the embedder has another model than the index."""
         model = self._embedder.model
         vector = self._embeddings.get(model, text)
         if vector is None:
             try:
-                vector = (await self._embedder.embed([text])).vectors[0]
+                found = await self._embedder.embed([text], tenant)
             except TextTooLongError:
                 return None
-            self._embeddings.put(self._embedder.model, text, vector)
+            model, vector = found.model, found.vectors[0]
+            self._embeddings.put(model, text, vector)
+        if model_digest(model) != self._follower.model:
+            raise SemanticUnavailableError("the embedder has another model than the index")
         return vector
 
     async def _judge(self, question: SemanticQuestion, near: list[tuple[QuestionRecord, float]]) -> list[Judged]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.embedder.sentence_model_files import SentenceArtefact
-from router.ports.embedder import EmbedderUnavailableError, Embeddings, TextTooLongError
+from router.ports.embedder import Embedded, EmbedderUnavailableError, TextTooLongError
 from safety.encoder.batch_runner import MAX_BATCH_TOKENS, BatchFailedError, BatchRunner, OnBatches
 
 MAX_INLINE_CHARACTERS = 4096
@@ -53,14 +53,15 @@ class BatchingEmbedder:
         """Returns the seconds for which the present batch has been computed; 0 if there is none."""
         return self.runner.busy_s()
 
-    async def embed(self, texts: Sequence[str]) -> Embeddings:
+    async def embed(self, texts: Sequence[str], tenant: str = "") -> Embedded:
         """Returns the embeddings of ``texts``. If the caller is cancelled, its texts that still wait are dropped.
+        Tenants take turns, one text each, and so do the calls of a tenant.
 
         Raises TextTooLongError for a text with more tokens than the model takes, and EmbedderUnavailableError if the
         model fails.
         """
         if not texts:
-            return Embeddings(np.zeros((0, self.dimensions), np.float32), ())
+            return Embedded(np.zeros((0, self.dimensions), np.float32), (), self.model)
         if sum(map(len, texts)) <= MAX_INLINE_CHARACTERS:
             sequences = self._sequences(texts)
         else:
@@ -68,12 +69,12 @@ class BatchingEmbedder:
         # By length, so that few places of a batch are padding.
         order = sorted(range(len(texts)), key=lambda place: len(sequences[place]))
         try:
-            rows = await self.runner.rows([sequences[place] for place in order])
+            rows = await self.runner.rows([sequences[place] for place in order], tenant)
         except BatchFailedError as error:
             raise EmbedderUnavailableError(str(error)) from error
         vectors = np.empty_like(rows)
         vectors[order] = rows
-        return Embeddings(vectors, tuple(map(len, sequences)))
+        return Embedded(vectors, tuple(map(len, sequences)), self.model)
 
     def close(self) -> None:
         """Ends the thread after the batch that is being computed."""

@@ -84,7 +84,10 @@ class ServeAsk:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = pickling(handle)
 
-    async def __call__(self, texts: Sequence[str]) -> object:
+    async def __call__(self, texts: Sequence[str], tenant: str) -> object:
         return await asked_in_trace(
-            "embedder", lambda **trace: self._handle.embed.remote(list(texts), **trace), EmbedderUnavailableError
+            "embedder",
+            lambda **named: self._handle.embed.remote(list(texts), **named),
+            EmbedderUnavailableError,
+            tenant=tenant,
         )

@@ -16,7 +16,7 @@ from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.logs import replica_logs
 from cluster.telemetry.noted_batches import note_batches
 from cluster.telemetry.tracing import call_tracer
-from router.ports.embedder import Embedder, EmbedderUnavailableError, TextTooLongError
+from router.ports.embedder import Embedder, EmbedderUnavailableError, Embeddings, TextTooLongError
 from router.ports.trace_names import SpanName
 
 
@@ -51,14 +51,17 @@ class EmbedderReplica:
         return_free_memory()
         self._busy = BusyCounter()
 
-    async def embed(self, texts: Sequence[str], trace: Mapping[str, str] | None = None) -> EmbedderReply:
-        """Returns the embeddings of ``texts``. If the call is cancelled, its texts that still wait are dropped.
+    async def embed(
+        self, texts: Sequence[str], tenant: str = "", trace: Mapping[str, str] | None = None
+    ) -> EmbedderReply:
+        """Returns the embeddings of ``texts`` of a tenant. If the call is cancelled, its texts that wait are dropped.
         ``trace`` is the caller's ``trace_headers``; None: it does not trace the request."""
         self._busy.count()
         model = self._embedder.model
         try:
             with self._traces.call(trace):
-                return EmbedderReply(model, await self._embedder.embed(texts))
+                found = await self._embedder.embed(texts, tenant)
+            return EmbedderReply(found.model, Embeddings(found.vectors, found.tokens))
         except TextTooLongError as error:
             return EmbedderReply(model, too_long=(error.index, error.tokens, error.max_tokens))
         except EmbedderUnavailableError as error:

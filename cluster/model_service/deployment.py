@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from functools import partial
@@ -21,7 +22,7 @@ from cluster.telemetry.logs import serve_logging
 SERVE_FAULTS = (RayError, RayServeException, OSError)
 """The errors of a call through a handle that mean that the replica cannot answer."""
 
-TAKES_NO_TRACE = "got an unexpected keyword argument 'trace'"
+UNKNOWN_ARGUMENT = re.compile("got an unexpected keyword argument '(\\w+)'")
 """In the TypeError of a replica of an earlier release, which Serve wraps or not, by the way of the call."""
 
 MAX_CALLS_PER_REPLICA = 1_000_000
@@ -69,20 +70,23 @@ async def asked(name: str, call: Callable[[], Any], unavailable: type[Exception]
         raise
 
 
-async def asked_in_trace(name: str, call: Callable[..., Any], unavailable: type[Exception]) -> object:
+async def asked_in_trace(
+    name: str, call: Callable[..., Any], unavailable: type[Exception], **optional: object
+) -> object:
     """As ``asked``, where ``call`` takes the argument ``trace``: the ``trace_headers`` of the current request, if there
-    are any.
+    are any. It also takes the arguments ``optional``.
 
-    A replica of an earlier release has no such argument. Its error comes before it does anything, and it is asked again
-    without. No other error has it asked twice.
+    A replica of an earlier release may not have one of these arguments. Its error comes before it does anything, and it
+    is asked again without. No other error has it asked twice.
     """
-    headers = trace_headers()
-    if not headers:
-        return await asked(name, call, unavailable)
-    try:
-        return await asked(name, partial(call, trace=headers), unavailable)
-    except (unavailable, TypeError) as error:
-        refusal = error if isinstance(error, TypeError) else error.__cause__
-        if not isinstance(refusal, TypeError) or TAKES_NO_TRACE not in str(refusal):
-            raise
-    return await asked(name, call, unavailable)
+    named = dict(optional)
+    if headers := trace_headers():
+        named["trace"] = headers
+    while True:
+        try:
+            return await asked(name, partial(call, **named), unavailable)
+        except (unavailable, TypeError) as error:
+            refusal = error if isinstance(error, TypeError) else error.__cause__
+            unknown = UNKNOWN_ARGUMENT.search(str(refusal)) if isinstance(refusal, TypeError) else None
+            if unknown is None or named.pop(unknown[1], None) is None:
+                raise

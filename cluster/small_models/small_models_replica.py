@@ -63,11 +63,13 @@ class SmallModelsReplica:
         self._busy.count()
         return await self._classifier.classify(texts, tenant, trace)
 
-    async def embed(self, texts: Sequence[str], trace: Mapping[str, str] | None = None) -> EmbedderReply:
+    async def embed(
+        self, texts: Sequence[str], tenant: str = "", trace: Mapping[str, str] | None = None
+    ) -> EmbedderReply:
         """As ``EmbedderReplica.embed``."""
         assert self._embedder is not None, "routers have a link to the embedder only if it is hosted"
         self._busy.count()
-        return await self._embedder.embed(texts, trace)
+        return await self._embedder.embed(texts, tenant, trace)
 
     async def lookup(self, question: SemanticQuestion, trace: Mapping[str, str] | None = None) -> CacheReply:
         """As ``SemanticCacheReplica.lookup``."""

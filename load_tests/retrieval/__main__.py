@@ -98,7 +98,7 @@ async def ranked(data: RetrievalSet, embedder: ChunkEmbedder) -> Ranked:
 async def embedded(texts: Sequence[str], embedder: ChunkEmbedder, label: str) -> NDArray[np.float32]:
     """Returns the vectors of ``texts``, float32 [texts, dimensions], with a progress bar."""
     parts = [texts[start : start + 32] for start in range(0, len(texts), 32)]
-    made = [await embedder.vectors(part) for part in tqdm(parts, desc=label, disable=not sys.stderr.isatty())]
+    made = [(await embedder.vectors(part)).rows for part in tqdm(parts, desc=label, disable=not sys.stderr.isatty())]
     return np.concatenate(made)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from router.ports.embedder import Embeddings, TextTooLongError
+from router.ports.embedder import Embedded, TextTooLongError
 from safety.encoder.encoder import Encoder
 from safety.encoder.precision import Precision
 from safety.encoder.word_pieces import WordPieces
@@ -33,7 +33,7 @@ class DirectEmbedder:
         self.dimensions = self._encoder.architecture.hidden
         self.max_tokens = MAX_TOKENS
 
-    async def embed(self, texts: Sequence[str]) -> Embeddings:
+    async def embed(self, texts: Sequence[str], tenant: str = "") -> Embedded:
         cut = [[self._pieces.cls, *self._pieces(text), self._pieces.sep] for text in texts]
         for index, ids in enumerate(cut):
             if len(ids) > self.max_tokens:
@@ -44,4 +44,4 @@ class DirectEmbedder:
             places = order[start : start + BATCH]
             means = self._encoder.encode([cut[place] for place in places]).mean()
             vectors[places] = means / np.linalg.norm(means, axis=1, keepdims=True)
-        return Embeddings(vectors, tuple(map(len, cut)))
+        return Embedded(vectors, tuple(map(len, cut)), self.model)

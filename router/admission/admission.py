@@ -155,12 +155,8 @@ class Admission:
             return Place(self._clock, tier)
         now = self._clock.monotonic()
         self.admitted[tier].shares.asked(facts.tenant, facts.tokens, now)
-        views = self._views(facts, tier, order, loads, now)
-        decision = decide(facts, tier, views, order, self._config)
         asked = facts.tokens  # of the tier that was asked for
-        if decision.tier != tier:
-            facts = facts.elsewhere
-        facts = self._ranked(facts, decision.tier)
+        facts, decision, views = self._decided(facts, tier, order, loads, now)
         if isinstance(decision, Admit):
             return self._admit(facts, decision, views[decision.tier], asked)
         if cacheable and self._reading < self._config.max_cache_reads:
@@ -173,12 +169,44 @@ class Admission:
             )
         raise self._refuse(facts, decision, views[tier], request_id)
 
+    def check(
+        self,
+        facts: RequestFacts,
+        tier: str,
+        order: Sequence[str],
+        loads: Sequence[TierSnapshot],
+        request_id: str,
+        *,
+        cacheable: bool = False,
+    ) -> None:
+        """Raises AdmissionRefusedError, which is counted, if ``enter`` would do so now. Takes no room, and says nothing
+        of later. The arguments are as in ``enter``."""
+        if not self._config.enabled:
+            return
+        now = self._clock.monotonic()
+        ranked, decision, views = self._decided(facts, tier, order, loads, now)
+        reads = cacheable and self._reading < self._config.max_cache_reads
+        if isinstance(decision, Refuse) and not reads:
+            self.admitted[tier].shares.asked(facts.tenant, facts.tokens, now)
+            raise self._refuse(ranked, decision, views[tier], request_id)
+
     def take_refusals(self, tier: str) -> tuple[int, ...]:
         """Returns the numbers of requests for ``tier`` that were refused since the last call, by class in the order of
         ``Priority``; () if none was. The next request takes them to a replica, since autoscaling reads replicas: demand
         that is refused before it reaches one would never add any."""
         refused = self._unreported.pop(tier, None)
         return () if refused is None else tuple(refused[priority] for priority in Priority)
+
+    def _decided(
+        self, facts: RequestFacts, tier: str, order: Sequence[str], loads: Sequence[TierSnapshot], now: float
+    ) -> tuple[RequestFacts, Admit | Refuse, dict[str, TierView]]:
+        """Returns the facts of a request on the tier that the decision is about, the decision, and the views that it
+        was made by."""
+        views = self._views(facts, tier, order, loads, now)
+        decision = decide(facts, tier, views, order, self._config)
+        if decision.tier != tier:
+            facts = facts.elsewhere
+        return self._ranked(facts, decision.tier), decision, views
 
     def _ranked(self, facts: RequestFacts, tier: str) -> RequestFacts:
         """Returns the facts of a request, marked if it is surplus on ``tier``. What a tenant asks of one tier makes

@@ -65,7 +65,8 @@ def cache_keys(scope: CacheScope, request: InferenceRequest) -> CacheKeys:
     exact, partition = begun.copy(), begun
     _update(exact, last)
     if question:
-        _update(partition, replace(last, content=PLACE) if isinstance(last, Message) else PLACE)
+        assert isinstance(last, Message), "only a message has a question"
+        _update(partition, replace(last, content=PLACE))
         return CacheKeys(exact.hexdigest(), partition.hexdigest(), question)
     return CacheKeys(exact.hexdigest(), exact.hexdigest(), "")
 
@@ -73,11 +74,12 @@ def cache_keys(scope: CacheScope, request: InferenceRequest) -> CacheKeys:
 def _begin(digest: hashlib._Hash, prompt: Prompt) -> tuple[str, Message | Prompt]:
     """Adds to ``digest`` all of a prompt but its last part. Returns the question, and that part, which has it.
 
-    The question is "" if there is none that could be compared by its meaning: the prompt is token ids, does not end
-    with a user's text, or that is long.
+    The question is "" if there is none that could be compared by its meaning: the prompt is no conversation, does not
+    end with a user's text, or that is long. A text is continued, not answered: another one of the same meaning goes on
+    in other words.
     """
     if not isinstance(prompt, Conversation) or not prompt.messages:
-        return (prompt if isinstance(prompt, str) and _comparable(prompt) else ""), prompt
+        return "", prompt
     *earlier, last = prompt.messages
     _update(digest, (prompt.tools, prompt.template_kwargs, len(earlier)))
     _update(digest, (prompt.add_generation_prompt, prompt.continue_final_message))

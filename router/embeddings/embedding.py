@@ -52,14 +52,14 @@ def check_embedding(
         raise InvalidRequestError(message, "invalid_value", "dimensions")
 
 
-async def embedded(embedder: Embedder, request: EmbeddingRequest, meter: UsageMeter) -> EmbeddingResult:
-    """Returns the vectors of the request's texts, and counts their tokens in ``meter``.
+async def embedded(embedder: Embedder, request: EmbeddingRequest, tenant: str, meter: UsageMeter) -> EmbeddingResult:
+    """Returns the vectors of the request's texts, which are ``tenant``'s, and counts their tokens in ``meter``.
 
     Raises InvalidRequestError that names the field of a text that is too long, and UnavailableError if the embedder
     does not answer.
     """
     try:
-        vectors, tokens = await embedder.embed(request.texts)
+        found = await embedder.embed(request.texts, tenant)
     except TextTooLongError as error:
         message = (
             f"This model's maximum input length is {error.max_tokens} tokens, but the input has {error.tokens}. "
@@ -69,9 +69,9 @@ async def embedded(embedder: Embedder, request: EmbeddingRequest, meter: UsageMe
     except EmbedderUnavailableError:
         message = "The embedding model does not answer at the moment."
         raise UnavailableError(message, "embeddings_unavailable", retry_after_s=1) from None
-    count = sum(tokens)
+    count = sum(found.tokens)
     meter.attempt(count).report(Usage(count, 0, 0))
-    return EmbeddingResult(embedder.model, shortened(vectors, request.dimensions), count, request.base64)
+    return EmbeddingResult(found.model, shortened(found.vectors, request.dimensions), count, request.base64)
 
 
 def shortened(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:

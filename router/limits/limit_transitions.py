@@ -51,10 +51,14 @@ def reserve(
 ) -> tuple[LimitState, LimitDecision]:
     """Reserves the charge in all scopes if each has room for it, else in none. Returns the next state and the decision.
 
-    A second reservation with the id of an open one is admitted without effect.
+    With the id of an open reservation, the charge takes the place of the former one, and the request is not counted
+    again: what does not grow has room. If something grows beyond the room, the reservation stays as it was. If the
+    lease has run out, or the request was counted, it is admitted without effect.
     """
     state = expire(state, now_ms)
-    if reservation.id in state.held:
+    if (held := state.held.get(reservation.id)) is not None:
+        if held.leased:
+            return _reserve_again(state, held, reservation, lease_ms, now_ms)
         return state, LimitDecision(limit_uses(state, reservation.scopes, now_ms))
     uses = _uses(state, reservation.scopes, reservation.charge, now_ms)
     if not (decision := LimitDecision(uses)).admitted:
@@ -62,6 +66,22 @@ def reserve(
     counters, held = _taken(state, reservation, now_ms)
     held = replace(held, used=Charge(), expires_ms=now_ms + lease_ms, leased=True)
     state = LimitState(counters, {**state.held, reservation.id: held})
+    return state, LimitDecision(limit_uses(state, reservation.scopes, now_ms))
+
+
+def _reserve_again(
+    state: LimitState, held: Held, reservation: Reservation, lease_ms: int, now_ms: int
+) -> tuple[LimitState, LimitDecision]:
+    """Replaces the charge of an open reservation, as ``reserve`` says. What was reported as used stays counted."""
+    charge, used = reservation.charge, held.used
+    charge = Charge(max(charge.tokens, used.tokens), max(charge.money, used.money))
+    others = _recount(state, held, Charge(), now_ms)
+    decision = LimitDecision(_uses(others, reservation.scopes, charge, now_ms, held.counted))
+    if not decision.admitted:
+        return state, decision
+    state = _recount(state, held, charge, now_ms)
+    held = replace(held, counted=charge, expires_ms=now_ms + lease_ms, leased=True)
+    state = replace(state, held={**state.held, reservation.id: held})
     return state, LimitDecision(limit_uses(state, reservation.scopes, now_ms))
 
 
@@ -137,18 +157,25 @@ def limit_uses(state: LimitState, scopes: Sequence[Scope], now_ms: int) -> tuple
     return tuple(replace(use, wait_ms=0) for use in _uses(expire(state, now_ms), scopes, Charge(), now_ms))
 
 
-def _uses(state: LimitState, scopes: Sequence[Scope], charge: Charge, now_ms: int) -> tuple[LimitUse, ...]:
-    """Returns the state of all limits of ``scopes``, and how long a request with ``charge`` has to wait for each."""
+def _uses(
+    state: LimitState, scopes: Sequence[Scope], charge: Charge, now_ms: int, counted: Charge | None = None
+) -> tuple[LimitUse, ...]:
+    """Returns the state of all limits of ``scopes``, and how long a request with ``charge`` has to wait for each.
+    ``counted``: what is counted of the request already, as a request and as an open one too; None: nothing. Up to that
+    much has room. It is not in ``state`` as tokens and money."""
     uses = []
     for scope in scopes:
         for name, limit in scope.limits:
             if name is LimitName.CONCURRENT_REQUESTS:
                 active = sum(held.leased and scope.name in held.scopes for held in state.held.values())
-                wait = 0 if active < limit else CONCURRENCY_WAIT_MS
+                wait = 0 if counted is not None or active < limit else CONCURRENCY_WAIT_MS
                 uses.append(LimitUse(scope.name, name, limit, active, 0, wait))
                 continue
             counter = pruned(state.counters.get((scope.name, name), {}), slots_at(name, now_ms)[0])
-            wait_for = wait_ms(name, counter, limit, _amount(name, charge), now_ms)
+            amount = _amount(name, charge)
+            if counted is not None and amount <= _amount(name, counted):
+                amount = 0
+            wait_for = wait_ms(name, counter, limit, amount, now_ms)
             reset = reset_ms(name, counter, now_ms)
             uses.append(LimitUse(scope.name, name, limit, sum(counter.values()), reset, wait_for))
     return tuple(uses)

@@ -18,6 +18,7 @@ from router.config.limits import LimitPolicy, LimitsConfig
 from router.errors import UnavailableError
 from router.inference_request import InferenceRequest
 from router.keep_running import keep_running
+from router.limits.guessed_charge import within_limits
 from router.limits.limit_refusal import refusal
 from router.limits.limit_scopes import scopes_of
 from router.limits.settlement_sender import SettlementSender
@@ -37,7 +38,7 @@ class Hold:
     """The reservation of one request.
 
     ``reservation`` is None without limits. ``decision`` is None without limits, or if the store did not answer.
-    ``used`` returns the request's usage so far; once it is settled, nothing.
+    ``used`` returns the request's usage so far; once it is settled, nothing. ``accounted``: the ledger settles it.
     """
 
     tenant: str
@@ -46,6 +47,7 @@ class Hold:
     reservation: Reservation | None = None
     decision: LimitDecision | None = None
     used: Callable[[], Charge] = field(default=Charge)
+    accounted: bool = False
 
 
 class Limiter:
@@ -81,22 +83,35 @@ class Limiter:
             self._renewing = None
 
     async def reserve(
-        self, tenant: str, key_id: str, limits: LimitsConfig, tier: str, request: InferenceRequest, context: int | None
+        self,
+        tenant: str,
+        key_id: str,
+        limits: LimitsConfig,
+        tier: str,
+        request: InferenceRequest,
+        context: int | None,
+        ahead: Hold | None = None,
     ) -> Hold:
         """Reserves the tokens and the money that few such requests exceed on ``tier`` (``expected``). ``limits`` are
-        the key's, ``context`` is the tier's context length (None: unknown). The caller settles the result, however the
-        request ends.
+        the key's, ``context`` is the tier's context length (None: unknown). ``ahead`` was reserved for the same request
+        before more was known of it; its charge is replaced. The caller settles the result, however the request ends,
+        and ``ahead`` too if this raises.
 
         Raises LimitExceededError, and UnavailableError if the store cannot be reached and the policy is to refuse
         requests then.
         """
-        hold = Hold(tenant, tier, request)
+        hold = ahead or Hold(tenant, tier, request)
+        hold.tier, hold.request = tier, request
         scopes = scopes_of(key_id, limits, self._tenants.get(tenant, NO_LIMITS))
         if not scopes:
             return hold
         expected = self._estimator.usage(tenant, tier, request, context)
         charge = self.charge(tier, expected)
-        hold.reservation = Reservation(uuid.uuid4().hex, tenant, scopes, charge)
+        if request.sampling.max_tokens is None:
+            least = self.charge(tier, Usage(expected.prompt_tokens, 0, 0))
+            charge = within_limits(charge, least, scopes)
+        known = hold.reservation
+        hold.reservation = Reservation(uuid.uuid4().hex if known is None else known.id, tenant, scopes, charge)
         try:
             hold.decision = await self._store.reserve(hold.reservation, self._lease_ms)
         except StateUnavailableError as error:

@@ -29,7 +29,7 @@ class TextTooLongError(ValueError):
 
 
 class Embeddings(NamedTuple):
-    """The embeddings of n texts, in their order.
+    """The embeddings of n texts, in their order. Replicas send them, also those of an earlier release.
 
     ``vectors``: float32 [n, dimensions], each of length 1, so that a product of two is their cosine. ``tokens``: the
     number of tokens of each text, special tokens included.
@@ -39,13 +39,24 @@ class Embeddings(NamedTuple):
     tokens: tuple[int, ...]
 
 
+class Embedded(NamedTuple):
+    """Embeddings, as in ``Embeddings``, and the ``model`` that has made them, as in ``Embedder``."""
+
+    vectors: NDArray[np.float32]
+    tokens: tuple[int, ...]
+    model: str
+
+
 class Embedder(Protocol):
     """Turns texts into vectors. Vectors of different models must not be compared."""
 
     @property
     def model(self) -> str:
         """The name and the version of the model, as ``name@version``. The version differs between models whose vectors
-        differ."""
+        differ.
+
+        While replicas with another model take the place of those with this one, both answer: ``Embedded.model`` says
+        which. This property then stays the same, and changes once, so that what is kept by it is made anew once."""
         ...
 
     @property
@@ -58,8 +69,9 @@ class Embedder(Protocol):
         """The maximum number of tokens of a text, special tokens included."""
         ...
 
-    async def embed(self, texts: Sequence[str]) -> Embeddings:
+    async def embed(self, texts: Sequence[str], tenant: str = "") -> Embedded:
         """Returns the embeddings of ``texts``. No text is cut, and a text's vector does not depend on the other texts.
+        ``tenant`` is their owner: tenants take turns.
 
         Raises TextTooLongError for the first text with more than ``max_tokens`` tokens, and EmbedderUnavailableError if
         the embedder does not answer.

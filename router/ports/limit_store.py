@@ -128,7 +128,9 @@ class LimitStore(Protocol):
         """Reserves the charge in all scopes if each has room for it, else in none, and returns the decision. One round
         trip, atomic.
 
-        The reservation is held for ``lease_ms``, unless it is renewed.
+        The reservation is held for ``lease_ms``, unless it is renewed. With the id of one that is held, the charge
+        takes the place of its charge, and the request is not counted again; if there is no room for what it grows by,
+        the reservation stays as it was.
         """
         ...
 

@@ -4,7 +4,7 @@ are of some.
 A stage is named as its span (``SpanName``), and lasts from ``Trace.enter`` to that of the next stage:
 
 * ACCESS until the body is read and parsed, so that a slow upload is in it.
-* PROMPT until templates and passages are in the request.
+* PROMPT until templates are in the request; once more, after the first ROUTE, until passages are, if it asks for them.
 * ROUTE until the request has its place: the claim of its idempotency key and the wait at the admission are in it.
 * LIMITS, SAFETY (checks of the request alone) and CACHE.
 * ANSWER until the first events of the answer are there: queue, prefill and lanes. Of embeddings: until the vectors are.

@@ -87,6 +87,10 @@ class ContextOverflow:
         settings = self._settings(request, tenant, tier)
         return bool(settings.policies) or settings.max_prompt_tokens is not None
 
+    def may_move(self, request: InferenceRequest, tenant: str, tier: str) -> bool:
+        """Returns whether ``fit`` may return another tier."""
+        return "larger_tier" in self._settings(request, tenant, tier).policies
+
     def after_refusal(
         self,
         request: InferenceRequest,

@@ -64,7 +64,7 @@ class EmbeddingRequests:
                 request = replace(request, texts=texts)
                 trace.enter(SpanName.ANSWER)
                 yield EmbeddingAccepted(hold.decision, decision_of(account.ruling, ()))
-                result = await embedded(embedder, request, account.meter)
+                result = await embedded(embedder, request, principal.tenant, account.meter)
             yield result
 
 

@@ -63,6 +63,34 @@ class RequestAdmission:
         than a refusal may. So the answer cache, which comes after them, is asked only for a few of those that would be
         refused.
         """
+        facts, order = self._facts(principal, request, tier, allowed, loads)
+        cacheable = self._cacheable(call, principal, request)
+        return self._admission.enter(facts, tier, order, loads, call.request_id, cacheable=cacheable)
+
+    def check(
+        self,
+        call: Call,
+        principal: Principal,
+        request: InferenceRequest,
+        tier: str,
+        allowed: Sequence[str],
+        loads: Sequence[TierSnapshot],
+    ) -> None:
+        """Raises AdmissionRefusedError if the request would be refused now, before more is done for it than to parse
+        it. The arguments are as in ``admit``."""
+        facts, order = self._facts(principal, request, tier, allowed, loads)
+        cacheable = self._cacheable(call, principal, request)
+        self._admission.check(facts, tier, order, loads, call.request_id, cacheable=cacheable)
+
+    def _facts(
+        self,
+        principal: Principal,
+        request: InferenceRequest,
+        tier: str,
+        allowed: Sequence[str],
+        loads: Sequence[TierSnapshot],
+    ) -> tuple[RequestFacts, Sequence[str]]:
+        """Returns what the admission decides by, and the tiers that may take the request."""
         tenant = principal.tenant
         expected = self._limiter.expected(tenant, tier, request, context_length(loads, tier))
         facts = RequestFacts(
@@ -75,13 +103,14 @@ class RequestAdmission:
             narrowed(self._allowed_spill(principal), request.spill),
             cached_tokens=_cached_tokens(request, tenant, loads, tier) if self._config.admission.enabled else {},
         )
-        cacheable = self._cache is not None and self._cache.may_have(
-            tenant, request, controlled(request.cache, call.cache_control)
-        )
-        order = allowed
-        if facts.spill != "none":
-            order = [each for each in order if each == tier or self._affordable(request, each)]
-        return self._admission.enter(facts, tier, order, loads, call.request_id, cacheable=cacheable)
+        if facts.spill == "none":
+            return facts, allowed
+        return facts, [each for each in allowed if each == tier or self._affordable(request, each)]
+
+    def _cacheable(self, call: Call, principal: Principal, request: InferenceRequest) -> bool:
+        """Returns whether the answer cache may have the answer."""
+        controls = controlled(request.cache, call.cache_control)
+        return self._cache is not None and self._cache.may_have(principal.tenant, request, controls)
 
     def placed(self, request: InferenceRequest, route: Route, place: Place) -> tuple[InferenceRequest, Route]:
         """Returns the request as the tier of its place gets it. Raises InvalidRequestError if it may cost more there

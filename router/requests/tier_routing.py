@@ -10,7 +10,7 @@ from router.ports.tier_backend import TierBackend
 from router.principal import Principal
 from router.prompts.context_overflow import ContextOverflow, TierRoom, limits_of
 from router.prompts.off_event_loop import in_thread_if_long
-from router.tiers.choose_tier import Route, TierChoice, choose_tier
+from router.tiers.choose_tier import AUTO, Route, TierChoice, choose_tier
 
 
 class TierRouting:
@@ -44,8 +44,11 @@ class TierRouting:
     async def fit(
         self, principal: Principal, request: InferenceRequest, route: Route
     ) -> tuple[InferenceRequest, Route]:
-        """Returns the request as it fits its tier, or the one that takes it instead. Raises InvalidRequestError for a
-        conversation that is longer than the settings allow."""
+        """Returns the request as it fits its tier, or the one that takes it instead. ``route`` is that of the request
+        without passages: with these it is routed anew. Raises InvalidRequestError for a conversation that is longer
+        than the settings allow."""
+        if request.context is not None:
+            route = self.route(principal, request)
         if not self._overflow.applies(request, principal.tenant, route.tier):
             return request, route
         tiers = self._rooms(self.allowed(principal))
@@ -54,6 +57,11 @@ class TierRouting:
         if fitted.tier == route.tier:
             return fitted.request, route
         return fitted.request, Route(fitted.tier, f"{route.reason}; context of {route.tier} too small")
+
+    def is_settled(self, principal: Principal, request: InferenceRequest, route: Route) -> bool:
+        """Returns whether the request keeps the tier of ``route``, however much is added to it."""
+        named = self._targets.get(request.model) != AUTO
+        return named and not self._overflow.may_move(request, principal.tenant, route.tier)
 
     def allowed(self, principal: Principal) -> Sequence[str]:
         """Returns the tiers that ``principal`` may use, in the order of the configuration."""

@@ -5,16 +5,24 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.ports.embedder import Embedder, EmbedderUnavailableError, TextTooLongError
+from router.ports.embedder import Embedded, Embedder, EmbedderUnavailableError, TextTooLongError
 
 MAX_REMEMBERED = 8192  # vectors, of less than 1 KB each
 MARGIN = 0.95  # of the length that should fit, since tokens are not spread evenly
 BATCH = 16  # texts of one call, so that calls of others find their turn
+
+
+class ChunkVectors(NamedTuple):
+    """The vectors of some texts: float32 [texts, dimensions], each of length 1. ``model`` has made all of them."""
+
+    rows: NDArray[np.float32]
+    model: str
 
 
 class ChunkEmbedder:
@@ -34,10 +42,9 @@ class ChunkEmbedder:
     def dimensions(self) -> int:
         return self._embedder.dimensions
 
-    async def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Returns a vector of length 1 for each text, float32 [texts, dimensions]. A text that is too long for the
-        model is cut at its end. Raises EmbedderUnavailableError if the embedder does not answer, or is replaced by
-        another model during the call."""
+    async def vectors(self, texts: Sequence[str], tenant: str = "") -> ChunkVectors:
+        """Returns the vectors of texts of a tenant by ``model``. A text that is too long for the model is cut at its
+        end. Raises EmbedderUnavailableError if the embedder does not answer, or with vectors of another model."""
         model = self.model
         salt = hashlib.blake2b(model.encode(), digest_size=64).digest()
         keys = [hashlib.blake2b(text.encode(), digest_size=16, key=salt).digest() for text in texts]
@@ -47,23 +54,28 @@ class ChunkEmbedder:
         new = list(missing)
         for start in range(0, len(new), BATCH):
             part = new[start : start + BATCH]
-            rows = await self._embed([missing[key] for key in part])
-            found.update(zip(part, rows.astype(np.float16), strict=True))
-        if self.model != model:  # vectors of two models must not be mixed; what was found would have the wrong key
-            raise EmbedderUnavailableError("the embedder was replaced by another model meanwhile")
-        made = [found[key] for key in keys]
-        for key, vector in zip(keys, made, strict=True):
+            made = await self._embed([missing[key] for key in part], tenant)
+            if made.model != model:  # vectors of two models must not be mixed
+                raise EmbedderUnavailableError("the embedder is being replaced by another model")
+            rows = dict(zip(part, made.vectors.astype(np.float16), strict=True))
+            found.update(rows)
+            self._remember(rows)  # at once: after a fault of a later batch this one is not made again
+        self._remember(found)
+        vectors = [found[key] for key in keys]
+        return ChunkVectors(np.array(vectors, np.float32).reshape(len(texts), self.dimensions), model)
+
+    def _remember(self, vectors: Mapping[bytes, NDArray[np.float16]]) -> None:
+        for key, vector in vectors.items():
             self._known[key] = vector
             self._known.move_to_end(key)
         while len(self._known) > self._max_remembered:
             self._known.popitem(last=False)
-        return np.array(made, np.float32).reshape(len(texts), self.dimensions)
 
-    async def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    async def _embed(self, texts: Sequence[str], tenant: str) -> Embedded:
         cut = list(texts)
         while True:
             try:
-                return (await self._embedder.embed(cut)).vectors
+                return await self._embedder.embed(cut, tenant)
             except TextTooLongError as error:
                 text = cut[error.index]
                 cut[error.index] = text[: min(len(text) - 1, int(MARGIN * len(text) * error.max_tokens / error.tokens))]

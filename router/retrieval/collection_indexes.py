@@ -85,7 +85,7 @@ class CollectionIndexes:
         self._held.clear()
 
     @asynccontextmanager
-    async def open(self, tenant: str, record: CollectionRecord) -> AsyncIterator[PassageIndex]:
+    async def open(self, tenant: str, record: CollectionRecord) -> AsyncIterator[Held]:
         """Yields the index of a collection, with all changes up to ``record``'s version. Other callers wait until the
         context ends, so that an index is not searched while it changes. Raises StateUnavailableError if the store does
         not answer."""
@@ -96,7 +96,7 @@ class CollectionIndexes:
             if held.version != record.version:  # also an older one, after a failover to a replica that lags behind
                 await finished(self._update(tenant, record, held))
             self._evict(record.uid)
-            yield held.index
+            yield held
 
     def _of(self, uid: str) -> Held:
         """Returns the index of a collection, a new one if there is none with vectors of the present model: those of two

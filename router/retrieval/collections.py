@@ -177,8 +177,8 @@ class Collections:
         """Returns the best chunks of a collection, ``count`` at most, diversified as by ``found_in``. Raises
         NotFoundError, which names ``field``, if there is no such collection, and StateUnavailableError."""
         record = (await self.get(tenant, name, field)).record
-        async with self._indexes.open(tenant, record) as index:
-            return await asyncio.to_thread(found_in, index, query, mode, count, trade_off)
+        async with self._indexes.open(tenant, record) as held:
+            return await asyncio.to_thread(found_in, held.index, query.comparable(held.model), mode, count, trade_off)
 
     async def _read(self, tenant: str, uid: str, ids: Sequence[str]) -> Sequence[DocumentState]:
         found = []

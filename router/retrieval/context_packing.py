@@ -16,7 +16,8 @@ HEAD_TOKENS = estimated_tokens(CONTEXT_HEAD)
 
 class Candidate(NamedTuple):
     """A chunk that may be packed. ``place`` is the index of its document. ``text`` is the slice ``[start, end)`` of the
-    document's text."""
+    document's text. ``rank`` is its rank among the candidates of all sources: scores of two of them cannot be
+    compared."""
 
     source: Source
     start: int
@@ -25,6 +26,7 @@ class Candidate(NamedTuple):
     heading: str
     score: float
     place: int
+    rank: int = 0
 
 
 class Packed(NamedTuple):
@@ -66,7 +68,7 @@ def packed(
 def best_at_ends(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Returns ``candidates`` with the best at the end, the second best at the beginning, and so on inwards: models use
     the middle of a long context least (Liu et al., "Lost in the Middle", 2023)."""
-    ranked = sorted(candidates, key=lambda each: (-each.score, *_in_document(each)))
+    ranked = sorted(candidates, key=lambda each: (each.rank, -each.score, *_in_document(each)))
     ends, beginnings = ranked[::2], ranked[1::2]
     return [*beginnings, *reversed(ends)]
 
@@ -88,8 +90,8 @@ def _merged(candidates: Sequence[Candidate]) -> list[Candidate]:
             if current is not None and each.start <= current.end:
                 text = current.text + each.text[max(0, current.end - each.start) :]
                 end = max(current.end, each.end)
-                score = max(current.score, each.score)
-                current = current._replace(text=text, end=end, score=score)
+                score, rank = max(current.score, each.score), min(current.rank, each.rank)
+                current = current._replace(text=text, end=end, score=score, rank=rank)
             else:
                 found += [] if current is None else [current]
                 current = each

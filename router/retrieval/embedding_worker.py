@@ -130,8 +130,8 @@ class EmbeddingWorker:
                 continue  # another router, or another search, was faster
             source = Source("", document.id, "", document.title)
             texts = [embedded_text(Row(source, document.text[each.start : each.end], each, 0)) for each in chunks]
-            vectors = await self._embedder.vectors(texts)
-            body = vectors_bytes(self._embedder.model, vectors)
+            made = await self._embedder.vectors(texts, pending.tenant)
+            body = vectors_bytes(made.model, made.rows)
             await self._store.put_vectors(pending.tenant, pending.uid, pending.document, stored.version, body)
 
     def _has_vectors(self, stored: StoredDocument, chunks: int) -> bool:

@@ -45,16 +45,21 @@ class Hit(NamedTuple):
 
 
 class Query(NamedTuple):
-    """A parsed query. ``vector``: float32 [dimensions], of length 1; None: by BM25 alone."""
+    """A parsed query. ``vector``: float32 [dimensions], of length 1, made by ``model``; None: by BM25 alone."""
 
     terms: Sequence[str]
     vector: NDArray[np.float32] | None = None
+    model: str = ""
 
     @classmethod
-    def of(cls, text: str, vector: NDArray[np.float32] | None = None) -> Query:
+    def of(cls, text: str, vector: NDArray[np.float32] | None = None, model: str = "") -> Query:
         """Returns the query for ``text``. At most MAX_QUERY_TERMS different terms of it are used. ``vector`` is that of
-        ``text``; None: it is searched by its words alone."""
-        return cls(list(dict.fromkeys(terms(text)))[:MAX_QUERY_TERMS], vector)
+        ``text`` by ``model``; None: it is searched by its words alone."""
+        return cls(list(dict.fromkeys(terms(text)))[:MAX_QUERY_TERMS], vector, model)
+
+    def comparable(self, model: str) -> Query:
+        """Returns the query for an index with vectors by ``model``: without its vector if another one has made it."""
+        return self if self.model == model else self._replace(vector=None)
 
 
 class PassageIndex:

@@ -7,9 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from engine.api import Conversation
 from router.config.retrieval import RetrievalConfig
 from router.documents import (
@@ -26,7 +23,7 @@ from router.errors import InvalidRequestError, UnavailableError
 from router.inference_request import InferenceRequest
 from router.ports.embedder import EmbedderUnavailableError
 from router.ports.state_store import StateUnavailableError
-from router.retrieval.chunk_embedder import ChunkEmbedder
+from router.retrieval.chunk_embedder import ChunkEmbedder, ChunkVectors
 from router.retrieval.chunking import chunks
 from router.retrieval.collections import Collections, Found, candidate_of, found_in
 from router.retrieval.context_packing import Candidate, Packed, packed
@@ -62,9 +59,9 @@ class Retriever:
         text to search for, and UnavailableError if the collections cannot be reached, or a search by vectors alone has
         no embedder.
         """
-        options = request.retrieval or (RetrievalOptions() if request.documents else None)
-        if options is None:
+        if not request.retrieves:
             return request
+        options = request.retrieval or RetrievalOptions()
         text = _query_text(request, options)
         try:
             async with self._searches.turn(tenant):
@@ -84,8 +81,9 @@ class Retriever:
         Raises NotFoundError for an unknown collection, UnavailableError if a search by vectors alone has no embedder,
         and StateUnavailableError if the store does not answer.
         """
-        search = await self._search(text, mode)
-        found = await self.collections.search(tenant, name, search.query, search.mode, count, 1.0, None)
+        async with self._searches.turn(tenant):
+            search = await self._search(tenant, text, mode)
+            found = await self.collections.search(tenant, name, search.query, search.mode, count, 1.0, None)
         return found, _how(search, found.with_vectors)
 
     async def _context(
@@ -95,10 +93,10 @@ class Retriever:
         top_k = options.top_k or config.top_k
         budget = options.budget_tokens or config.budget_tokens
         count = max(2 * top_k, 16)
-        search = await self._search(text, options.mode)
+        search = await self._search(tenant, text, options.mode)
         found: list[Found] = []
         if documents:
-            found.append(await self._in_documents(documents, search, count))
+            found.append(await self._in_documents(tenant, documents, search, count))
         for place, name in enumerate(options.collections):
             field = f"retrieval.collections[{place}]"
             query, mode = search.query, search.mode
@@ -111,38 +109,39 @@ class Retriever:
         details = {**how, **_counts(made, chunk_count, budget), "passages": [_shown(each) for each in made.passages]}
         return RetrievedContext(made.passages, details, options.citations)
 
-    async def _search(self, text: str, mode: SearchMode) -> _Search:
-        """Returns the search for ``text``. Without an embedder that answers in time, it is by BM25, and says so."""
+    async def _search(self, tenant: str, text: str, mode: SearchMode) -> _Search:
+        """Returns a tenant's search for ``text``. Without an embedder that answers in time, it is by BM25, and says
+        so."""
         if mode is SearchMode.BM25:
             return _Search(Query.of(text), mode)
-        vector, reason = await self._vectors([text])
-        if vector is None:
+        made, reason = await self._vectors(tenant, [text])
+        if made is None:
             if mode is SearchMode.VECTOR:
                 message = "There are no vectors at the moment: search with another 'mode'."
                 raise UnavailableError(message, reason, "retrieval.mode", retry_after_s=5)
             return _Search(Query.of(text), SearchMode.BM25, reason)
-        return _Search(Query.of(text, vector[0]), mode)
+        return _Search(Query.of(text, made.rows[0], made.model), mode)
 
-    async def _vectors(self, texts: Sequence[str]) -> tuple[NDArray[np.float32] | None, str | None]:
-        """Returns vectors, float32 [texts, dimensions], or the reason why there are none."""
+    async def _vectors(self, tenant: str, texts: Sequence[str]) -> tuple[ChunkVectors | None, str | None]:
+        """Returns the vectors of a tenant's texts, or the reason why there are none."""
         if self._embedder is None:
             return None, "no_embedder"
         try:
             async with asyncio.timeout(self._config.embed_timeout_s):
-                return await self._embedder.vectors(texts), None
+                return await self._embedder.vectors(texts, tenant), None
         except TimeoutError:
             return None, "embedder_timeout"
         except EmbedderUnavailableError:
             return None, "embedder_unavailable"
 
-    async def _in_documents(self, documents: Sequence[Document], search: _Search, count: int) -> Found:
+    async def _in_documents(self, tenant: str, documents: Sequence[Document], search: _Search, count: int) -> Found:
         """Returns what the request's own documents have. The client has chosen them, so those that do not fit the query
         are candidates too, after the others, if they are few or none does."""
         size, overlap = self._config.chunk_tokens, self._config.overlap_tokens
         dimensions = 0 if self._embedder is None else self._embedder.dimensions
         index = await asyncio.to_thread(indexed, documents, size, overlap, dimensions)
         if search.query.vector is not None:
-            await self._embed_best(index, search)
+            await self._embed_best(tenant, index, search.query)
         found = await asyncio.to_thread(found_in, index, search.query, search.mode, count, self._config.diversity)
         if len(index) <= count or not found.candidates:
             known = {(each.place, each.start) for each in found.candidates}
@@ -151,14 +150,15 @@ class Retriever:
             return found._replace(candidates=[*found.candidates, *rest])
         return found
 
-    async def _embed_best(self, index: PassageIndex, search: _Search) -> None:
-        """Embeds the chunks that BM25 finds best, and the first ones if it finds few: all would take too long."""
+    async def _embed_best(self, tenant: str, index: PassageIndex, query: Query) -> None:
+        """Embeds the chunks that BM25 finds best, and the first ones if it finds few: all would take too long. Vectors
+        of another model than the query's are left out."""
         limit = self._config.max_embedded_chunks
-        rows = index.best_by_terms(search.query, limit)
+        rows = index.best_by_terms(query, limit)
         rows += [row for row in index.in_order(limit) if row not in set(rows)][: limit - len(rows)]
-        vectors, _ = await self._vectors([embedded_text(index.row(row)) for row in rows])
-        if vectors is not None:
-            index.set_vectors(rows, vectors)
+        made, _ = await self._vectors(tenant, [embedded_text(index.row(row)) for row in rows])
+        if made is not None and made.model == query.model:
+            index.set_vectors(rows, made.rows)
 
 
 def indexed(documents: Sequence[Document], size_tokens: int, overlap_tokens: int, dimensions: int) -> PassageIndex:
@@ -187,9 +187,10 @@ def _query_text(request: InferenceRequest, options: RetrievalOptions) -> str:
 
 def _interleaved(lists: Sequence[Sequence[Candidate]]) -> list[Candidate]:
     """Returns the candidates of several sources, the first of each before the second of any. Scores of different
-    sources say little about each other."""
+    sources say little about each other: where there are several, the rank within its own decides."""
+    several = len(lists) > 1
     placed = [
-        (rank, source, candidate._replace(place=candidate.place + (source << 32)))
+        (rank, source, candidate._replace(place=candidate.place + (source << 32), rank=rank * several))
         for source, candidates in enumerate(lists)
         for rank, candidate in enumerate(candidates)
     ]

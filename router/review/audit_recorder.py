@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import math
 import uuid
@@ -12,7 +10,6 @@ from collections.abc import Mapping
 from router.ports.audit_store import AuditEntry, AuditStore
 from router.ports.clock import Clock
 from router.ports.review_store import ReviewItem
-from router.ports.state_store import StateUnavailableError
 from router.review.fingerprint import fingerprint
 from router.review.review_document import ReviewFacts
 from router.review.review_keys import ReviewKeys
@@ -26,21 +23,10 @@ class AuditRecorder:
         self._store = store
         self._keys = keys
         self._clock = clock
-        self._fetching: asyncio.Task[None] | None = None
-
-    async def fetch_keys(self) -> None:
-        """Fetches the shared secret, if the store answers."""
-        try:
-            with contextlib.suppress(StateUnavailableError):
-                await self._keys.get()
-        finally:
-            self._fetching = None
 
     def record(self, record: AuditRecord) -> None:
         """Records the outcome of a check. The fingerprint of its text is empty while the shared secret is unknown."""
-        keys, text = self._keys.known, record.text
-        if keys is None and self._fetching is None:
-            self._fetching = asyncio.create_task(self.fetch_keys())
+        keys, text = self._keys.at_once(), record.text
         document = {
             "request_id": record.request_id,
             "stage": record.stage.value,

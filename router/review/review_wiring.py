@@ -16,14 +16,14 @@ from router.review.reviewer_operations import ReviewerOperations
 
 class ReviewService:
     """The parts for reviews and the audit log: ``oversight`` for the guards, ``desk`` and ``audit`` for the admin API.
-    ``store`` also has the tenants' safety policies.
+    ``store`` also has the tenants' safety policies, and ``keys`` the key of the guards' canary tokens.
 
     Raises ValueError for a secret of ``config`` that cannot be read.
     """
 
     def __init__(self, store: SafetyStore, config: ReviewConfig, clock: Clock) -> None:
         self.store = store
-        keys = ReviewKeys(config.read_secret(), store.secret)
+        self.keys = keys = ReviewKeys(config.read_secret(), store.secret)
         self._recorder = AuditRecorder(store.audit, keys, clock)
         self.oversight = GuardReview(store.reviews, self._recorder, keys, config, clock)
         self.desk = ReviewerOperations(store.reviews, self._recorder, keys, config)
@@ -37,7 +37,7 @@ class ReviewService:
     async def start(self) -> None:
         """Starts the store and fetches the shared secret, if the store answers."""
         await self.store.start()
-        await self._recorder.fetch_keys()
+        await self.keys.fetch()
 
     async def close(self) -> None:
         """Closes the store."""

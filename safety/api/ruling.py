@@ -20,7 +20,8 @@ class Ruling:
     ``refused_field`` the field of the request that it is about; None: no single one. ``as_answer``: the refusal is sent
     as an answer, not as an error. ``policy`` is the policy's version, and ``checks`` has ``name@version`` of each check
     of requests and answers that it asks for. ``scanned``: at least one check has read the request. ``banned`` are
-    phrases that no answer may have and that the engine can ban exactly; scanners look for them too.
+    phrases that no answer may have and that the engine can ban exactly; scanners look for them too. ``canary`` is the
+    token that ``texts`` have in the system prompt, for the check of the answers; empty: they have none.
     """
 
     action: Action
@@ -37,6 +38,7 @@ class Ruling:
     checks: tuple[str, ...] = ()
     scanned: bool = True
     banned: tuple[str, ...] = ()
+    canary: str = field(default="", repr=False)
 
     @property
     def label(self) -> str:

@@ -169,6 +169,14 @@ async def test_a_question_is_embedded_once_for_look_up_and_storage(cache: Cache)
     assert len(cache.embedder.calls) == calls + 1
 
 
+async def test_a_question_is_embedded_in_the_turn_of_its_tenant(cache: Cache) -> None:
+    await cache.store("how do I reset my password")
+    await cache.ask("how can I reset my password")
+    report = HitFeedback("acme", entry(0).id, True, HitJudge.CLIENT, None, "how may I reset my password", who="key-1")
+    await cache.index.feedback(report)
+    assert cache.embedder.tenants == ["acme"] * 3
+
+
 async def test_a_question_that_is_too_long_is_a_miss(cache: Cache) -> None:
     await cache.store("how do I reset my password")
     assert await cache.ask("how do I reset my password " * 100) is None

@@ -216,7 +216,7 @@ async def test_without_traces_nothing_is_sent_along(tmp_path: Path) -> None:
     with logged_request("req_1"):
         assert running.setup.embedder is not None
         await running.setup.embedder.embed(["hi"])
-    assert running.embedder.calls == [("embed", {})]
+    assert running.embedder.calls == [("embed", {"tenant": ""})]
     running.close()
 
 

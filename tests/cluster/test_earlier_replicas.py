@@ -1,14 +1,17 @@
-"""A replica of an earlier release, which knows no trace, is asked again without it; one that breaks is not."""
+"""A replica of an earlier release, which knows no trace or no tenant, is asked again without; a broken one is not."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from ray import serve
 
+from cluster.embedder.deployment import EmbedderLink, embedder_client
+from cluster.embedder.embedder_client import EmbedderDescription
+from cluster.embedder.embedder_replica import EmbedderReplica
 from cluster.safety.classifier_replica import ClassifierReplica
 from cluster.safety.classifier_reply import ClassifierReply
 from cluster.safety.deployment import ClassifierLink, classifier_client
@@ -17,7 +20,9 @@ from safety.api import ClassifierUnavailableError, Scores
 from safety.classifier.batching_classifier import BatchingClassifier
 from tests.cluster.local_handle import LocalHandle
 from tests.cluster.test_call_traces import CLASSIFIER, SAMPLED
+from tests.cluster.test_embedder import LocalFake
 from tests.cluster.traced_classifier import classifier, directory, scripted
+from tests.embedder.models import embedder_config
 
 __all__ = ["classifier", "directory", "scripted"]
 
@@ -44,6 +49,29 @@ async def test_a_replica_of_an_earlier_release_is_asked_without_the_trace(
     assert scores.injection == ord("a") / 256
     headers = {**SAMPLED, "tracestate": "vendor=1"}
     assert handle.calls == [("classify", {"trace": headers}), ("classify", {})]
+    assert client.state.value == "closed"
+
+
+class EarlierEmbedder:
+    """A replica of a release whose embedder knows no tenants."""
+
+    def __init__(self, replica: EmbedderReplica) -> None:
+        self._replica = replica
+
+    async def embed(self, texts: Sequence[str], trace: Mapping[str, str] | None = None) -> object:
+        return await self._replica.embed(texts, trace=trace)
+
+
+@pytest.mark.parametrize("wraps", [True, False], ids=["Ray's calls", "gRPC"])
+async def test_an_embedder_of_an_earlier_release_is_asked_without_the_tenant(wraps: bool) -> None:
+    fake = LocalFake()
+    handle = LocalHandle(EarlierEmbedder(EmbedderReplica(embedder_config("unused"), lambda _: fake)), wraps=wraps)
+    description = EmbedderDescription("fake@1", 64, 256)
+    client = embedder_client(EmbedderLink(embedder_config("unused"), description, handle))
+    with logged_request("req_1", lambda: SAMPLED["traceparent"]):
+        found = await client.embed(["a"], "acme")
+    assert (found.model, fake.tenants) == ("fake@1", [""])
+    assert handle.calls == [("embed", {"tenant": "acme", "trace": SAMPLED}), ("embed", {"trace": SAMPLED})]
     assert client.state.value == "closed"
 
 

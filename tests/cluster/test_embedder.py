@@ -22,7 +22,7 @@ from cluster.embedder.embedder_client import EmbedderClient, EmbedderDescription
 from cluster.embedder.embedder_replica import EmbedderReplica, load_embedder
 from cluster.embedder.embedder_reply import EmbedderReply
 from cluster.model_service.model_health import ModelStuckError
-from router.ports.embedder import EmbedderUnavailableError, Embeddings, TextTooLongError
+from router.ports.embedder import Embedded, EmbedderUnavailableError, Embeddings, TextTooLongError
 from tests.cluster.graph import Graph, dev_config, eventually
 from tests.embedder.contract import check_embedder
 from tests.embedder.fake_embedder import FakeEmbedder
@@ -32,6 +32,7 @@ from tests.state.clock import VirtualClock
 DESCRIPTION = EmbedderDescription("m@1", 2, 32)
 GOOD = Embeddings(np.array([[0.6, 0.8]], np.float32), (3,))
 REPLY = EmbedderReply("m@2", GOOD)
+RESULT = Embedded(*GOOD, "m@2")
 
 
 class ScriptedReplica:
@@ -40,9 +41,11 @@ class ScriptedReplica:
     def __init__(self, *script: object) -> None:
         self.script = list(script)
         self.calls = 0
+        self.tenants: list[str] = []
 
-    async def __call__(self, texts: Sequence[str]) -> object:
+    async def __call__(self, texts: Sequence[str], tenant: str) -> object:
         self.calls += 1
+        self.tenants.append(tenant)
         step = self.script.pop(0) if self.script else REPLY
         if isinstance(step, float):
             await asyncio.sleep(step)
@@ -68,7 +71,7 @@ def clock() -> VirtualClock:
 async def test_a_good_reply_is_passed_on_with_its_model(clock: VirtualClock) -> None:
     embedder = client(ScriptedReplica(), clock)
     assert (embedder.model, embedder.dimensions, embedder.max_tokens) == ("m@1", 2, 32)
-    assert await embedder.embed(["a"]) is GOOD
+    assert await embedder.embed(["a"]) == RESULT
     assert embedder.model == "m@2"
 
 
@@ -103,7 +106,7 @@ async def test_each_failure_is_unavailable_and_opens_the_breaker(
         await embedder.embed(["a"])
     assert replica.calls == 2
     clock.advance(1)
-    assert await embedder.embed(["a"]) is GOOD
+    assert await embedder.embed(["a"]) == RESULT
     assert embedder.state.value == "closed"
 
 
@@ -114,6 +117,12 @@ async def test_a_text_that_is_too_long_is_no_fault_of_the_embedder(clock: Virtua
             await embedder.embed(["a", "b"])
     assert (error.value.index, error.value.tokens, error.value.max_tokens) == (1, 40, 32)
     assert embedder.state.value == "closed"
+
+
+async def test_the_replica_is_told_whose_texts_they_are(clock: VirtualClock) -> None:
+    replica = ScriptedReplica()
+    await client(replica, clock).embed(["a"], "acme")
+    assert replica.tenants == ["acme"]
 
 
 async def test_a_caller_that_leaves_is_no_fault(clock: VirtualClock) -> None:
@@ -194,7 +203,7 @@ def link(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> EmbedderLink
 
 @pytest.mark.slow
 def test_the_deployment_keeps_the_contract_and_answers_as_in_process(graph: Graph, link: EmbedderLink) -> None:
-    async def remote() -> Embeddings:
+    async def remote() -> Embedded:
         embedder = embedder_client(link)
         await check_embedder(embedder)
         return await embedder.embed(["the rain is lovely", "bomb"])

@@ -20,7 +20,7 @@ async def check_embedder(embedder: Embedder) -> None:
 
 
 async def check_vectors(embedder: Embedder) -> None:
-    vectors, tokens = await embedder.embed(TEXTS)
+    vectors, tokens, model = await embedder.embed(TEXTS)
 
     assert vectors.shape == (len(TEXTS), embedder.dimensions)
     assert vectors.dtype == np.float32
@@ -29,12 +29,13 @@ async def check_vectors(embedder: Embedder) -> None:
     assert len(tokens) == len(TEXTS)
     assert tokens[1] < tokens[0], "an empty text has special tokens at most"
     assert vectors[0] @ vectors[2] > vectors[0] @ vectors[3], "similar texts are closer"
-    assert "@" in embedder.model
+    assert "@" in model
+    assert model == embedder.model
 
 
 async def check_independence(embedder: Embedder) -> None:
     """No texts are no vectors. A text's vector is the same alone, again, in another order, and beside other calls."""
-    empty, no_tokens = await embedder.embed([])
+    empty, no_tokens, _ = await embedder.embed([])
     assert empty.shape == (0, embedder.dimensions)
     assert no_tokens == ()
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from router.ports.embedder import EmbedderUnavailableError, Embeddings, TextTooLongError
+from router.ports.embedder import Embedded, EmbedderUnavailableError, TextTooLongError
 
 SPECIAL_TOKENS = 2
 
@@ -20,7 +20,7 @@ class FakeEmbedder:
     same words are similar. A token is a word or a mark.
 
     ``available`` False: calls raise EmbedderUnavailableError. ``stuck`` True: calls never end. ``calls`` has the texts
-    of each call.
+    of each call, and ``tenants`` its tenant.
     """
 
     model = "fake@1"
@@ -31,9 +31,11 @@ class FakeEmbedder:
         self.available = True
         self.stuck = False
         self.calls: list[list[str]] = []
+        self.tenants: list[str] = []
 
-    async def embed(self, texts: Sequence[str]) -> Embeddings:
+    async def embed(self, texts: Sequence[str], tenant: str = "") -> Embedded:
         self.calls.append(list(texts))
+        self.tenants.append(tenant)
         if not self.available:
             raise EmbedderUnavailableError("the fake embedder is switched off")
         if self.stuck:
@@ -47,7 +49,7 @@ class FakeEmbedder:
         for row, each in zip(vectors, words, strict=True):
             row += sum((self._vector(word) for word in each), 0.01 * self._vector("")).astype(np.float32)
             row /= np.linalg.norm(row)
-        return Embeddings(vectors, tokens)
+        return Embedded(vectors, tokens, self.model)
 
     def _vector(self, word: str) -> NDArray[np.float64]:
         seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from router.ports.embedder import EmbedderUnavailableError, Embeddings
+from router.ports.embedder import Embedded, EmbedderUnavailableError
 from router.retrieval.chunk_embedder import ChunkEmbedder
 from tests.embedder.fake_embedder import FakeEmbedder
 
@@ -22,17 +22,17 @@ class Gated(FakeEmbedder):
         self.then = then
         self.gate = asyncio.Event()
 
-    async def embed(self, texts: Sequence[str]) -> Embeddings:
+    async def embed(self, texts: Sequence[str], tenant: str = "") -> Embedded:
         if self.held in texts:
             await self.gate.wait()
             self.model = self.then
-        return await super().embed(texts)
+        return await super().embed(texts, tenant)
 
 
 async def test_a_vector_that_others_make_the_cache_forget_meanwhile_is_there_all_the_same() -> None:
     embedder = Gated("slow")
     chunks = ChunkEmbedder(embedder, max_remembered=2)
-    [known] = await chunks.vectors(["known"])
+    [known] = (await chunks.vectors(["known"])).rows
     asked = asyncio.create_task(chunks.vectors(["known", "slow"]))
     await asyncio.sleep(0)
     await chunks.vectors(["a", "b", "c"])
@@ -40,7 +40,7 @@ async def test_a_vector_that_others_make_the_cache_forget_meanwhile_is_there_all
 
     found = await asked
 
-    assert np.array_equal(found[0], known)
+    assert np.array_equal(found.rows[0], known)
 
 
 async def test_vectors_of_two_models_are_not_mixed() -> None:

@@ -39,8 +39,9 @@ async def collections(embedder: FakeEmbedder, clock: VirtualClock) -> AsyncItera
 
 
 async def found(collections: Collections, embedder: FakeEmbedder) -> Found:
-    vector = (await embedder.embed(["harbour"])).vectors[0]
-    return await collections.search("acme", "notes", Query.of("harbour", vector), SearchMode.HYBRID, 4, 1.0, None)
+    made = await embedder.embed(["harbour"])
+    query = Query.of("harbour", made.vectors[0], made.model)
+    return await collections.search("acme", "notes", query, SearchMode.HYBRID, 4, 1.0, None)
 
 
 async def test_an_index_that_is_not_searched_leaves_the_memory_without_another_search(

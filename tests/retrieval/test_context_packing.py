@@ -35,6 +35,13 @@ def test_all_that_there_is_stays_in_the_order_of_the_documents() -> None:
     assert names(PassageOrder.DOCUMENT, complete=False) == expected
 
 
+def test_scores_of_several_sources_do_not_decide_their_order() -> None:
+    several = [candidate(f"d{n}", score, place=n)._replace(rank=n // 2) for n, score in enumerate((0.1, 9.0, 0.2, 0.3))]
+    made = packed(several, 10, 10_000, PassageOrder.ENDS, complete=False)
+
+    assert [passage.source.document for passage in made.passages] == ["d0", "d2", "d3", "d1"]
+
+
 def test_a_choice_is_by_rank() -> None:
     assert names(PassageOrder.AUTO, complete=True, top_k=3) == ["d1", "d2", "d0"]
 

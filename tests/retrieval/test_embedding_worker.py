@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from router.documents import Document
 from router.memory_collection_store import MemoryCollectionStore
 from router.ports.collection_store import CollectionLimits, CollectionRecord, NewDocument
-from router.ports.embedder import Embeddings
+from router.ports.embedder import Embedded
 from router.retrieval.chunk_embedder import ChunkEmbedder
 from router.retrieval.chunking import chunks
 from router.retrieval.embedding_worker import EmbeddingWorker
@@ -25,9 +25,9 @@ class Gated(FakeEmbedder):
         super().__init__()
         self.gate = asyncio.Event()
 
-    async def embed(self, texts: Sequence[str]) -> Embeddings:
+    async def embed(self, texts: Sequence[str], tenant: str = "") -> Embedded:
         await self.gate.wait()
-        return await super().embed(texts)
+        return await super().embed(texts, tenant)
 
 
 async def stored(store: MemoryCollectionStore, tenant: str, *texts: str) -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
-from router.documents import Document, Source
+import numpy as np
+import pytest
+
+from router.config.retrieval import RetrievalConfig
+from router.documents import Document, SearchMode, Source
+from router.memory_collection_store import MemoryCollectionStore
+from router.ports.embedder import Embedded, EmbedderUnavailableError
 from router.retrieval.bm25 import Bm25Index
+from router.retrieval.chunk_embedder import BATCH, ChunkEmbedder
 from router.retrieval.chunking import Chunk, chunks
+from router.retrieval.collections import Collections
 from router.retrieval.passage_index import PassageIndex, Query
+from tests.embedder.fake_embedder import FakeEmbedder
+from tests.state.clock import VirtualClock
 
 
 def test_offsets_of_repeated_text_are_its_own_and_not_those_of_the_first_copy() -> None:
@@ -59,3 +69,51 @@ def test_a_comment_in_code_is_no_heading() -> None:
     text = "# Real\n\n```bash\n# install it\nmake\n```\n\nText."
 
     assert {chunk.heading for chunk in chunks(text, 64, 0)} == {"Real"}
+
+
+class FailingOnce(FakeEmbedder):
+    """Fails in its third call."""
+
+    async def embed(self, texts: Sequence[str], tenant: str = "") -> Embedded:
+        made = await super().embed(texts, tenant)
+        if len(self.calls) == 3:
+            raise EmbedderUnavailableError("the embedder did not answer within 2 s")
+        return made
+
+
+async def test_a_fault_costs_the_batch_that_it_hits_and_not_all_before_it() -> None:
+    """neomjs/neo 16972: a long text is embedded from its beginning after each timeout, and never to its end."""
+    embedder = FailingOnce()
+    chunked, texts = ChunkEmbedder(embedder), [f"Chunk {number}." for number in range(4 * BATCH)]
+    with pytest.raises(EmbedderUnavailableError):
+        await chunked.vectors(texts)
+
+    made = await chunked.vectors(texts)
+
+    assert len(made.rows) == len(texts)
+    assert sum(map(len, embedder.calls)) == len(texts) + BATCH
+
+
+async def test_documents_with_vectors_of_another_length_are_embedded_anew() -> None:
+    """HKUDS/LightRAG 2119, open-webui 13225: after a change of the model the collection answers with errors."""
+    store, clock = MemoryCollectionStore(), VirtualClock()
+    for dimensions, model in ((64, "fake@1"), (32, "fake@2")):
+        embedder = FakeEmbedder(dimensions)
+        embedder.model = model
+        chunked = ChunkEmbedder(embedder)
+        named = Collections(RetrievalConfig(), store, chunked, clock)
+        await named.start()
+        if dimensions == 64:
+            await named.create("acme", "notes", {})
+            await named.add("acme", "notes", [Document("d", "The harbour is north.")])
+        made = await chunked.vectors(["Where is the harbour?"], "acme")
+        query = Query.of("Where is the harbour?", made.rows[0], made.model)
+        found = []
+        for _ in range(2):
+            found.append(await named.search("acme", "notes", query, SearchMode.HYBRID, 4, 1.0, None))
+            assert named.worker is not None
+            await named.worker.drained()
+        await named.close()
+
+        assert [len(each.candidates) for each in found] == [1, 1]
+        assert found[1].with_vectors

@@ -79,8 +79,9 @@ def test_questions_of_one_kind_share_a_partition() -> None:
     "prompt",
     [
         (1, 2, 3),
+        "What is it?",
         "   ",
-        "x" * 2001,
+        Conversation((Message("user", "x" * 2001),)),
         Conversation(()),
         Conversation((Message("user", "Hi"), Message("assistant", "Well"))),
         Conversation((Message("user", "Hi"), Message("tool", "7", tool_call_id="a"))),

@@ -128,3 +128,32 @@ async def test_a_question_that_is_stored_anew_is_answered_by_the_new_answer(
     for text in ("What is a quark?", "What are quarks?"):
         said = await cached.ask(text)
         assert json.loads(said.text)["choices"][0]["message"]["content"] == "Another answer"
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_hit_has_the_usage_of_its_generation_with_all_details(
+    cached: Cached, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    """BerriAI/litellm 42244: streamed hits lose the details."""
+    monkeypatch.setattr("tests.router.backend.WORDS", ("<think>", "So it is", "</think>", "Yes."))
+    first = await cached.ask()
+    more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
+    hit = await cached.ask(**more)
+    assert hit.headers["x-manta-cache"] == "exact; age=0"
+    chunks = [line[6:] for line in hit.text.splitlines() if line.startswith("data: {")] or [hit.text]
+    usage = json.loads(chunks[-1])["usage"]
+    assert usage == first.json()["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] > 0
+
+
+async def test_a_hit_cites_the_documents_of_its_own_request(cached: Cached, monkeypatch: pytest.MonkeyPatch) -> None:
+    """garrytan/gbrain 3658: what only the stored request had asked for is answered to another one."""
+    monkeypatch.setattr("tests.router.backend.WORDS", ("It is north [1].",))
+    text = "The harbour is north of the town."
+    await cached.ask("Where is it?", documents=[{"id": "first", "text": text}])
+    hit = await cached.ask("Where is it?", documents=[{"id": "second", "text": text}])
+    assert hit.headers["x-manta-cache"] == "exact; age=0"
+    (found,) = hit.json()["choices"][0]["message"]["annotations"]
+    assert found["document_citation"]["document"] == "second"
+    other = [{"id": "second", "text": "The harbour is south of the town."}]
+    assert await cached.status("Where is it?", documents=other) == "miss; new"

@@ -92,7 +92,7 @@ def embedding(_made: Embedding) -> Embedding:
 async def test_each_text_has_its_vector(embedding: Embedding, texts: Any, encoding_format: Any) -> None:
     answer = embedding.openai.embeddings.create(model="fake", input=texts, encoding_format=encoding_format)
 
-    vectors, tokens = await FakeEmbedder().embed([texts] if isinstance(texts, str) else texts)
+    vectors, tokens, _ = await FakeEmbedder().embed([texts] if isinstance(texts, str) else texts)
     assert [each.index for each in answer.data] == list(range(len(vectors)))
     found = [each.embedding for each in answer.data]
     if encoding_format == "base64":

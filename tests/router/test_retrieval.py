@@ -99,6 +99,22 @@ def test_without_an_embedder_a_search_by_vectors_alone_is_refused(without_embedd
     assert answer.json()["error"]["param"] == "retrieval.mode"
 
 
+def test_texts_are_embedded_in_the_turn_of_their_tenant() -> None:
+    embedder = FakeEmbedder()
+    made = Retrieving(embedder)
+    try:
+        made.add("notes", {"text": "The harbour is north."})
+        made.ask(documents=DOCUMENTS)
+        made.ask(retrieval={"collections": ["notes"]})
+        made.call("POST", "/notes/search", {"query": "Where is it?"})
+        made.served.http.post("/v1/embeddings", json={"model": "fake", "input": "Hi"})
+    finally:
+        made.served.stop()
+
+    assert len(embedder.tenants) >= 5
+    assert set(embedder.tenants) == {"acme"}
+
+
 def test_an_embedder_that_is_down_costs_the_vectors_and_not_the_answer() -> None:
     embedder = FakeEmbedder()
     embedder.available = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 
 import httpx
@@ -124,6 +125,13 @@ async def test_the_answer_begins_with_its_first_events_and_the_rest_is_the_strea
     assert (await timed.complete(stream)).status_code == 200
     before = [("access", UPLOAD_S), *((room, 0.0) for room in ROOMS[1:-1])]
     assert timed.seconds() == [*before, ("answer", FIRST_S), (STREAM, EACH_S * timed.backend.batches)]
+
+
+async def test_a_search_for_passages_is_a_second_stage_of_the_prompt_after_the_first_route() -> None:
+    timed = Timed()
+    body = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "documents": [{"text": "Well."}]}
+    assert (await timed.post("/v1/chat/completions", json.dumps(body).encode())).status_code == 200
+    assert [stage for stage, _ in timed.seconds()] == [*ROOMS[:3], "prompt", "route", *ROOMS[3:], STREAM]
 
 
 @pytest.mark.parametrize(

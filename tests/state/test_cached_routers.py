@@ -17,16 +17,24 @@ import redis
 
 from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
+from cluster.safety.canary_key import CanaryKey
 from cluster.state import redis_names
 from cluster.state.redis_entry_store import RedisEntryStore
-from engine.api import Delta, GenerationRequest
+from cluster.state.redis_safety_store import RedisSafetyStore
+from engine.api import Conversation, Delta, GenerationRequest
 from router.app_factory import CacheParts, build_app
 from router.config.keys import KeyConfig
 from router.config.router import RouterConfig
 from router.ports.answer_cache import AWAITED_MS
+from router.ports.clock import SystemClock
 from router.ports.tier_backend import OnPlaced, OnUsage
+from router.review.review_wiring import ReviewService
+from safety.compiled_policy import Parts
+from safety.guard import PolicyGuard
 from tests.router.asking import Asking
 from tests.router.backend import WORDS, ScriptedBackend
+from tests.router.policies import Policies
+from tests.safety.scripted_classifier import ScriptedClassifier
 from tests.state.conftest import wait_until_ready
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,9 +62,12 @@ class SlowBackend(ScriptedBackend):
 
 
 class RouterOnRedis:
-    """A router with its own backend and connections, as a process has them."""
+    """A router with its own backend and connections, as a process has them. ``guarded``: with a guard whose policy asks
+    for a canary token in system prompts."""
 
-    def __init__(self, url: str, journal: Path, backend: ScriptedBackend | None = None) -> None:
+    def __init__(
+        self, url: str, journal: Path, backend: ScriptedBackend | None = None, *, guarded: bool = False
+    ) -> None:
         self.backend = backend or SlowBackend()
         state = StateConfig(
             journal=journal, timeout_s=1, background_timeout_s=2, max_faults=3, open_s=0.2, max_open_s=0.2
@@ -68,7 +79,18 @@ class RouterOnRedis:
                 "cache": {"enabled": True, "lease_s": LEASE_S},
             }
         )
-        self.app = build_app(config, self.backend, cache=CacheParts(self.entries))
+        self.safety = RedisSafetyStore(state, url, audit_days=1)
+        self.reviews = ReviewService(self.safety, config.review, SystemClock())
+        policies = Policies()
+        policies.set(prompt_canary="block", content_answers=None, deadline_s=10)
+        guard = PolicyGuard(policies, Parts(ScriptedClassifier(), canary_key=CanaryKey(self.reviews.keys)))
+        self.app = build_app(
+            config,
+            self.backend,
+            make_guard=(lambda oversight, store: guard) if guarded else None,
+            reviews=self.reviews if guarded else None,
+            cache=CacheParts(self.entries),
+        )
 
     async def ask(self, **more: object) -> httpx.Response:
         headers = {"authorization": "Bearer sk-user"}
@@ -117,6 +139,24 @@ async def test_64_identical_requests_over_two_routers_cost_one_generation(
     assert len({text_of(answer) for answer in answers}) == 1
     assert sum(len(each.backend.requests) for each in pair) == 1
     assert sorted(answer.headers["x-manta-cache"] for answer in answers)[-1] == "miss; new"
+
+
+async def test_64_identical_requests_with_a_canary_in_their_prompt_cost_one_generation(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    pair = [RouterOnRedis(redis_server.url, tmp_path / str(number), guarded=True) for number in range(2)]
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "What is a quark?"}]
+    async with AsyncExitStack() as stack:
+        for each in pair:
+            await each.entries.start()
+            stack.push_async_callback(each.entries.close)
+            await each.reviews.start()
+            stack.push_async_callback(each.reviews.close)
+        answers = await asyncio.gather(*(pair[number % 2].ask(messages=messages) for number in range(64)))
+    assert {answer.status_code for answer in answers} == {200}
+    (request,) = [request for each in pair for request in each.backend.requests]
+    assert isinstance(request.prompt, Conversation)
+    assert request.prompt.messages[0].content != "Be kind."
 
 
 async def test_requests_of_a_router_whose_leader_fails_cost_one_generation_more(

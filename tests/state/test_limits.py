@@ -79,6 +79,22 @@ class Reference:
         self.uses[request_id] = Use(now_ms, names, charge, Charge(), now_ms + LEASE_MS)
         return True
 
+    def again(self, request_id: str, scopes: tuple[Scope, ...], charge: Charge, now_ms: int) -> bool:
+        self.expire(now_ms)
+        use = self.uses[request_id]
+        if not use.leased:
+            return True
+        charge = Charge(max(charge.tokens, use.reported.tokens), max(charge.money, use.reported.money))
+        for scope in scopes:
+            for name, limit in scope.limits:
+                before, after = cost(name, use.charge), cost(name, charge)
+                own = before if counts(name, use.at_ms, now_ms) else 0
+                if after > before and self.used(scope.name, name, now_ms) - own + after > limit:
+                    return False
+        self.recount(use, charge, now_ms)
+        use.lease_end_ms = now_ms + LEASE_MS
+        return True
+
     def renew(self, request_id: str, used: Charge, now_ms: int) -> None:
         self.expire(now_ms)
         if (use := self.uses.get(request_id)) and use.open:
@@ -142,7 +158,7 @@ LONG = bool(os.environ.get("MANTA_LONG_TESTS"))
 # Use up to the reservation: what exceeds it is attributed by its own rule, which has tests of its own.
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["reserve", "reserve", "renew", "settle", "count"]),
+        st.sampled_from(["reserve", "reserve", "again", "renew", "settle", "count"]),
         st.integers(0, 8),  # which request
         st.sampled_from(ALL),
         CHARGES,
@@ -160,12 +176,14 @@ def test_decisions_and_counts_are_those_of_the_reference_model(
 ) -> None:
     state, reference, now_ms = LimitState(), Reference(), START_MS
     open_ids: dict[int, tuple[str, Charge]] = {}
+    scopes_of: dict[str, tuple[Scope, ...]] = {}
     for number, (step, which, key, charge, share, wait_ms) in enumerate(steps):
         now_ms += wait_ms
         request_id, reserved = open_ids.get(which, (f"r{number}", Charge()))
         used = Charge(int(reserved.tokens * share), int(reserved.money * share))
         if step == "reserve":
             request_id, scopes = f"r{number}", (key, TENANT)
+            scopes_of[request_id] = scopes
             state, decision = limit_transitions.reserve(
                 state, Reservation(request_id, "acme", scopes, charge), LEASE_MS, now_ms
             )
@@ -179,6 +197,14 @@ def test_decisions_and_counts_are_those_of_the_reference_model(
             state = limit_transitions.count(state, Reservation(request_id, "acme", (key, TENANT), ran), now_ms)
             reference.count(request_id, (key, TENANT), ran, now_ms)
             open_ids[which] = (request_id, ran)
+            scopes_of.setdefault(request_id, (key, TENANT))
+        elif step == "again":
+            if known:
+                request = Reservation(request_id, "acme", scopes_of[request_id], charge)
+                state, decision = limit_transitions.reserve(state, request, LEASE_MS, now_ms)
+                assert decision.admitted == reference.again(request_id, request.scopes, charge, now_ms)
+                if decision.admitted and state.held[request_id].leased:
+                    open_ids[which] = (request_id, charge)
         elif step == "renew":
             state = limit_transitions.renew(state, [Renewal(request_id, "acme", used)], LEASE_MS, now_ms)
             if known:

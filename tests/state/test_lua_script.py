@@ -70,7 +70,7 @@ class Steps:
         self._call(sum(held.leased for held in self._state.held.values()), "open")
 
     def _reserve(self, place: int, scopes: tuple[Scope, ...], charge: Charge, lease_ms: int) -> None:
-        if self._draw.random() < 0.9:  # otherwise the id may be that of an open reservation
+        if self._draw.random() < 0.75:  # otherwise the id may be that of an open reservation
             self._made += 1
             self._ids[place] = f"r{self._made}"
         request = Reservation(self._ids[place], TENANT_NAME, scopes, charge)

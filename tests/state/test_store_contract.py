@@ -111,6 +111,78 @@ class TestLimits:
 
         assert [use.wait_ms for use in decision.refused] == [None]
 
+    async def test_a_second_charge_takes_the_place_of_the_first_and_no_request_is_counted_twice(
+        self, store: StateStore
+    ) -> None:
+        limits = scope(requests_per_minute=1, tokens_per_minute=100, concurrent_requests=1, money_per_month=50)
+        assert (await reserve(store, "a", limits, tokens=20, money=10)).admitted
+
+        for tokens, money in ((100, 50), (60, 10), (60, 10)):
+            again = await reserve(store, "a", limits, tokens=tokens, money=money)
+            assert again.admitted
+            assert [use.used for use in again.uses] == [1, tokens, 1, money]
+        assert await store.open_reservations("acme") == 1
+        assert await store.settle("acme", "a", Charge(7, 3))
+        assert await used(store, limits) == [1, 7, 0, 3]
+
+    async def test_a_second_charge_without_room_leaves_the_first(self, store: StateStore) -> None:
+        limits = scope(requests_per_minute=9, tokens_per_minute=100)
+        await reserve(store, "a", limits, tokens=20)
+        await reserve(store, "b", limits, tokens=50)
+
+        refused = await reserve(store, "a", limits, tokens=51)
+
+        assert [use.name for use in refused.refused] == [TPM]
+        assert refused.uses[1].used == 50, "without what the request itself has"
+        assert refused.uses[1].wait_ms == 61_000
+        assert [use.wait_ms for use in (await reserve(store, "a", limits, tokens=101)).refused] == [None]
+        assert await used(store, limits) == [2, 70]
+        assert await store.settle("acme", "a", Charge())
+        assert await used(store, limits) == [2, 50]
+
+    async def test_a_second_charge_that_is_not_larger_has_room_in_a_limit_that_is_exceeded(
+        self, store: StateStore
+    ) -> None:
+        limits = scope(tokens_per_day=100)
+        await reserve(store, "a", limits, tokens=20)
+        await reserve(store, "b", limits, tokens=10)
+        await store.renew([Renewal("b", "acme", Charge(500))], LEASE_MS)
+
+        assert (await reserve(store, "a", limits, tokens=20)).admitted
+        assert (await reserve(store, "a", limits, tokens=5)).admitted
+        assert not (await reserve(store, "a", limits, tokens=6)).admitted
+        assert await used(store, limits) == [505]
+
+    async def test_a_second_charge_keeps_the_use_that_was_reported(self, store: StateStore) -> None:
+        limits = scope(tokens_per_day=100)
+        await reserve(store, "a", limits, tokens=20)
+        await store.renew([Renewal("a", "acme", Charge(40))], LEASE_MS)
+
+        assert (await reserve(store, "a", limits, tokens=20)).admitted
+        assert await used(store, limits) == [40]
+
+    async def test_a_second_charge_after_the_minute_of_the_first_counts_only_its_growth(
+        self, store: StateStore, clock: VirtualClock
+    ) -> None:
+        limits = scope(requests_per_minute=1, tokens_per_minute=100, tokens_per_day=1000)
+        await store.reserve(Reservation("a", "acme", (limits,), Charge(60)), 100_000)
+        clock.advance(62)
+
+        assert (await store.reserve(Reservation("a", "acme", (limits,), Charge(90)), 100_000)).admitted
+        assert await used(store, limits) == [0, 30, 90]
+
+    async def test_a_second_charge_of_a_request_whose_lease_has_run_out_has_no_effect(
+        self, store: StateStore, clock: VirtualClock
+    ) -> None:
+        limits = scope(tokens_per_day=100, concurrent_requests=1)
+        await reserve(store, "a", limits, tokens=20)
+        clock.advance(LEASE_MS / 1000 + 1)
+
+        assert (await reserve(store, "a", limits, tokens=50)).admitted
+        assert await used(store, limits) == [0, 0]
+        assert await store.settle("acme", "a", Charge(30))
+        assert await used(store, limits) == [0, 30]
+
     async def test_no_limits_admit_everything(self, store: StateStore) -> None:
         assert (await reserve(store, "r", scope(), tokens=10**9)).admitted
 

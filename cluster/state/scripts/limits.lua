@@ -208,19 +208,22 @@ local function expire()
 end
 
 -- The state of all limits as a list of used, milliseconds until reset, milliseconds to wait; and whether all have room.
-local function uses(scopes, tokens, money)
+-- `counted`: tokens and money that are counted of the request already, and as much has room; nil: it is new.
+local function uses(scopes, tokens, money, counted)
   local found, room = {}, true
   for _, scope in ipairs(scopes) do
     for _, limited in ipairs(scope[2]) do
       local name, limit, used, reset, wait = limited[1], limited[2], 0, 0, 0
       if name == 'concurrent_requests' then
         used = redis.call('ZCOUNT', active_key(scope[1]), '(' .. now, '+inf')
-        if used >= limit then wait = CONCURRENCY_WAIT_MS end
+        if used >= limit and not counted then wait = CONCURRENCY_WAIT_MS end
       else
         local counter = load_counter(scope[1], name)
         used = counter.used
         if counter.newest > 0 then reset = end_ms(name, counter.newest) - now end
-        wait = wait_ms(name, counter, limit, amount_of(name, tokens, money))
+        local amount = amount_of(name, tokens, money)
+        if counted and amount <= amount_of(name, counted[1], counted[2]) then amount = 0 end
+        wait = wait_ms(name, counter, limit, amount)
       end
       room = room and wait == 0
       found[#found + 1], found[#found + 2], found[#found + 3] = used, reset, wait
@@ -256,10 +259,35 @@ local function taken(tokens, money, scopes)
   return held
 end
 
+-- Adds what is counted of a reservation, times `sign`, to the counters that still have its slot.
+local function add_counted(held, sign)
+  for _, place in ipairs(held.places) do
+    local scope, name, slot = place[1], place[2], place[3]
+    local amount = amount_of(name, held.tokens, held.money)
+    if amount ~= 0 and slot >= slots_at(name) then add(scope, name, slot, sign * amount) end
+  end
+end
+
+-- Replaces the charge of an open reservation, if there is room for it.
+local function reserve_again(id, held, lease_ms, tokens, money, scopes)
+  tokens, money = max(tokens, held.used_tokens), max(money, held.used_money)
+  add_counted(held, -1)
+  local found, room = uses(scopes, tokens, money, {held.tokens, held.money})
+  add_counted(held, 1)
+  if not room then return written('0', found, true) end
+  recount(held, tokens, money)
+  held.expires, held.leased = now + lease_ms, true
+  save_held(id, held)
+  lease(id, held)
+  return written('1', (uses(scopes, 0, 0)))
+end
+
 -- id, lease in milliseconds, tokens, money, scopes as JSON → 1 if admitted, else 0, and the state of all limits
 local function reserve(id, lease_ms, tokens, money, scopes)
   expire()
-  if known(id) then return written('1', (uses(scopes, 0, 0))) end
+  local former = known(id)
+  if former and former.leased then return reserve_again(id, former, lease_ms, tokens, money, scopes) end
+  if former then return written('1', (uses(scopes, 0, 0))) end
   local found, room = uses(scopes, tokens, money)
   if not room then return written('0', found, true) end
   local held = taken(tokens, money, scopes)
