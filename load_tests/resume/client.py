@@ -102,6 +102,8 @@ async def _events(response: httpx.Response) -> AsyncIterator[tuple[int, str]]:
     async for piece in response.aiter_bytes():
         *frames, rest = (rest + piece).split(b"\n\n")
         for frame in frames:
+            if frame.startswith(b":"):  # a comment
+                continue
             head, _, data = frame.decode().partition("\n")
             if not head.startswith("id: ") or not data.startswith("data: "):
                 raise ValueError(f"not an event with an id: {frame[:80]!r}")
