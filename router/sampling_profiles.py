@@ -33,10 +33,14 @@ def apply_profile(request: InferenceRequest, profiles: Mapping[str, ProfileConfi
 def apply_tier_defaults(request: InferenceRequest, parameters: Mapping[str, float]) -> InferenceRequest:
     """Returns ``request`` with the sampling ``parameters`` of its tier, except those that the client set itself.
 
-    A request that names a profile is returned unchanged. Raises RequestError if the parameters and the client's exclude
-    each other.
+    A request that names a profile is returned unchanged, and so is a beam search that draws nothing: sampling
+    parameters have no place in it, and those of the tier would refuse it. Raises RequestError if the parameters and the
+    client's exclude each other.
     """
-    return request if request.profile is not None or not parameters else _with(request, parameters)
+    beam = request.sampling.beam
+    if not parameters or request.profile is not None or (beam is not None and not beam.do_sample):
+        return request
+    return _with(request, parameters)
 
 
 def _with(request: InferenceRequest, parameters: Mapping[str, float]) -> InferenceRequest:

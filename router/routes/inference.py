@@ -25,6 +25,7 @@ from router.routes.answer_bodies import AnswerBodies
 from router.routes.error_bodies import ErrorBodies
 from router.routes.response_headers import headers, late_headers
 from router.routes.traced_work import traced
+from router.routes.whole_body import whole_body
 from router.transport.http_exchange import HttpExchange
 from router.transport.requests_outliving_client import RequestsOutlivingClient
 
@@ -124,7 +125,7 @@ class InferenceRoute:
             await exchange.stream(batches, writer.chunks)
         else:
             answers, usage = await collect(batches)
-            body = writer.whole(answers, usage)
+            body = await whole_body(writer, answers, usage)
             if routed.keep is not None:
                 await routed.keep(body)
             await exchange.answer_text(200, body)
@@ -149,6 +150,7 @@ class InferenceRoute:
             routed.retrieval,
             prompts=routed.prompts,
             failovers=routed.failovers,
+            reasoning_tokens=routed.reasoning_tokens,
         )
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 import pytest
 
-from engine.api import FinishReason, Logprob, TokenLogprobs
+from engine.api import FinishReason, Logprob, TokenLogprobs, Usage
+from router.answer_events import Stamp
+from router.complete_answer import Answer
+from router.openai.chat import ChatEndpoint
 from router.openai.logprobs import TextOffset, text_logprobs, text_of
+from router.routes.whole_body import whole_body
 from tests.router.backend import WORDS
 from tests.router.conftest import Served
 
@@ -147,3 +153,19 @@ def test_what_cannot_be_had_is_the_requests_own_fault(served: Served) -> None:
 
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "unsatisfiable"
+
+
+async def test_many_of_them_hold_no_other_request_up() -> None:
+    """A second of ``json.dumps`` is one in which no stream of the router gets a token."""
+    token = TokenLogprobs(Logprob(1, "a", b"a", -0.5), tuple(Logprob(n, "b", b"b", -1.0) for n in range(20)), 1)
+    answer = Answer(0, 0, "a" * 4000, FinishReason.STOP, logprobs=(token,) * 4000)
+    body = {**CHAT, "logprobs": True, "top_logprobs": 20}
+    writer = ChatEndpoint().parse(json.dumps(body).encode()).writer(Stamp("id", 0, "fast"))
+    writing = asyncio.create_task(whole_body(writer, [answer], Usage(1, 4000, 0)))
+    turns = 0
+    while not writing.done():
+        await asyncio.sleep(0)
+        turns += 1
+
+    assert turns > 10
+    assert len(json.loads(await writing)["choices"][0]["logprobs"]["content"]) == 4000
