@@ -8,7 +8,8 @@ from pydantic import Field
 
 from router.config.settings import Settings
 
-Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[!-~]{1,256})$")]
+Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[!-)+-.0-@\[-~]{1,256})$")]
+"""A scheme and a host, as browsers send them: in small letters, without a path and without patterns."""
 
 
 class CorsConfig(Settings):

@@ -81,5 +81,6 @@ class RouterConfig(Settings):
     own status. None: no comments."""
     max_concurrent_requests: int = Field(4096, ge=1)
     """The most concurrent requests per router replica. Further ones get a 429. The last eighth is kept for tenants that
-    have fewer than others. It must be below ``ingress.max_ongoing_requests``, beyond which Serve refuses with an error
-    that is not in OpenAI's format."""
+    have fewer than others, so that a single tenant has seven eighths: set a seventh more where that is too few. It must
+    be below ``ingress.max_ongoing_requests``, beyond which Serve refuses with an error that is not in OpenAI's
+    format."""

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from router.errors import DeadlineExceededError, InvalidRequestError, PayloadTooLargeError, RefusalError, RefusalKind
 from router.request_id import request_id
-from router.transport.keep_alive import KeepAlive
+from router.transport.keep_alive import COMMENT_LINE, KeepAlive
 from router.transport.sse import HEADERS, event
 
 T = TypeVar("T")
@@ -239,6 +239,7 @@ class HttpExchange:
 
         The status line is sent with the first part, which may have no events.
         """
+        self._keep_alive.comment = COMMENT_LINE
         try:
             async for first, bodies in parts:
                 await self._send_frames("".join(map(event, bodies, map(str, count(first)))))

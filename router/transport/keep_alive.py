@@ -13,10 +13,13 @@ import contextlib
 from starlette.types import Send
 
 COMMENT = b": keep-alive\n\n"
+"""With a blank line: a client that splits a stream at blank lines takes no event for part of the comment."""
+COMMENT_LINE = b": keep-alive\n"
+"""For events with ids: OpenAI's Python library takes a blank line after an id for an event without data, and fails."""
 
 
 class KeepAlive:
-    """Sends a comment by the ASGI ``send`` after each ``interval_s`` seconds in which nothing else was sent; None:
+    """Sends ``comment`` by the ASGI ``send`` after each ``interval_s`` seconds in which nothing else was sent; None:
     never. Its owner sets ``silent`` to False with each event, which is all that it costs a busy stream."""
 
     def __init__(self, interval_s: float | None, send: Send) -> None:
@@ -24,6 +27,7 @@ class KeepAlive:
         self._send = send
         self._timer: asyncio.TimerHandle | None = None
         self._sending: asyncio.Task[None] | None = None
+        self.comment = COMMENT
         self.silent = True
 
     def begin(self) -> None:
@@ -48,4 +52,4 @@ class KeepAlive:
 
     async def _comment(self) -> None:
         with contextlib.suppress(OSError):  # the client has left, which the next event or the server tells
-            await self._send({"type": "http.response.body", "body": COMMENT, "more_body": True})
+            await self._send({"type": "http.response.body", "body": self.comment, "more_body": True})

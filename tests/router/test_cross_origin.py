@@ -99,7 +99,9 @@ async def test_names_of_headers_that_are_none_are_not_repeated(asked: str) -> No
     assert "access-control-allow-headers" not in answer.headers
 
 
-@pytest.mark.parametrize("origin", ["chat.example.com", "https://a b", "", "https://"])
+@pytest.mark.parametrize(
+    "origin", ["chat.example.com", "https://a b", "", "https://", f"{PAGE}/", PAGE.upper(), "https://*.example.com"]
+)
 def test_an_origin_that_no_browser_sends_is_refused_at_start(origin: str) -> None:
     with pytest.raises(ValidationError):
         CorsConfig(allowed_origins=(origin,))

@@ -7,13 +7,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-import httpx
 import pytest
 
 from router.transport.http_exchange import HttpExchange
-from router.transport.keep_alive import COMMENT
+from router.transport.keep_alive import COMMENT, COMMENT_LINE
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import CONFIG, KEY, Served
+from tests.router.conftest import CONFIG, Served
 
 INTERVAL_S = 0.02
 
@@ -36,7 +35,7 @@ class Client:
 
     @property
     def comments(self) -> int:
-        return self.bodies.count(COMMENT)
+        return self.bodies.count(COMMENT) + self.bodies.count(COMMENT_LINE)
 
     def exchange(self, keep_alive_s: float | None = INTERVAL_S) -> HttpExchange:
         async def receive() -> dict[str, Any]:
@@ -152,7 +151,7 @@ async def test_a_resumable_stream_gets_them_too() -> None:
     await client.exchange().stream_numbered(parts())
 
     assert client.bodies[0] == b"id: 1\ndata: first\n\n"
-    assert client.comments
+    assert set(client.bodies[1:-1]) == {COMMENT_LINE}
 
 
 async def test_without_the_setting_there_are_none() -> None:
@@ -176,16 +175,22 @@ class Pauses(ScriptedBackend):
             await asyncio.sleep(0.1)
 
 
-def test_the_library_reads_over_them() -> None:
+@pytest.mark.parametrize(("detach", "comment"), [(False, COMMENT), (True, COMMENT_LINE)])
+def test_the_library_reads_over_them(detach: bool, comment: bytes) -> None:
+    """It takes a blank line after an event with an id for one without data, so that a stream that can be resumed has
+    comments of one line."""
     served = Served(CONFIG.model_copy(update={"stream_keep_alive_s": INTERVAL_S}))
+    asked: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    own = {"detach": detach}
     try:
         served.backend = Pauses()
-        asked: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-        raw = httpx.post(f"{served.url}/v1/chat/completions", json=asked, headers={"authorization": f"Bearer {KEY}"})
-        text = "".join(chunk.choices[0].delta.content or "" for chunk in served.openai.chat.completions.create(**asked))
+        raw = served.http.post("/v1/chat/completions", json=asked | own)
+        chunks = served.openai.chat.completions.create(**asked, extra_body=own)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     finally:
         served.stop()
 
-    assert raw.content.count(COMMENT) >= 3
+    assert raw.content.count(comment) >= 3
     assert raw.content.endswith(b"data: [DONE]\n\n")
+    assert ("x-manta-stream" in raw.headers) == detach
     assert text == "Hello, wörld! 🎉"

@@ -9,11 +9,22 @@ from typing import Any
 
 import pytest
 
+from router.access.authenticator import Authenticator
+from router.access.config_api_keys import ConfigKeys
+from router.access.key_registry import KeyRegistry
 from router.app_factory import build_app
+from router.config.access import AccessConfig
 from router.config.keys import KeyConfig
+from router.config.resume import ResumeConfig
 from router.config.router import RouterConfig
 from router.errors import RateLimitError
+from router.inference_request import Call
 from router.limits.router_concurrency import ConcurrencyLimit
+from router.memory_store import MemoryStore
+from router.memory_stream_store import MemoryStreamStore
+from router.ports.clock import SystemClock
+from router.requests.stream_requests import StreamRequests
+from router.resume.detached_streams import DetachedStreams
 from tests.router.backend import ScriptedBackend
 
 
@@ -80,6 +91,23 @@ def test_the_refusal_says_why() -> None:
             pass
     assert refused.value.refused == "reason=router_share; value=70; limit=40"
     assert (refused.value.code, refused.value.retry_after_s) == ("overloaded", 1)
+
+
+async def test_who_reads_a_stream_again_has_a_place_of_its_tenant() -> None:
+    router, clock = Router(16), SystemClock()
+    keys = ConfigKeys((KeyConfig(key="sk-flood", tenant="flood", team="core"),))
+    authenticator = Authenticator(AccessConfig(), keys, KeyRegistry(MemoryStore(clock), clock), None, clock)
+    streams = DetachedStreams(MemoryStreamStore(clock), ResumeConfig(), {}, clock)
+    reading = StreamRequests(authenticator, router.limit, streams)
+
+    async def body(limit: int) -> bytes:
+        raise AssertionError("it has none")
+
+    with ExitStack() as stack:
+        assert router.fill(stack, "flood") == 14
+        with pytest.raises(RateLimitError) as refused:
+            await anext(reading.run(Call("r", "Bearer sk-flood", body), "s", 0))
+    assert refused.value.refused == "reason=router_share; value=14; limit=8"
 
 
 async def test_bodies_that_arrive_slowly_keep_nobody_else_out() -> None:

@@ -53,6 +53,6 @@ def test_a_search_that_draws_nothing_is_not_refused_for_what_its_tier_draws_by(
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "use_beam_search": True, **fields}
     request = ChatEndpoint().parse(json.dumps(body).encode())
 
-    sampling = apply_tier_defaults(request, DEFAULTS).sampling
+    sampling = apply_tier_defaults(request, DEFAULTS | {"repetition_penalty": 1.2}).sampling
 
-    assert (sampling.temperature, sampling.top_p) == (temperature, top_p)
+    assert (sampling.temperature, sampling.top_p, sampling.repetition_penalty) == (temperature, top_p, 1.2)
