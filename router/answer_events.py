@@ -36,6 +36,7 @@ class Stamp:
     the answer has begun. ``retrieval`` is the member ``retrieval_details`` of the usage; None: there was no retrieval.
     ``prompts`` are the request's prompts as the model reads them, for formats that echo them. ``failovers`` returns the
     number of failovers to another replica, and whether one of them had another version of the model.
+    ``reasoning_tokens`` returns how many of the generated tokens were reasoning, by now.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Stamp:
     retrieval: Mapping[str, Any] | None = None
     prompts: Sequence[Prompt] = ()
     failovers: Callable[[], tuple[int, bool]] = lambda: (0, False)
+    reasoning_tokens: Callable[[], int] = int
 
 
 class AnswerWriter(Protocol):
@@ -106,6 +108,7 @@ class Routed(NamedTuple):
     owner: StreamOwner | None = None  # whose stream it is that can be resumed; None: it cannot
     failovers: Callable[[], tuple[int, bool]] = lambda: (0, False)  # how often another replica went on with it, by now,
     # and whether one of them had another version of the model
+    reasoning_tokens: Callable[[], int] = int  # how many of the generated tokens were reasoning, by now
     shared: SharedAnswer | None = None  # for which others may wait; None: none does
 
 

@@ -24,6 +24,7 @@ from router.openai.rate_limit_headers import rate_limit_headers
 from router.router_parts import RouterParts
 from router.routes.error_bodies import ErrorBodies
 from router.routes.route import Route
+from router.transport.cross_origin import CrossOrigin
 from router.transport.http_exchange import ClientLeftError, HttpExchange
 from router.transport.printable import printable
 
@@ -41,23 +42,28 @@ class App:
         self.parts = parts
         self._warn_at = config.limits.warn_at
         self._body_timeout_s = config.body_timeout_s
+        self._keep_alive_s = config.stream_keep_alive_s
+        self._cross_origin = CrossOrigin(config.cors.allowed_origins, config.cors.max_age_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self._lifespan(receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1003})
-        return await self._answer(HttpExchange(scope, receive, send, self._body_timeout_s))
+        return await self._answer(HttpExchange(scope, receive, send, self._body_timeout_s, self._keep_alive_s))
 
     async def _answer(self, exchange: HttpExchange) -> None:
         """Answers the request, with an error in the wire format of its path where it fails."""
         path = exchange.path.rstrip("/")
         route, methods = self._route(path)
         errors = ErrorBodies(error_body if route is None else route.error_body)
+        exchange.headers += self._cross_origin.response_headers(exchange.header("origin"))
         try:
             if route is None:
                 message = f"Unknown request URL: {exchange.method} {printable(exchange.path)}."
                 raise NotFoundError(message, "unknown_url")
+            if exchange.method == "OPTIONS" and (allowed := self._preflight(exchange, methods)) is not None:
+                return await exchange.answer_empty(allowed)
             _expect(exchange, methods)
             await route.answer(exchange, path, errors)
         except ClientLeftError:
@@ -85,6 +91,13 @@ class App:
             if (methods := route.methods(path)) is not None:
                 return route, methods
         return None, ()
+
+    def _preflight(self, exchange: HttpExchange, methods: Sequence[str]) -> list[tuple[bytes, bytes]] | None:
+        """Returns the headers of the response to a browser's preflight, which has no key; None: it is none, or is not
+        allowed."""
+        origin, method = exchange.header("origin"), exchange.header("access-control-request-method")
+        asked = exchange.joined("access-control-request-headers") or None
+        return self._cross_origin.preflight_headers(origin, method, asked, methods)
 
     def _add_refusal_headers(self, exchange: HttpExchange, refusal: RefusalError) -> None:
         if isinstance(refusal, LimitExceededError):

@@ -258,6 +258,7 @@ class Pipeline:
             else partial(self._keep, account, claim),
             owner=owner_of(principal) if detached else None,
             shared=AwaitedAnswer(account, found) if found.keeps else None,
+            reasoning_tokens=lambda: meter.reasoning_tokens if found.hit is None else found.hit.stored.reasoning_tokens,
         )
 
 

@@ -14,11 +14,11 @@ class Principal:
     """The authenticated owner of a request.
 
     ``tenant`` is billed and owns the data; ``team``, ``feature`` and ``user`` divide its usage and may be empty.
-    ``key_id`` identifies the key without revealing it; for a JWT it is ``jwt:`` and the subject. ``tiers``, ``models``,
-    ``tools`` and ``endpoints`` are those that it may use; None: all. ``chooses_feature``: a request may name its
-    feature itself. ``spill`` is where its requests may go that their tier would refuse; None: as its tenant's settings
-    say. ``narrows_spill``: where those say nothing, ``spill`` only narrows ``router.admission.spill``, as that of a
-    token does.
+    ``key_id`` identifies the key without revealing it; for a JWT it is ``jwt:`` and the subject, or a digest.
+    ``tiers``, ``models``, ``tools`` and ``endpoints`` are those that it may use; None: all. ``chooses_feature``: a
+    request may name its feature itself. ``spill`` is where its requests may go that their tier would refuse; None: as
+    its tenant's settings say. ``narrows_spill``: where those say nothing, ``spill`` only narrows
+    ``router.admission.spill``, as that of a token does.
     """
 
     tenant: str

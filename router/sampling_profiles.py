@@ -14,6 +14,9 @@ from router.config.profiles import ProfileConfig
 from router.errors import InvalidRequestError
 from router.inference_request import InferenceRequest
 
+DRAWN_BY = frozenset({"temperature", "top_k", "top_p", "min_p"})
+"""The parameters of a tier that say how a token is drawn."""
+
 
 def apply_profile(request: InferenceRequest, profiles: Mapping[str, ProfileConfig]) -> InferenceRequest:
     """Returns ``request`` with the parameters of the profile that it names, except those that the client set itself.
@@ -33,10 +36,16 @@ def apply_profile(request: InferenceRequest, profiles: Mapping[str, ProfileConfi
 def apply_tier_defaults(request: InferenceRequest, parameters: Mapping[str, float]) -> InferenceRequest:
     """Returns ``request`` with the sampling ``parameters`` of its tier, except those that the client set itself.
 
-    A request that names a profile is returned unchanged. Raises RequestError if the parameters and the client's exclude
-    each other.
+    A request that names a profile is returned unchanged. A beam search that draws nothing gets none of the parameters
+    by which tokens are drawn: it would be refused for them. Raises RequestError if the parameters and the client's
+    exclude each other.
     """
-    return request if request.profile is not None or not parameters else _with(request, parameters)
+    if not parameters or request.profile is not None:
+        return request
+    beam = request.sampling.beam
+    if beam is not None and not beam.do_sample:
+        parameters = {name: value for name, value in parameters.items() if name not in DRAWN_BY}
+    return _with(request, parameters)
 
 
 def _with(request: InferenceRequest, parameters: Mapping[str, float]) -> InferenceRequest:

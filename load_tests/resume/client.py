@@ -102,7 +102,8 @@ async def _events(response: httpx.Response) -> AsyncIterator[tuple[int, str]]:
     async for piece in response.aiter_bytes():
         *frames, rest = (rest + piece).split(b"\n\n")
         for frame in frames:
-            head, _, data = frame.decode().partition("\n")
+            lines = [line for line in frame.decode().split("\n") if not line.startswith(":")]  # without comments
+            head, _, data = "\n".join(lines).partition("\n")
             if not head.startswith("id: ") or not data.startswith("data: "):
                 raise ValueError(f"not an event with an id: {frame[:80]!r}")
             yield int(head[4:]), data[6:]

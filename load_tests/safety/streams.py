@@ -113,7 +113,8 @@ def answers_of(case: Case, received: Received) -> tuple[dict[int, str], dict[int
         choices = json.loads(received.body).get("choices", [])
         documents = [{"choices": choices, "usage": json.loads(received.body).get("usage")}]
     else:
-        lines = [line.removeprefix("data: ") for line in received.body.split("\n\n") if line]
+        frames = (each for each in received.body.split("\n\n") if each and not each.startswith(":"))
+        lines = [frame.removeprefix("data: ") for frame in frames]
         if lines[-1:] != ["[DONE]"]:
             problems.append(f"no [DONE]: {lines[-1:]}")
         documents = [json.loads(line) for line in lines if line != "[DONE]"]

@@ -7,6 +7,7 @@ are checked.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,6 +30,7 @@ from router.errors import AuthenticationError
 MAX_TOKEN_CHARS = 16_384
 MAX_USER_CHARS = 128
 MAX_KEYS = 128  # in a key set
+DIGEST_CHARS = 32
 TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", re.ASCII)  # "eyJ" begins the JSON of a header
 RIGHTS = ("tiers", "models", "tools", "endpoints", "spill")
 
@@ -90,15 +92,16 @@ def principal_in(token: str, keys: KeySet, config: JwtConfig, now: float) -> Ver
             exp={"essential": True},
         )
         registry.validate(decoded.claims)
-        return _verified(decoded.claims, config, now)
+        return _verified(decoded.claims, token, config, now)
     except InvalidKeyIdError:
         raise UnknownSigningKeyError(unknown_key().message, unknown_key().code) from None
     except (JoseError, ValidationError, ValueError, TypeError):
         raise unknown_key() from None
 
 
-def _verified(claims: Mapping[str, Any], config: JwtConfig, now: float) -> Verified:
-    """Returns the principal that ``claims`` describe. Raises ValueError, or ValidationError, for a wrong claim."""
+def _verified(claims: Mapping[str, Any], token: str, config: JwtConfig, now: float) -> Verified:
+    """Returns the principal that the ``claims`` of ``token`` describe. Raises ValueError, or ValidationError, for a
+    wrong claim."""
     role = Role(claims.get(config.role_claim, Role.USER))
     if role is Role.ADMIN and not config.admins:
         raise ValueError("the role admin is not accepted from tokens")
@@ -114,8 +117,18 @@ def _verified(claims: Mapping[str, Any], config: JwtConfig, now: float) -> Verif
     user = claims.get("sub", "")
     if not isinstance(user, str):
         raise TypeError("sub is a string")
-    principal = principal_of(
-        rights, tenant, "" if team is None else _NAME.validate_python(team), f"jwt:{user[:MAX_USER_CHARS]}"
-    )
+    name = "" if team is None else _NAME.validate_python(team)
+    principal = principal_of(rights, tenant, name, _key_id(user, token))
     principal = replace(principal, user=user[:MAX_USER_CHARS], narrows_spill=True)
     return Verified(principal, now, float(claims["exp"]) + config.leeway_s)
+
+
+def _key_id(subject: str, token: str) -> str:
+    """Returns the key id of the owner of ``token``, to which streams and idempotency keys belong. Subjects that begin
+    alike stay apart, and a token without a subject is known by itself. Raises ValueError for a subject that is no valid
+    Unicode."""
+    identity = (subject or token).encode()
+    if 0 < len(subject) <= MAX_USER_CHARS:
+        return f"jwt:{subject}"
+    digest = hashlib.sha256(identity).hexdigest()[:DIGEST_CHARS]
+    return f"jwt:{subject[: MAX_USER_CHARS - DIGEST_CHARS]}~{digest}"

@@ -59,5 +59,5 @@ def check_tools(principal: Principal, tools: Sequence[str]) -> None:
     for place, tool in enumerate(tools):
         if tool not in principal.tools:
             raise PermissionDeniedError(
-                f"This key may not use the tool '{tool}'.", "tool_not_allowed", f"tools.{place}"
+                f"This key may not use the tool '{tool}'.", "tool_not_allowed", f"tools[{place}]"
             )

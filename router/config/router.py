@@ -10,6 +10,7 @@ from router.config.access import AccessConfig
 from router.config.admission import AdmissionConfig
 from router.config.answer_cache import AnswerCacheConfig
 from router.config.auto import AutoConfig
+from router.config.cors import CorsConfig
 from router.config.embeddings import EmbeddingsConfig
 from router.config.failover import FailoverConfig
 from router.config.idempotency import IdempotencyConfig
@@ -62,6 +63,8 @@ class RouterConfig(Settings):
     """Requests with an idempotency key."""
     profiles: dict[str, ProfileConfig] = PROFILES
     """The sampling profiles, by the name that requests give as ``profile``."""
+    cors: CorsConfig = CorsConfig()
+    """Web pages that may call the API from a browser."""
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     """The largest body of a request, in bytes. A larger one gets a 413 before it is read completely."""
     body_timeout_s: float = Field(30.0, gt=0)
@@ -72,6 +75,12 @@ class RouterConfig(Settings):
     request_timeout_s: float = Field(600.0, gt=0)
     """Seconds that a request may take in all, its stream included. It should be below the time-outs of proxies in front
     of the router, since this one ends with a clear error."""
+    stream_keep_alive_s: float | None = Field(15.0, gt=0)
+    """Seconds of silence after which an open stream gets a comment, which clients skip: proxies close connections that
+    are silent for longer, many after 60 s. Before its first event a stream gets none, so that an error there has its
+    own status. None: no comments."""
     max_concurrent_requests: int = Field(4096, ge=1)
-    """The most concurrent requests per router replica. Further ones get a 429. It must be below
-    ``ingress.max_ongoing_requests``, beyond which Serve refuses with an error that is not in OpenAI's format."""
+    """The most concurrent requests per router replica. Further ones get a 429. The last eighth is kept for tenants that
+    have fewer than others, so that a single tenant has seven eighths: set a seventh more where that is too few. It must
+    be below ``ingress.max_ongoing_requests``, beyond which Serve refuses with an error that is not in OpenAI's
+    format."""

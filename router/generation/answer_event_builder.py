@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from engine.api import Delta, FinishReason, SamplingParams, TokenLogprobs, Usage
 from engine.completion import Completion, completions
-from router.answer_events import AnswerEvent, Ended, Opened, PromptScored, Reasoning, Text
+from router.answer_events import AnswerEvent, Ended, Opened, PromptScored, Reasoning, Text, ToolCallStart
 from router.errors import DeadlineExceededError, InternalServerError, InvalidRequestError, RefusalError
-from router.generation.choice_parser import ChoiceParser
+from router.generation.choice_parser import ChoiceParser, Piece
 from router.inference_request import NO_PARSING, TextParsing
 from router.usage_meter import UsageMeter
 
@@ -65,9 +65,9 @@ class AnswerEventBuilder:
                 if not parsers or choice not in parsers:
                     events.append(Text(choice, delta.text, delta.logprobs))
                 else:
-                    reasons = self._parse(events, choice, delta.text, delta.logprobs)
-                    if reasons and self._meter is not None:
-                        self._meter.reasoning_tokens += len(delta.token_ids)
+                    share = self._parse(events, choice, delta.text, delta.logprobs)
+                    if share and self._meter is not None:
+                        self._meter.reasoning_tokens += round(share * len(delta.token_ids))
             if delta.finish_reason is not None:
                 self._end(events, choice, delta.finish_reason)
         return events
@@ -84,8 +84,8 @@ class AnswerEventBuilder:
 
     def _parse(
         self, events: list[AnswerEvent], choice: int, text: str, logprobs: tuple[TokenLogprobs, ...] | None
-    ) -> bool:
-        """Adds the events that ``text`` completes. Returns whether reasoning is among them.
+    ) -> float:
+        """Adds the events that ``text`` completes. Returns the share of reasoning in their characters, from 0 to 1.
 
         The log probabilities go with the first event, or with an empty Text if the parser holds all text back.
         """
@@ -97,7 +97,7 @@ class AnswerEventBuilder:
         events += pieces
         if parser.passes_text:
             del self._parsers[choice]
-        return any(isinstance(piece, Reasoning) for piece in pieces)
+        return _reasoning_share(pieces)
 
     def _end(self, events: list[AnswerEvent], choice: int, reason: FinishReason) -> None:
         """Adds the events at the end of a choice."""
@@ -111,6 +111,16 @@ class AnswerEventBuilder:
         best = completions(self._held or [], self._sampling)
         self._held = None
         return self.push([_as_delta(choice, completion) for choice, completion in enumerate(best)])
+
+
+def _reasoning_share(pieces: Sequence[Piece]) -> float:
+    """Returns the share of reasoning in the characters of ``pieces``, from 0 to 1. Tokens are counted by it: those of
+    one delta may be of both kinds, and a beam search or ``best_of`` brings a whole answer in one."""
+    if not any(isinstance(piece, Reasoning) for piece in pieces):
+        return 0.0
+    lengths = [len(piece.name if isinstance(piece, ToolCallStart) else piece.text) for piece in pieces]
+    reasoning = sum(length for piece, length in zip(pieces, lengths, strict=True) if isinstance(piece, Reasoning))
+    return reasoning / sum(lengths)
 
 
 def _as_delta(choice: int, completion: Completion) -> Delta:

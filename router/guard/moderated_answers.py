@@ -149,7 +149,7 @@ class ModeratedAnswers:
                     self._open(choice)
                     events.append(Opened(choice, prompt))
                 events += self._choices[choice].halt()
-        if self._last and self.ended:
+        if self._last and all(choice.ended for choice in self._choices.values()):  # a beam search may find fewer
             events += self._last
             self._last, self.finished = [], True
         return events

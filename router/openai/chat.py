@@ -91,7 +91,6 @@ class ChatRequest(GenerationFields):
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
-        "safety_identifier",
         "store",
         "verbosity",
     )
@@ -119,12 +118,12 @@ class ChatRequest(GenerationFields):
     documents: DocumentList | None = None  # Manta's: passages of these are put before the last message of the user
     retrieval: RetrievalField | None = None  # Manta's: the same with named collections, and how passages are found
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    safety_identifier: ValidText | None = None  # OpenAI's new name of ``user``, which stands for it
     # Accepted without effect; the response names them in the header x-manta-ignored.
     verbosity: Literal["low", "medium", "high"] | None = None
     prediction: Prediction | None = None
     store: bool | None = None
     metadata: Annotated[dict[ValidText, ValidText], BeforeValidator(check_pair_count)] | None = None
-    safety_identifier: ValidText | None = None
     prompt_cache_key: ValidText | None = None
     prompt_cache_options: PromptCacheOptions | None = None
     prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
@@ -158,7 +157,7 @@ class ChatRequest(GenerationFields):
 
     @model_validator(mode="after")
     def _top_logprobs_need_logprobs(self) -> Self:
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:  # 0 asks for nothing
             raise PydanticCustomError("misplaced", "needs 'logprobs' to be true", {"name": "top_logprobs"})
         return self
 
@@ -185,6 +184,10 @@ class ChatRequest(GenerationFields):
             message = "excludes 'add_generation_prompt'"
             raise PydanticCustomError("misplaced", message, {"name": "continue_final_message"})
         return self
+
+    @property
+    def end_user(self) -> str | None:
+        return self.safety_identifier if self.user is None else self.user
 
     def _requested_grammars(self) -> dict[str, Grammar | None]:
         """Returns the grammars of vLLM's fields and that of OpenAI's ``response_format``, by field name."""

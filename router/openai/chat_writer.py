@@ -23,8 +23,9 @@ from router.answer_events import (
 )
 from router.complete_answer import Answer, EndReason
 from router.openai.citation_annotations import annotation
-from router.openai.common_response import ChunkTemplate, fault_of, moderation_of, response_fields
-from router.openai.logprobs import chat_logprobs, prompt_logprobs
+from router.openai.common_response import ChunkTemplate, fault_of, moderation_of, response_fields, usage_fields
+from router.openai.json_parts import with_members
+from router.openai.logprobs import chat_logprobs, chat_logprobs_json, prompt_logprobs_json
 
 
 class ChatWriter:
@@ -81,9 +82,10 @@ class ChatWriter:
 
     def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
         """Returns the JSON body of a response that is not streamed. Its choices are in the order of ``answers``."""
-        choices = [_choice(answer, self._include_reasoning) for answer in answers]
-        document = response_fields("chat.completion", self._id, self._stamp, choices, usage)
-        return json.dumps(document | self._tier | _prompt_logprobs(answers) | moderation_of(answers))
+        choices = ", ".join(_choice(answer, self._include_reasoning) for answer in answers)
+        document = response_fields("chat.completion", self._id, self._stamp) | self._tier | moderation_of(answers)
+        members = {"choices": f"[{choices}]", "usage": json.dumps(usage_fields(usage, self._stamp))}
+        return with_members(document, members | _prompt_logprobs(answers))
 
     def _head_of(self, index: int) -> str:
         """Returns the beginning of a chunk with text, up to the text."""
@@ -123,8 +125,8 @@ def _scores(logprobs: tuple[TokenLogprobs, ...] | None) -> str:
     return "null" if logprobs is None else json.dumps(chat_logprobs(logprobs), separators=(",", ":"))
 
 
-def _choice(answer: Answer, include_reasoning: bool) -> dict[str, Any]:
-    """Returns an item of ``choices``."""
+def _choice(answer: Answer, include_reasoning: bool) -> str:
+    """Returns an item of ``choices`` as JSON."""
     annotations = list(map(annotation, answer.citations))
     message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": annotations}
     if include_reasoning and answer.reasoning is not None:
@@ -135,13 +137,14 @@ def _choice(answer: Answer, include_reasoning: bool) -> dict[str, Any]:
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in answer.tool_calls
         ]
-    return {
+    choice = {
         "index": answer.index,
         "message": message,
-        "logprobs": None if answer.logprobs is None else chat_logprobs(answer.logprobs),
         "finish_reason": _reason(answer.finish_reason, answer.called),
         **fault_of(answer),
     }
+    logprobs = "null" if answer.logprobs is None else chat_logprobs_json(answer.logprobs)
+    return with_members(choice, {"logprobs": logprobs})
 
 
 def _reason(reason: EndReason, called: bool) -> str:
@@ -149,7 +152,7 @@ def _reason(reason: EndReason, called: bool) -> str:
     return "tool_calls" if called and reason is FinishReason.STOP else reason.value
 
 
-def _prompt_logprobs(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Returns vLLM's member ``prompt_logprobs``, or nothing if the request did not ask for it."""
+def _prompt_logprobs(answers: Sequence[Answer]) -> dict[str, str]:
+    """Returns vLLM's member ``prompt_logprobs`` as JSON, or nothing if the request did not ask for it."""
     scored = answers[0].prompt_logprobs if answers else None
-    return {} if scored is None else {"prompt_logprobs": prompt_logprobs(scored)}
+    return {} if scored is None else {"prompt_logprobs": prompt_logprobs_json(scored)}

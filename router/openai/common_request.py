@@ -54,17 +54,22 @@ TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
 """A token id as the key of a JSON object, which is a string."""
 Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Word = Annotated[ValidText, Field(min_length=1, max_length=256)]
+MAX_STOPS = 32
+"""OpenAI allows 4 stop strings; coding assistants and evaluation harnesses send up to 30 to other services."""
+StopText = Annotated[ValidText, Field(max_length=1024)]  # the end of the text is compared with all of it at each token
 StopField = Annotated[
-    Annotated[ValidText, Tag("<text>")]
-    | Annotated[list[ValidText], Field(max_length=4, fail_fast=True), Tag("<list>")],
+    Annotated[StopText, Tag("<text>")]
+    | Annotated[list[StopText], Field(max_length=MAX_STOPS, fail_fast=True), Tag("<list>")],
     Discriminator(text_or_list_tag),
 ]
 
 
 class StreamOptions(StrictModel):
-    """OpenAI's options of a streamed response."""
+    """OpenAI's options of a streamed response, and vLLM's ``continuous_usage_stats``. That has no effect: the tokens
+    of the prompt are known only at the end."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
     include_obfuscation: Annotated[Any, unsupported_except(False)] = None
 
 
@@ -226,7 +231,10 @@ class GenerationFields(StrictModel):
     @property
     def ignored(self) -> tuple[str, ...]:
         """The names of the fields that the request sets but that have no effect, for the header x-manta-ignored."""
-        return tuple(name for name in self.WITHOUT_EFFECT if getattr(self, name) not in (None, False))
+        fields = [name for name in self.WITHOUT_EFFECT if getattr(self, name) not in (None, False)]
+        if self.stream_options is not None and self.stream_options.continuous_usage_stats:
+            fields.append("stream_options.continuous_usage_stats")
+        return tuple(fields)
 
     @model_validator(mode="after")
     def _stream_options_need_stream(self) -> Self:
@@ -301,7 +309,7 @@ class GenerationFields(StrictModel):
             parsing=parsing,
             ignored=self.ignored,
             tools=self.tool_names,
-            user=self.user,
+            user=self.end_user,
             moderation=None if self.moderation is None else self.moderation.settings,
             max_cost=self.max_cost,
             detach=bool(self.detach),
@@ -314,6 +322,11 @@ class GenerationFields(StrictModel):
     def tool_names(self) -> tuple[str, ...]:
         """The names of the functions that the model is offered."""
         return ()
+
+    @property
+    def end_user(self) -> str | None:
+        """The client's own name for its user, for the ledger and the reviewers; None: it gives none."""
+        return self.user
 
     @property
     def priority_class(self) -> Priority:

@@ -55,17 +55,13 @@ class ChunkTemplate:
         return [f'{self.head}],"usage":{json.dumps(usage_fields(usage, self._stamp))}}}', DONE]
 
 
-def response_fields(
-    kind: str, answer_id: str, stamp: Stamp, choices: Sequence[dict[str, Any]], usage: Usage
-) -> dict[str, Any]:
-    """Returns the members of a response that is not streamed. ``kind`` is its ``object``."""
+def response_fields(kind: str, answer_id: str, stamp: Stamp) -> dict[str, Any]:
+    """Returns the first members of a response that is not streamed. ``kind`` is its ``object``."""
     return {
         "id": answer_id,
         "object": kind,
         "created": stamp.created,
         "model": stamp.model,
-        "choices": choices,
-        "usage": usage_fields(usage, stamp),
     }
 
 
@@ -77,8 +73,8 @@ def moderation_of(answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def usage_fields(usage: Usage, stamp: Stamp) -> dict[str, Any]:
-    """Returns OpenAI's usage object, with Manta's members ``prompt_details``, ``retrieval_details`` and
-    ``failover_details`` if there are any."""
+    """Returns OpenAI's usage object with the tokens of reasoning, and Manta's members ``prompt_details``,
+    ``retrieval_details`` and ``failover_details`` if there are any."""
     count, other_version = stamp.failovers()
     failover = {"failovers": count, "other_version": other_version} if count else None
     details = {
@@ -87,7 +83,8 @@ def usage_fields(usage: Usage, stamp: Stamp) -> dict[str, Any]:
         "failover_details": failover,
     }
     further = {name: value for name, value in details.items() if value is not None}
-    return {**token_counts(usage), **further}
+    reasoning = {"completion_tokens_details": {"reasoning_tokens": stamp.reasoning_tokens()}}
+    return {**token_counts(usage), **reasoning, **further}
 
 
 def fault_of(answer: Answer) -> dict[str, Any]:

@@ -6,13 +6,13 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii as quote
-from typing import Any
 
 from engine.api import Usage
 from router.answer_events import AnswerEvent, Ended, Finished, Moderated, Stamp, Text
 from router.complete_answer import Answer
-from router.openai.common_response import ChunkTemplate, fault_of, moderation_of, response_fields
-from router.openai.logprobs import TextOffset, prompt_logprobs, text_logprobs, text_of
+from router.openai.common_response import ChunkTemplate, fault_of, moderation_of, response_fields, usage_fields
+from router.openai.json_parts import with_members
+from router.openai.logprobs import TextOffset, prompt_logprobs_json, text_logprobs, text_logprobs_json, text_of
 
 
 class CompletionWriter:
@@ -60,9 +60,10 @@ class CompletionWriter:
 
     def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
         """Returns the JSON body of a response that is not streamed. Its choices are in the order of ``answers``."""
-        choices = [self._choice(answer) for answer in answers]
-        document = response_fields("text_completion", self._id, self._stamp, choices, usage)
-        return json.dumps(document | moderation_of(answers))
+        choices = ", ".join(map(self._choice, answers))
+        document = response_fields("text_completion", self._id, self._stamp) | moderation_of(answers)
+        members = {"choices": f"[{choices}]", "usage": json.dumps(usage_fields(usage, self._stamp))}
+        return with_members(document, members)
 
     def _text(self, event: Text) -> str:
         opened = f'{self._chunk.head}{{"index":{event.choice},"text":{quote(event.text)}'
@@ -72,18 +73,18 @@ class CompletionWriter:
         scores = json.dumps(logprobs, separators=(",", ":"))
         return f'{opened},"logprobs":{scores},"finish_reason":null}}{self._chunk.tail}'
 
-    def _choice(self, answer: Answer) -> dict[str, Any]:
-        """Returns an item of ``choices``. With ``echo`` its text and log probabilities begin with the prompt's."""
+    def _choice(self, answer: Answer) -> str:
+        """Returns an item of ``choices`` as JSON. With ``echo`` its text and its log probabilities begin with the
+        prompt's."""
         text, prompt_tokens = answer.text, answer.prompt_logprobs or ()
         if self._echo:
             prompt = self._stamp.prompts[answer.prompt]
             text = (prompt if isinstance(prompt, str) else text_of(prompt_tokens)) + text
-        logprobs = None
+        choice = {"index": answer.index, "text": text, "finish_reason": answer.finish_reason} | fault_of(answer)
+        scores = {"logprobs": "null"}
         if self._with_logprobs:
             echoed_tokens = prompt_tokens if self._echo else ()
-            logprobs = text_logprobs((*echoed_tokens, *(answer.logprobs or ())), TextOffset())
-        choice = {"index": answer.index, "text": text, "logprobs": logprobs, "finish_reason": answer.finish_reason}
-        choice |= fault_of(answer)
+            scores["logprobs"] = text_logprobs_json((*echoed_tokens, *(answer.logprobs or ())), TextOffset())
         if self._with_prompt_logprobs:
-            choice["prompt_logprobs"] = prompt_logprobs(prompt_tokens)
-        return choice
+            scores["prompt_logprobs"] = prompt_logprobs_json(prompt_tokens)
+        return with_members(choice, scores)

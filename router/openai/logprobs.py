@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.api import Logprob, TokenLogprobs
+from router.openai.json_parts import json_list, with_members
 
 FLOOR = -9999.0
 """The log probability that stands for minus infinity, which JSON cannot express. OpenAI uses the same number."""
@@ -14,8 +15,12 @@ FLOOR = -9999.0
 
 def chat_logprobs(tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
     """Returns the object ``choices[].logprobs`` of chat completions."""
-    content = [{**_fields(token.chosen), "top_logprobs": [_fields(one) for one in token.top]} for token in tokens]
-    return {"content": content, "refusal": None}
+    return {"content": [_scored(token) for token in tokens], "refusal": None}
+
+
+def chat_logprobs_json(tokens: Sequence[TokenLogprobs]) -> str:
+    """Returns ``chat_logprobs`` as JSON, written token by token."""
+    return with_members({"refusal": None}, {"content": json_list(_scored(token) for token in tokens)})
 
 
 class TextOffset:
@@ -42,25 +47,41 @@ def text_logprobs(tokens: Sequence[TokenLogprobs], offset: TextOffset) -> dict[s
     ``offset`` must be at the first of ``tokens``. The first token of a prompt has no log probability (null), because
     nothing precedes it.
     """
-    return {
-        "tokens": [token.chosen.text for token in tokens],
-        "token_logprobs": [_finite(token.chosen.logprob) if token.rank else None for token in tokens],
-        "top_logprobs": [_by_text(token) if token.rank else None for token in tokens],
-        "text_offset": [offset.next(token.text_bytes) for token in tokens],
-    }
+    likeliest = [_by_text(token) if token.rank else None for token in tokens]
+    return {**_text_fields(tokens, offset), "top_logprobs": likeliest}
 
 
-def prompt_logprobs(tokens: Sequence[TokenLogprobs]) -> list[dict[str, Any] | None]:
-    """Returns vLLM's ``prompt_logprobs``: an object for each token of the prompt, null for the first.
+def text_logprobs_json(tokens: Sequence[TokenLogprobs], offset: TextOffset) -> str:
+    """Does as ``text_logprobs``, and returns its result as JSON, written token by token."""
+    likeliest = json_list(_by_text(token) if token.rank else None for token in tokens)
+    return with_members(_text_fields(tokens, offset), {"top_logprobs": likeliest})
+
+
+def prompt_logprobs_json(tokens: Sequence[TokenLogprobs]) -> str:
+    """Returns vLLM's ``prompt_logprobs`` as JSON: an object for each token of the prompt, null for the first.
 
     An object maps token ids to log probability, rank and text, for the token itself and for the likeliest ones.
     """
-    return [_ranked(token) if token.rank else None for token in tokens]
+    return json_list(_ranked(token) if token.rank else None for token in tokens)
 
 
 def text_of(tokens: Sequence[TokenLogprobs]) -> str:
     """Returns the text of ``tokens``. Special tokens add none."""
     return b"".join(token.text_bytes for token in tokens).decode("utf-8", "replace")
+
+
+def _scored(token: TokenLogprobs) -> dict[str, Any]:
+    """Returns a token and the likeliest ones in its place as chat completions have them."""
+    return {**_fields(token.chosen), "top_logprobs": [_fields(one) for one in token.top]}
+
+
+def _text_fields(tokens: Sequence[TokenLogprobs], offset: TextOffset) -> dict[str, Any]:
+    """Returns the lists of text completions that have a plain value for each token."""
+    return {
+        "tokens": [token.chosen.text for token in tokens],
+        "token_logprobs": [_finite(token.chosen.logprob) if token.rank else None for token in tokens],
+        "text_offset": [offset.next(token.text_bytes) for token in tokens],
+    }
 
 
 def _ranked(token: TokenLogprobs) -> dict[str, Any]:

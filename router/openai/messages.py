@@ -60,6 +60,7 @@ class CalledFunction(StrictModel):
 
     name: FunctionName
     arguments: ValidText  # JSON; several clients send an empty string for no arguments
+    parsed_arguments: Any = None  # OpenAI's library sends back what it has parsed of them; they are read over
 
 
 class AssistantToolCall(StrictModel):
@@ -100,6 +101,7 @@ class ChatMessage(StrictModel):
     audio: Unsupported = None
     function_call: Unsupported = None
     annotations: Annotated[list[Any], Field(max_length=MAX_ANNOTATIONS)] | None = None  # of answers that are sent back
+    parsed: Any = None  # what OpenAI's library has made of the content; it is read over
 
     @property
     def reasoning_text(self) -> str | None:

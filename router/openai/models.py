@@ -34,10 +34,10 @@ def model_list(
 
 
 def model_fields(name: str, created: int, root: str, context_length: int | None) -> dict[str, Any]:
-    """Returns OpenAI's model object with two more members.
+    """Returns OpenAI's model object with three more members.
 
     ``created`` is in seconds since the epoch. ``root`` is vLLM's: the model behind the name. ``context_length`` is in
-    tokens, null while it is unknown.
+    tokens, null while it is unknown; ``max_model_len`` is the same, as vLLM and SGLang call it.
     """
     return {
         "id": name,
@@ -46,6 +46,7 @@ def model_fields(name: str, created: int, root: str, context_length: int | None)
         "owned_by": "manta",
         "root": root,
         "context_length": context_length,
+        "max_model_len": context_length,
     }
 
 

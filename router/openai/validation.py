@@ -158,8 +158,17 @@ def _error_of(error: ErrorDetails, document: dict[str, Any]) -> InvalidRequestEr
     if error["type"] == "missing":
         return InvalidRequestError(f"Missing required parameter: '{param}'.", "missing_required_parameter", param)
     code = "unsupported_parameter" if error["type"] == "unsupported" else "invalid_value"
-    message = error["msg"][0].lower() + error["msg"][1:]
+    message = _message_of(error)
     return InvalidRequestError(f"Invalid '{param}': {message}.", code, param)
+
+
+def _message_of(error: ErrorDetails) -> str:
+    """Returns pydantic's message, which for the length of a text speaks of items."""
+    if error["type"] in ("too_long", "too_short") and isinstance(error["input"], str):
+        most, limit = error["type"] == "too_long", error["ctx"]
+        bound = f"at most {limit['max_length']}" if most else f"at least {limit['min_length']}"
+        return f"must have {bound} characters, not {limit['actual_length']}"
+    return error["msg"][0].lower() + error["msg"][1:]
 
 
 def _field_name(location: tuple[int | str, ...], document: Any) -> str:

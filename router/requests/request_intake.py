@@ -25,14 +25,15 @@ class RequestIntake:
     @asynccontextmanager
     async def open(self, call: Call) -> AsyncIterator[Principal]:
         """Counts the request while the context is open. Returns the principal of its credentials, which may use its
-        endpoint. Raises RateLimitError if the router is full, AuthenticationError, PermissionDeniedError, and
-        UnavailableError if the credentials cannot be checked."""
+        endpoint. Raises RateLimitError if the router is full, or has few places left of which the tenant has its
+        share, AuthenticationError, PermissionDeniedError, and UnavailableError if the credentials cannot be checked."""
         with self._concurrency.admit():
             call.trace.enter(SpanName.ACCESS)
             principal = await self._authenticator.authenticate(call.credentials, call.feature)
             call.trace.belongs_to(principal.tenant)
             check_endpoint(principal, call.endpoint)
-            yield principal
+            with self._concurrency.share(principal.tenant):
+                yield principal
 
     async def body(self, call: Call) -> bytes:
         """Reads the body. Raises InvalidRequestError if it is too large."""

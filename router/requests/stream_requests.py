@@ -15,7 +15,7 @@ from router.resume.detached_streams import DetachedStreams
 
 class StreamRequests:
     """Resumes detached streams. Reading on costs nothing, and a key that could begin a stream may end it: neither the
-    limits nor the endpoints of the key are asked. Only the number of readers is bounded."""
+    limits nor the endpoints of the key are asked. Only the number of readers is bounded, as that of all requests."""
 
     def __init__(self, authenticator: Authenticator, concurrency: ConcurrencyLimit, streams: DetachedStreams) -> None:
         self._authenticator = authenticator
@@ -30,9 +30,10 @@ class StreamRequests:
         """
         with self._concurrency.admit():
             principal = await self._authenticator.authenticate(call.credentials, call.feature)
-            async with aclosing(self._streams.read(owner_of(principal), stream_id, after)) as parts:
-                async for part in parts:
-                    yield part
+            with self._concurrency.share(principal.tenant):
+                async with aclosing(self._streams.read(owner_of(principal), stream_id, after)) as parts:
+                    async for part in parts:
+                        yield part
 
 
 def owner_of(principal: Principal) -> StreamOwner:

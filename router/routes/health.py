@@ -1,4 +1,5 @@
-"""``HealthRoute``: answers /healthz, by which load balancers know whether the service is ready."""
+"""``HealthRoute``: answers /healthz, by which load balancers know whether the service is ready, and /health, by which
+tools for vLLM do."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from router.ports.tier_backend import TierBackend
 from router.routes.error_bodies import ErrorBodies
 from router.transport.http_exchange import HttpExchange
 
+PATHS = ("/healthz", "/health")
+
 
 class HealthRoute:
     """Answers 200 when every tier has a ready replica, or may be without one; otherwise 503."""
@@ -18,7 +21,7 @@ class HealthRoute:
         self._backend = backend
 
     def methods(self, path: str) -> Sequence[str] | None:
-        return ("GET", "HEAD") if path == "/healthz" else None
+        return ("GET", "HEAD") if path in PATHS else None
 
     def error_body(self, refusal: RefusalError) -> str:
         return error_body(refusal)

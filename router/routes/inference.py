@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from functools import partial
 from typing import Any
 
 from router.answer_events import AnswerEvent, AnswerWriter, Repeated, Routed, SharedAnswer, Stamp
+from router.cancellation_shield import finished
 from router.endpoint_protocol import Endpoint
 from router.errors import RefusalError, refusal_of
 from router.generation.collect import collect
@@ -25,6 +26,7 @@ from router.routes.answer_bodies import AnswerBodies
 from router.routes.error_bodies import ErrorBodies
 from router.routes.response_headers import headers, late_headers
 from router.routes.traced_work import traced
+from router.routes.whole_bodies import WholeBodies
 from router.transport.http_exchange import HttpExchange
 from router.transport.requests_outliving_client import RequestsOutlivingClient
 
@@ -54,6 +56,7 @@ class InferenceRoute:
         self._clock = clock
         self._timeout_s = timeout_s
         self._warn_at = warn_at
+        self._bodies = WholeBodies()
 
     def methods(self, path: str) -> Sequence[str] | None:
         return ("POST",) if path == self._path else None
@@ -123,11 +126,10 @@ class InferenceRoute:
         if routed.stream:
             await exchange.stream(batches, writer.chunks)
         else:
-            answers, usage = await collect(batches)
-            body = writer.whole(answers, usage)
-            if routed.keep is not None:
-                await routed.keep(body)
-            await exchange.answer_text(200, body)
+            body = self._bodies.write(writer, *await collect(batches))
+            # An answer that was paid for is kept even if the client leaves while it is written.
+            text = await (body if routed.keep is None else finished(_kept(body, routed.keep)))
+            await exchange.answer_text(200, text)
 
     async def _answer_detached(
         self, exchange: HttpExchange, errors: ErrorBodies, owner: StreamOwner, stream_id: str, bodies: Bodies
@@ -149,7 +151,15 @@ class InferenceRoute:
             routed.retrieval,
             prompts=routed.prompts,
             failovers=routed.failovers,
+            reasoning_tokens=routed.reasoning_tokens,
         )
+
+
+async def _kept(body: Awaitable[str], keep: Callable[[str], Awaitable[None]]) -> str:
+    """Returns ``body``, which ``keep`` stores."""
+    written = await body
+    await keep(written)
+    return written
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from router.errors import DeadlineExceededError, InvalidRequestError, PayloadTooLargeError, RefusalError, RefusalKind
 from router.request_id import request_id
+from router.transport.keep_alive import COMMENT_LINE, KeepAlive
 from router.transport.sse import HEADERS, event
 
 T = TypeVar("T")
@@ -57,14 +58,23 @@ class HttpExchange:
     called when the status line is sent, and dropped then. ``started``: the status line was sent. ``streaming``: an SSE
     stream is open.
     ``body_timeout_s``: the seconds that the body may take to arrive.
+    ``keep_alive_s``: the seconds of silence of an open stream after which a comment is sent; None: none is.
     ``outlives`` is called when the client leaves, or the server ends the request: it takes the work over and returns
     True, or returns False. It is dropped when the work has ended.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        body_timeout_s: float = BODY_TIMEOUT_S,
+        keep_alive_s: float | None = None,
+    ) -> None:
         self._body_timeout_s = body_timeout_s
         self._receive = receive
         self._send = send
+        self._keep_alive = KeepAlive(keep_alive_s, send)
         self._scope_headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         self._offered = {name: value.decode("latin-1") for name, value in reversed(scope["headers"])}
         self.path: str = scope["path"]
@@ -159,6 +169,7 @@ class HttpExchange:
                 watching.cancel()
             if not working.done():
                 self._left = self.outlives(working)
+                self._keep_alive.end()
             if not (working.done() or self._left):
                 working.cancel()
                 await asyncio.wait({working})
@@ -178,6 +189,11 @@ class HttpExchange:
         if self._left:
             return
         await self._answer(status, body.encode(), [], media_type)
+
+    async def answer_empty(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Sends a response without a body, status 204, with ``headers``."""
+        await self._start(204, headers)
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def fail(self, refusal: RefusalError, body: str) -> None:
         """Sends ``body``, the error body of ``refusal``, as the whole response or as the last SSE event of a stream.
@@ -209,9 +225,12 @@ class HttpExchange:
 
         The status line is sent with the first write, so that an error before it still sets the HTTP status.
         """
-        async for batch in batches:
-            if not self._left and (bodies := bodies_of(batch)):
-                await self._send_frames("".join(map(event, bodies)))
+        try:
+            async for batch in batches:
+                if not self._left and (bodies := bodies_of(batch)):
+                    await self._send_frames("".join(map(event, bodies)))
+        finally:
+            self._keep_alive.end()
         await self._end_stream()
 
     async def stream_numbered(self, parts: AsyncIterable[tuple[int, Sequence[str]]]) -> None:
@@ -220,8 +239,12 @@ class HttpExchange:
 
         The status line is sent with the first part, which may have no events.
         """
-        async for first, bodies in parts:
-            await self._send_frames("".join(map(event, bodies, map(str, count(first)))))
+        self._keep_alive.comment = COMMENT_LINE
+        try:
+            async for first, bodies in parts:
+                await self._send_frames("".join(map(event, bodies, map(str, count(first)))))
+        finally:
+            self._keep_alive.end()
         await self._end_stream()
 
     async def _send_frames(self, frames: str) -> None:
@@ -229,7 +252,9 @@ class HttpExchange:
         if not self.started:
             await self._start(200, HEADERS)
             self.streaming = True
+            self._keep_alive.begin()
         if frames:
+            self._keep_alive.silent = False
             await self._send({"type": "http.response.body", "body": frames.encode(), "more_body": True})
 
     async def _end_stream(self) -> None:

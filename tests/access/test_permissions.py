@@ -38,6 +38,16 @@ async def test_what_a_key_lacks_is_named(
     assert named in refused.json()["error"]["message"]
 
 
+async def test_a_tool_that_a_key_lacks_is_named_by_its_place() -> None:
+    service = Service()
+    key = (await service.create(tools=["search"]))["key"]
+    allowed = {"type": "function", "function": {"name": "search", "parameters": {"type": "object"}}}
+    async with service.client(key) as http:
+        refused = await http.post(PATH, json={"model": "fast"} | CHAT | {"tools": [allowed, TOOL]})
+
+    assert refused.json()["error"]["param"] == "tools[1]"
+
+
 @pytest.mark.parametrize(
     ("rights", "names"),
     [

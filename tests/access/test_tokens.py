@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from joserfc import jwt
+from joserfc import jws, jwt
 from joserfc.jwk import ECKey, KeySet, OctKey, RSAKey
 
-from router.access.json_web_token import key_set_of
+from router.access.json_web_token import key_set_of, principal_in
 from router.access.token_verifier import TokenVerifier
 from router.config.access import AccessConfig, JwtConfig
 from router.errors import AuthenticationError
+from router.principal import Principal
 from tests.access.service import Service, config
 from tests.router.test_admission import LoadedBackend
 from tests.state.clock import VirtualClock
@@ -220,3 +221,40 @@ def test_what_is_no_key_set_is_refused(document: object) -> None:
 def test_an_unsafe_algorithm_cannot_be_allowed(algorithm: str) -> None:
     with pytest.raises(ValueError, match="algorithms"):
         JwtConfig.model_validate(JWT.model_dump() | {"algorithms": [algorithm]})
+
+
+LONG = "ad" * 64
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"sub": "ada"}, {"sub": "ada", "exp": int(NOW) + 60}, True),
+        ({"sub": "ada"}, {"sub": "bob"}, False),
+        ({"sub": LONG + "1"}, {"sub": LONG + "1", "exp": int(NOW) + 60}, True),
+        ({"sub": LONG + "1"}, {"sub": LONG + "2"}, False),
+        ({"sub": None}, {"sub": None, "exp": int(NOW) + 60}, False),
+        ({"sub": ""}, {"sub": None}, False),
+    ],
+    ids=str,
+)
+def test_what_belongs_to_a_token_belongs_to_its_subject_alone(
+    one: dict[str, Any], other: dict[str, Any], same: bool
+) -> None:
+    """Streams and idempotency keys are those of a key id."""
+    ids = [principal_of_token(token(NOW, **changes)).key_id for changes in (one, other)]
+
+    assert (ids[0] == ids[1]) == same
+    assert all(each.startswith("jwt:") and len(each) <= 4 + 129 for each in ids)
+
+
+def test_a_subject_that_is_no_text_is_refused() -> None:
+    payload = json.dumps(claims(NOW, sub="ada\ud800")).encode()
+    with pytest.raises(AuthenticationError):
+        principal_of_token(jws.serialize_compact({"alg": "RS256", "kid": "k1"}, payload, SIGNING))
+
+
+def principal_of_token(text: str) -> Principal:
+    principal = principal_in(text, key_set_of(KeySet([SIGNING]).as_dict(private=False)), JWT, NOW).principal
+    assert principal is not None
+    return principal

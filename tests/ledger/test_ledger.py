@@ -72,6 +72,23 @@ async def test_a_refused_request_has_no_entry() -> None:
     assert not entries(service)
 
 
+@pytest.mark.parametrize(
+    ("fields", "user"),
+    [
+        ({"user": "ada"}, "ada"),
+        ({"safety_identifier": "ada"}, "ada"),
+        ({"user": "ada", "safety_identifier": "b"}, "ada"),
+    ],
+    ids=str,
+)
+async def test_the_clients_name_for_its_user_is_in_the_entry_by_either_name(fields: dict[str, str], user: str) -> None:
+    service = Service()
+    messages = [{"role": "user", "content": "Hi"}]
+    await service.ask("sk-user", "/v1/chat/completions", prompt=None, messages=messages, **fields)
+    (entry,) = entries(service)
+    assert entry["user"] == user
+
+
 async def test_reasoning_is_counted_within_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.router.backend.WORDS", ("<think>", "why", "</think>", "so", "."))
     service = Service()

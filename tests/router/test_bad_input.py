@@ -34,7 +34,7 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/x.png"}}]
         ({"max_completion_tokens": -5}, "max_completion_tokens"),
         ({"seed": 2**70}, "seed"),
         ({"n": 129}, "n"),
-        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": ["a"] * 33}, "stop"),
         ({"stop": [1]}, "stop[0]"),
         ({"stop": ""}, "stop"),
         ({"stream": "yes"}, "stream"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import openai
 import pytest
+from pydantic import BaseModel
 
 from router.openai.chat import ChatRequest
 from router.openai.completions import CompletionRequest
@@ -130,3 +132,97 @@ def test_an_answer_goes_back_with_all_its_members(real: Served) -> None:
     answer = real.http.post("/v1/chat/completions", json=CHAT | asked)
 
     assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(("path", "base"), [("chat/completions", CHAT), ("completions", TEXT)], ids=["chat", "text"])
+def test_counts_in_each_chunk_are_no_reason_to_refuse(served: Served, path: str, base: dict[str, Any]) -> None:
+    """vllm-project/guidellm#603: the load generator asks every service for them, and reads the last."""
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    answer = served.http.post(f"/v1/{path}", json=base | {"stream": True, "stream_options": options})
+    last = json.loads(answer.text.split("\n\n")[-3].removeprefix("data: "))
+
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-manta-ignored"] == "stream_options.continuous_usage_stats"
+    assert last["usage"]["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize(("path", "base"), [("chat/completions", CHAT), ("completions", TEXT)], ids=["chat", "text"])
+def test_as_many_stop_strings_as_coding_assistants_send(served: Served, path: str, base: dict[str, Any]) -> None:
+    """continuedev/continue#2461 (9), #1572 (14), SillyTavern/SillyTavern#1844 (any number)."""
+    words = ("class", "def", "func", "type", "var", "let", "const", "import", "export", "return", "if", "for", "do")
+    stops = [f"\n{word}" for word in words]
+    answer = served.http.post(f"/v1/{path}", json=base | {"stop": stops})
+
+    assert answer.status_code == 200, answer.text
+    assert served.backend.requests[0].sampling.stop == tuple(stops)
+
+
+def test_no_log_probabilities_of_others_may_be_asked_for(served: Served) -> None:
+    """Clients that write all fields write 0, which asks for nothing."""
+    answer = served.http.post("/v1/chat/completions", json=CHAT | {"logprobs": False, "top_logprobs": 0})
+
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["logprobs"] is None
+
+
+def test_the_length_of_the_context_has_the_name_that_clients_read(served: Served) -> None:
+    """can1357/oh-my-pi#939."""
+    models = served.http.get("/v1/models").json()["data"]
+
+    assert models
+    for model in models:
+        assert model["max_model_len"] == model["context_length"] == 1024
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_tokens_of_reasoning_are_told_apart(served: Served, stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vllm-project/vllm#44398, InternLM/lmdeploy#4842: clients show what was spent on it."""
+    monkeypatch.setattr("tests.router.backend.WORDS", ("<think>", "Hm", ", so", "</think>", "Four."))
+    create: Any = served.openai.chat.completions.create
+    if stream:
+        *_, last = create(**CHAT, stream=True, stream_options={"include_usage": True})
+        usage = last.usage
+    else:
+        usage = create(**CHAT).usage
+
+    assert usage.completion_tokens == 5
+    assert usage.completion_tokens_details.reasoning_tokens == 2
+
+
+def test_an_answer_without_reasoning_has_spent_nothing_on_it(served: Served) -> None:
+    """The member is there, so that a client need not ask whether it is."""
+    usage = served.openai.chat.completions.create(**CHAT).usage
+
+    assert usage is not None
+    assert usage.completion_tokens_details is not None
+    assert usage.completion_tokens_details.reasoning_tokens == 0
+
+
+def test_readiness_has_the_path_that_tools_for_vllm_ask(served: Served) -> None:
+    """vllm-project/guidellm#474: the load generator begins with it, and ends if it is a 404."""
+    assert served.http.get("/health").status_code == served.http.get("/healthz").status_code == 200
+    served.backend.ready = False
+    assert served.http.get("/health").status_code == served.http.get("/healthz").status_code == 503
+
+
+class Call(BaseModel):
+    """A function without arguments, as OpenAI's library describes it."""
+
+
+def test_what_the_library_has_parsed_goes_back_with_its_message(real: Served) -> None:
+    """openai/openai-python#2720 is the same of another endpoint: the message of ``parse`` has members of its own."""
+    tools = [openai.pydantic_function_tool(Call)]
+    asked: Any = {"model": "fast", "tools": tools, "max_tokens": 60, "temperature": 0}
+    first = real.openai.chat.completions.parse(**asked, messages=CHAT["messages"], tool_choice="required")
+    message = first.choices[0].message
+    assert message.tool_calls
+    assert isinstance(message.tool_calls[0].function.parsed_arguments, Call)
+    result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "1"}
+
+    for sent in (message, message.model_dump()):
+        messages: Any = [*CHAT["messages"], sent, result]
+        answer = real.openai.chat.completions.create(**asked, messages=messages)
+        assert answer.choices
+    parsed = {"role": "assistant", "content": "{}", "parsed": {"a": [1]}}
+    body = CHAT | {"messages": [*CHAT["messages"], parsed, *CHAT["messages"]], "max_tokens": 2}
+    assert real.http.post("/v1/chat/completions", json=body).status_code == 200

@@ -155,7 +155,7 @@ def test_empty_arguments_in_the_history_do_no_harm(real: Served, arguments: str)
         ({"verbosity": "low", "reasoning_effort": "high"}, "verbosity"),
         ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
         ({"prediction": {"type": "content", "content": [{"type": "text", "text": "x"}]}}, "prediction"),
-        ({"safety_identifier": "a", "prompt_cache_key": "b"}, "prompt_cache_key, safety_identifier"),
+        ({"safety_identifier": "a", "prompt_cache_key": "b"}, "prompt_cache_key"),
         (
             {"prompt_cache_retention": "24h", "prompt_cache_options": {"mode": "implicit", "ttl": "30m"}},
             "prompt_cache_options, prompt_cache_retention",

@@ -108,4 +108,5 @@ async def test_the_usage_chunk_has_no_choices_and_all_counts(endpoint: Any) -> N
         "completion_tokens": 2,
         "total_tokens": 5,
         "prompt_tokens_details": {"cached_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }

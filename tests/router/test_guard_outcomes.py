@@ -16,6 +16,7 @@ from engine.api import Conversation, GenerationRequest, Usage
 from router.limits.usage_estimator import UsageEstimator
 from safety.api import Scores
 from tests.router.conftest import KEY, OTHER_KEY, Served
+from tests.router.engines import EngineBackend
 from tests.router.guarded import CHAT, TEXT, Guarded
 
 
@@ -419,3 +420,23 @@ def test_a_refusal_as_an_answer_teaches_nothing_about_the_length_of_answers(
     guarded.ask("fine")
 
     assert [usage.completion_tokens for usage in learnt] == [5]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_search_that_finds_fewer_answers_than_were_asked_for_ends_in_time(
+    guarded: Guarded, backend: EngineBackend, stream: bool
+) -> None:
+    guarded.served.backend = backend  # type: ignore[assignment]
+    asked = {"prompt": "aaa", "n": 4, "use_beam_search": True, "guided_choice": ["yes"], "stream": stream}
+    more = {"stream_options": {"include_usage": True}} if stream else {}
+    answer = guarded.post(TEXT, asked | more)
+
+    assert answer.status_code == 200, answer.text
+    if stream:
+        *frames, done = (frame.removeprefix("data: ") for frame in answer.text.split("\n\n") if frame)
+        assert done == "[DONE]"
+        usage = json.loads(frames[-1])["usage"]
+    else:
+        usage = answer.json()["usage"]
+    assert usage["completion_tokens"] > 0
+    assert guarded.entries()[-1]["output_tokens"] == usage["completion_tokens"]

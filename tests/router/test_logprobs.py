@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from engine.api import FinishReason, Logprob, TokenLogprobs
+from engine.api import FinishReason, Logprob, TokenLogprobs, Usage
+from router.answer_events import AnswerEvent, Stamp
+from router.complete_answer import Answer
+from router.openai.chat import ChatEndpoint
 from router.openai.logprobs import TextOffset, text_logprobs, text_of
+from router.routes.whole_bodies import WholeBodies
 from tests.router.backend import WORDS
 from tests.router.conftest import Served
 
@@ -147,3 +155,58 @@ def test_what_cannot_be_had_is_the_requests_own_fault(served: Served) -> None:
 
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "unsatisfiable"
+
+
+async def test_many_of_them_hold_no_other_request_up() -> None:
+    """A second of ``json.dumps`` is one in which no stream of the router gets a token."""
+    token = TokenLogprobs(Logprob(1, "a", b"a", -0.5), tuple(Logprob(n, "b", b"b", -1.0) for n in range(20)), 1)
+    answer = Answer(0, 0, "a" * 4000, FinishReason.STOP, logprobs=(token,) * 4000)
+    body = {**CHAT, "logprobs": True, "top_logprobs": 20}
+    writer = ChatEndpoint().parse(json.dumps(body).encode()).writer(Stamp("id", 0, "fast"))
+    writing = asyncio.create_task(WholeBodies().write(writer, [answer], Usage(1, 4000, 0)))
+    turns = 0
+    while not writing.done():
+        await asyncio.sleep(0)
+        turns += 1
+
+    assert turns > 10
+    assert len(json.loads(await writing)["choices"][0]["logprobs"]["content"]) == 4000
+
+
+class SlowWriter:
+    """A writer of bodies that waits. ``begun`` is the number of bodies that it was asked for."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.writing = False
+        self.go_on = threading.Event()
+
+    def chunks(self, events: Sequence[AnswerEvent]) -> list[str]:
+        raise AssertionError("the answer is not streamed")
+
+    def whole(self, answers: Sequence[Answer], usage: Usage) -> str:
+        self.begun += 1
+        self.writing = True
+        assert self.go_on.wait(10)
+        return "{}"
+
+
+TOKEN = TokenLogprobs(Logprob(1, "a", b"a", -0.5), (), 1)
+SCORED = Answer(0, 0, "a", FinishReason.STOP, logprobs=(TOKEN,) * 200)
+
+
+async def test_they_are_written_for_one_request_at_a_time_and_to_the_end() -> None:
+    """A thread cannot be stopped: one whose client has left would run beside the next."""
+    bodies, writer = WholeBodies(), SlowWriter()
+    left, next_one = (asyncio.create_task(bodies.write(writer, [SCORED], Usage(1, 1, 0))) for _ in range(2))
+    async with asyncio.timeout(10):
+        while not writer.writing:  # noqa: ASYNC110 - a thread sets it
+            await asyncio.sleep(0.001)
+        left.cancel()
+        await asyncio.sleep(0.05)
+        beside = writer.begun
+        writer.go_on.set()
+        text = await next_one
+
+    assert left.cancelled()
+    assert (beside, writer.begun, text) == (1, 2, "{}")

@@ -411,3 +411,13 @@ def test_no_piece_is_lost_or_emptied(guarded: type[Guarded]) -> None:
     pieces = [f"{number} " for number in range(200)]
 
     assert text_of(guarded(REDACTING, BLOCKING)(Source(answer(*pieces)))) == "".join(pieces)
+
+
+@pytest.mark.parametrize(
+    "guard", [Guarded(REDACTING), Guarded(classifier=ScriptedClassifier(delay_s=0.002))], ids=["in place", "beside"]
+)
+def test_a_search_that_finds_fewer_answers_than_were_asked_for_ends_all_the_same(guard: Guarded) -> None:
+    events = guard(Source(answer("yes")), prompts=(0, 0, 0, 0))
+
+    assert (text_of(events), ends(events)) == ("yes", {0: "stop"})
+    assert events[-1] == Finished(USAGE)

@@ -11,12 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.api import TOOL_CALL_START, Delta, FinishReason, GenerationRequest, SamplingParams, Usage
+from engine.api import (
+    TOOL_CALL_START,
+    Delta,
+    FinishReason,
+    GenerationRequest,
+    Logprob,
+    SamplingParams,
+    TokenLogprobs,
+    Usage,
+)
 from router.answer_events import Ended, Opened, Reasoning, Text, ToolCallArguments
 from router.generation.answer_event_builder import AnswerEventBuilder
 from router.generation.choice_parser import ChoiceParser
 from router.generation.reasoning_parser import MAX_LEADING_SPACE, ReasoningParser
 from router.inference_request import TextParsing
+from router.usage_meter import UsageMeter
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import Served
 
@@ -221,3 +231,37 @@ def test_text_completions_are_taken_as_they_are(served: Served) -> None:
     answer = served.http.post("/v1/completions", json={"model": "fast", "prompt": "Hi"}).json()
 
     assert answer["choices"][0]["text"] == "<think>a</think>b"
+
+
+@pytest.mark.parametrize(
+    ("deltas", "tokens"),
+    [
+        ([("<think>", 1), ("Hm.", 2), ("</think>", 1), ("So.", 3)], 2),
+        ([("<think>Hm.", 4), ("</think>So.", 4)], 4),
+        ([("<think>abcd</think>efghijkl", 12)], 4),  # a beam search, or the best of several, comes in one piece
+        ([("<think>abcd", 6)], 6),
+        ([("<think></think>efgh", 6)], 0),
+        ([("abcd", 6)], 0),
+        ([(f"<think>abcd</think>{CALL}", 12)], 4),  # of 4 + 1 + 8 characters: the name and the arguments count
+    ],
+    ids=str,
+)
+def test_its_tokens_are_counted_by_its_share_of_the_characters(deltas: list[tuple[str, int]], tokens: int) -> None:
+    meter = UsageMeter()
+    prompt = AnswerEventBuilder(0, SamplingParams(), TextParsing(reasoning=True, tool_calls=True), meter)
+    for text, count in deltas:
+        prompt.push([Delta("a", tuple(range(count)), text)])
+
+    assert meter.reasoning_tokens == tokens
+
+
+def test_of_the_best_answers_only_the_reasoning_counts_as_such() -> None:
+    meter, sampling = UsageMeter(), SamplingParams(best_of=2, logprobs=0)
+    prompt = AnswerEventBuilder(0, sampling, TextParsing(reasoning=True), meter)
+    for choice in (0, 1):
+        scores = tuple(TokenLogprobs(Logprob(token, "x", b"x", -1.0 - choice), (), 1) for token in range(8))
+        prompt.push([Delta("a", tuple(range(8)), "<think>ab</think>cdefgh", logprobs=scores, choice=choice)])
+        end = Delta("a", (), "", FinishReason.STOP, Usage(1, 16, 0) if choice else None, choice=choice)
+        prompt.push([end])
+
+    assert meter.reasoning_tokens == 2

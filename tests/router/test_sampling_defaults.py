@@ -40,3 +40,19 @@ def test_a_tier_without_defaults_changes_nothing() -> None:
 
     assert apply_tier_defaults(request, {}) is request
     assert apply_tier_defaults(request, {}).sampling.temperature == 1.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "temperature", "top_p"),
+    [({"n": 2}, 1.0, 1.0), ({"n": 2, "temperature": 0}, 0.0, 1.0), ({"n": 2, "do_sample": True}, 0.2, 0.9)],
+    ids=str,
+)
+def test_a_search_that_draws_nothing_is_not_refused_for_what_its_tier_draws_by(
+    fields: dict[str, object], temperature: float, top_p: float
+) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "use_beam_search": True, **fields}
+    request = ChatEndpoint().parse(json.dumps(body).encode())
+
+    sampling = apply_tier_defaults(request, DEFAULTS | {"repetition_penalty": 1.2}).sampling
+
+    assert (sampling.temperature, sampling.top_p, sampling.repetition_penalty) == (temperature, top_p, 1.2)

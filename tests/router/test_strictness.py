@@ -38,7 +38,7 @@ def refusal(form: ChatEndpoint | CompletionEndpoint, document: dict[str, Any]) -
         ({"seed": 1e300}, "seed"),
         ({"n": 0}, "n"),
         ({"logprobs": 0}, "logprobs"),
-        ({"top_logprobs": 0}, "top_logprobs"),
+        ({"top_logprobs": 1}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"store": 0}, "store"),
         ({"presence_penalty": False}, "presence_penalty"),
@@ -64,7 +64,9 @@ def refusal(form: ChatEndpoint | CompletionEndpoint, document: dict[str, Any]) -
         ({"service_tier": "scale"}, "service_tier"),
         ({"verbosity": "loud"}, "verbosity"),
         ({"prediction": {"type": "content"}}, "prediction.content"),
-        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": ["a"] * 33}, "stop"),
+        ({"stop": "a" * 1025}, "stop"),
+        ({"stop": ["a" * 1025]}, "stop[0]"),
         ({"stop": [1]}, "stop[0]"),
         ({"stop": {}}, "stop"),
         ({"messages": [MESSAGE | {"content": {}}]}, "messages[0].content"),
@@ -131,3 +133,18 @@ def test_a_config_needs_a_key_and_no_strangers() -> None:
         RouterConfig(keys=())
     with pytest.raises(ValidationError):
         RouterConfig.model_validate({"keys": [{"key": "k", "tenant": "t", "team": "x"}], "max_body_kb": 1})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("stop", "a" * 1025, "must have at most 1024 characters, not 1025"),
+        ("cache", {"namespace": "n" * 129}, "must have at most 128 characters, not 129"),
+        ("bad_words", [""], "must have at least 1 characters, not 0"),
+    ],
+    ids=["stop", "namespace", "word"],
+)
+def test_the_length_of_a_text_is_said_in_characters(field: str, value: object, message: str) -> None:
+    body = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}], field: value}
+    with pytest.raises(InvalidRequestError, match=message):
+        ChatEndpoint().parse(json.dumps(body).encode())
