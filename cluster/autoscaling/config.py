@@ -96,7 +96,8 @@ class TierScalingConfig(Settings):
     """0: the tier is scaled to zero after ``idle_s`` without a request."""
     max: int = Field(1, ge=1)
     slos: dict[ClassName, SloConfig] = Field(default_factory=_standard_slo)
-    """The objectives by class. A class without an entry has the strictest of the others; batch work has none."""
+    """The objectives by class. A class without an entry has the strictest of the others; batch work has
+    none: it has deadlines."""
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     """The tier's weight where tiers of a pool need more GPUs than there are."""
     pool: str | None = None
@@ -108,6 +109,15 @@ class TierScalingConfig(Settings):
     left."""
     schedules: tuple[ScheduleConfig, ...] = ()
     waiting_room: WaitingRoomConfig = WaitingRoomConfig()
+
+    @field_validator("slos")
+    @classmethod
+    def _check_waited_for(cls, value: dict[ClassName, SloConfig]) -> dict[ClassName, SloConfig]:
+        if "batch" in value:
+            raise ValueError(
+                "batch work has no objectives, but deadlines; latency_objectives_s of the tier has one counted exactly"
+            )
+        return value
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
@@ -124,7 +134,7 @@ class TierScalingConfig(Settings):
     @cached_property
     def strictest(self) -> SloConfig | None:
         """The strictest objectives of the classes that users wait for; None if there are none."""
-        slos = [slo for name, slo in self.slos.items() if name != "batch"]
+        slos = list(self.slos.values())
         if not slos:
             return None
         return SloConfig(
@@ -166,8 +176,8 @@ class FastLoopConfig(Settings):
     headroom: float = Field(1.0, ge=0)
     """Spare replicas for chance, in standard deviations of the count of requests within a TTFT objective."""
     steady_headroom: float = Field(0.25, ge=0)
-    """As ``headroom``, while the flow has not changed for five to ten minutes by more than chance explains. At most
-    ``headroom`` counts."""
+    """As ``headroom``, while the flow has not changed for five to ten minutes by more than chance explains, or falls
+    along a line. At most ``headroom`` counts."""
     band: float = Field(0.05, ge=0, lt=1)
     """The dead band: the target is raised if the need exceeds it by this part, and lowered to the need and this part of
     it."""
@@ -179,9 +189,10 @@ class FastLoopConfig(Settings):
     """The least number of seconds between two raises."""
     down_window_s: Seconds = 120.0
     """The target is lowered to the highest need of this window, and only when the window is known to its beginning."""
-    falling_window_s: Seconds = 60.0
+    falling_window_s: Seconds = 20.0
     """As ``down_window_s``, while the arrivals of the last three minutes fall along a line. At most ``down_window_s``
-    counts."""
+    counts. The dead band does not hold for such a lowering, and the headroom is that of a steady flow and what the line
+    may be wrong by."""
     down_period_s: Seconds = 60.0
     """The least number of seconds between any change and a lowering."""
     flow_window_s: Seconds = 60.0
