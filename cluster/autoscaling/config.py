@@ -176,8 +176,8 @@ class FastLoopConfig(Settings):
     headroom: float = Field(1.0, ge=0)
     """Spare replicas for chance, in standard deviations of the count of requests within a TTFT objective."""
     steady_headroom: float = Field(0.25, ge=0)
-    """As ``headroom``, while the flow has not changed for five to ten minutes by more than chance explains, or falls
-    along a line. At most ``headroom`` counts."""
+    """As ``headroom``, while the flow has not changed for five to ten minutes by more than chance explains, or while
+    ``following_window_s`` counts. At most ``headroom`` counts."""
     band: float = Field(0.05, ge=0, lt=1)
     """The dead band: the target is raised if the need exceeds it by this part, and lowered to the need and this part of
     it."""
@@ -189,10 +189,12 @@ class FastLoopConfig(Settings):
     """The least number of seconds between two raises."""
     down_window_s: Seconds = 120.0
     """The target is lowered to the highest need of this window, and only when the window is known to its beginning."""
-    falling_window_s: Seconds = 20.0
+    falling_window_s: Seconds = 60.0
     """As ``down_window_s``, while the arrivals of the last three minutes fall along a line. At most ``down_window_s``
-    counts. The dead band does not hold for such a lowering, and the headroom is that of a steady flow and what the line
-    may be wrong by."""
+    counts."""
+    following_window_s: Seconds = 20.0
+    """As ``falling_window_s``, where single requests explain what the arrivals leave the line by. The dead band does
+    not hold for such a lowering, and the headroom is that of a steady flow and what the line may be wrong by."""
     down_period_s: Seconds = 60.0
     """The least number of seconds between any change and a lowering."""
     flow_window_s: Seconds = 60.0

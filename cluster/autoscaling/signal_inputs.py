@@ -35,7 +35,8 @@ class SignalInputs:
     waiting_room: WaitingRoom
     latencies: Sequence[LatencyReport]
     batch_work: Sequence[BatchWork]
-    fall: Fall | None = None  # along a line, if the arrivals are known to
+    falling: bool = False  # whether the arrivals are known to fall along a line
+    fall: Fall | None = None  # if single requests explain what they leave that line by
 
     @property
     def queued_prompt_tokens(self) -> float:
@@ -80,7 +81,10 @@ class SignalInputs:
     @property
     def down_window_s(self) -> float:
         """The seconds whose highest need a lowering has to leave: fewer while the arrivals fall."""
-        return min(self.fast.falling_window_s, self.fast.down_window_s) if self.fall else self.fast.down_window_s
+        longest = self.fast.down_window_s
+        if self.fall:
+            return min(self.fast.following_window_s, longest)
+        return min(self.fast.falling_window_s, longest) if self.falling else longest
 
     @property
     def down_band(self) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import inf, sqrt
 from typing import NamedTuple
 
-from cluster.autoscaling.falling_line import DEVIATIONS, LATEST, falling_line, slope_of, spread
+from cluster.autoscaling.falling_line import DEVIATIONS, LATEST, FallingLine, falling_line, slope_of, spread
 
 INTERVAL_S = 20.0
 """Seconds of one count."""
@@ -67,17 +67,24 @@ class Steadiness:
         # One dispersion is of few counts: where requests come in batches, it alone would say now yes and now no.
         return steady(self.counts, sum(self.dispersions) / len(self.dispersions))
 
+    def is_falling(self, at_s: float) -> bool:
+        """Returns whether the arrivals are known to fall along a line at the instant ``at_s``."""
+        return self._line(at_s, sum(self.dispersions) / max(1, len(self.dispersions))) is not None
+
     def fall(self, at_s: float) -> Fall | None:
         """Returns the rate to which the arrivals have fallen along a line at the instant ``at_s``; None if they are not
-        known to fall."""
-        elapsed_s = self._elapsed_s(at_s)
-        if not 0 <= elapsed_s < GAP_S or len(self.counts) < FALLING:
-            return None
-        line = falling_line(self.counts[-FALLING:], sum(self.dispersions) / len(self.dispersions))
+        known to fall, or leave the line by more than single requests explain: what comes in clumps may come back as
+        one."""
+        line = self._line(at_s, 1.0)
         if line is None:
             return None
-        later = elapsed_s / INTERVAL_S
+        later = self._elapsed_s(at_s) / INTERVAL_S
         return Fall(line.count(later) / INTERVAL_S, line.error(later) / INTERVAL_S)
+
+    def _line(self, at_s: float, dispersion: float) -> FallingLine | None:
+        if not 0 <= self._elapsed_s(at_s) < GAP_S or len(self.counts) < FALLING:
+            return None
+        return falling_line(self.counts[-FALLING:], dispersion)
 
     def _elapsed_s(self, at_s: float) -> float:
         """Returns the seconds of the present interval; infinity if nothing is known."""

@@ -137,6 +137,7 @@ def _observed(
         waiting_room=seen.waiting_room,
         latencies=seen.latencies,
         batch_work=seen.batch_work,
+        falling=learnt.steadiness.is_falling(at_s),
         fall=fall,
     )
     return learnt, evidence

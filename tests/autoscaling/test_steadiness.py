@@ -183,7 +183,7 @@ def test_a_load_that_falls_along_a_line_is_followed_sooner_and_without_a_queue()
     def down(elapsed_s: float) -> float:
         return max(4.0, 60.0 - max(0.0, elapsed_s - 300) / 12)
 
-    slowly = FastLoopConfig(falling_window_s=FAST.down_window_s)
+    slowly = FastLoopConfig(falling_window_s=FAST.down_window_s, following_window_s=FAST.down_window_s)
     sooner, later = (Plant(config_of(fast), down, replicas=12).run(1000) for fast in (FAST, slowly))
     assert sooner.targets[:300] == later.targets[:300]
     assert sum(sooner.targets) < 0.97 * sum(later.targets)
@@ -213,7 +213,7 @@ def test_a_surge_in_the_midst_of_a_fall_is_met_as_any_other() -> None:
     def down_and_up(elapsed_s: float) -> float:
         return 60.0 - elapsed_s / 12 if elapsed_s < 400 else 80.0
 
-    slowly = FastLoopConfig(falling_window_s=FAST.down_window_s)
+    slowly = FastLoopConfig(falling_window_s=FAST.down_window_s, following_window_s=FAST.down_window_s)
     for fast in (FAST, slowly):
         plant = Plant(config_of(fast), down_and_up, replicas=12).run(420)
         assert next(second for second in range(400, 420) if plant.targets[second] > plant.targets[399]) <= 406
@@ -223,3 +223,13 @@ def test_a_wave_whose_falls_last_for_minutes_is_served_as_it_comes_back() -> Non
     """Half of it falls along a line, or nearly."""
     plant = Plant(config_of(), lambda elapsed_s: 30 + 10 * math.sin(elapsed_s / 100), replicas=4).run(2000)
     assert max(plant.queue_s[120:]) < 1.0
+
+
+def test_a_fall_that_comes_in_clumps_is_known_and_not_followed_by_its_line() -> None:
+    draw, arrivals, counters = np.random.default_rng(2), 0.0, [(0.0, 0.0)]
+    for place in range(FALLING):
+        arrivals += 20.0 * draw.poisson((40 - 3 * place) * INTERVAL_S / 20)
+        counters.append(((place + 1) * INTERVAL_S, arrivals))
+    at_s = FALLING * INTERVAL_S
+    assert observed(counters, dispersion=20.0).is_falling(at_s)
+    assert observed(counters, dispersion=20.0).fall(at_s) is None
