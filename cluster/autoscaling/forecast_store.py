@@ -21,6 +21,8 @@ from cluster.autoscaling.forecast_scaling import ForecastScaling
 logger = logging.getLogger("ray.serve")
 
 SERIES = ("rate", "prompt_tokens", "output_tokens")
+"""The series of ``ForecastScaling``, in the order of its fields."""
+
 PARTS = ("season", "sums", "visits")
 
 Forecasts = Mapping[str, ForecastScaling]
@@ -72,7 +74,7 @@ def read_forecasts(stored: bytes) -> Forecasts:
     cannot be read, such as another release's."""
     try:
         return {
-            str(tier): ForecastScaling(**{name: _forecast(document[name]) for name in SERIES})
+            str(tier): ForecastScaling(None, 1.0, *(_forecast(document[name]) for name in SERIES))
             for tier, document in json.loads(stored).items()
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -86,4 +88,4 @@ def _forecast(document: Mapping[str, Any]) -> Forecast:
     known = [part for part in parts.values() if part]
     if len(set(map(len, known))) > 1 or not all(isfinite(each) and each >= 0 for part in known for each in part):
         raise ValueError("no season")
-    return Forecast(**parts)
+    return Forecast(season=parts["season"], sums=parts["sums"], visits=parts["visits"])

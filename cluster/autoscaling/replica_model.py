@@ -88,7 +88,7 @@ class ReplicaModel:
 def share_of(weight: float, seconds: float) -> float:
     """Returns the share that measurements of ``seconds`` have in what is learnt, where those of one second have
     ``weight``."""
-    return 1.0 - (1.0 - weight) ** seconds
+    return 1.0 - float((1.0 - weight) ** seconds)
 
 
 @dataclass(frozen=True, slots=True)

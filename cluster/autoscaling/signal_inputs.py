@@ -82,7 +82,7 @@ class SignalInputs:
     def down_window_s(self) -> float:
         """The seconds whose highest need a lowering has to leave: fewer while the arrivals fall."""
         longest = self.fast.down_window_s
-        if self.fall:
+        if self.fall and self.fast.following_window_s is not None:
             return min(self.fast.following_window_s, longest)
         return min(self.fast.falling_window_s, longest) if self.falling else longest
 

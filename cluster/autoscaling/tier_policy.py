@@ -116,7 +116,7 @@ def _observed(
     measured = measured_slowness(model, flow, load, itl_s, at_s - disturbed_at_s)
     slowness = learnt_slowness(learnt.slowness, measured, config.interval_s)
     learnt = replace(learnt, slowness=slowness, disturbed_at_s=disturbed_at_s)
-    fall = learnt.steadiness.fall(at_s)
+    fall = None if fast.following_window_s is None else learnt.steadiness.fall(at_s)
     if fall is not None and flow is not None and flow.rate == flow.mean_rate:
         flow = replace(flow, rate=fall.rate)  # the mean is of half a minute ago
     else:

@@ -19,6 +19,7 @@ from tests.autoscaling.snapshots import Plant, config_of
 
 FAST = FastLoopConfig()
 ALWAYS = FastLoopConfig(steady_headroom=1.0)
+FOLLOWING = FastLoopConfig(following_window_s=20.0)
 
 
 def poisson(rate_of: Callable[[float], float], seed: int, batch: int = 1) -> list[float]:
@@ -133,9 +134,9 @@ def test_a_steady_flow_needs_fewer_replicas_once_it_is_known_to_be_steady(rate: 
     assert max(steadily.queue_s[600:]) < 1.0
 
 
-def test_a_wave_of_minutes_has_its_headroom_as_ever() -> None:
+def test_a_wave_has_its_headroom_as_ever() -> None:
     def wave(elapsed_s: float) -> float:
-        return 30 + 10 * math.sin(elapsed_s / 25)
+        return 30 + 10 * math.sin(elapsed_s / 60)
 
     plants = [Plant(config, wave, replicas=1).run(1200) for config in (config_of(), config_of(ALWAYS))]
     assert plants[0].targets == plants[1].targets
@@ -183,7 +184,7 @@ def test_a_load_that_falls_along_a_line_is_followed_sooner_and_without_a_queue()
     def down(elapsed_s: float) -> float:
         return max(4.0, 60.0 - max(0.0, elapsed_s - 300) / 12)
 
-    slowly = FastLoopConfig(falling_window_s=FAST.down_window_s, following_window_s=FAST.down_window_s)
+    slowly = FastLoopConfig(falling_window_s=FAST.down_window_s)
     sooner, later = (Plant(config_of(fast), down, replicas=12).run(1000) for fast in (FAST, slowly))
     assert sooner.targets[:300] == later.targets[:300]
     assert sum(sooner.targets) < 0.97 * sum(later.targets)
@@ -213,15 +214,14 @@ def test_a_surge_in_the_midst_of_a_fall_is_met_as_any_other() -> None:
     def down_and_up(elapsed_s: float) -> float:
         return 60.0 - elapsed_s / 12 if elapsed_s < 400 else 80.0
 
-    slowly = FastLoopConfig(falling_window_s=FAST.down_window_s, following_window_s=FAST.down_window_s)
-    for fast in (FAST, slowly):
+    for fast in (FAST, FOLLOWING):
         plant = Plant(config_of(fast), down_and_up, replicas=12).run(420)
         assert next(second for second in range(400, 420) if plant.targets[second] > plant.targets[399]) <= 406
 
 
 def test_a_wave_whose_falls_last_for_minutes_is_served_as_it_comes_back() -> None:
     """Half of it falls along a line, or nearly."""
-    plant = Plant(config_of(), lambda elapsed_s: 30 + 10 * math.sin(elapsed_s / 100), replicas=4).run(2000)
+    plant = Plant(config_of(FOLLOWING), lambda elapsed_s: 30 + 10 * math.sin(elapsed_s / 100), replicas=4).run(2000)
     assert max(plant.queue_s[120:]) < 1.0
 
 
@@ -233,3 +233,13 @@ def test_a_fall_that_comes_in_clumps_is_known_and_not_followed_by_its_line() -> 
     at_s = FALLING * INTERVAL_S
     assert observed(counters, dispersion=20.0).is_falling(at_s)
     assert observed(counters, dispersion=20.0).fall(at_s) is None
+
+
+def test_a_fall_that_is_followed_by_its_line_takes_fewer_replicas_still_and_leaves_no_queue() -> None:
+    def down(elapsed_s: float) -> float:
+        return max(4.0, 60.0 - max(0.0, elapsed_s - 300) / 12)
+
+    by_line, sooner = (Plant(config_of(fast), down, replicas=12).run(1000) for fast in (FOLLOWING, FAST))
+    assert by_line.targets[:300] == sooner.targets[:300]
+    assert sum(by_line.targets[500:]) < 0.97 * sum(sooner.targets[500:])
+    assert max(by_line.queue_s[60:]) < 1.0
