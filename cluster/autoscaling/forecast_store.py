@@ -21,8 +21,6 @@ from cluster.autoscaling.forecast_scaling import ForecastScaling
 logger = logging.getLogger("ray.serve")
 
 SERIES = ("rate", "prompt_tokens", "output_tokens")
-"""The series of ``ForecastScaling``, in the order of its fields."""
-
 PARTS = ("season", "sums", "visits")
 
 Forecasts = Mapping[str, ForecastScaling]
@@ -73,13 +71,15 @@ def read_forecasts(stored: bytes) -> Forecasts:
     """Returns stored forecasts, which know the season and nothing of now; {}, after a warning in the log, if they
     cannot be read, such as another release's."""
     try:
-        return {
-            str(tier): ForecastScaling(None, 1.0, *(_forecast(document[name]) for name in SERIES))
-            for tier, document in json.loads(stored).items()
-        }
+        return {str(tier): _forecasts(document) for tier, document in json.loads(stored).items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         logger.warning("Stored forecasts cannot be read, and the season is learnt anew: %s", type(error).__name__)
         return {}
+
+
+def _forecasts(document: Mapping[str, Any]) -> ForecastScaling:
+    rate, prompt_tokens, output_tokens = (_forecast(document[name]) for name in SERIES)
+    return ForecastScaling(rate=rate, prompt_tokens=prompt_tokens, output_tokens=output_tokens)
 
 
 def _forecast(document: Mapping[str, Any]) -> Forecast:

@@ -97,8 +97,8 @@ class Run:
 
     @property
     def was_counted(self) -> bool:
-        """Whether an engine that lives, or has reported what it counted, has taken the request, and with it the number of
-        refusals. A replica that was lost before it sent anything has most likely reported nothing."""
+        """Whether an engine that lives, or has reported what it counted, has taken the request, and with it the number
+        of refusals. A replica that was lost before it sent anything has most likely reported nothing."""
         return any(
             place in self.fruitful or isinstance(failure, ReplicaDrainedError)
             for place, failure in enumerate(self.failures)
