@@ -13,7 +13,7 @@ from typing import ClassVar
 from cluster.autoscaling.config import AutoscalingConfig
 from cluster.autoscaling.decision import Decisions
 from cluster.autoscaling.follower_collector import FollowerMemory, collect_follower
-from cluster.autoscaling.forecast_store import ForecastMemory
+from cluster.autoscaling.forecast_memory import ForecastMemory
 from cluster.autoscaling.policy import AutoscalerState, decide
 from cluster.autoscaling.snapshot import FollowerSnapshot, Pin, Snapshot, TierSnapshot, WaitingRoom
 from cluster.autoscaling.snapshot_collector import TierMemory, TierView, collect

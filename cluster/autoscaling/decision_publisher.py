@@ -13,7 +13,8 @@ from cluster.autoscaling.decision import Decisions
 from cluster.autoscaling.decision_log import DecisionLog
 from cluster.autoscaling.decision_metrics import DecisionMetrics
 from cluster.autoscaling.decision_store import DecisionStore
-from cluster.autoscaling.forecast_store import Forecasts, ForecastStore
+from cluster.autoscaling.forecast_memory import Forecasts
+from cluster.autoscaling.forecast_store import ForecastStore
 from cluster.autoscaling.snapshot import Pin, WaitingRoom
 from cluster.autoscaling.waiting_room_store import SeenRooms, WaitingRoomStore
 from cluster.autoscaling.warm_replica_store import WarmReplicas, WarmReplicaStore

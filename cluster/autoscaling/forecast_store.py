@@ -10,37 +10,19 @@ import json
 import logging
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any, Protocol
+from typing import Any
 
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from cluster.autoscaling.decision_store import NAMESPACE
 from cluster.autoscaling.forecast import Forecast
+from cluster.autoscaling.forecast_memory import Forecasts
 from cluster.autoscaling.forecast_scaling import ForecastScaling
 
 logger = logging.getLogger("ray.serve")
 
 SERIES = ("rate", "prompt_tokens", "output_tokens")
 PARTS = ("season", "sums", "visits")
-
-Forecasts = Mapping[str, ForecastScaling]
-"""The forecasts by tier."""
-
-
-class ForecastMemory(Protocol):
-    """What outlives Serve's controller. No method blocks."""
-
-    def is_read(self) -> bool:
-        """Returns whether what was stored has been read, or cannot be."""
-        ...
-
-    def forecasts(self) -> Forecasts:
-        """Returns the stored forecasts; {} if there are none, or they cannot be read."""
-        ...
-
-    def remember(self, forecasts: Forecasts) -> None:
-        """Has the forecasts stored in a while."""
-        ...
 
 
 class ForecastStore:

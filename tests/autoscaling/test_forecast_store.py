@@ -12,8 +12,9 @@ from cluster.autoscaling.application_scaler import LOST_S
 from cluster.autoscaling.config import AutoscalingConfig, ForecastConfig
 from cluster.autoscaling.decision import Reason
 from cluster.autoscaling.forecast import DAY_S, Forecast
+from cluster.autoscaling.forecast_memory import Forecasts
 from cluster.autoscaling.forecast_scaling import ForecastScaling
-from cluster.autoscaling.forecast_store import Forecasts, document_of, read_forecasts
+from cluster.autoscaling.forecast_store import document_of, read_forecasts
 from cluster.autoscaling.snapshot import Pin
 from tests.autoscaling.test_application_scaler import Serve, T, config_of
 

@@ -120,9 +120,9 @@ def test_the_model_and_the_age_of_a_report_come_along() -> None:
 
 def test_the_prefill_rate_is_that_of_a_full_chunk_with_its_weights_whatever_chunks_were_measured() -> None:
     """Beside decodes an engine computes chunks of some tokens, and leaves the weights out of their time."""
-    measured = {"prefill_tokens_per_s": 2400.0, "chunk_tokens": 60.0, "prefill_chunk": 512}
-    cost = {"step_s": 0.025, "prompt_token_s": 0.6e-3, "free_prompt_tokens": 40}
-    report = from_numbers(to_numbers(replace(LOAD, **measured, **cost), WindowedLatencies(), 0.0))
+    load = replace(LOAD, prefill_tokens_per_s=2400.0, chunk_tokens=60.0, prefill_chunk=512)
+    load = replace(load, step_s=0.025, prompt_token_s=0.6e-3, free_prompt_tokens=40)
+    report = from_numbers(to_numbers(load, WindowedLatencies(), 0.0))
     assert report is not None
     assert report.sample.prefill_tokens_per_s == pytest.approx(512 / (0.025 + 0.6e-3 * 472))
     assert report.sample.chunk_tokens == 512
