@@ -63,10 +63,12 @@ class ApplicationScaler:
         self._followers: dict[str, FollowerMemory] = {}
         self._state = AutoscalerState()
         self._memory: ForecastMemory | None = None
+        self._remembers = False  # whether the state has what was stored
         self._began_s: float | None = None
 
     def remember_in(self, memory: ForecastMemory) -> None:
-        """Has the forecasts outlive this process. The first decision waits until those before are read."""
+        """Has the forecasts outlive this process. The first decision waits for those before, and a later one takes them
+        up if they are read late."""
         self._memory = memory
 
     def configure(self, config: AutoscalingConfig, gpus: dict[str, float]) -> None:
@@ -107,21 +109,26 @@ class ApplicationScaler:
         rooms, following = self._rooms(), self._config.followers
         tiers = [self._tier(view, rooms, at_s) for view in views if view.name not in following]
         followers = [self._follower(view, at_s) for view in views if view.name in following]
-        before = self._state if self._state.decisions is not None else self._remembered()
+        self._remember()
+        before = self._state
         seen = Snapshot(at_s, tuple(tiers), tuple(followers), pins=self._pins(), pool_gpus=left, unix_s=unix_s)
         self._state, decisions = decide(self._config, before, seen)
         if decisions is not before.decisions:
             self._on_decisions(decisions)
             self._on_warm(warm_replicas(decisions, tiers))
-            if self._memory is not None:
+            if self._memory is not None and self._remembers:  # else what is stored would be lost
                 self._memory.remember({name: tier.slow for name, tier in self._state.tiers.items()})
 
-    def _remembered(self) -> AutoscalerState:
-        """Returns the state before the first decision, with the forecasts of the controller before this one."""
-        stored = {} if self._memory is None else self._memory.forecasts()
-        return AutoscalerState(
-            tiers={name: TierState(slow=each) for name, each in stored.items() if name in self._config.tiers}
-        )
+    def _remember(self) -> None:
+        """Takes up the forecasts of the controller before this one, once they are read: a season is worth more than the
+        level that has been learnt meanwhile."""
+        if self._remembers or self._memory is None or not self._memory.is_read():
+            return
+        tiers = dict(self._state.tiers)
+        for name, stored in self._memory.forecasts().items():
+            if name in self._config.tiers:
+                tiers[name] = replace(tiers.get(name, TierState()), slow=stored)
+        self._state, self._remembers = replace(self._state, tiers=tiers), True
 
     def _pool_gpus(self, unread: Iterable[str]) -> dict[str, float]:
         """Returns the GPUs of the pools to which tiers belong that cannot be read, without those of these tiers, which

@@ -5,6 +5,7 @@ All durations are seconds. The defaults suit replicas that start within a minute
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from datetime import time
 from functools import cached_property
@@ -14,6 +15,8 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from engine.api import Priority
+
+logger = logging.getLogger(__name__)
 
 ClassName = Literal["interactive", "standard", "batch"]
 """A scheduling class by its name in the configuration."""
@@ -96,8 +99,8 @@ class TierScalingConfig(Settings):
     """0: the tier is scaled to zero after ``idle_s`` without a request."""
     max: int = Field(1, ge=1)
     slos: dict[ClassName, SloConfig] = Field(default_factory=_standard_slo)
-    """The objectives by class. A class without an entry has the strictest of the others; batch work has
-    none: it has deadlines."""
+    """The objectives by class. A class without an entry has the strictest of the others; batch work has none: it has
+    deadlines. One given for it has no effect but a bucket of latencies, and is warned of."""
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     """The tier's weight where tiers of a pool need more GPUs than there are."""
     pool: str | None = None
@@ -112,10 +115,11 @@ class TierScalingConfig(Settings):
 
     @field_validator("slos")
     @classmethod
-    def _check_waited_for(cls, value: dict[ClassName, SloConfig]) -> dict[ClassName, SloConfig]:
-        if "batch" in value:
-            raise ValueError(
-                "batch work has no objectives, but deadlines; latency_objectives_s of the tier has one counted exactly"
+    def _warn_of_batch(cls, value: dict[ClassName, SloConfig]) -> dict[ClassName, SloConfig]:
+        if "batch" in value:  # not refused: a deployment that had it must start with this release
+            logger.warning(
+                "autoscaling: slos.batch scales nothing, since batch work has deadlines; to have an objective counted "
+                "exactly, name it in latency_objectives_s of the tier"
             )
         return value
 
@@ -134,7 +138,7 @@ class TierScalingConfig(Settings):
     @cached_property
     def strictest(self) -> SloConfig | None:
         """The strictest objectives of the classes that users wait for; None if there are none."""
-        slos = list(self.slos.values())
+        slos = [slo for name, slo in self.slos.items() if name != "batch"]
         if not slos:
             return None
         return SloConfig(

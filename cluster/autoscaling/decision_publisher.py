@@ -101,11 +101,11 @@ class DecisionPublisher:
         return self._pins
 
     def is_read(self) -> bool:
-        """Returns whether what was stored has been read, or cannot be: pins, what waits, and forecasts."""
+        """Returns whether what was stored has been read: pins, what waits, and forecasts."""
         return self._is_read
 
     def forecasts(self) -> Forecasts:
-        """Returns the forecasts that were stored when this began; {} if they cannot be read."""
+        """Returns the forecasts that were stored when this began; {} before they are read."""
         return self._forecasts
 
     def remember(self, forecasts: Forecasts) -> None:
@@ -172,13 +172,16 @@ class DecisionPublisher:
         return self._latest is not None or self._latest_warm is not None or self._telemetry is not self._asked
 
     def _read_stored(self) -> None:
-        """Reads what the first decision needs. If the store does not answer, it is made without."""
+        """Reads what the first decision needs. If the store fails, it is made without, and ``_exchange`` tries again."""
         try:
             self._rooms = self._read_rooms(time.monotonic())
             self._pins = self._store.pins()
-            self._forecasts = self._forecast_store.read()
+            self._read_forecasts()
         except Exception as error:  # noqa: BLE001 - whatever Ray raises, decisions go on
             logger.warning("Autoscaling: pins and forecasts cannot be read: %s", error)
+
+    def _read_forecasts(self) -> None:
+        self._forecasts = self._forecast_store.read()
         self._is_read = True
 
     def _store_forecasts(self) -> None:
@@ -194,6 +197,8 @@ class DecisionPublisher:
             if decisions is not None:
                 self._pins = self._store.pins()
                 self._store.write(decisions)
+            if not self._is_read:
+                self._read_forecasts()
             if warm is not None:
                 self._warm_store.write(warm)
                 self._stored_warm = warm

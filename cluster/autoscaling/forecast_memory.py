@@ -15,11 +15,11 @@ class ForecastMemory(Protocol):
     """No method blocks."""
 
     def is_read(self) -> bool:
-        """Returns whether what was stored has been read, or cannot be."""
+        """Returns whether what was stored has been read."""
         ...
 
     def forecasts(self) -> Forecasts:
-        """Returns the stored forecasts; {} if there are none, or they cannot be read."""
+        """Returns the stored forecasts; {} if there are none, they are damaged, or they are not read yet."""
         ...
 
     def remember(self, forecasts: Forecasts) -> None:

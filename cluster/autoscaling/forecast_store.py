@@ -15,7 +15,7 @@ from typing import Any
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from cluster.autoscaling.decision_store import NAMESPACE
-from cluster.autoscaling.forecast import Forecast
+from cluster.autoscaling.forecast import MIN_SEASON, Forecast
 from cluster.autoscaling.forecast_memory import Forecasts
 from cluster.autoscaling.forecast_scaling import ForecastScaling
 
@@ -67,7 +67,8 @@ def _forecasts(document: Mapping[str, Any]) -> ForecastScaling:
 def _forecast(document: Mapping[str, Any]) -> Forecast:
     """Raises KeyError, TypeError or ValueError if ``document`` is no season."""
     parts = {part: tuple(map(float, document[part])) for part in PARTS}
-    known = [part for part in parts.values() if part]
-    if len(set(map(len, known))) > 1 or not all(isfinite(each) and each >= 0 for part in known for each in part):
+    season, sums, visits = parts.values()
+    sound = all(isfinite(each) and each >= 0 for part in parts.values() for each in part)
+    if not sound or len(sums) != len(visits) or (season and (sums or min(season) < MIN_SEASON)):
         raise ValueError("no season")
-    return Forecast(season=parts["season"], sums=parts["sums"], visits=parts["visits"])
+    return Forecast(season=season, sums=sums, visits=visits)

@@ -129,7 +129,7 @@ def _least(config: AutoscalingConfig, outcome: TierOutcome, at_s: float) -> int:
     changed_at_s, decision = outcome.state.changed_at_s, outcome.decision
     settled = changed_at_s is None or at_s - changed_at_s >= config.fast.down_period_s
     first = int(decision.previous == 0 < decision.target)  # requests wait for it, and not for long
-    return max(outcome.least, first if settled else decision.previous)
+    return max(outcome.least, first, 0 if settled else decision.previous)
 
 
 def _with_warm_pools(

@@ -20,7 +20,6 @@ from engine.api import Priority
         ({"interval_s": 3.0}, "interval_s is 3; it may be 2.5 at most, half of fast.stale_s"),
         ({"interval_s": 0.5, "fast": {"stale_s": 0.6}}, "interval_s"),
         ({"interval_s": 6.0, "fast": {"stale_s": 60.0}}, "interval_s is 6; it may be 5 at most"),
-        ({"tiers": {"fast": {"slos": {"batch": {"ttft_p99_s": 60.0}}}}}, "batch work has no objectives"),
         ({"tires": {}}, "tires"),
         ({"tiers": {"fast": {"schedules": [{"min": 1, "start": "08:00Z", "end": "18:00"}]}}}, "timezone"),
         ({"tiers": {"fast": {"schedules": [{"min": 1, "start": "08:00", "end": 1080}]}}}, "1080 is a number"),
@@ -43,6 +42,7 @@ def test_a_class_without_objectives_has_the_strictest() -> None:
         {
             "slos": {
                 "interactive": {"ttft_p99_s": 0.5, "ttft_s_per_1k_tokens": 0.3, "itl_p99_s": 0.2},
+                "batch": {"ttft_p99_s": 0.1, "itl_p99_s": 0.01},
                 "standard": {"ttft_p99_s": 3.0, "ttft_s_per_1k_tokens": 0.2, "itl_p99_s": 0.05},
             }
         }
@@ -52,3 +52,10 @@ def test_a_class_without_objectives_has_the_strictest() -> None:
     assert tier.slo(Priority.STANDARD) == SloConfig(ttft_p99_s=3.0, ttft_s_per_1k_tokens=0.2, itl_p99_s=0.05)
     assert TierScalingConfig().slo(Priority.INTERACTIVE) == SloConfig()
     assert TierScalingConfig().slo(Priority.BATCH) is None
+
+
+def test_an_objective_of_batch_work_starts_and_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    TierScalingConfig()
+    assert not caplog.messages
+    TierScalingConfig(slos={"batch": SloConfig(ttft_p99_s=60.0)})
+    assert "slos.batch scales nothing" in caplog.text

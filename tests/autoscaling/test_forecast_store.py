@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +12,15 @@ import pytest
 
 from cluster.autoscaling.application_scaler import LOST_S
 from cluster.autoscaling.config import AutoscalingConfig, ForecastConfig
-from cluster.autoscaling.decision import Reason
+from cluster.autoscaling.decision import Decisions, Reason
 from cluster.autoscaling.forecast import DAY_S, Forecast
 from cluster.autoscaling.forecast_memory import Forecasts
 from cluster.autoscaling.forecast_scaling import ForecastScaling
-from cluster.autoscaling.forecast_store import document_of, read_forecasts
+from cluster.autoscaling.forecast_store import ForecastStore, document_of, read_forecasts
 from cluster.autoscaling.snapshot import Pin
 from tests.autoscaling.test_application_scaler import Serve, T, config_of
+from tests.autoscaling.test_sent_decisions import publisher
+from tests.cluster.ray_metrics import record
 
 CONFIG = ForecastConfig(interval_s=600.0, slots=24)
 
@@ -75,7 +79,10 @@ def of_all(series: dict[str, list[Any]]) -> bytes:
         b'{"fast": null}',
         of_all({"season": ["a"], "sums": [], "visits": []}),
         of_all({"season": [1, 2], "sums": [1], "visits": [1]}),
-        b'{"fast": {"rate": {"season": [NaN], "sums": [], "visits": []}}}',
+        of_all({"season": [1, 2], "sums": [1, 2], "visits": [1, 2]}),
+        of_all({"season": [], "sums": [], "visits": [1, 2]}),
+        of_all({"season": [0, 2], "sums": [], "visits": []}),  # a load would be divided by 0
+        of_all({"season": [float("nan")], "sums": [], "visits": []}),
     ],
 )
 def test_what_cannot_be_read_is_learnt_anew(document: bytes) -> None:
@@ -123,6 +130,53 @@ def test_a_store_that_never_answers_holds_no_decision_for_ever() -> None:
     serve = serve_with(Memory(read=False))
     serve.run(LOST_S + 1)
     assert serve.decisions
+
+
+def test_a_season_that_is_read_late_is_taken_up_and_not_replaced_by_what_was_learnt_without_it() -> None:
+    season = after_days(2)
+    memory = Memory({"fast": ForecastScaling(rate=season)}, read=False)
+    serve = serve_with(memory, config_of("fast").model_copy(update={"forecast": ForecastConfig(slots=24)}))
+    serve.run(LOST_S + 30)
+    assert memory.known["fast"].rate == season
+    memory.read = True
+    serve.run(30)
+    assert memory.known["fast"].rate.season == pytest.approx(season.season, rel=0.2)
+
+
+class FailingOnce(ForecastStore):
+    """Ray's head does not answer at first."""
+
+    def __init__(self) -> None:
+        super().__init__("late")
+        self.reads, self.written = 0, False
+
+    def read(self) -> Forecasts:
+        self.reads += 1
+        if self.reads == 1:
+            raise OSError("no answer")
+        return stored(after_days(2))
+
+    def write(self, forecasts: Forecasts) -> None:
+        self.written = True
+
+
+def test_what_could_not_be_read_at_first_is_read_with_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    record(monkeypatch)
+    store = FailingOnce()
+    told = publisher("late", forecasts=store)
+    wait_until(lambda: store.reads == 1)
+    assert not told.is_read()
+    told.publish(Decisions(0.0, {}))
+    wait_until(told.is_read)
+    assert told.forecasts()["fast"].rate.season == after_days(2).season
+    assert not store.written
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_restarted_controller_goes_on_with_the_season() -> None:

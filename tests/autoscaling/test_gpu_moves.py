@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 from cluster.autoscaling.snapshot import WaitingRoom
@@ -45,5 +46,14 @@ def test_a_tier_at_zero_gets_its_first_replica_of_a_pool_that_has_just_been_fill
     while pool.loads["full"].replicas < 8:
         pool.loads["full"].rate += 1.0
         pool.run(1)
+    pool.loads["asleep"].room = WaitingRoom(1, 30.0, 1.0)
+    assert pool.run(2) == {"full": 7, "asleep": 1}
+
+
+def test_a_tier_that_has_just_gone_to_zero_gets_its_first_replica_as_well() -> None:
+    pool = Pool(full=Load(8, 104.0, 12), asleep=Load(0))
+    pool.run(150)
+    just = {name: replace(tier, changed_at_s=pool.at_s - 1.0) for name, tier in pool.state.tiers.items()}
+    pool.state = replace(pool.state, tiers=just)
     pool.loads["asleep"].room = WaitingRoom(1, 30.0, 1.0)
     assert pool.run(2) == {"full": 7, "asleep": 1}

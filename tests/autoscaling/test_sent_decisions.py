@@ -38,14 +38,14 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> RecordedMetrics:
     return record(monkeypatch)
 
 
-def publisher(application: str, silent_s: float = 60.0) -> DecisionPublisher:
+def publisher(application: str, silent_s: float = 60.0, forecasts: ForecastStore | None = None) -> DecisionPublisher:
     stored = Stored()
     return DecisionPublisher(
         application,
         cast("DecisionStore", stored),
         cast("WaitingRoomStore", stored),
         silent_s,
-        cast("ForecastStore", stored),
+        forecasts or cast("ForecastStore", stored),
     )
 
 
