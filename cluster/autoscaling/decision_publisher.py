@@ -172,7 +172,7 @@ class DecisionPublisher:
         return self._latest is not None or self._latest_warm is not None or self._telemetry is not self._asked
 
     def _read_stored(self) -> None:
-        """Reads what the first decision needs. If the store fails, it is made without, and ``_exchange`` tries again."""
+        """Reads what the first decision needs. If that fails, it is made without, and ``_exchange`` tries again."""
         try:
             self._rooms = self._read_rooms(time.monotonic())
             self._pins = self._store.pins()
