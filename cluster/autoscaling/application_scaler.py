@@ -13,9 +13,11 @@ from typing import ClassVar
 from cluster.autoscaling.config import AutoscalingConfig
 from cluster.autoscaling.decision import Decisions
 from cluster.autoscaling.follower_collector import FollowerMemory, collect_follower
+from cluster.autoscaling.forecast_memory import ForecastMemory
 from cluster.autoscaling.policy import AutoscalerState, decide
 from cluster.autoscaling.snapshot import FollowerSnapshot, Pin, Snapshot, TierSnapshot, WaitingRoom
 from cluster.autoscaling.snapshot_collector import TierMemory, TierView, collect
+from cluster.autoscaling.tier_state import TierState
 from cluster.autoscaling.warm_pool import serving_target, warm_replicas
 
 LOST_S = 5.0
@@ -60,7 +62,14 @@ class ApplicationScaler:
         self._memories: dict[str, TierMemory] = {}
         self._followers: dict[str, FollowerMemory] = {}
         self._state = AutoscalerState()
+        self._memory: ForecastMemory | None = None
+        self._remembers = False  # whether the state has what was stored
         self._began_s: float | None = None
+
+    def remember_in(self, memory: ForecastMemory) -> None:
+        """Has the forecasts outlive this process. The first decision waits for those before, and a later one takes them
+        up if they are read late."""
+        self._memory = memory
 
     def configure(self, config: AutoscalingConfig, gpus: dict[str, float]) -> None:
         """Replaces the settings. ``gpus`` has the number of GPUs of one replica of each tier. The state of the policy,
@@ -84,12 +93,13 @@ class ApplicationScaler:
 
     def _due(self, at_s: float) -> bool:
         """Returns whether it is time for a decision. The first one waits until all tiers are known, since they share
-        GPUs."""
+        GPUs, and what was stored, such as pins and forecasts. It waits for LOST_S seconds at most."""
         last = self._state.decisions
         if last is not None:
             return not 0 <= at_s - last.at_s < self._config.interval_s
         complete = (self._config.tiers.keys() | self._config.followers.keys()) <= self._asked.keys()
-        return complete or not 0 <= at_s - (self._began_s or at_s) < LOST_S
+        known = self._memory is None or self._memory.is_read()
+        return (complete and known) or not 0 <= at_s - (self._began_s or at_s) < LOST_S
 
     def _decide(self, at_s: float, unix_s: float | None) -> None:
         self._asked = {name: asked for name, asked in self._asked.items() if abs(at_s - asked.at_s) < LOST_S}
@@ -99,12 +109,26 @@ class ApplicationScaler:
         rooms, following = self._rooms(), self._config.followers
         tiers = [self._tier(view, rooms, at_s) for view in views if view.name not in following]
         followers = [self._follower(view, at_s) for view in views if view.name in following]
+        self._remember()
         before = self._state
         seen = Snapshot(at_s, tuple(tiers), tuple(followers), pins=self._pins(), pool_gpus=left, unix_s=unix_s)
         self._state, decisions = decide(self._config, before, seen)
         if decisions is not before.decisions:
             self._on_decisions(decisions)
             self._on_warm(warm_replicas(decisions, tiers))
+            if self._memory is not None and self._remembers:  # else what is stored would be lost
+                self._memory.remember({name: tier.slow for name, tier in self._state.tiers.items()})
+
+    def _remember(self) -> None:
+        """Takes up the forecasts of the controller before this one, once they are read: a season is worth more than the
+        level that has been learnt meanwhile."""
+        if self._remembers or self._memory is None or not self._memory.is_read():
+            return
+        tiers = dict(self._state.tiers)
+        for name, stored in self._memory.forecasts().items():
+            if name in self._config.tiers:
+                tiers[name] = replace(tiers.get(name, TierState()), slow=stored)
+        self._state, self._remembers = replace(self._state, tiers=tiers), True
 
     def _pool_gpus(self, unread: Iterable[str]) -> dict[str, float]:
         """Returns the GPUs of the pools to which tiers belong that cannot be read, without those of these tiers, which

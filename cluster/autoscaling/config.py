@@ -5,6 +5,7 @@ All durations are seconds. The defaults suit replicas that start within a minute
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from datetime import time
 from functools import cached_property
@@ -14,6 +15,8 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from engine.api import Priority
+
+logger = logging.getLogger(__name__)
 
 ClassName = Literal["interactive", "standard", "batch"]
 """A scheduling class by its name in the configuration."""
@@ -96,7 +99,8 @@ class TierScalingConfig(Settings):
     """0: the tier is scaled to zero after ``idle_s`` without a request."""
     max: int = Field(1, ge=1)
     slos: dict[ClassName, SloConfig] = Field(default_factory=_standard_slo)
-    """The objectives by class. A class without an entry has the strictest of the others; batch work has none."""
+    """The objectives by class. A class without an entry has the strictest of the others; batch work has none: it has
+    deadlines. One given for it has no effect but a bucket of latencies, and is warned of."""
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     """The tier's weight where tiers of a pool need more GPUs than there are."""
     pool: str | None = None
@@ -108,6 +112,16 @@ class TierScalingConfig(Settings):
     left."""
     schedules: tuple[ScheduleConfig, ...] = ()
     waiting_room: WaitingRoomConfig = WaitingRoomConfig()
+
+    @field_validator("slos")
+    @classmethod
+    def _warn_of_batch(cls, value: dict[ClassName, SloConfig]) -> dict[ClassName, SloConfig]:
+        if "batch" in value:  # not refused: a deployment that had it must start with this release
+            logger.warning(
+                "autoscaling: slos.batch scales nothing, since batch work has deadlines; to have an objective counted "
+                "exactly, name it in latency_objectives_s of the tier"
+            )
+        return value
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
@@ -166,8 +180,8 @@ class FastLoopConfig(Settings):
     headroom: float = Field(1.0, ge=0)
     """Spare replicas for chance, in standard deviations of the count of requests within a TTFT objective."""
     steady_headroom: float = Field(0.25, ge=0)
-    """As ``headroom``, while the flow has not changed for five to ten minutes by more than chance explains. At most
-    ``headroom`` counts."""
+    """As ``headroom``, while the flow has not changed for five to ten minutes by more than chance explains, or while
+    ``following_window_s`` counts. At most ``headroom`` counts."""
     band: float = Field(0.05, ge=0, lt=1)
     """The dead band: the target is raised if the need exceeds it by this part, and lowered to the need and this part of
     it."""
@@ -182,6 +196,10 @@ class FastLoopConfig(Settings):
     falling_window_s: Seconds = 60.0
     """As ``down_window_s``, while the arrivals of the last three minutes fall along a line. At most ``down_window_s``
     counts."""
+    following_window_s: Seconds | None = None
+    """As ``falling_window_s``, where single requests explain what the arrivals leave the line by. The dead band does
+    not hold for such a lowering, and the headroom is that of a steady flow and what the line may be wrong by. None:
+    ``falling_window_s`` counts. For loads that rise and fall over tens of minutes: what bursts comes back too soon."""
     down_period_s: Seconds = 60.0
     """The least number of seconds between any change and a lowering."""
     flow_window_s: Seconds = 60.0

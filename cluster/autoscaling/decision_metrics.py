@@ -12,7 +12,8 @@ ray_manta_autoscaling_waiting_requests  tier                   requests that wai
 
 The deployments beside the tiers (``autoscaling.followers``) have the first three, with their names as ``tier``.
 
-``ray_manta_autoscaling_decisions_total`` counts decisions by ``tier`` and ``reason``, one per control interval. Each
+``ray_manta_autoscaling_decisions_total`` counts decisions by ``tier`` and ``reason``, one per control interval, and
+``ray_manta_autoscaling_why_not_total`` by ``tier``, ``direction`` (more, fewer) and the ``reason`` against it. Each
 series has the label ``application``, too."""
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class DecisionMetrics:
             "manta_autoscaling_waiting_requests", "Requests that wait for a tier at zero to start.", ("tier",)
         )
         self._decisions = make.counter("manta_autoscaling_decisions", "Decisions by reason.", ("tier", "reason"))
+        why_not = "manta_autoscaling_why_not", "Decisions by why there were not more or fewer."
+        self._why_not = make.counter(*why_not, ("tier", "direction", "reason"))
 
     def count(self, decision: TierDecision) -> None:
         """Counts a decision, and sets the gauges of its tier."""
@@ -45,3 +48,5 @@ class DecisionMetrics:
         self._cold_start.set(numbers.get("cold_start_s", 0), tier)
         self._waiting.set(numbers.get("waiting_room", 0), tier)
         self._decisions.inc(1, {**tier, "reason": decision.reason.value})
+        self._why_not.inc(1, {**tier, "direction": "more", "reason": decision.why_not_more.reason.value})
+        self._why_not.inc(1, {**tier, "direction": "fewer", "reason": decision.why_not_fewer.reason.value})

@@ -9,10 +9,12 @@ import time
 from collections.abc import Mapping
 from typing import ClassVar
 
-from cluster.autoscaling.decision import Decisions, TierDecision
+from cluster.autoscaling.decision import Decisions
+from cluster.autoscaling.decision_log import DecisionLog
 from cluster.autoscaling.decision_metrics import DecisionMetrics
 from cluster.autoscaling.decision_store import DecisionStore
-from cluster.autoscaling.explain import explain
+from cluster.autoscaling.forecast_memory import Forecasts
+from cluster.autoscaling.forecast_store import ForecastStore
 from cluster.autoscaling.snapshot import Pin, WaitingRoom
 from cluster.autoscaling.waiting_room_store import SeenRooms, WaitingRoomStore
 from cluster.autoscaling.warm_replica_store import WarmReplicas, WarmReplicaStore
@@ -24,6 +26,8 @@ logger = logging.getLogger("ray.serve")  # the log of Serve's controller, where 
 
 LOOK_S = 0.25
 """Between two looks for requests that wait, while a tier is at zero."""
+REMEMBER_S = 300.0
+"""Between two times at which forecasts are stored: a third of one of 96 parts of the day."""
 SILENT_S = 60.0
 """Seconds without a decision after which nothing is sent by OTLP any more: the application is gone. The SDK would send
 the last numbers for ever."""
@@ -44,16 +48,19 @@ class DecisionPublisher:
         store: DecisionStore | None = None,
         waiting: WaitingRoomStore | None = None,
         silent_s: float = SILENT_S,
+        forecasts: ForecastStore | None = None,
     ) -> None:
         self._application, self._silent_s = application, silent_s
         self._warm_store = WarmReplicaStore(application)
         self._store = store or DecisionStore(application)
+        self._forecast_store = forecasts or ForecastStore(application)
         self._waiting_rooms, self._seen = waiting or WaitingRoomStore(application), SeenRooms()
         self._rooms: Mapping[str, WaitingRoom] = {}
         self._telemetry = TelemetryConfig()
         self._asked = self._telemetry  # the settings of which the thread knows
         self._counted = RayInstruments(application)  # the sums go on when another receiver is named
         self._metrics = DecisionMetrics(self._counted)
+        self._log = DecisionLog()
         self._sending: TelemetryConfig | None = None  # the settings by which metrics are sent, or could not be
         self._sent: SentInstruments | None = None
         self._changed = threading.Condition()
@@ -62,6 +69,10 @@ class DecisionPublisher:
         self._latest_warm: WarmReplicas | None = None  # not stored yet
         self._stored_warm: WarmReplicas | None = None
         self._pins: tuple[Pin, ...] = ()
+        self._forecasts: Forecasts = {}
+        self._latest_forecasts: Forecasts | None = None
+        self._remembered_at = time.monotonic()
+        self._is_read = False
         self._failed = False
         self._publishers[application] = self
         threading.Thread(target=self._run, name="manta-decisions", daemon=True).start()
@@ -71,7 +82,8 @@ class DecisionPublisher:
         metrics = self._metrics
         for decision in (*decisions.tiers.values(), *decisions.followers.values()):
             metrics.count(decision)
-            _log(decision)
+        for line in self._log.lines(decisions):
+            logger.info("%s", line)
         with self._changed:
             self._latest, self._decided_at = decisions, time.monotonic()
             self._changed.notify()
@@ -87,6 +99,18 @@ class DecisionPublisher:
     def pins(self) -> tuple[Pin, ...]:
         """Returns the pins as they were at the last decision."""
         return self._pins
+
+    def is_read(self) -> bool:
+        """Returns whether what was stored has been read: pins, what waits, and forecasts."""
+        return self._is_read
+
+    def forecasts(self) -> Forecasts:
+        """Returns the forecasts that were stored when this began; {} before they are read."""
+        return self._forecasts
+
+    def remember(self, forecasts: Forecasts) -> None:
+        """Has the forecasts stored with one of the next decisions, every REMEMBER_S seconds. Never blocks."""
+        self._latest_forecasts = forecasts
 
     def rooms(self) -> Mapping[str, WaitingRoom]:
         """Returns the waiting rooms of the tiers without replicas, by tier, summed over all routers. They are at most
@@ -131,6 +155,7 @@ class DecisionPublisher:
 
     def _run(self) -> None:
         asleep = False  # whether a tier is at zero
+        self._read_stored()
         while True:
             with self._changed:
                 self._changed.wait_for(self._is_behind, LOOK_S if asleep else self._silent_s)
@@ -146,6 +171,24 @@ class DecisionPublisher:
         """Returns whether something is not stored yet, or the settings are new."""
         return self._latest is not None or self._latest_warm is not None or self._telemetry is not self._asked
 
+    def _read_stored(self) -> None:
+        """Reads what the first decision needs. If that fails, it is made without, and ``_exchange`` tries again."""
+        try:
+            self._rooms = self._read_rooms(time.monotonic())
+            self._pins = self._store.pins()
+            self._read_forecasts()
+        except Exception as error:  # noqa: BLE001 - whatever Ray raises, decisions go on
+            logger.warning("Autoscaling: pins and forecasts cannot be read: %s", error)
+
+    def _read_forecasts(self) -> None:
+        self._forecasts = self._forecast_store.read()
+        self._is_read = True
+
+    def _store_forecasts(self) -> None:
+        if self._latest_forecasts is not None and time.monotonic() - self._remembered_at >= REMEMBER_S:
+            self._forecast_store.write(self._latest_forecasts)
+            self._remembered_at = time.monotonic()
+
     def _exchange(self, decisions: Decisions | None, warm: WarmReplicas | None) -> None:
         """Reads what waits and, with decisions, the pins, and stores the decisions, and the warm replicas if they are
         given. If the store does not answer, all stay as they are."""
@@ -154,9 +197,12 @@ class DecisionPublisher:
             if decisions is not None:
                 self._pins = self._store.pins()
                 self._store.write(decisions)
+            if not self._is_read:
+                self._read_forecasts()
             if warm is not None:
                 self._warm_store.write(warm)
                 self._stored_warm = warm
+            self._store_forecasts()
             self._failed = False
         except Exception as error:  # noqa: BLE001 - whatever Ray raises, the next decision tries again
             if not self._failed:
@@ -169,8 +215,3 @@ class DecisionPublisher:
         for key in self._seen.forgotten(at_s):
             self._waiting_rooms.delete(key)
         return rooms
-
-
-def _log(decision: TierDecision) -> None:
-    if decision.target != decision.previous:
-        logger.info("Autoscaling: %s", explain(decision).replace("\n", " | "))

@@ -72,6 +72,7 @@ def _state(numbers: Numbers) -> str:
 
 def _headroom(numbers: Numbers) -> str:
     why = " as the flow is steady" if numbers.get("steady") else ""
+    why = " as the flow falls along a line" if numbers.get("falling") else why
     return f"headroom {numbers['headroom']:g} x the standard deviation of those within {numbers['slo_ttft_s']:g} s{why}"
 
 

@@ -46,12 +46,12 @@ class Forecast:
         """Returns the state with the observation ``value`` of the interval that ended at ``at_s``, in seconds of local
         time (``tier_policy.local_s``), by which days repeat."""
         slot = _slot(at_s - config.interval_s / 2, config.slots)
+        known = self._with_season if self.season else self._without_season
         if not self.count:
-            return self._without_season(value, slot, config)
+            return known(value, slot, config)
         expected = max(0.0, self._expected(slot, config))
         value = min(value, MAX_JUMP * expected + MIN_JUMP)
         error = self.error + config.alpha * (abs(value - expected) - self.error)
-        known = self._with_season if self.season else self._without_season
         after = known(value, slot, config)
         if abs(value - expected) > SURPRISE * max(self.error, MIN_ERROR * expected):
             return replace(after, level=value / after._factor(slot), trend=0.0, error=self.error)

@@ -107,7 +107,7 @@ def _within_budgets(
             Claim(
                 tier=name,
                 wanted=outcomes[name].decision.target,
-                least=outcomes[name].least,
+                least=_least(config, outcomes[name], snapshot.at_s),
                 now=outcomes[name].decision.previous,
                 need=outcomes[name].need,
                 weight=config.tiers[name].weight,
@@ -120,6 +120,16 @@ def _within_budgets(
                 result[name] = _cut(outcomes[name], granted, available)
         result |= _with_warm_pools({name: result[name] for name in members}, gpus, available)
     return result
+
+
+def _least(config: AutoscalingConfig, outcome: TierOutcome, at_s: float) -> int:
+    """Returns the number of replicas that no other tier of the pool may take: all that it has for ``down_period_s``
+    after a change, as for a lowering by its own load, and a first one. Else tiers whose needs waver would take replicas
+    from each other with each decision, and one that is moved serves neither for a cold start."""
+    changed_at_s, decision = outcome.state.changed_at_s, outcome.decision
+    settled = changed_at_s is None or at_s - changed_at_s >= config.fast.down_period_s
+    first = int(decision.previous == 0 < decision.target)  # requests wait for it, and not for long
+    return max(outcome.least, first, 0 if settled else decision.previous)
 
 
 def _with_warm_pools(

@@ -50,7 +50,7 @@ def proposed(
     peak = max(each.replicas for each in needs)
     made_up = min(evidence.load.stuck, max(1, ceil(MAX_MADE_UP * latest))) if evidence.load.ready else 0
     wanted = whole(latest) + made_up
-    lowest = max(1, whole(peak * (1 + fast.band))) + made_up
+    lowest = max(1, whole(peak * (1 + evidence.down_band))) + made_up
     above = wanted > target and lasting > (target - made_up) * (1 + fast.band)
     if above and not _within(at_s, raised_at_s, fast.up_period_s):
         reason = need.top.reason if need.top else Reason.STEADY
@@ -65,7 +65,7 @@ def proposed(
         why_more = WhyNot(Reason.UP_RATE, {"since_s": since, "period_s": fast.up_period_s, "need": latest})
         return Proposal(target, Reason.UP_RATE, why_more, _needed(need, latest, peak), latest, peak)
     if lowest >= target:
-        why_fewer = _why_not_lower(target, need, latest, peak, fast.band)
+        why_fewer = _why_not_lower(target, need, latest, peak, evidence.down_band)
         reason = Reason.DEAD_BAND if latest > target or whole(latest) < target else Reason.STEADY
         return Proposal(target, reason, why_more, why_fewer, latest, peak)
     return _lowered(evidence, target, lowest, needs, changed_at_s, why_more, latest, peak)

@@ -19,8 +19,9 @@ PLAUSIBLE = 1.5
 """A measurement is plausible if it is at most this many times what was learnt, and at least the reciprocal."""
 
 WEIGHT, IMPLAUSIBLE_WEIGHT = 0.05, 0.002
-"""Of a plausible measurement in what is learnt, and of another, which counts as the nearest plausible one. A replica
-that has really changed by more is learnt within an hour; one with a wrong metric is not believed for minutes."""
+"""Of a second of plausible measurements in what is learnt, and of others, which count as the nearest plausible one. A
+replica that has really changed by more is learnt within an hour; one with a wrong metric is not believed for
+minutes."""
 
 EARLY = 10
 """Measurements until which an implausible one replaces what was learnt: the first may have been wrong itself."""
@@ -84,6 +85,12 @@ class ReplicaModel:
         return self.step_s + sequences * self.request_s
 
 
+def share_of(weight: float, seconds: float) -> float:
+    """Returns the share that measurements of ``seconds`` have in what is learnt, where those of one second have
+    ``weight``."""
+    return 1.0 - float((1.0 - weight) ** seconds)
+
+
 @dataclass(frozen=True, slots=True)
 class Learnt:
     """An estimate of a quantity from ``count`` measurements."""
@@ -91,13 +98,13 @@ class Learnt:
     value: float = 0.0
     count: int = 0
 
-    def after(self, measured: float) -> Learnt:
-        """Returns the estimate after one more measurement, which is above 0."""
+    def after(self, measured: float, seconds: float) -> Learnt:
+        """Returns the estimate after one more measurement, which is above 0 and stands for ``seconds``."""
         nearest = min(PLAUSIBLE * self.value, max(self.value / PLAUSIBLE, measured))
         if nearest != measured and self.count < EARLY:
             return Learnt(measured, self.count + 1)
         weight = WEIGHT if nearest == measured else IMPLAUSIBLE_WEIGHT
-        return Learnt(self.value + weight * (nearest - self.value), self.count + 1)
+        return Learnt(self.value + share_of(weight, seconds) * (nearest - self.value), self.count + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +115,21 @@ class ReplicaMeasurements:
     prefill: Learnt = field(default_factory=Learnt)
     steps: Mapping[int, tuple[Learnt, Learnt]] = field(default_factory=dict)
 
-    def with_prefill(self, tokens_per_s: float) -> ReplicaMeasurements:
-        """Returns the measurements with one more prefill rate. 0 means no measurement, and changes nothing."""
-        return replace(self, prefill=self.prefill.after(tokens_per_s)) if tokens_per_s > 0 else self
+    def with_prefill(self, tokens_per_s: float, seconds: float = 1.0) -> ReplicaMeasurements:
+        """Returns the measurements with one more prefill rate, which stands for ``seconds``. 0 means no measurement,
+        and changes nothing."""
+        return replace(self, prefill=self.prefill.after(tokens_per_s, seconds)) if tokens_per_s > 0 else self
 
-    def with_step(self, batch: float, seconds: float) -> ReplicaMeasurements:
-        """Returns the measurements with one more decode step. 0 means no measurement, and changes nothing. ``batch`` is
-        its number of sequences."""
-        if batch <= 0 or seconds <= 0:
+    def with_step(self, batch: float, step_s: float, seconds: float = 1.0) -> ReplicaMeasurements:
+        """Returns the measurements with one more decode step of ``step_s``, which stands for ``seconds``. 0 means no
+        measurement, and changes nothing. ``batch`` is its number of sequences."""
+        if batch <= 0 or step_s <= 0:
             return self
         bucket = min(15, max(0, round(log2(max(1.0, batch)))))
         learnt_batch, learnt_s = self.steps.get(bucket, (Learnt(), Learnt()))
         if learnt_s.count < EARLY:
-            seconds = self._plausible(batch, seconds)
-        learnt = (learnt_batch.after(batch), learnt_s.after(seconds))
+            step_s = self._plausible(batch, step_s)
+        learnt = (learnt_batch.after(batch, seconds), learnt_s.after(step_s, seconds))
         return replace(self, steps={**self.steps, bucket: learnt})
 
     def _plausible(self, batch: float, seconds: float) -> float:

@@ -105,6 +105,7 @@ def to_numbers(load: EngineLoad, latencies: WindowedLatencies, start_s: float, m
     """
     numbers: dict[str, float] = {name: float(getattr(load, name)) for name in SAMPLE}
     numbers.update(start_s=start_s, window_s=latencies.window_s, age_s=load.age_s, bounds=BOUNDS)
+    numbers.update(_full_chunk(load))
     numbers["model"] = float(int(model[:MODEL_DIGITS] or "0", 16))
     nothing = (0,) * BUCKETS
     for priority in Priority:
@@ -119,6 +120,19 @@ def to_numbers(load: EngineLoad, latencies: WindowedLatencies, start_s: float, m
     for place, work in enumerate(load.batch_due):
         numbers.update({f"due.{place}.{name}": float(getattr(work, name)) for name in DUE})
     return numbers
+
+
+def _full_chunk(load: EngineLoad) -> dict[str, float]:
+    """Returns the prefill rate of a step with a full chunk, with the time in which it reads the weights, and the tokens
+    of that chunk, by the engine's fit of its steps; {} until it has computed prompts that took time.
+
+    What the engine measures of its prompts lacks the weights in steps with decodes, which ``ReplicaModel`` takes off as
+    well, and is of the chunks at hand, which may be far shorter.
+    """
+    if not (load.prefill_tokens_per_s and load.step_s and load.prompt_token_s and load.prefill_chunk):
+        return {}
+    seconds = load.step_s + load.prompt_token_s * max(0, load.prefill_chunk - load.free_prompt_tokens)
+    return {"prefill_tokens_per_s": load.prefill_chunk / seconds, "chunk_tokens": float(load.prefill_chunk)}
 
 
 def from_numbers(numbers: Mapping[str, float]) -> ReplicaReport | None:

@@ -86,9 +86,13 @@ class TierAutoscaler:
 
         def make() -> ApplicationScaler:
             publisher = DecisionPublisher(application)
-            return ApplicationScaler(
+            scaler = ApplicationScaler(
                 config, self._gpus, publisher.publish, publisher.pins, publisher.rooms, publisher.warm
             )
+            # As below: a controller that began with an older release has no such memory.
+            if (remember_in := getattr(scaler, "remember_in", None)) is not None:
+                remember_in(publisher)
+            return scaler
 
         self._scaler = ApplicationScalers.of(application, make)
         self._scaler.configure(config, self._gpus)

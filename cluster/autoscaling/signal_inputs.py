@@ -10,6 +10,7 @@ from cluster.autoscaling.config import FastLoopConfig, SloConfig, TierScalingCon
 from cluster.autoscaling.replica_model import ReplicaModel
 from cluster.autoscaling.snapshot import BatchWork, LatencyReport, WaitingRoom
 from cluster.autoscaling.staffing import staffed
+from cluster.autoscaling.steadiness import Fall
 from cluster.autoscaling.tier_load import TierLoad
 
 
@@ -35,6 +36,7 @@ class SignalInputs:
     latencies: Sequence[LatencyReport]
     batch_work: Sequence[BatchWork]
     falling: bool = False  # whether the arrivals are known to fall along a line
+    fall: Fall | None = None  # if single requests explain what they leave that line by
 
     @property
     def queued_prompt_tokens(self) -> float:
@@ -79,18 +81,29 @@ class SignalInputs:
     @property
     def down_window_s(self) -> float:
         """The seconds whose highest need a lowering has to leave: fewer while the arrivals fall."""
-        return min(self.fast.falling_window_s, self.fast.down_window_s) if self.falling else self.fast.down_window_s
+        longest = self.fast.down_window_s
+        if self.fall and self.fast.following_window_s is not None:
+            return min(self.fast.following_window_s, longest)
+        return min(self.fast.falling_window_s, longest) if self.falling else longest
+
+    @property
+    def down_band(self) -> float:
+        """The part of the highest need that a lowering leaves beyond it. 0 while the arrivals fall along a line: the
+        need has what it may be wrong by in it."""
+        return 0.0 if self.fall else self.fast.band
 
     @property
     def headroom(self) -> float:
-        """The headroom for the flow, in standard deviations: less while it is steady."""
-        return min(self.fast.headroom, self.fast.steady_headroom) if self.steady else self.fast.headroom
+        """The headroom for the flow, in standard deviations: less while it is steady, or falls along a line."""
+        return min(self.fast.headroom, self.fast.steady_headroom) if self.steady or self.fall else self.fast.headroom
 
     def staffed(self, replicas: float, flow: ArrivalRate | None) -> float:
         """Returns the number of replicas, with headroom for random peaks, for a flow that keeps ``replicas`` busy on
-        average. Short prompts cannot wait longer, however long the mean one is."""
+        average, and for what the rate of a fall may be wrong by. Short prompts cannot wait longer, however long the
+        mean one is."""
         arrivals = flow.rate * self.slo.ttft_p99_s if flow else 0.0
-        return staffed(replicas, self.headroom, arrivals)
+        unsure = self.fall.error / flow.rate if self.fall and flow and flow.rate else 0.0
+        return staffed(replicas, self.headroom, arrivals) + unsure * replicas
 
     def lasting(self, replicas: float, work_s: float) -> float:
         """Returns the part of ``replicas``, the number that would finish ``work_s`` seconds of backlog at once, that is

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from cluster.autoscaling.arrival_rate import ArrivalRate
 from cluster.autoscaling.histogram import merged
-from cluster.autoscaling.replica_model import ReplicaModel
+from cluster.autoscaling.replica_model import ReplicaModel, share_of
 from cluster.autoscaling.replica_report import WINDOW_S
 from cluster.autoscaling.snapshot import LatencyReport
 from cluster.autoscaling.tier_load import TierLoad
@@ -26,7 +26,7 @@ TRUSTED = 1.15
 """Below, the difference may be that of windows, and replicas are believed."""
 
 WEIGHT = 0.03
-"""Of a measurement, one a second, in what is learnt: half of it is known after some 20 seconds."""
+"""Of a second of measurements in what is learnt: half of it is known after some 20 seconds."""
 
 
 def mean_itl_s(latencies: Sequence[LatencyReport], at_s: float, stale_s: float, least: int) -> float | None:
@@ -60,6 +60,6 @@ def measured_slowness(
     return min(MAX_SLOWNESS, max(1.0, itl_s / (model.step_s + itl_s * work_s)))
 
 
-def learnt_slowness(known: float, measured: float | None) -> float:
-    """Returns what is known after a measurement; None changes nothing."""
-    return known if measured is None else known + WEIGHT * (measured - known)
+def learnt_slowness(known: float, measured: float | None, seconds: float = 1.0) -> float:
+    """Returns what is known after a measurement that stands for ``seconds``; None changes nothing."""
+    return known if measured is None else known + share_of(WEIGHT, seconds) * (measured - known)

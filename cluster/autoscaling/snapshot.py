@@ -23,7 +23,7 @@ class ReplicaState(StrEnum):
 
     STARTING = "starting"  # scheduled, or loads its model
     READY = "ready"  # serves
-    DRAINING = "draining"  # finishes its streams and gets no more
+    DRAINING = "draining"  # finishes its streams and gets no more. Ray Serve does not tell of these
     WARM = "warm"  # has loaded its model and serves nothing: the warm pool
 
 

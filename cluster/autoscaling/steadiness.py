@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
+from typing import NamedTuple
+
+from cluster.autoscaling.falling_line import DEVIATIONS, LATEST, FallingLine, falling_line, slope_of, spread
 
 INTERVAL_S = 20.0
 """Seconds of one count."""
@@ -21,14 +24,15 @@ GAP_S = 2 * INTERVAL_S
 LEAST, MOST = 15, 30
 """The number of counts from which steadiness is known, and of those that are remembered: of five and ten minutes."""
 
-DEVIATIONS = 3.0
-"""Standard deviations of chance that variance, trend and the latest counts of a steady flow may differ by."""
-
 FALLING = 9
 """The number of the last counts along which a line has to fall: three minutes."""
 
-LATEST = 5
-"""The last fifth of the counts are the latest, which show a rise before the trend does."""
+
+class Fall(NamedTuple):
+    """The present rate of arrivals that fall along a line, and its standard error, in requests/s."""
+
+    rate: float
+    error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,22 @@ class Steadiness:
 
     def is_falling(self, at_s: float) -> bool:
         """Returns whether the arrivals are known to fall along a line at the instant ``at_s``."""
+        return self._line(at_s, sum(self.dispersions) / max(1, len(self.dispersions))) is not None
+
+    def fall(self, at_s: float) -> Fall | None:
+        """Returns the rate to which the arrivals have fallen along a line at the instant ``at_s``; None if they are not
+        known to fall, or leave the line by more than single requests explain: what comes in clumps may come back as
+        one."""
+        line = self._line(at_s, 1.0)
+        if line is None:
+            return None
+        later = self._elapsed_s(at_s) / INTERVAL_S
+        return Fall(line.count(later) / INTERVAL_S, line.error(later) / INTERVAL_S)
+
+    def _line(self, at_s: float, dispersion: float) -> FallingLine | None:
         if not 0 <= self._elapsed_s(at_s) < GAP_S or len(self.counts) < FALLING:
-            return False
-        return falling(self.counts[-FALLING:], sum(self.dispersions) / len(self.dispersions))
+            return None
+        return falling_line(self.counts[-FALLING:], dispersion)
 
     def _elapsed_s(self, at_s: float) -> float:
         """Returns the seconds of the present interval; infinity if nothing is known."""
@@ -84,38 +101,10 @@ def steady(counts: Sequence[float], dispersion: float) -> bool:
         return False
     variance = mean * dispersion
     found = sum((each - mean) ** 2 for each in counts) / (number - 1)
-    slope, spread = _slope(counts)
+    slope = slope_of(counts)
     latest = counts[-(number // LATEST) :]
     return (
         found <= variance * (1 + DEVIATIONS * sqrt(2 / (number - 1)))
-        and abs(slope) <= DEVIATIONS * sqrt(variance / spread)
+        and abs(slope) <= DEVIATIONS * sqrt(variance / spread(number))
         and abs(sum(latest) / len(latest) - mean) <= DEVIATIONS * sqrt(variance / len(latest))
     )
-
-
-def falling(counts: Sequence[float], dispersion: float) -> bool:
-    """Returns whether at least LATEST ``counts`` fall along a line: its slope is below 0, and the counts and the mean
-    of the latest differ from it by no more than ``dispersion`` leads to expect, each by DEVIATIONS standard deviations.
-    False if all are 0."""
-    number = len(counts)
-    mean = sum(counts) / number
-    if not mean:
-        return False
-    variance = mean * dispersion
-    slope, spread = _slope(counts)
-    left = [each - mean - slope * (at - (number - 1) / 2) for at, each in enumerate(counts)]
-    latest = left[-max(2, number // LATEST) :]
-    return (
-        slope < -DEVIATIONS * sqrt(variance / spread)
-        and sum(each**2 for each in left) / (number - 2) <= variance * (1 + DEVIATIONS * sqrt(2 / (number - 2)))
-        and abs(sum(latest) / len(latest)) <= DEVIATIONS * sqrt(variance / len(latest))
-    )
-
-
-def _slope(counts: Sequence[float]) -> tuple[float, float]:
-    """Returns the slope of the regression line of ``counts``, and the sum of the squared distances of their places from
-    the middle."""
-    number = len(counts)
-    middle = (number - 1) / 2
-    spread = number * (number**2 - 1) / 12
-    return sum((at - middle) * each for at, each in enumerate(counts)) / spread, spread

@@ -97,12 +97,12 @@ def _observed(
     state = state.of_model(load.model)
     points = remembered(state.points, point_of(seen, at_s, fast.stale_s), fast.flow_window_s)
     flow = flow_of(points, fast.flow_window_s) if points and at_s - points[-1].at_s <= fast.stale_s else None
-    measurements = state.measurements.with_prefill(load.prefill_tokens_per_s)
+    measurements = state.measurements.with_prefill(load.prefill_tokens_per_s, config.interval_s)
     learnt = replace(
         state,
         points=points,
         steadiness=_steadiness(state, points, at_s, fast.flow_window_s),
-        measurements=measurements.with_step(load.decode_batch, load.decode_step_s),
+        measurements=measurements.with_step(load.decode_batch, load.decode_step_s, config.interval_s),
         prompt_tokens=(flow.prompt_tokens if flow else 0.0) or state.prompt_tokens,
         output_tokens=(flow.output_tokens if flow else 0.0) or state.output_tokens,
         chunk_tokens=load.chunk_tokens or state.chunk_tokens,
@@ -114,8 +114,13 @@ def _observed(
     itl_s = mean_itl_s(seen.latencies, at_s, fast.stale_s, fast.min_latencies)
     disturbed_at_s = disturbed_at(state.disturbed_at_s, load, at_s)
     measured = measured_slowness(model, flow, load, itl_s, at_s - disturbed_at_s)
-    slowness = learnt_slowness(learnt.slowness, measured)
+    slowness = learnt_slowness(learnt.slowness, measured, config.interval_s)
     learnt = replace(learnt, slowness=slowness, disturbed_at_s=disturbed_at_s)
+    fall = None if fast.following_window_s is None else learnt.steadiness.fall(at_s)
+    if fall is not None and flow is not None and flow.rate == flow.mean_rate:
+        flow = replace(flow, rate=fall.rate)  # the mean is of half a minute ago
+    else:
+        fall = None  # a surge shows in a short window first
     evidence = SignalInputs(
         at_s=at_s,
         load=load,
@@ -133,6 +138,7 @@ def _observed(
         latencies=seen.latencies,
         batch_work=seen.batch_work,
         falling=learnt.steadiness.is_falling(at_s),
+        fall=fall,
     )
     return learnt, evidence
 
@@ -269,7 +275,6 @@ def numbers_of(state: TierState, evidence: SignalInputs, proposal: Proposal, flo
         "fresh": load.fresh,
         "starting": load.starting,
         "stuck": load.stuck,
-        "draining": load.draining,
         "warm": load.warm,
         "need": proposal.latest,
         "peak": proposal.peak,
@@ -282,6 +287,8 @@ def numbers_of(state: TierState, evidence: SignalInputs, proposal: Proposal, flo
         "ttft_limit_s": evidence.ttft_limit_s,
         "slo_itl_s": evidence.slo.itl_p99_s,
     }
+    if load.draining:  # Serve does not tell: of replicas that drain it names none
+        numbers["draining"] = load.draining
     if model.prefill_tokens_per_s and load.ready:
         numbers["prefill_tokens_per_s"] = model.prefill_tokens_per_s
         numbers["backlog_s"] = backlog_s(evidence, load.ready)
@@ -291,6 +298,8 @@ def numbers_of(state: TierState, evidence: SignalInputs, proposal: Proposal, flo
     if flow is not None:
         numbers.update(requests_per_s=flow.rate, prompt_tokens=flow.prompt_tokens, output_tokens=flow.output_tokens)
         numbers.update(headroom=evidence.headroom, steady=float(evidence.steady))
+        if evidence.fall is not None:
+            numbers["falling"] = 1.0
     if state.slowness > TRUSTED:
         numbers["slowness"] = state.slowness
     if state.slow.ahead is not None:

@@ -194,7 +194,8 @@ def autoscaler_series(deployments: int) -> Series:
     """Returns the most series of the autoscaler, of a number of tiers and followers together."""
     gauges = ("target_replicas", "ready_replicas", "needed_replicas", "cold_start_s", "waiting_requests")
     named = {f"manta_autoscaling_{each}": deployments for each in gauges}
-    return {**named, "manta_autoscaling_decisions": deployments * len(ScalingReason)}
+    reasons = deployments * len(ScalingReason)
+    return {**named, "manta_autoscaling_decisions": reasons, "manta_autoscaling_why_not": 2 * reasons}
 
 
 def _histogram(name: str, series: int, bounds: int) -> Series:

@@ -60,6 +60,7 @@ READY_REPLICAS = "ray_manta_autoscaling_ready_replicas"
 WAITING_FOR_START = "ray_manta_autoscaling_waiting_requests"
 COLD_START = "ray_manta_autoscaling_cold_start_s"
 SCALING_DECISIONS = "ray_manta_autoscaling_decisions_total"
+SCALING_WHY_NOT = "ray_manta_autoscaling_why_not_total"
 
 # Histograms: ``bucket_of`` and ``count_of`` name their series.
 TTFT = "ray_manta_ttft_seconds"

@@ -96,6 +96,15 @@ class Run:
         return self.admitted or self.begun()
 
     @property
+    def was_counted(self) -> bool:
+        """Whether an engine that lives, or has reported what it counted, has taken the request, and with it the number
+        of refusals. A replica that was lost before it sent anything has most likely reported nothing."""
+        return any(
+            place in self.fruitful or isinstance(failure, ReplicaDrainedError)
+            for place, failure in enumerate(self.failures)
+        )
+
+    @property
     def waited_s(self) -> float:
         """The seconds since the last replica was lost; if none was, since the request has waited for one."""
         return time.monotonic() - (self.lost_at or self.refused_at)
@@ -183,7 +192,9 @@ async def _attempts(
         # Every attempt has its own request id, so that late deltas of a failed one are not taken for the next one's.
         attempt, tried = request, len(run.failures)
         if tried:
-            attempt = replace(request, request_id=f"{request.request_id}-{tried}", attempt=tried, refused_before=())
+            attempt = replace(request, request_id=f"{request.request_id}-{tried}", attempt=tried)
+            if run.was_counted:
+                attempt = replace(attempt, refused_before=())
         try:
             source = run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account, run.on_placed)
             turn = run.suspects.turn(partial(_a_replica, run, request)) if run.on_probation else None

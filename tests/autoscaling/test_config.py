@@ -52,3 +52,10 @@ def test_a_class_without_objectives_has_the_strictest() -> None:
     assert tier.slo(Priority.STANDARD) == SloConfig(ttft_p99_s=3.0, ttft_s_per_1k_tokens=0.2, itl_p99_s=0.05)
     assert TierScalingConfig().slo(Priority.INTERACTIVE) == SloConfig()
     assert TierScalingConfig().slo(Priority.BATCH) is None
+
+
+def test_an_objective_of_batch_work_starts_and_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    TierScalingConfig()
+    assert not caplog.messages
+    TierScalingConfig(slos={"batch": SloConfig(ttft_p99_s=60.0)})
+    assert "slos.batch scales nothing" in caplog.text

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from cluster.autoscaling.arrival_rate import ArrivalRate
 from cluster.autoscaling.replica_model import ReplicaMeasurements, ReplicaModel
+from cluster.autoscaling.slowness import learnt_slowness
 from cluster.autoscaling.snapshot import TierSnapshot
-from tests.autoscaling.snapshots import PREFILL, Bench
+from tests.autoscaling.snapshots import PREFILL, Bench, config_of
 
 MODEL = ReplicaModel(prefill_tokens_per_s=10_000.0, step_s=0.02, request_s=0.001)
 
@@ -132,3 +133,31 @@ def test_while_two_models_run_the_speeds_are_those_of_the_more_frequent_one() ->
         bench.run(2)
         found.append(learnt(bench) / PREFILL)
     assert found == pytest.approx([1.0, 1.0, 1.0, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("interval_s", [0.5, 1.0, 4.0])
+def test_a_minute_teaches_as_much_whatever_the_control_interval_is(interval_s: float) -> None:
+    """A measurement comes with each decision."""
+    measured, slowness = ReplicaMeasurements(), 1.0
+    for speed, step_s in [(5000.0, 0.02), *[(6000.0, 0.024)] * round(60 / interval_s)]:
+        measured = measured.with_prefill(speed, interval_s).with_step(8, step_s, interval_s)
+        slowness = learnt_slowness(slowness, 1.5 if speed == 6000.0 else None, interval_s)
+    assert measured.prefill.value == pytest.approx(6000 - 1000 * 0.95**60)
+    assert measured.model().step_s == pytest.approx(0.024 - 0.004 * 0.95**60)
+    assert slowness == pytest.approx(1.5 - 0.5 * 0.97**60)
+
+
+def test_a_policy_that_decides_twice_a_second_learns_no_faster() -> None:
+    found = []
+    for interval_s in (0.5, 1.0):
+        bench = Bench(
+            config=config_of().model_copy(update={"interval_s": interval_s}), replicas=4, rate=10.0, running=4
+        )
+        speeds_of(bench, 0, 1.0)
+        bench.run(60)
+        speeds_of(bench, 0, 1.3)
+        for _ in range(round(20 / interval_s)):
+            bench.tick()
+            bench.at_s += interval_s - 1.0  # a tick of the bench is a second
+        found.append(learnt(bench))
+    assert found[0] == pytest.approx(found[1], rel=1e-3)

@@ -8,9 +8,13 @@ from math import nan
 import pytest
 
 from cluster.autoscaling.latency_window import LatencyWindow
+from cluster.autoscaling.replica_model import ReplicaModel
 from cluster.autoscaling.replica_report import BUCKETS, WindowedLatencies, from_numbers, to_numbers
 from cluster.autoscaling.snapshot import ClassCounters
 from engine.api import LATENCY_BOUNDS_S, ClassLoad, EngineLoad, Priority
+from engine.load import StepTimes
+from engine.scheduler.step_plan import Load
+from engine.step_cost import StepCostFit
 
 
 def buckets(**at: int) -> tuple[int, ...]:
@@ -112,3 +116,46 @@ def test_the_model_and_the_age_of_a_report_come_along() -> None:
     assert report is not None
     assert (report.sample.model, report.age_s) == (0x0123456789AB, 2.5)
     assert from_numbers({name: sent[name] for name in sent if name not in ("model", "age_s")}) is not None
+
+
+def test_the_prefill_rate_is_that_of_a_full_chunk_with_its_weights_whatever_chunks_were_measured() -> None:
+    """Beside decodes an engine computes chunks of some tokens, and leaves the weights out of their time."""
+    load = replace(LOAD, prefill_tokens_per_s=2400.0, chunk_tokens=60.0, prefill_chunk=512)
+    load = replace(load, step_s=0.025, prompt_token_s=0.6e-3, free_prompt_tokens=40)
+    report = from_numbers(to_numbers(load, WindowedLatencies(), 0.0))
+    assert report is not None
+    assert report.sample.prefill_tokens_per_s == pytest.approx(512 / (0.025 + 0.6e-3 * 472))
+    assert report.sample.chunk_tokens == 512
+
+
+def test_an_engine_without_a_fit_reports_what_it_has_measured() -> None:
+    load = replace(LOAD, chunk_tokens=60.0, prefill_chunk=512, step_s=0.025)
+    report = from_numbers(to_numbers(load, WindowedLatencies(), 0.0))
+    assert report is not None
+    assert (report.sample.prefill_tokens_per_s, report.sample.chunk_tokens) == (5000.0, 60.0)
+
+
+@pytest.mark.parametrize("chunk", [64, 512])
+@pytest.mark.parametrize("decodes", [1, 12])
+def test_a_prompt_costs_what_its_steps_take_more_than_those_of_decodes(chunk: int, decodes: int) -> None:
+    """From an engine's steps to the autoscaler's model of a replica. A prompt token takes 0.6 ms."""
+    times, fit, at_s = StepTimes(), StepCostFit(), 0.0
+    for number in range(400):
+        step = Load(decodes=decodes + number % 3, long=chunk // (1 + number % 4) if number % 2 else 0)
+        seconds = 0.025 + 0.6e-3 * step.long + 1e-3 * step.decodes
+        at_s += seconds
+        times.observe(step, seconds, at_s)
+        fit.observe(step, seconds, at_s)
+    cost = fit.solve()
+    load = EngineLoad(
+        prefill_tokens_per_s=times.prefill_tokens_per_s,
+        chunk_tokens=times.chunk_tokens,
+        step_s=cost.step_s,
+        prompt_token_s=cost.prompt_token_s,
+        prefill_chunk=512,
+    )
+    report = from_numbers(to_numbers(load, WindowedLatencies(), 0.0))
+    assert report is not None
+    sample = report.sample
+    model = ReplicaModel(sample.prefill_tokens_per_s, 0.025, chunk_tokens=sample.chunk_tokens)
+    assert model.work_s(1000, 0) == pytest.approx(0.6, rel=0.02)

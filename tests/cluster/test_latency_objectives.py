@@ -32,7 +32,7 @@ def scaled(**slos: Any) -> dict[str, Any]:
         ({}, ()),
         ({"autoscaling": scaled(standard={"ttft_p99_s": 2.0, "itl_p99_s": 0.1})}, ()),  # buckets end there already
         ({"autoscaling": scaled(standard={"ttft_p99_s": 3.0, "itl_p99_s": 0.075})}, (0.075, 3.0)),
-        ({"autoscaling": scaled(standard={"ttft_p99_s": 3.0}, batch={"ttft_p99_s": 45.0})}, (3.0, 45.0)),
+        ({"autoscaling": scaled(standard={"ttft_p99_s": 3.0}, interactive={"ttft_p99_s": 0.3})}, (0.3, 3.0)),
         ({"router": {"admission": {"standard": {"ttft_s": 7.5}}}}, (7.5,)),
         ({"router": {"admission": {"tiers": {"fast": {"batch": {"ttft_s": 90.0}}}}}}, (90.0,)),
         ({"router": {"admission": {"enabled": False, "standard": {"ttft_s": 7.5}}}}, ()),

@@ -154,7 +154,8 @@ def test_a_replica_has_the_series_of_its_engine(name: str) -> None:
 def test_the_autoscaler_has_series_by_deployment_and_reason() -> None:
     bounds = autoscaler_series(3)
     assert bounds["manta_autoscaling_decisions"] == 3 * len(ScalingReason)
-    assert sum(bounds.values()) == 3 * (len(ScalingReason) + 5)
+    assert bounds["manta_autoscaling_why_not"] == 2 * bounds["manta_autoscaling_decisions"]
+    assert sum(bounds.values()) == 3 * (3 * len(ScalingReason) + 5)
 
 
 @pytest.mark.parametrize(("name", "tenants"), [("dev.yaml", 20), ("dev.yaml", 56), ("prod.yaml", 20)])

@@ -197,6 +197,28 @@ async def test_an_answer_that_has_begun_is_continued_from_its_tokens() -> None:
     assert [request.resume for request in backend.requests] == [(), (1,)]
 
 
+@pytest.mark.parametrize(
+    ("fault", "sends_first", "taken"),
+    [
+        pytest.param(LOST, False, False, id="dies before a first token"),
+        pytest.param(ReplicaUnreachableError("gone", "a"), False, False, id="is gone"),
+        pytest.param(FULL, False, False, id="is full"),
+        pytest.param(OLD, False, False, id="is of another release"),
+        pytest.param(LOST, True, True, id="has begun the answer"),
+        pytest.param(ReplicaDrainedError("stops", "a"), False, True, id="stops as planned"),
+    ],
+)
+async def test_refusals_that_ride_with_a_request_are_counted_by_the_first_engine_that_can_tell_of_them(
+    fault: BackendError, sends_first: bool, taken: bool
+) -> None:
+    backend = Replicas({"a": fault}, sends_first=sends_first)
+    request = GenerationRequest("r", "Hi", refused_before=(3, 0, 0))
+    ignored = partial(UsageMeter().attempt, 1), lambda kind, other_version: None
+    async for _ in run_attempts(backend, "fast", request, TWICE, list, *ignored):
+        pass
+    assert [each.refused_before for each in backend.requests] == [(3, 0, 0), () if taken else (3, 0, 0)]
+
+
 async def test_a_tier_that_is_full_and_then_gone_is_full() -> None:
     backend = Replicas({"a": FULL, "b": TierUnavailableError("none")})
     with pytest.raises(ReplicaOverloadedError):

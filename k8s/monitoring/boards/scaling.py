@@ -6,6 +6,8 @@ from k8s.monitoring import metric_names as m
 from k8s.monitoring.boards.queries import APPLICATION, OF_APP, TIER, gauge, quantiles, rate
 from k8s.monitoring.grafana import Dashboard, Panel, Query, Row, Unit, Variable
 
+WHY_NOT_MORE = f'{{{OF_APP}, tier=~"$tier", direction="more"}}'
+
 
 def scaling() -> Dashboard:
     """How many replicas there are and why, and while a release is rolled out, which runs where and what fails."""
@@ -35,6 +37,9 @@ def scaling_row() -> Row:
                 ],
             ),
             Panel("Decisions", [Query(rate(m.SCALING_DECISIONS, "tier, reason"), "{{tier}} {{reason}}")]),
+            Panel(
+                "Why not more", [Query(rate(m.SCALING_WHY_NOT, "tier, reason", WHY_NOT_MORE), "{{tier}} {{reason}}")]
+            ),
             Panel("Waiting for a first replica", [Query(f"max by (tier) ({m.WAITING_FOR_START}{TIER})", "{{tier}}")]),
             Panel("Failed starts", [Query(gauge(m.START_FAILURES, "tier"), "{{tier}}")]),
             Panel("Cold start", [Query(f"max by (tier) ({m.COLD_START}{TIER})", "{{tier}}")], Unit.SECONDS),
