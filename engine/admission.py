@@ -145,8 +145,9 @@ class Admission:
         for reader in (rules, lookup):
             if reader is not None:
                 reader.read([*tokens, *request.resume])  # on the caller's thread, so that no step waits for it
-        if grammar is not None and self._follow(grammar, [*tokens, *request.resume]) and ended is None:
-            ended = output.rest(), FinishReason.STOP
+        if grammar is not None and self._follow(grammar, [*tokens, *request.resume]):
+            # Also at ``max_tokens``: an answer that is complete with its last token has not been cut.
+            ended = (output.rest() if ended is None else ended[0]), FinishReason.STOP
         sequence = Sequence(
             request_id=request.request_id,
             tokens=[*tokens, *request.resume],
