@@ -99,7 +99,7 @@ def test_an_operation_that_fails_while_the_card_works_ends_its_request_alone(mak
     engine._runner.check_health = lambda: checked.append(1)  # type: ignore[method-assign]
     for name in ("good", "bad"):
         engine.add(GenerationRequest(name, (1, 2, 3), PARAMS))
-    ends = {}
+    ends: dict[str, Delta] = {}
     while engine.has_work:
         ends |= {delta.request_id: delta for delta in engine.step()}
 
