@@ -202,7 +202,9 @@ class Engine:
         """Tokenises and checks a request, whose arrival time is now. Returns its first job, for ``enqueue``. May be
         called from any thread. Raises RequestError, or OverloadedError if its grammar cannot be compiled at the moment.
         """
-        return self._admission.prepare(request, self._clock())
+        job = self._admission.prepare(request, self._clock())
+        self._cache.hash_prompt(job.sequence)  # on the caller's thread, so that no step waits for it
+        return job
 
     def add(self, request: GenerationRequest) -> None:
         """Checks a request and queues it. Raises RequestError, also for a request id in use; and OverloadedError if the
