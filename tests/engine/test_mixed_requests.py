@@ -139,7 +139,8 @@ class Mix:
             "reserve": sampling.beam is None and draw.random() < 0.2,
             "surplus": draw.random() < 0.15,
         }
-        request = GenerationRequest(name, draw.choice([ids, *TEXTS]), sampling, **asked)
+        prompt: str | tuple[int, ...] = draw.choice([ids, *TEXTS])
+        request = GenerationRequest(name, prompt, sampling, **asked)
         whole = self.alone(request)
         if whole is None:
             return
