@@ -139,8 +139,8 @@ class Mix:
             "reserve": sampling.beam is None and draw.random() < 0.2,
             "surplus": draw.random() < 0.15,
         }
-        prompt: str | tuple[int, ...] = draw.choice([ids, *TEXTS])
-        request = GenerationRequest(name, prompt, sampling, **asked)
+        prompts: list[str | tuple[int, ...]] = [ids, *TEXTS]
+        request = GenerationRequest(name, draw.choice(prompts), sampling, **asked)
         whole = self.alone(request)
         if whole is None:
             return
