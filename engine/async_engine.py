@@ -245,6 +245,8 @@ class AsyncEngine:
         self._engine.check_health()  # raises here, so that no more requests queue for an engine that cannot compute
         if not self._engine.has_work:
             self._engine.repair()
+            with self._changed:
+                self._look()  # what was repaired must not be reported until the next request comes
 
     def _take_aborted(self) -> list[Delta]:
         """Returns the last deltas of the requests that were aborted since the last call. Leaves out those whose id has

@@ -48,8 +48,12 @@ class FairThreads:
             if self._closed:
                 ended.set_exception(EngineDeadError("The replica has ended."))
                 continue
+            try:
+                running = asyncio.get_running_loop().run_in_executor(self._executor, call)
+            except RuntimeError as error:  # the process ends, or may have no more threads
+                ended.set_exception(error)
+                continue
             self._free -= 1
-            running = asyncio.get_running_loop().run_in_executor(self._executor, call)
             running.add_done_callback(partial(self._end, ended))
 
     def _end(self, ended: asyncio.Future[None], running: asyncio.Future[None]) -> None:

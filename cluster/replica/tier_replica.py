@@ -256,7 +256,7 @@ class TierReplica:
             if validated_at_once(request):
                 self._engine.submit(request)
             else:
-                await self._submit_in_thread(request)
+                await self._submit_in_thread(lane_id, request)
         except BaseException:  # also a cancellation or a library's panic: the request must not keep its lane
             self._registry.release(request.request_id)
             raise
@@ -264,7 +264,7 @@ class TierReplica:
             if not self._registry.owns(lane_id, request.request_id):
                 self._engine.abort([request.request_id])  # the lane closed or the request was aborted meanwhile
 
-    async def _submit_in_thread(self, request: GenerationRequest) -> None:
+    async def _submit_in_thread(self, lane_id: str, request: GenerationRequest) -> None:
         """Submits a request that takes time to validate. Raises what the engine raises.
 
         The scheduler, which is fair to tenants, does not know it yet: so tenants take turns here. To compile a new
@@ -274,7 +274,7 @@ class TierReplica:
         grammar = request.sampling.grammar
         quick = grammar is None or self._engine.knows_grammar(grammar)
         threads = self._long_requests if quick else self._new_grammars
-        call = partial(copy_context().run, self._submit_late, request, time.monotonic())
+        call = partial(copy_context().run, self._submit_late, lane_id, request, time.monotonic())
         submission = threads.run(request.tenant, call)
         try:
             await asyncio.shield(submission)  # a call in a thread cannot be cancelled
@@ -282,8 +282,11 @@ class TierReplica:
             submission.add_done_callback(partial(self._abort_late, request.request_id))
             raise
 
-    def _submit_late(self, request: GenerationRequest, came_at: float) -> None:
-        """Submits a request that has come at ``came_at``, by the monotonic clock. Called on a thread."""
+    def _submit_late(self, lane_id: str, request: GenerationRequest, came_at: float) -> None:
+        """Submits a request that has come at ``came_at``, by the monotonic clock. Raises EngineDeadError if its lane
+        has ended, or the call that brought it was cancelled: nobody waits for it. Called on a thread."""
+        if not self._registry.owns(lane_id, request.request_id):
+            raise EngineDeadError("The lane of this request has ended.")
         self._engine.submit(request.after(time.monotonic() - came_at))
 
     def _abort_late(self, request_id: str, submission: asyncio.Future[None]) -> None:

@@ -49,5 +49,18 @@ async def test_calls_that_wait_at_the_end_fail_and_none_waits_for_ever() -> None
     assert not ran
 
 
+async def test_a_call_that_no_thread_can_be_had_for_fails_and_costs_no_other_its_turn() -> None:
+    threads, gate = FairThreads(1, "test"), threading.Event()
+    running = threads.run("a", partial(_wait, gate))
+    waiting = [threads.run(tenant, lambda: None) for tenant in "ab"]
+    threads._executor.shutdown(wait=False)  # as the end of the process does, of which ``close`` may come too late
+    gate.set()
+    await asyncio.wait_for(running, 5)
+    for each in (*waiting, threads.run("c", lambda: None)):
+        with pytest.raises(RuntimeError, match="shutdown"):
+            await asyncio.wait_for(each, 5)
+    assert threads._free == 1
+
+
 def _wait(gate: threading.Event) -> None:
     assert gate.wait(10)

@@ -142,6 +142,7 @@ async def test_the_wait_for_a_replica_is_a_part_of_the_time_to_a_deadline(deadli
     backend = ServeBackend(TIERS, clients, PlacementConfig(wait_s=60))
     await backend.start(lambda _: None)
     reader = asyncio.ensure_future(anext(backend.generate("small", replace(request(), deadline_s=deadline_s))))
+    await settle()
     await asyncio.sleep(0.05)
     ReplicaDirectory.publish("small", frozenset("a"))
     await settle()
