@@ -284,7 +284,7 @@ class TierReplica:
 
     def _submit_late(self, lane_id: str, request: GenerationRequest, came_at: float) -> None:
         """Submits a request that has come at ``came_at``, by the monotonic clock. Raises EngineDeadError if its lane
-        has ended, or the call that brought it was cancelled: nobody waits for it. Called on a thread."""
+        has ended or the call that brought it was cancelled, since no client waits for it. Called on a thread."""
         if not self._registry.owns(lane_id, request.request_id):
             raise EngineDeadError("The lane of this request has ended.")
         self._engine.submit(request.after(time.monotonic() - came_at))
