@@ -225,9 +225,10 @@ class AsyncEngine:
                     self._since.setdefault(item.sequence.priority, item.sequence.arrived)
                 else:
                     self._aborted += self._engine.abort([item])
-            self._inbox = []
-            self._arrivals.clear()
-            self._look()
+            if self._inbox:  # else nothing has changed since the last step
+                self._inbox = []
+                self._arrivals.clear()
+                self._look()
             return not self._closing
 
     def _step(self) -> None:
@@ -244,6 +245,8 @@ class AsyncEngine:
         self._engine.check_health()  # raises here, so that no more requests queue for an engine that cannot compute
         if not self._engine.has_work:
             self._engine.repair()
+            with self._changed:
+                self._look()  # what was repaired must not be reported until the next request comes
 
     def _take_aborted(self) -> list[Delta]:
         """Returns the last deltas of the requests that were aborted since the last call. Leaves out those whose id has

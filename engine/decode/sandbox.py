@@ -128,7 +128,9 @@ def _verdict(connection: socket.socket) -> Verdict:
     """Returns the verdict that the process sends. Raises SandboxError if there is none in time."""
     try:
         found = receive(connection)
-    except (OSError, EOFError) as error:
+    except EOFError as error:
+        raise SandboxError("a trial of a grammar was ended from outside, or got no CPU time") from error
+    except OSError as error:
         raise SandboxError(f"there was no verdict on a grammar within {MAX_WAIT_S:g} s") from error
     assert isinstance(found, dict)
     return Verdict(**found)

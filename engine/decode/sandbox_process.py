@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 NICENESS = 5  # lower priority than the engine's threads, for machines with few cores
 STARTED = b"\1"  # sent when a trial begins
+OUTSIDE = signal.SIGALRM, signal.SIGKILL, signal.SIGTERM
+"""What ends a trial without a fault of its grammar: it got no CPU time, or was killed, perhaps for lack of memory."""
 
 
 def send(connection: socket.socket, message: object) -> None:
@@ -81,7 +83,8 @@ def _load(control: socket.socket) -> LLTokenizer:
 
 
 def _try(connection: socket.socket, tokenizer: LLTokenizer) -> NoReturn:
-    """Runs in a fork: receives one definition and forks again to try it. Sends the verdict itself if that fork died."""
+    """Runs in a fork: receives one definition and forks again to try it. Sends the verdict itself if that fork died of
+    its grammar. If it was ended otherwise, there is no verdict, and the connection ends."""
     connection.settimeout(MAX_WAIT_S)
     definition = receive(connection)
     assert isinstance(definition, str)
@@ -91,9 +94,9 @@ def _try(connection: socket.socket, tokenizer: LLTokenizer) -> NoReturn:
     if pid == 0:
         _attempt(connection, tokenizer, definition)
     status = os.waitpid(pid, 0)[1]
-    if status:
-        slow = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF
-        send(connection, asdict(Verdict(fault="slow" if slow else "died")))
+    ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    if status and ended_by not in OUTSIDE:
+        send(connection, asdict(Verdict(fault="slow" if ended_by == signal.SIGPROF else "died")))
     os._exit(0)  # without clean-up, which is left to the parent process
 
 

@@ -22,6 +22,7 @@ from engine import (
 )
 from engine.api import OverloadedError, RequestError
 from tests.engine.conftest import MakeEngine
+from tests.engine.ranks import eventually
 
 WAIT_S = 30.0
 LONG = SamplingParams(temperature=0, max_tokens=200, ignore_eos=True)
@@ -69,6 +70,15 @@ def running(make_engine: MakeEngine, steps: Steps) -> Iterator[AsyncEngine]:
     yield subject
     steps.gate.set()
     subject.close()
+
+
+def test_what_was_repaired_is_not_reported_while_nothing_comes(running: AsyncEngine, steps: Steps) -> None:
+    running._engine._cache.groups[0].pool.allocate(3)  # a leak
+    running.submit(request("a"))
+    steps.until_end("a")
+
+    eventually(lambda: running.stats().blocks_used == 0, "the statistics are those after the repair", WAIT_S)
+    assert running.metrics().repairs == 1
 
 
 @pytest.mark.usefixtures("clear_choices")

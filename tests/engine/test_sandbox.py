@@ -106,6 +106,30 @@ def test_one_that_was_killed_is_replaced(sandbox: Sandbox) -> None:
     assert sandbox.attempt('start: "a"') == Verdict()
 
 
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGALRM, signal.SIGTERM])
+def test_a_trial_that_is_ended_from_outside_says_nothing_about_its_grammar(
+    sandbox: Sandbox, end: signal.Signals
+) -> None:
+    before = children(os.getpid())
+    sandbox.attempt('start: "a"')
+    [process] = children(os.getpid()) - before
+    while children(process):
+        time.sleep(0.01)
+
+    def kill() -> None:
+        while not (trials := [trial for fork in children(process) for trial in children(fork)]):
+            time.sleep(0.01)
+        time.sleep(0.2)  # until the trial has begun
+        os.kill(trials[0], end)
+
+    with ThreadPoolExecutor(1) as threads:
+        killed = threads.submit(kill)
+        with pytest.raises(SandboxError, match="from outside"):
+            sandbox.attempt(SLOW)
+        killed.result(10)
+    assert sandbox.attempt('start: "a"') == Verdict()
+
+
 OWNER = """
 import os, signal, sys
 from pathlib import Path
