@@ -23,8 +23,8 @@ from tests.cluster.test_autoscaling import ADMIN_KEY, scaled_config
 pytestmark = pytest.mark.slow
 
 APP = "sleeping"
-IDLE_S = 4.0
-LONG = 400  # tokens of a stream that takes longer than IDLE_S
+IDLE_S = 2.0
+LONG = 200  # tokens of a stream that takes longer than IDLE_S
 WAITING = 3  # requests that may wait
 
 
