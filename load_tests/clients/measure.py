@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -69,10 +72,11 @@ class BadClients:
 
     async def _run(self, kind: Attack, target: Target, number: int, connections: int) -> None:
         await asyncio.sleep(OPENING_S * number / connections)
-        self._outcomes.append(await attack(kind, target, number))
+        self._outcomes.append(outcome := Outcome())
+        await attack(kind, target, number, outcome)
 
     async def close(self) -> list[Outcome]:
-        """Ends the connections that are left. Returns the outcomes of those that the server has closed."""
+        """Ends the connections that are left. Returns the outcomes of all."""
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
@@ -82,6 +86,14 @@ class BadClients:
 def memory_mb(pids: Sequence[int]) -> float:
     """Returns the memory that these processes have for themselves (USS), in MiB."""
     return round(sum(psutil.Process(pid).memory_full_info().uss for pid in pids) / MEBIBYTE, 1)
+
+
+def kernel_memory_mb() -> float:
+    """Returns what Linux holds for sent and received data of all TCP connections of the machine, in MiB: buffers that
+    no process has for itself. 0 on other systems."""
+    path = Path("/proc/net/sockstat")
+    found = re.search(r"^TCP:.* mem (\d+)", path.read_text() if path.exists() else "", re.MULTILINE)
+    return round(int(found[1]) * os.sysconf("SC_PAGE_SIZE") / MEBIBYTE, 1) if found else 0.0
 
 
 def haproxy_pids() -> list[int]:

@@ -23,11 +23,9 @@ from typing import Any
 from tqdm import tqdm
 
 from engine import Engine, SamplingParams
-from engine.backend import load_model
-from engine.config import EngineConfig
 from engine.model.source import open_model
-from engine.quant.quantise import dequantised_model
 from engine.token_id_tokenizer import load_tokenizer
+from load_tests.engine.unpacked import unpacked_engine
 
 LLAMA = """
 import json, sys
@@ -68,7 +66,7 @@ def windows_of(tokens: Sequence[int], size: int) -> list[list[int]]:
 def surprise(model: Path, windows: Sequence[list[int]], label: str, settings: dict[str, Any]) -> float:
     """Nats of all tokens but the first of each window, by this engine."""
     settings = {"prefix_caching": False, "kv_cache_tokens": 8 * len(windows[0]), **settings}
-    engine = unpacked_engine(model, settings) if label == "unpacked" else Engine.from_pretrained(model, **settings)
+    engine = unpacked_engine(model, **settings) if label == "unpacked" else Engine.from_pretrained(model, **settings)
     nats = 0.0
     for window in tqdm(windows, desc=label, unit="window"):
         [answer] = engine.generate([window], SCORED)
@@ -76,13 +74,6 @@ def surprise(model: Path, windows: Sequence[list[int]], label: str, settings: di
         nats -= sum(scored.chosen.logprob for scored in answer.prompt_logprobs[1:])
     engine.close()
     return nats
-
-
-def unpacked_engine(model: Path, settings: dict[str, Any]) -> Engine:
-    """An engine whose kernels get plain matrices. torch's kernels would too, but take minutes."""
-    config, source = EngineConfig(model=str(model), **settings), open_model(model)
-    stored = load_model(config, source)
-    return Engine(config, stored.with_weights(dequantised_model(stored.weights)), load_tokenizer(source))
 
 
 def surprise_of_llama(python: str, model: Path, windows: Sequence[list[int]]) -> float:

@@ -13,6 +13,7 @@ import json
 
 from engine import Engine, SamplingParams
 from load_tests.engine.cases import Prompts, add_arguments, bench
+from load_tests.engine.unpacked import unpacked_engine
 
 KV_CACHE_TOKENS = 16_384  # holds the largest case, 8,192 tokens, and 32 requests of 128
 
@@ -24,9 +25,11 @@ def main() -> None:
     parser.add_argument("--weight-dtype", default="auto")
     parser.add_argument("--kv-dtype", default="auto")
     parser.add_argument("--threads", type=int, help="of the kernels; by default as many as there are cores")
+    parser.add_argument("--unpacked", action="store_true", help="a GGUF file's matrices unpacked to --dtype at load")
     parser.add_argument("--engine", type=json.loads, default={}, help="further settings of the engine, as JSON")
     options = parser.parse_args()
-    engine = Engine.from_pretrained(
+    load = unpacked_engine if options.unpacked else Engine.from_pretrained
+    engine = load(
         options.model,
         dtype=options.dtype,
         weight_dtype=options.weight_dtype,

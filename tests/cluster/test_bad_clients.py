@@ -4,6 +4,9 @@ each is let go in time, and a client that only waits is not."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import socket
 import time
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from urllib.parse import urlsplit
@@ -44,6 +47,13 @@ class Talkative(ScriptedBackend):
 
     def _words(self, request: GenerationRequest) -> Sequence[str]:
         return ["word " * 20_000] * 200
+
+
+class Wordy(ScriptedBackend):
+    """Says less than Linux would hold for one connection (4 MiB), and more than it may."""
+
+    def _words(self, request: GenerationRequest) -> Sequence[str]:
+        return ["word " * 20_000] * 15
 
 
 class Edge:
@@ -104,6 +114,28 @@ def test_a_client_that_does_not_read_is_let_go_and_its_work_is_aborted(edge: Edg
         reading.cancel()
 
     asyncio.run(run())
+
+
+def test_a_client_that_does_not_read_is_let_go_though_its_answer_would_fit_the_buffers_of_the_kernel(
+    edge: Edge,
+) -> None:
+    edge.served.backend = Wordy()
+    address = urlsplit(edge.url)
+    body = json.dumps({"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "stream": True}).encode()
+    lines = ["POST /v1/chat/completions HTTP/1.1", "host: x", f"authorization: Bearer {KEY}", "connection: close"]
+    head = "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((str(address.hostname), int(address.port or 0)))
+        client.sendall(head + body)
+        time.sleep(CLIENT_S + 1.5)
+        client.settimeout(20)
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            while piece := client.recv(65536):
+                received += piece
+    assert received.startswith(b"HTTP/1.1 200")
+    assert b"[DONE]" not in received
 
 
 def test_a_client_that_waits_for_a_slow_answer_is_not_let_go(edge: Edge) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from load_tests.clients.__main__ import make_parser
-from load_tests.clients.attacks import Attack, Outcome, Target
+from load_tests.clients.attacks import Attack, Outcome, Target, attack
 from load_tests.clients.measure import BadClients, Fared, report
 
 
@@ -43,7 +43,25 @@ async def test_connections_stay_until_they_are_closed(kind: Attack, monkeypatch:
         async with asyncio.timeout(10):
             for _ in range(3):
                 await came.acquire()
-        assert await bad.close() == []
+        assert await bad.close() == [Outcome(None, None)] * 3
+
+
+async def test_a_client_that_was_answered_goes_on_until_its_connection_is_closed() -> None:
+    after_the_answer = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+        await reader.readexactly(20)
+        after_the_answer.set()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server, asyncio.timeout(10):
+        port = server.sockets[0].getsockname()[1]
+        outcome = await attack(Attack.TRICKLE, Target("127.0.0.1", port, "key", interval_s=0.01), 1)
+    assert outcome.status == 408
+    assert outcome.closed_s is not None
+    assert after_the_answer.is_set()
 
 
 def test_an_attack_that_does_not_exist_is_refused() -> None:
