@@ -101,6 +101,7 @@ class ServeBackend:
         pool = self._pools.get(tier)
         if pool is None:
             raise TierUnavailableError(f"The tier '{tier}' is not connected.")
+        asked_at = asyncio.get_running_loop().time()
         try:
             lane = await pool.acquire(request, avoid)
         except asyncio.CancelledError:
@@ -109,6 +110,7 @@ class ServeBackend:
             raise
         if on_placed is not None:
             on_placed(lane.replica_id, lane.placed.uncached(request.request_id))
+        request = request.after(asyncio.get_running_loop().time() - asked_at)
         async with aclosing(lane.generate(request, on_usage, account)) as batches:
             async for deltas in batches:
                 yield deltas

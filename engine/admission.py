@@ -36,6 +36,10 @@ from engine.tokenizer import PromptTooLongError, Tokenizer
 
 MAX_FORCED_TOKENS = 63  # most forced tokens (jump-forward decoding) that one step adds to a sequence
 
+MAX_PROMPT_LOGPROBS = 131_072
+"""Most log probabilities of a prompt: one for each token, and those of the most probable ones beside it. They are kept
+until the first token of the answer, and sent with it, for which all other streams wait."""
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -48,7 +52,6 @@ class Job:
 
     ended: tuple[str, FinishReason] | None = None  # rest of the text and finish reason, if it resumes a whole answer
     continues: bool = False  # whether another replica had the request before
-    sent_prompt: bool = False  # whether a delta has carried the prompt's log probabilities
     sent: int = field(init=False)  # leading tokens of the sequence that a delta carried or the request brought
 
     def __post_init__(self) -> None:
@@ -133,6 +136,7 @@ class Admission:
         self.tokenizer.check(request)
         tokens = self._encode(request.prompt, param)
         max_tokens = self._max_tokens(len(tokens), params, param)
+        _check_scores(params, len(tokens))
         rules = self._rules(params, len(tokens))
         grammar = None if params.grammar is None else self.grammars.compile(params.grammar, len(tokens))
         output = self._output(params, tokens)
@@ -141,8 +145,9 @@ class Admission:
         for reader in (rules, lookup):
             if reader is not None:
                 reader.read([*tokens, *request.resume])  # on the caller's thread, so that no step waits for it
-        if grammar is not None and self._follow(grammar, [*tokens, *request.resume]) and ended is None:
-            ended = output.rest(), FinishReason.STOP
+        if grammar is not None and self._follow(grammar, [*tokens, *request.resume]):
+            # Also at ``max_tokens``: an answer that is complete with its last token has not been cut.
+            ended = (output.rest() if ended is None else ended[0]), FinishReason.STOP
         sequence = Sequence(
             request_id=request.request_id,
             tokens=[*tokens, *request.resume],
@@ -226,9 +231,9 @@ class Admission:
         """Removes the log probabilities of the prompt from ``job`` and returns them, for the first delta of the
         request: one entry per prompt token, in order. The first token, which has no context, has NaN. Returns None on
         every later call, for choices other than the first, and if the request does not ask for them."""
-        if not job.sequence.scores_prompt or job.sequence.choice or job.sent_prompt:
+        if not job.sequence.scores_prompt or job.sequence.choice:
             return None
-        job.sent_prompt = True
+        job.sequence.scores_prompt = False  # else a preemption would have the prompt scored again
         scores, job.prompt_scores = job.prompt_scores, {}
         first = self._scored(job.sequence.tokens[0], Scored(math.nan, (), 0))
         return tuple(self._placed((first, *(scores[at] for at in range(1, job.sequence.prompt_length)))))
@@ -271,8 +276,10 @@ class Admission:
             tokens = getattr(params, param)
             if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocab_size:
                 raise RequestError(f"{param} must name tokens between 0 and {self.vocab_size - 1}.", param)
-        final_tokens = self.tokenizer.eos_token_ids | frozenset(params.stop_token_ids)
-        bad_words = self.tokenizer.spellings(params.bad_words)
+        # A tokenizer may have tokens that the model has no logits for: these are never drawn, and have no column.
+        ends = frozenset(token for token in self.tokenizer.eos_token_ids if token < self.vocab_size)
+        final_tokens = ends | frozenset(params.stop_token_ids)
+        bad_words = [word for word in self.tokenizer.spellings(params.bad_words) if max(word) < self.vocab_size]
         return LogitRules.of(params, prompt_length, self.vocab_size, final_tokens, bad_words)
 
     def _replay(self, resume: tuple[int, ...], output: Output, max_tokens: int) -> tuple[str, FinishReason] | None:
@@ -342,3 +349,17 @@ class Admission:
             f"your prompt has {bound}{tokens} tokens."
         )
         return ContextLengthError(message, param, prompt_tokens=tokens)
+
+
+def _check_scores(params: SamplingParams, prompt: int) -> None:
+    """Raises RequestError if a prompt of ``prompt`` tokens is to have more than MAX_PROMPT_LOGPROBS log
+    probabilities."""
+    if params.prompt_logprobs is None:
+        return
+    asked = prompt * (1 + params.prompt_logprobs)
+    if asked > MAX_PROMPT_LOGPROBS:
+        raise RequestError(
+            f"A prompt has at most {MAX_PROMPT_LOGPROBS} log probabilities; {prompt} tokens with "
+            f"{params.prompt_logprobs} alternatives each would have {asked}.",
+            "prompt_logprobs",
+        )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
@@ -44,6 +44,7 @@ __all__ = [
     "MAX_LOGPROBS",
     "MAX_NGRAM_SIZE",
     "MAX_PREEMPTIONS",
+    "MIN_DEADLINE_S",
     "TOOL_CALL_END",
     "TOOL_CALL_START",
     "BeamSearch",
@@ -202,6 +203,9 @@ class Conversation:
         return said + sum(map(len, self.tools)) + variables
 
 
+MIN_DEADLINE_S = 0.001
+"""The least seconds to a deadline that ``GenerationRequest.after`` leaves."""
+
 Prompt = str | tuple[int, ...] | Conversation
 """A prompt: text, token ids, or a conversation."""
 
@@ -255,6 +259,13 @@ class GenerationRequest:
     def continues(self) -> bool:
         """Whether another replica had the request before, so that it is no new arrival."""
         return self.attempt > 0 or bool(self.resume)
+
+    def after(self, seconds: float) -> GenerationRequest:
+        """Returns the request as it arrives after it has waited ``seconds`` elsewhere: that much of the time to its
+        deadline is over. What is late keeps MIN_DEADLINE_S, so that an engine which could begin at once does."""
+        if self.deadline_s is None or seconds <= 0:
+            return self
+        return replace(self, deadline_s=max(MIN_DEADLINE_S, self.deadline_s - seconds))
 
     def __post_init__(self) -> None:
         if self.priority not in tuple(Priority):

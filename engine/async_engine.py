@@ -225,9 +225,10 @@ class AsyncEngine:
                     self._since.setdefault(item.sequence.priority, item.sequence.arrived)
                 else:
                     self._aborted += self._engine.abort([item])
-            self._inbox = []
-            self._arrivals.clear()
-            self._look()
+            if self._inbox:  # else nothing has changed since the last step
+                self._inbox = []
+                self._arrivals.clear()
+                self._look()
             return not self._closing
 
     def _step(self) -> None:

@@ -68,6 +68,11 @@ class StepRunner(Protocol):
         """Copies the contents of KV blocks, in the given order."""
         ...
 
+    def check_health(self) -> None:
+        """Raises EngineDeadError if no step can be run any more. Called after an operation has failed, since it waits
+        for the device."""
+        ...
+
 
 def load_model(config: EngineConfig, source: ModelSource, exchange: Exchange = ALONE) -> Decoder[Any]:
     """Checks that the KV cache fits into memory, then loads and returns this rank's shard of the model in ``source``.

@@ -3,7 +3,8 @@ on the caller's thread.
 
 An error inside one sequence ends its request with an ERROR delta and frees its KV blocks; the engine continues. If a
 forward pass fails, each of its sequences is run alone, and those that fail again end. If the scheduler fails, all
-requests end with an ERROR delta, and the engine continues with a new scheduler and an empty KV cache.
+requests end with an ERROR delta, and the engine continues with a new scheduler and an empty KV cache. If the device or
+another rank has failed, the engine has ended, and no request is at fault.
 """
 
 from __future__ import annotations
@@ -201,7 +202,9 @@ class Engine:
         """Tokenises and checks a request, whose arrival time is now. Returns its first job, for ``enqueue``. May be
         called from any thread. Raises RequestError, or OverloadedError if its grammar cannot be compiled at the moment.
         """
-        return self._admission.prepare(request, self._clock())
+        job = self._admission.prepare(request, self._clock())
+        self._cache.hash_prompt(job.sequence)  # on the caller's thread, so that no step waits for it
+        return job
 
     def add(self, request: GenerationRequest) -> None:
         """Checks a request and queues it. Raises RequestError, also for a request id in use; and OverloadedError if the
@@ -234,6 +237,9 @@ class Engine:
         Failures of the scheduler, the model and sampling are not raised. If a batch fails, its chunks are run one by
         one, and a request that fails alone ends with ERROR, or REFUSED if it cannot be satisfied. If the scheduler
         fails, every request ends with ERROR.
+
+        Raises EngineDeadError if no step can be computed any more, because the device or another rank has failed. The
+        requests have no deltas then: they are not at fault, and another engine can continue them.
         """
         began = self._clock()
         deltas = self._output_processor.take_ended()
@@ -247,6 +253,7 @@ class Engine:
                     self._drafter.copy(plan.copies)
         except Exception as error:  # noqa: BLE001 - a bug of the scheduler; the engine continues with a new one
             log_failure("the scheduler", error)
+            self._runner.check_health()  # blocks may have been copied
             return [*deltas, *self._fail_all(error)]
         for sequence in plan.admitted:
             if not sequence.choice:
@@ -415,8 +422,8 @@ class Engine:
         each; None: the defaults of SamplingParams. Requests run in the class BATCH, so that prefill may use the whole
         token budget of a step.
 
-        Raises RequestError or OverloadedError before anything is run, and EngineError if other requests are in
-        progress.
+        Raises RequestError or OverloadedError before anything is run, EngineError if other requests are in progress,
+        and EngineDeadError as ``step`` does.
         """
         if self.has_work:
             raise EngineError("generate needs the engine for itself; requests are under way")

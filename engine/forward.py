@@ -46,16 +46,21 @@ class Forward:
     def compute(self, chunks: Sequence[Chunk]) -> list[Outcome]:
         """Runs one step and appends accepted draft tokens to the sequences. If the whole batch fails, runs each chunk
         alone, without draft tokens. Returns the outcome of every chunk that a token was sampled after, and of every
-        chunk that failed; the order need not be that of ``chunks``."""
+        chunk that failed; the order need not be that of ``chunks``.
+
+        Raises EngineDeadError if no step can be computed any more. No sequence is at fault then, and none has an
+        outcome."""
         try:
             return self._apply(chunks, *self._run(chunks))
         except Exception as error:  # noqa: BLE001 - the fault boundary of a batch: the engine serves the others
             log_failure("a step", error)
+            self._runner.check_health()
         outcomes: list[Outcome] = []
         for chunk in (chunk.kept(0) if chunk.draft else chunk for chunk in chunks):
             try:
                 outcomes += self._apply([chunk], *self._run([chunk]))
             except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
+                self._runner.check_health()
                 outcomes.append((chunk, error))
         return outcomes
 

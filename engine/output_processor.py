@@ -139,9 +139,11 @@ class OutputProcessor:
         return deltas
 
     def expire(self, request_id: str) -> Delta:
-        """Ends a request whose deadline passed while it waited. Returns its only delta, with DEADLINE."""
+        """Ends a request whose deadline passed while it waited. Returns its only delta, with DEADLINE. Its usage counts
+        nothing, since nothing of its prompt is computed."""
         self._counters.expired += 1
-        return Delta(request_id, (), "", FinishReason.DEADLINE, self._break(request_id))
+        self._break(request_id)
+        return Delta(request_id, (), "", FinishReason.DEADLINE, Usage(0, 0, 0))
 
     def fail(self, request_id: str, error: Exception) -> Delta:
         """Ends a request in which ``error`` was raised, with all its choices. Returns its last delta: REFUSED with the

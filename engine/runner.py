@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.config import EngineConfig
+from engine.device_health import check_device
 from engine.kernels.interface import AttentionGroup, AttentionPlan, StepPlan
 from engine.kv.format import BlockCopy, copy_blocks, format_of, scrub
 from engine.kv.shape import GroupShape, layers_by_group, windows_of
@@ -77,6 +78,10 @@ class Runner:
     def copy(self, copies: Sequence[BlockCopy]) -> None:
         """Copies the contents of KV blocks, in the given order."""
         copy_blocks(self._cache, self._groups, copies)
+
+    def check_health(self) -> None:
+        """Raises EngineDeadError if the device cannot be used any more."""
+        check_device(self._device)
 
     def _group_key(self, chunk: Chunk) -> tuple[bool, int]:
         """Sort key of a chunk: decodes by their padded number of pages, and prompts after them."""

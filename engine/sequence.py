@@ -76,7 +76,7 @@ class Sequence:
     drafting: bool = False  # whether the draft model proposes the draft tokens, not prompt lookup
     drafted: int = 0  # tokens whose KV the draft model has computed
     choice: int = 0  # number of this choice or beam in its request
-    scores_prompt: bool = False  # prompt log probabilities are wanted, so no block comes from the prefix cache
+    scores_prompt: bool = False  # prompt log probabilities are still wanted, so no block comes from the prefix cache
     newest: int = 1  # tokens appended by the last step: the sampled one and the forced ones after it
     branches: int = 0  # further choices of the request, which start after the prompt
     candidates: int = 0  # candidate tokens per step of its beam search; 0: no beam search

@@ -46,7 +46,8 @@ def warm_up(engine: Engine) -> None:
     Replicas that start side by side slow each other down. So what is learnt here counts little (``StepCostFit``), and
     the autoscaler, which believes what it has seen for long, learns of requests alone.
 
-    Raises EngineDeadError if all prompts fail or another rank has died, and EngineError if requests are in progress.
+    Raises EngineDeadError if all prompts fail, or the device or another rank has failed, and EngineError if requests
+    are in progress.
     """
     model, began = engine.model_info, time.monotonic()
     groups = warm_up_prompts(engine.config, model.context_length, model.vocab_size, engine.cache_tokens)
@@ -63,11 +64,10 @@ def warm_up(engine: Engine) -> None:
 
 
 def _faults(engine: Engine, prompts: Prompts) -> list[str | None]:
-    """Computes ``prompts`` together. Returns the errors of those that failed. Raises EngineDeadError if another rank
-    has died."""
+    """Computes ``prompts`` together. Returns the errors of those that failed. Raises EngineDeadError if the device or
+    another rank has failed."""
     params = SamplingParams(max_tokens=OUTPUT_TOKENS, temperature=0.0, ignore_eos=True)
     answers = engine.generate(prompts, params)
-    engine.check_health()  # says why, where the answers only say that they failed
     return [one.error for one in answers if one.finish_reason in FAILURE_REASONS]
 
 

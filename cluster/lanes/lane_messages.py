@@ -171,7 +171,7 @@ def pack_refusal(error: EngineError | VersionMismatchError) -> Record:
     return {"kinds": kinds, "message": str(error), **details}
 
 
-def pack_fault(error: Exception) -> Record:
+def pack_fault(error: BaseException) -> Record:
     """Returns an error that is no refusal as builtins, for ``fault_in``: its class alone, since its message may quote a
     prompt."""
     return {"fault": type(error).__name__}

@@ -11,10 +11,10 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from cluster.autoscaling.latency_window import LatencyWindow
@@ -35,6 +35,7 @@ from cluster.lanes.request_validation import validated_at_once
 from cluster.model_version import model_version
 from cluster.process_memory import return_free_memory
 from cluster.replica.engine_counts import engine_counts
+from cluster.replica.fair_threads import FairThreads
 from cluster.replica.lane_registry import LaneRegistry
 from cluster.replica.speed_group import accelerator_of_node, speed_group
 from cluster.telemetry.application_name import application_name
@@ -69,6 +70,7 @@ OnStep = Callable[[Sequence[Delta]], None]
 HEARTBEAT_S = 0.5  # between items of a lane without rows, which carry the load alone; also during a long step
 
 MAX_NEW_GRAMMARS = 2  # requests whose new grammars are compiled at the same time; the engine tries two at once
+MAX_LONG_REQUESTS = 4  # other requests that take time to validate, mostly long prompts, which are tokenised
 
 
 class ReplicaEngine(Protocol):
@@ -121,7 +123,8 @@ class TierReplica:
         self._loop = asyncio.get_running_loop()
         self._tracer = replica_tracer(telemetry, tier.name, application_name())
         self._registry = LaneRegistry()
-        self._new_grammars = ThreadPoolExecutor(MAX_NEW_GRAMMARS, thread_name_prefix="new-grammars")
+        self._new_grammars = FairThreads(MAX_NEW_GRAMMARS, "new-grammars")
+        self._long_requests = FairThreads(MAX_LONG_REQUESTS, "long-requests")
         with StartFailures(tier.name, application_name()).counted():
             self._version = model_version(tier.engine)
             self._engine = make_engine(tier, self._on_step)
@@ -179,6 +182,10 @@ class TierReplica:
                 replies.append(await self.submit(lane_id, each, replica_id=replica_id))
             except Exception as error:  # noqa: BLE001 whatever it is, the caller raises it for this request
                 replies.append(pack_fault(error))
+            except BaseException as error:
+                if type(error).__name__ != "PanicException":
+                    raise
+                replies.append(pack_fault(error))  # of a library in Rust, such as the tokenizer's; no Exception
             await asyncio.sleep(0)  # lets the lanes send what the engine has made meanwhile
         return replies
 
@@ -215,7 +222,8 @@ class TierReplica:
         engine = getattr(self, "_engine", None)  # absent if the model failed to load
         if engine is not None:
             engine.close()
-            self._new_grammars.shutdown(wait=False)  # requests queued there find the engine closed
+            self._new_grammars.close()
+            self._long_requests.close()
         publishing = getattr(self, "_publishing", None)  # absent if the engine did not start
         if publishing is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(publishing.cancel)
@@ -245,14 +253,10 @@ class TierReplica:
         if not self._registry.claim(lane_id, request.request_id, account):
             raise EngineDeadError("The lane of this request is not open here.")
         try:
-            if not validated_at_once(request):
-                # Shielded: a call in a thread cannot be cancelled, so the engine may get the request all the same.
-                executor = self._executor(request)
-                await asyncio.shield(
-                    self._loop.run_in_executor(executor, copy_context().run, self._engine.submit, request)
-                )
-            else:
+            if validated_at_once(request):
                 self._engine.submit(request)
+            else:
+                await self._submit_in_thread(request)
         except BaseException:  # also a cancellation or a library's panic: the request must not keep its lane
             self._registry.release(request.request_id)
             raise
@@ -260,14 +264,32 @@ class TierReplica:
             if not self._registry.owns(lane_id, request.request_id):
                 self._engine.abort([request.request_id])  # the lane closed or the request was aborted meanwhile
 
-    def _executor(self, request: GenerationRequest) -> Executor | None:
-        """Returns the executor that submits the request; None is the event loop's default.
+    async def _submit_in_thread(self, request: GenerationRequest) -> None:
+        """Submits a request that takes time to validate. Raises what the engine raises.
 
-        To compile a new grammar may take seconds. Requests with new grammars have an executor of their own, so that no
-        other requests wait for them.
+        The scheduler, which is fair to tenants, does not know it yet: so tenants take turns here. To compile a new
+        grammar may take seconds. Requests with new grammars have threads of their own, so that no other requests wait
+        for them.
         """
         grammar = request.sampling.grammar
-        return None if grammar is None or self._engine.knows_grammar(grammar) else self._new_grammars
+        quick = grammar is None or self._engine.knows_grammar(grammar)
+        threads = self._long_requests if quick else self._new_grammars
+        call = partial(copy_context().run, self._submit_late, request, time.monotonic())
+        submission = threads.run(request.tenant, call)
+        try:
+            await asyncio.shield(submission)  # a call in a thread cannot be cancelled
+        except asyncio.CancelledError:
+            submission.add_done_callback(partial(self._abort_late, request.request_id))
+            raise
+
+    def _submit_late(self, request: GenerationRequest, came_at: float) -> None:
+        """Submits a request that has come at ``came_at``, by the monotonic clock. Called on a thread."""
+        self._engine.submit(request.after(time.monotonic() - came_at))
+
+    def _abort_late(self, request_id: str, submission: asyncio.Future[None]) -> None:
+        """Aborts a request that the engine got after the call that brought it was cancelled."""
+        if not submission.cancelled() and submission.exception() is None:
+            self._engine.abort([request_id])
 
     @property
     def _model(self) -> ModelInfo:

@@ -70,6 +70,13 @@ class KVCache:
         and ``spare`` blocks are left. If all are 0, it can be admitted now."""
         return self._lacks(sequence, *self._known(sequence), spare)
 
+    def hash_prompt(self, sequence: Sequence) -> None:
+        """Computes the block hashes by which the sequence's prefix is looked up. They are computed when they are needed,
+        if not before: those of a long prompt take a while. Reads nothing but the sequence, so it may be called on any
+        thread, before the sequence is queued."""
+        if self._prefix_caching and not sequence.scores_prompt:
+            self._digests(sequence, self._reusable(sequence))
+
     def admit(self, sequence: Sequence, spare: int) -> bool:
         """Allocates blocks for ``room`` tokens of the sequence if ``spare`` blocks stay available. Returns False and
         changes nothing otherwise.

@@ -43,3 +43,9 @@ class ParallelRunner:
         """Copies the contents of KV blocks on all ranks, in the given order."""
         self._crew.tell(Copy(list(copies)))
         self._own.copy(copies)
+
+    def check_health(self) -> None:
+        """Raises EngineDeadError if another rank has died, failed or hung, or this rank's device cannot be used any
+        more."""
+        self._crew.check_health()
+        self._own.check_health()

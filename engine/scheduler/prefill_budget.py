@@ -59,8 +59,8 @@ class PrefillBudget:
 
     def observe(self, load: Load, seconds: float) -> None:
         """Records that a step with this ``load`` took ``seconds``. Steps without decodes or with short prompts are
-        ignored."""
-        if not load.decodes or load.short:
+        ignored, and those that took no time by the clock."""
+        if not load.decodes or load.short or seconds <= 0:
             return
         size = load.decodes.bit_length()
         base = self._alone.get(size)

@@ -20,9 +20,10 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
-from itertools import count, takewhile
+from itertools import takewhile
 
 from engine.api import Priority
+from engine.scheduler.due_sequences import DueSequences
 from engine.scheduler.fairness import TokenCounters
 from engine.scheduler.queue_limit import Line
 from engine.sequence import Sequence, Status
@@ -76,10 +77,7 @@ class WaitingQueue:
         self._ageing_s = ageing_s
         self._bonus_s = bonus_s
         self._lines: dict[_Key, list[Sequence]] = {}
-        # Heaps, also of sequences no longer in the queue:
-        self._deadlines: list[tuple[float, int, Sequence]] = []
-        self._objectives: list[tuple[float, int, Sequence]] = []
-        self._serial = count()
+        self._deadlines, self._objectives = DueSequences(), DueSequences()
         self._length = 0
         self._branches: Counter[Line] = Counter()  # sequences that are further choices of admitted requests
         self._sequences: Counter[str] = Counter()  # by tenant
@@ -147,9 +145,9 @@ class WaitingQueue:
         if sequence.choice:
             self._branches[_line(sequence)] += 1
         if sequence.deadline is not None and sequence.generated == 0:
-            heappush(self._deadlines, (sequence.deadline, next(self._serial), sequence))
+            self._deadlines.add(sequence.deadline, sequence, self._length)
         if sequence.objective is not None and sequence.generated == 0 and sequence.relegated_at is None:
-            heappush(self._objectives, (sequence.objective, next(self._serial), sequence))
+            self._objectives.add(sequence.objective, sequence, self._length)
 
     def remove(self, sequence: Sequence) -> None:
         """Removes a sequence. Raises ValueError if it is not in the queue."""
@@ -167,19 +165,13 @@ class WaitingQueue:
     def overdue(self, now: float) -> list[Sequence]:
         """Returns the sequences without a first token whose deadline has passed. They stay in the queue: the caller
         removes them."""
-        due: list[Sequence] = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            sequence = heappop(self._deadlines)[2]
-            if sequence.status is Status.WAITING and sequence.generated == 0 and sequence not in due:
-                due.append(sequence)
-        return due
+        return list(dict.fromkeys(self._deadlines.due(now)))
 
     def relegate(self, now: float) -> int:
         """Relegates the sequences without a first token whose objective has passed. Returns their number."""
         relegated = 0
-        while self._objectives and self._objectives[0][0] <= now:
-            sequence = heappop(self._objectives)[2]
-            if sequence.status is not Status.WAITING or sequence.generated or sequence.relegated_at is not None:
+        for sequence in self._objectives.due(now):
+            if sequence.relegated_at is not None:
                 continue
             self._lines[_key(sequence)].remove(sequence)
             if not self._lines[_key(sequence)]:

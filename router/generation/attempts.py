@@ -176,7 +176,7 @@ def run_attempts(
 async def _attempts(
     run: Run, request: GenerationRequest, events_of: Callable[[Sequence[Delta]], Sequence[T]]
 ) -> AsyncGenerator[Sequence[T], None]:
-    plan, paused = Attempt(frozenset()), bool(run.failures)
+    plan, paused, began_at = Attempt(frozenset()), bool(run.failures), time.monotonic()
     while True:
         sent, meter = SentAnswer(request.sampling.choices), run.new_meter(seen=len(request.resume), shared=run.shared)
         asked_at = time.monotonic()
@@ -184,6 +184,7 @@ async def _attempts(
         attempt, tried = request, len(run.failures)
         if tried:
             attempt = replace(request, request_id=f"{request.request_id}-{tried}", attempt=tried, refused_before=())
+        attempt = attempt.after(asked_at - began_at)
         try:
             source = run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account, run.on_placed)
             turn = run.suspects.turn(partial(_a_replica, run, request)) if run.on_probation else None

@@ -11,6 +11,7 @@ from cluster.lanes.dataclass_codec import Row
 from cluster.lanes.lane_messages import fault_in, pack, pack_request, unpack_refusal
 from cluster.lanes.request_validation import MAX_INLINE_PROMPT
 from cluster.replica.lane_registry import LaneRegistry
+from cluster.replica.tier_replica import MAX_LONG_REQUESTS, MAX_NEW_GRAMMARS
 from engine.api import Delta, EngineDeadError, FinishReason, GenerationRequest, Grammar, SamplingParams, Usage
 from tests.cluster.engines import LocalReplica
 from tests.cluster.lanes import settle
@@ -114,6 +115,65 @@ async def test_a_long_prompt_whose_lane_closes_meanwhile_leaves_no_orphan() -> N
     assert not replica.engine.live
 
 
+@pytest.mark.parametrize("grammar", [None, Grammar.regex("new")], ids=["long prompt", "new grammar"])
+async def test_a_submission_that_is_cancelled_leaves_no_request_in_the_engine(grammar: Grammar | None) -> None:
+    replica = LocalReplica()
+    lane = replica.actor.lane("one", replica_id="r")
+    await anext(lane)
+    entered, gate, submit = threading.Event(), threading.Event(), replica.engine.submit
+
+    def slow_submit(request: GenerationRequest) -> None:
+        entered.set()
+        gate.wait(10)
+        submit(request)
+
+    replica.engine.submit = slow_submit  # type: ignore[method-assign]
+    sampling = SamplingParams(max_tokens=5, grammar=grammar)
+    request = GenerationRequest("late", "x" * (MAX_INLINE_PROMPT + 1), sampling)
+    submission = asyncio.ensure_future(replica.actor.submit("one", pack_request(request), replica_id="r"))
+    await asyncio.to_thread(entered.wait, 10)
+    submission.cancel()
+    await asyncio.wait({submission})
+    gate.set()
+    for _ in range(100):
+        await asyncio.sleep(0.01)
+        if replica.engine.aborted:
+            break
+    assert (replica.engine.aborted, replica.engine.live) == (["late"], {})
+    assert replica.actor._registry.requests == 0
+    await lane.aclose()
+
+
+@pytest.mark.parametrize(
+    ("length", "new", "threads"), [(1, True, MAX_NEW_GRAMMARS), (MAX_INLINE_PROMPT + 1, False, MAX_LONG_REQUESTS)]
+)
+async def test_tenants_take_turns_with_what_takes_time_to_validate(length: int, new: bool, threads: int) -> None:
+    replica = LocalReplica()
+    lane = replica.actor.lane("one", replica_id="r")
+    await anext(lane)
+    gate, order, submit = threading.Event(), list[str](), replica.engine.submit
+
+    def slow_submit(request: GenerationRequest) -> None:
+        gate.wait(10)
+        order.append(request.request_id)
+        submit(request)
+
+    def submission(tenant: str, number: int) -> asyncio.Future[object]:
+        sampling = SamplingParams(max_tokens=5, grammar=Grammar.regex(f"{tenant}{number}") if new else None)
+        request = GenerationRequest(f"{tenant}{number}", "x" * length, sampling, tenant=tenant)
+        return asyncio.ensure_future(replica.actor.submit("one", pack_request(request), replica_id="r"))
+
+    replica.engine.submit = slow_submit  # type: ignore[method-assign]
+    flood = [submission("flood", number) for number in range(20)]
+    await settle()
+    others = [submission(tenant, 0) for tenant in ("one", "two")]
+    await settle()
+    gate.set()
+    await asyncio.gather(*flood, *others)
+    assert max(order.index("one0"), order.index("two0")) <= threads + 4
+    await lane.aclose()
+
+
 async def test_new_grammars_hold_up_neither_long_prompts_nor_known_grammars() -> None:
     replica = LocalReplica()
     replica.engine.grammars.add(Grammar.regex("known"))
@@ -153,7 +213,12 @@ async def test_a_request_for_a_lane_that_is_not_open_is_refused() -> None:
     assert not replica.engine.live
 
 
-async def test_one_request_of_several_that_breaks_takes_no_other_along() -> None:
+class PanicException(BaseException):
+    """What Python sees of a panic in Rust."""
+
+
+@pytest.mark.parametrize("fault", [ZeroDivisionError, PanicException])
+async def test_one_request_of_several_that_breaks_takes_no_other_along(fault: type[BaseException]) -> None:
     replica = LocalReplica()
     lane = replica.actor.lane("one", replica_id="r")
     await anext(lane)
@@ -161,13 +226,13 @@ async def test_one_request_of_several_that_breaks_takes_no_other_along() -> None
 
     def breaking(request: GenerationRequest) -> None:
         if request.request_id == "bad":
-            raise ZeroDivisionError("a prompt")
+            raise fault("a prompt")
         submit(request)
 
     replica.engine.submit = breaking  # type: ignore[method-assign]
     packed = [pack_request(GenerationRequest(name, "x", SamplingParams(max_tokens=5))) for name in ("a", "bad", "b")]
     replies = await replica.actor.submit_all("one", packed, replica_id="r")
-    assert [fault_in(reply) for reply in replies] == [None, "ZeroDivisionError", None]
+    assert [fault_in(reply) for reply in replies] == [None, fault.__name__, None]
     assert [*replica.engine.live] == ["a", "b"]
     await lane.aclose()
     assert replica.actor._registry.requests == 0

@@ -12,7 +12,7 @@ import pytest
 from cluster.config import PlacementConfig
 from cluster.lanes.replica_directory import ReplicaDirectory
 from cluster.serve_backend import ServeBackend
-from engine.api import GenerationRequest, SamplingParams, Usage
+from engine.api import MIN_DEADLINE_S, GenerationRequest, SamplingParams, Usage
 from router.ports.tier_backend import (
     ReplicaLostError,
     ReplicaOverloadedError,
@@ -133,6 +133,25 @@ async def test_a_tier_whose_replicas_are_all_to_be_avoided_is_unavailable() -> N
     async with started(a=LocalReplica()) as backend:
         with pytest.raises(TierUnavailableError):
             await anext(backend.generate("small", request(), {"a"}))
+
+
+@pytest.mark.parametrize(("deadline_s", "most_s"), [(10.0, 9.95), (0.01, MIN_DEADLINE_S)])
+async def test_the_wait_for_a_replica_is_a_part_of_the_time_to_a_deadline(deadline_s: float, most_s: float) -> None:
+    replica = LocalReplica()
+    clients = {"small": LocalClient({"a": replica}), "large": LocalClient({})}
+    backend = ServeBackend(TIERS, clients, PlacementConfig(wait_s=60))
+    await backend.start(lambda _: None)
+    reader = asyncio.ensure_future(anext(backend.generate("small", replace(request(), deadline_s=deadline_s))))
+    await asyncio.sleep(0.05)
+    ReplicaDirectory.publish("small", frozenset("a"))
+    await settle()
+    left_s = replica.engine.live["q"][0].deadline_s
+    assert left_s is not None
+    assert MIN_DEADLINE_S <= left_s <= most_s
+    reader.cancel()
+    await asyncio.wait({reader})
+    await backend.close()
+    ReplicaDirectory.publish("small", frozenset())
 
 
 async def test_a_client_that_leaves_while_no_replica_is_ready_used_nothing() -> None:

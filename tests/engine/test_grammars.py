@@ -88,9 +88,14 @@ def test_a_prompt_is_scored_before_an_answer_with_a_form(engine: Engine) -> None
     assert len(answer.prompt_logprobs) == answer.usage.prompt_tokens
 
 
-def test_of_a_whole_answer_with_a_form_only_the_end_is_sent(engine: Engine) -> None:
+@pytest.mark.parametrize("exactly", [False, True])
+def test_of_a_whole_answer_with_a_form_only_the_end_is_sent(engine: Engine, exactly: bool) -> None:
     params = SamplingParams(temperature=0, grammar=Grammar.choice(["yes", "no"]))
     [whole] = engine.generate(["Is it?"], params)
+    if exactly:
+        params = replace(params, max_tokens=len(whole.token_ids))
+        [same] = engine.generate(["Is it?"], params)
+        assert (same.token_ids, same.finish_reason) == (whole.token_ids, FinishReason.STOP)
     engine.add(GenerationRequest("r", "Is it?", params, resume=whole.token_ids))
     [delta] = engine.step()
     assert (delta.token_ids, delta.text, delta.finish_reason) == ((), "", FinishReason.STOP)

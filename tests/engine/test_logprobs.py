@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from engine import Engine, SamplingParams
+from engine import Delta, Engine, GenerationRequest, SamplingParams, admission
 from engine.api import RequestError
 from tests.engine.margins import MIN_MARGIN
 from tests.engine.models import VOCAB, ragged_prompts
@@ -153,3 +153,41 @@ def test_a_prompt_is_scored_beside_others_and_for_all_its_choices(model_path: Ca
     assert all(one.prompt_logprobs is not None and len(one.prompt_logprobs) == len(prompt) for one in scored)
     assert beside.prompt_logprobs is None
     assert beside.token_ids == scored[0].token_ids
+
+
+@pytest.mark.parametrize(("alternatives", "refused"), [(0, False), (20, True)])
+def test_a_prompt_has_no_more_log_probabilities_than_others_can_wait_for(
+    model_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, alternatives: int, refused: bool
+) -> None:
+    monkeypatch.setattr(admission, "MAX_PROMPT_LOGPROBS", 100)
+    engine = Engine.from_pretrained(model_path("qwen3"), kv_cache_tokens=1024)
+    params = SamplingParams(max_tokens=1, prompt_logprobs=alternatives)
+    if not refused:
+        assert engine.generate([[1] * 100], params)[0].prompt_logprobs is not None
+        return
+    with pytest.raises(RequestError) as refusal:
+        engine.generate([[1] * 100], params)
+
+    assert refusal.value.param == "prompt_logprobs"
+
+
+def test_a_prompt_is_scored_once_whatever_happens_to_its_answer(model_path: Callable[[str], Path]) -> None:
+    engine = Engine.from_pretrained(model_path("qwen3"), kv_cache_tokens=4096)
+    prompt = (ragged_prompts(VOCAB)[-1] * 2)[:150]  # more than a step scores
+    params = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True, prompt_logprobs=0)
+    [undisturbed] = engine.generate([prompt], params)
+    engine.add(GenerationRequest("preempted", tuple(prompt), params))
+    deltas: list[Delta] = []
+    while not deltas:
+        deltas += engine.step()
+    [running] = engine._scheduler.running
+    engine._scheduler.requeue(running, engine.now())
+    deltas += (following := engine.step())
+    computed = engine.last_step.prompt_tokens
+    while engine.has_work:
+        deltas += engine.step()
+
+    assert len(following) == 1, "it goes on within a step"
+    assert computed <= 16, "from the blocks of the prefix cache"
+    assert sum(delta.prompt_logprobs is not None for delta in deltas) == 1
+    assert tuple(token for delta in deltas for token in delta.token_ids) == undisturbed.token_ids

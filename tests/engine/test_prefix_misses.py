@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NoReturn
+
 import pytest
 
 from engine import GenerationRequest, SamplingParams
 from engine.engine import Engine
+from engine.kv import cache
 from engine.kv.prefix import Miss, PrefixIndex, chain_digest, root_digest
 from tests.engine.conftest import MakeEngine
 
@@ -62,3 +66,20 @@ def test_what_is_remembered_of_evicted_blocks_is_bounded() -> None:
 @pytest.mark.parametrize(("salt", "version"), [("b", "m"), ("a", "n"), ("am", "")])
 def test_salt_and_model_version_part_prefixes(salt: str, version: str) -> None:
     assert root_digest("a", "m") != root_digest(salt, version)
+
+
+def test_the_blocks_of_a_prompt_are_hashed_before_a_step_has_to_wait_for_it(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine()
+    job = engine.prepare(GenerationRequest("r", LONG, ONE))
+
+    def hashed(parent: bytes, tokens: Sequence[int]) -> NoReturn:
+        raise AssertionError("on the engine's thread")
+
+    monkeypatch.setattr(cache, "chain_digest", hashed)
+    engine.enqueue(job)
+    [delta] = engine.step()
+
+    assert len(delta.token_ids) == 1
+    assert engine.stats().blocks_cached == len(LONG) // 16

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
-from engine.api import FinishReason, GenerationRequest, Priority, RequestError, SamplingParams
+from engine.api import FinishReason, GenerationRequest, Priority, RequestError, SamplingParams, Usage
 from engine.kv.cache import KVCache
 from engine.kv.shape import GroupShape
 from engine.scheduler.preemption import strength, weakest
@@ -141,6 +143,29 @@ def test_a_deadline_ends_the_wait_and_only_that() -> None:
     assert [chunk.sequence.request_id for chunk in plan.chunks] == ["runs"]
 
 
+@pytest.mark.parametrize("instant", ["deadline", "objective"])
+def test_what_has_ended_is_not_kept_until_an_instant_that_is_far_away(instant: str) -> None:
+    subject = scheduler()
+    for number in range(500):
+        one = sequence(f"{number}", [number + 1] * 3, max_tokens=1)
+        setattr(one, instant, 86_400.0)
+        subject.add(one)
+        run(subject)
+
+    assert sum(type(each) is Sequence and getattr(each, instant) == 86_400.0 for each in gc.get_objects()) < 100
+
+
+def test_one_that_is_preempted_before_its_first_token_is_late_once() -> None:
+    subject = scheduler(sequences=1)
+    subject.add(late := sequence("late", [1] * 12, deadline=2.0))
+    for _ in range(200):
+        subject.schedule(0.0)
+        subject.requeue(late, 0.0)
+
+    assert subject.schedule(2.0).expired == (late,)
+    assert len(subject.waiting) == 0
+
+
 def test_a_preempted_answer_that_has_begun_is_not_ended_by_its_deadline() -> None:
     subject = scheduler(blocks=6, prefix_caching=False)
     low = fill(subject, LOW)
@@ -216,7 +241,7 @@ def test_a_late_request_is_told_so(make_engine: MakeEngine) -> None:
     last = [delta for delta in engine.step() if delta.request_id == "late"][-1]
 
     assert (last.finish_reason, last.text, last.token_ids) == (FinishReason.DEADLINE, "", ())
-    assert last.usage is not None
+    assert last.usage == Usage(0, 0, 0), "nothing was computed that could be charged"
     assert engine.stats().expired == 1
 
 

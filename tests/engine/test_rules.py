@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ from transformers import (
 )
 
 from engine import Engine
-from engine.api import FinishReason, RequestError, SamplingParams
-from engine.decode.rules import LogitRules
+from engine.api import FinishReason, GenerationRequest, RequestError, SamplingParams
+from engine.decode.rules import LogitRules, RuledRow, apply_rules
 from engine.decode.sampling import Draw, NothingLeftError, processed, sample
 from engine.decode.token_counts import TokenCounts
+from tests.engine.conftest import MakeEngine
 from tests.engine.models import VOCAB, ragged_prompts
 
 SIZE = 60
@@ -327,3 +329,16 @@ def test_values_out_of_range_are_refused_by_name(field: dict[str, Any]) -> None:
 def test_more_tokens_at_least_than_at_most_are_refused() -> None:
     with pytest.raises(RequestError, match="min_tokens"):
         SamplingParams(min_tokens=5, max_tokens=4)
+
+
+def test_words_of_tokens_that_the_model_has_no_logits_for_forbid_nothing(make_engine: MakeEngine) -> None:
+    """Fine-tunes add tokens to a tokenizer whose model cannot write them."""
+    admission = replace(make_engine()._admission, vocab_size=SIZE)
+    params = SamplingParams(bad_words=("fox", "a"), min_tokens=2)
+    rules = admission.prepare(GenerationRequest("a", (1, 2), params), 0.0).sequence.rules
+    logits = torch.zeros(1, SIZE)
+
+    assert rules is not None
+    apply_rules(logits, [RuledRow(0, rules, [1, 2])])
+
+    assert logits.isneginf().sum() >= 1

@@ -147,10 +147,11 @@ def test_the_first_requests_correct_what_a_busy_machine_has_taught(make_engine: 
 def test_a_rank_that_died_is_the_error(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make_engine()
 
-    def died() -> None:
+    def died(*_: object) -> None:
         raise EngineDeadError("rank 1 has died")
 
-    monkeypatch.setattr(engine, "check_health", died)
+    monkeypatch.setattr(engine._runner, "run", died)
+    monkeypatch.setattr(engine._runner, "check_health", died)
 
     with pytest.raises(EngineDeadError, match="rank 1 has died"):
         warm_up(engine)

@@ -31,6 +31,7 @@ from router.answer_events import AnswerEvent, Finished, PromptScored
 from router.complete_answer import Answer
 from router.config.failover import FailoverConfig
 from router.errors import RefusalError, refusal_of
+from router.generation.attempts import SETTLE_S
 from router.generation.collect import Collector
 from router.generation.generate import generate
 from router.generation.sent_answer import SentAnswer, continuations
@@ -182,10 +183,11 @@ def run(
     prompt: Prompt = "naïve 🙂 day",
     parsing: TextParsing | None = None,
     failover: FailoverConfig = FAILOVER,
+    deadline_s: float | None = None,
     **backend: object,
 ) -> Result:
     """What a request gets from replicas that are lost after ``cuts`` batches."""
-    asked = InferenceRequest("fast", [prompt], sampling, "prompt", CompletionWriter)
+    asked = InferenceRequest("fast", [prompt], sampling, "prompt", CompletionWriter, deadline_s=deadline_s)
     asked = asked if parsing is None else replace(asked, parsing=parsing)
     replicas, meter, collector = Replicas(cuts, **backend), UsageMeter(), Collector()  # type: ignore[arg-type]
     events: list[AnswerEvent] = []
@@ -323,6 +325,18 @@ def test_a_continuation_has_no_deadline_and_scores_no_prompt_again() -> None:
         assert each.request.sampling.records_logprobs  # best_of ranks by them
         assert each.request.model_version == "v"
     assert sent.ended_tokens == 1
+
+
+def test_a_deadline_does_not_begin_anew_with_another_replica() -> None:
+    result = run(WILD, [0, 0], deadline_s=60.0)
+    result.same(run(WILD))
+    first, second, third = (request.deadline_s for request in result.backend.requests)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert 59.0 < first <= 60.0
+    assert second <= first - SETTLE_S
+    assert third <= second - SETTLE_S
 
 
 class Moving(ScriptedBackend):

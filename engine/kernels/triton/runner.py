@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.api import SamplingParams
 from engine.config import EngineConfig
 from engine.decode.sampling import Draw
+from engine.device_health import check_device
 from engine.kernels.triton.ahead import Ahead, following
 from engine.kernels.triton.attention_metadata import PagedPlan
 from engine.kernels.triton.attention_metadata_builder import Plans
@@ -111,6 +112,10 @@ class TritonRunner:
     def copy(self, copies: Sequence[BlockCopy]) -> None:
         """Copies the contents of KV blocks, in the given order."""
         copy_blocks(self._cache, self._groups, copies)
+
+    def check_health(self) -> None:
+        """Raises EngineDeadError if the device cannot be used any more."""
+        check_device(self._device)
 
     def _run_for_logits(self, chunks: tuple[Chunk, ...]) -> StepResult:
         """Runs a step and returns its logits, for sampling that the kernels do not support."""
