@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterable
 
 from cluster.config import PlacementConfig
 from cluster.lanes.cold_start_room import ColdStartRoom
-from cluster.lanes.lane import Lane, LaneState, ReplicaClient
+from cluster.lanes.lane import Lane
+from cluster.lanes.lane_state import LaneState
+from cluster.lanes.replica_client import ReplicaClient
 from cluster.lanes.placed_requests import OnFirstToken
 from cluster.lanes.prompt_size import PromptSize
 from cluster.lanes.reader_wakeups import ReaderWakeups
