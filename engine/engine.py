@@ -45,7 +45,7 @@ from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.pool import KVIntegrityError
 from engine.kv.shape import context_of, shapes_of
-from engine.load import StepTimes, demand, due_work, oldest, waits
+from engine.load import StepTimes, oldest, waits
 from engine.log_failure import log_failure
 from engine.metrics import EngineMetrics, Phase, Recorder
 from engine.model.decoder import Decoder
@@ -56,6 +56,7 @@ from engine.parallel.crew import Crew
 from engine.parallel.launch import Launcher, Subprocesses
 from engine.parallel.runner import ParallelRunner
 from engine.parallel.share import Share
+from engine.report import EngineReport
 from engine.scheduler.limits import Limits
 from engine.scheduler.queue_limit import QueueState, check_room
 from engine.scheduler.scheduler import Scheduler
@@ -313,75 +314,16 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Returns counters since the start and current gauges. Block numbers are those of the fullest block pool."""
-        pool, counters = self._cache.tightest, self._counters
-        queued_short, queued_long = self._scheduler.queued_tokens()
-        return EngineStats(
-            running=len(self._scheduler.running),
-            waiting=len(self._scheduler.waiting),
-            blocks_total=pool.total,
-            blocks_used=pool.used,
-            blocks_cached=pool.cached,
-            steps=counters.steps,
-            prompt_tokens=counters.prompt_tokens,
-            cached_tokens=counters.cached_tokens + self._scheduler.cached_tokens,
-            generated_tokens=counters.generated_tokens,
-            finished=counters.finished,
-            aborted=counters.aborted,
-            failed=counters.failed,
-            expired=counters.expired,
-            preemptions=counters.preemptions + self._scheduler.preemptions,
-            wait_s=self._scheduler.wait_s(),
-            guessed_tokens=self._speculator.proposed,
-            right_guesses=self._speculator.accepted,
-            decoding=self._scheduler.decoding,
-            queued_short=queued_short,
-            queued_long=queued_long,
-            long_prompts=self._scheduler.long_prompts,
-        )
+        return self._report().stats()
 
     def load(self) -> EngineLoad:
         """Returns the engine's present work and speed. Looks at every sequence, so it is too slow for every step."""
-        running, waiting = self._scheduler.running, self._scheduler.waiting
-        needs, times = demand(running, waiting, self.uncached, self.recorder.mean_output), self._step_times
-        pool, block, cost = self._cache.largest, self._cache.block_size, self._step_cost.solve()
-        long_alone, long_beside_decodes = self._scheduler.long_prompt_tokens()
-        return EngineLoad(
-            running=len(running),
-            waiting=len(waiting),
-            queued_prompt_tokens=needs.queued_prompt_tokens,
-            kv_used_tokens=block * pool.used,
-            kv_demand_tokens=needs.kv_demand_tokens,
-            kv_capacity_tokens=block * pool.total,
-            prefill_tokens_per_s=times.prefill_tokens_per_s,
-            decode_step_s=times.decode_step_s,
-            decode_batch=times.decode_batch,
-            chunk_tokens=times.chunk_tokens,
-            batch_prompt_tokens=needs.batch_prompt_tokens,
-            batch_sequences=needs.batch_sequences,
-            batch_kv_tokens=needs.batch_kv_tokens,
-            batch_due=due_work(running, waiting, self.uncached, self.recorder.mean_output, self._clock()),
-            step_s=cost.step_s,
-            prompt_token_s=cost.prompt_token_s,
-            sequence_s=cost.sequence_s,
-            free_prompt_tokens=cost.free_prompt_tokens,
-            step_tokens=self.config.max_batch_tokens,
-            long_step_tokens=long_alone,
-            long_beside_decodes=long_beside_decodes,
-            long_at_once=self._scheduler.long_at_once,
-            prefill_chunk=self.config.prefill_chunk,
-            max_sequences=self.config.max_sequences,
-            output_tokens=self.recorder.mean_output or 0.0,
-            classes=self.recorder.class_loads(),
-            itl=self.recorder.itl,
-            itl_s=self.recorder.itl_s,
-        )
+        return self._report().load(self._clock())
 
     @property
     def uncached(self) -> float:
         """The share of prompt tokens that the prefix cache did not have, up to now."""
-        computed = self._counters.prompt_tokens
-        cached = self._counters.cached_tokens + self._scheduler.cached_tokens
-        return computed / (computed + cached) if computed else 1.0
+        return self._report().uncached
 
     def check_health(self) -> None:
         """Raises EngineDeadError if the process of another rank has died, failed or hung, because no step can be
@@ -462,6 +404,18 @@ class Engine:
         until there are steps of requests."""
         self._step_times = StepTimes()
         self._step_cost.discount()
+
+    def _report(self) -> EngineReport:
+        return EngineReport(
+            self.config,
+            self._cache,
+            self._scheduler,
+            self._counters,
+            self.recorder,
+            self._speculator,
+            self._step_times,
+            self._step_cost,
+        )
 
     def _new_counts(self) -> None:
         """Creates counters, metrics and the processor of outputs, as those of an engine that has computed nothing."""
