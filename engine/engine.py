@@ -9,7 +9,6 @@ another rank has failed, the engine has ended, and no request is at fault.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -33,29 +32,26 @@ from engine.api import (
     SamplingParams,
     StepFacts,
 )
-from engine.backend import StepRunner, load_model, make_runner, uses_triton
+from engine.backend import StepRunner, make_runner, uses_triton
 from engine.completion import Completion, completions
 from engine.config import EngineConfig
 from engine.counters import Counters
 from engine.draft_model import Drafter
 from engine.forward import FailedDraftError, Forward, Outcome
 from engine.garbage_collection import freeze_gc, gc_paused
-from engine.gguf.split_parts import split_parts
 from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.pool import KVIntegrityError
 from engine.kv.shape import context_of, shapes_of
 from engine.load import StepTimes, oldest, waits
+from engine.loaded_model import loaded_model
 from engine.log_failure import log_failure
 from engine.metrics import EngineMetrics, Phase, Recorder
 from engine.model.decoder import Decoder
-from engine.model.location import check_digest, locate
-from engine.model.source import ModelSource, open_model
 from engine.output_processor import OutputProcessor
 from engine.parallel.crew import Crew
 from engine.parallel.launch import Launcher, Subprocesses
 from engine.parallel.runner import ParallelRunner
-from engine.parallel.share import Share
 from engine.report import EngineReport
 from engine.scheduler.limits import Limits
 from engine.scheduler.queue_limit import QueueState, check_room
@@ -64,10 +60,8 @@ from engine.scheduler.step_plan import Chunk
 from engine.sequence import Status
 from engine.speculation import Speculator
 from engine.step_cost import StepCostFit
-from engine.token_id_tokenizer import TokenIds, load_tokenizer
+from engine.token_id_tokenizer import TokenIds
 from engine.tokenizer import Tokenizer
-
-logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -137,51 +131,11 @@ class Engine:
         """Loads the model that ``config`` names and returns its engine. Also sets torch's number of threads, if
         ``config.threads`` says so, and excludes all objects alive from garbage collection. ``launcher`` starts the
         processes of the other ranks, by default as child processes of this one. ``objectives_s`` are as in
-        ``Recorder``. Raises the errors of
-        ``from_pretrained``, ModelDigestError if a model file has another digest than ``config`` says, and
-        EngineDeadError if a rank does not start."""
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        path = locate(config.model)
-        if config.model_sha256 is not None:
-            check_digest(split_parts(path), config.model_sha256)
-        source = open_model(path)
-        tokenizer = load_tokenizer(source, None if config.chat_template is None else Path(config.chat_template))
-        if isinstance(tokenizer, Tokenizer) and not tokenizer.has_chat_template:
-            logger.warning(
-                "%s has no chat template, so it refuses conversations; chat_template gives one", config.model
-            )
-        if config.draft_model is not None:
-            draft_tokenizer = load_tokenizer(open_model(locate(config.draft_model)))
-            if draft_tokenizer.vocabulary != tokenizer.vocabulary:
-                raise ValueError("draft_model has other tokens than the model")
-        if config.tensor_parallel == 1:
-            engine = cls(config, load_model(config, source), tokenizer, objectives_s=objectives_s)
-        else:
-            engine = cls._over_ranks(config, source, tokenizer, launcher or Subprocesses(), objectives_s)
+        ``Recorder``. Raises the errors of ``from_pretrained``, and ModelDigestError if a model file has
+        another digest than ``config`` says."""
+        with loaded_model(config, launcher or Subprocesses()) as model:
+            engine = cls(config, model.decoder, model.tokenizer, crew=model.crew, objectives_s=objectives_s)
         freeze_gc()
-        return engine
-
-    @classmethod
-    def _over_ranks(
-        cls,
-        config: EngineConfig,
-        source: ModelSource,
-        tokenizer: Tokenizer | TokenIds,
-        launcher: Launcher,
-        objectives_s: Sequence[float],
-    ) -> Self:
-        """Starts the other ranks and loads this rank's shard of the model. Raises as ``from_config`` does."""
-        # A model that cannot be split raises before a process is started.
-        Share(0, config.tensor_parallel).spec(source.spec)
-        crew = Crew.start(config, launcher)
-        try:
-            model = load_model(config, source, crew.exchange)
-            engine = cls(config, model, tokenizer, crew=crew, objectives_s=objectives_s)
-            crew.await_ready()
-        except BaseException:
-            crew.close()
-            raise
         return engine
 
     @property
