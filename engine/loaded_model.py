@@ -1,4 +1,4 @@
-"""``loaded_model``: what an engine needs of a model: its weights, its tokenizer, and the processes of the other ranks."""
+"""``loaded_model``: what an engine needs of a model: weights, tokenizer, and the processes of the other ranks."""
 
 from __future__ import annotations
 
