@@ -71,8 +71,8 @@ class KVCache:
         return self._lacks(sequence, *self._known(sequence), spare)
 
     def hash_prompt(self, sequence: Sequence) -> None:
-        """Computes the block hashes by which the sequence's prefix is looked up. They are computed when they are needed,
-        if not before: those of a long prompt take a while. Reads nothing but the sequence, so it may be called on any
+        """Computes the block hashes by which the sequence's prefix is looked up. Otherwise they are computed when they
+        are needed, and those of a long prompt take a while. Reads nothing but the sequence, so it may be called on any
         thread, before the sequence is queued."""
         if self._prefix_caching and not sequence.scores_prompt:
             self._digests(sequence, self._reusable(sequence))
