@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from engine.api import EngineDeadError
+
 _Call = tuple[asyncio.Future[None], Callable[[], None]]
 
 
@@ -31,17 +33,21 @@ class FairThreads:
         return ended
 
     def close(self) -> None:
-        """Ends the threads after the calls that they run. Those that wait are not run."""
+        """Ends the threads after the calls that they run. Those that wait are not run then, and fail with
+        EngineDeadError."""
         self._closed = True
         self._executor.shutdown(wait=False)
 
     def _start(self) -> None:
         """Begins calls as long as threads are free."""
-        while self._free and self._waiting and not self._closed:
+        while self._free and self._waiting:
             tenant, calls = self._waiting.popitem(last=False)
             ended, call = calls.popleft()
             if calls:
                 self._waiting[tenant] = calls  # behind all others
+            if self._closed:
+                ended.set_exception(EngineDeadError("The replica has ended."))
+                continue
             self._free -= 1
             running = asyncio.get_running_loop().run_in_executor(self._executor, call)
             running.add_done_callback(partial(self._end, ended))
