@@ -65,15 +65,18 @@ serve: $(STAMP)
 ifeq ($(strip $(ARGS)),)
 # The tests that share a Ray cluster run beside no others, since they measure times. They wait more than they compute: beside
 # them, with what they leave of the cores, compilers run, for which other tests would wait, and then the checks. All other
-# tests run two at a time.
+# tests run two at a time. What the checks find stands among the lines of the tests, so it is shown again at the end.
+FINDINGS := .manta/findings.txt
 test: $(STAMP)
-	@$(MAKE) --no-print-directory --jobs 2 PATIENTLY='nice -n 19' all-tests checks
+	@rm -f $(FINDINGS)
+	@$(MAKE) --no-print-directory --jobs 2 PATIENTLY='nice -n 19' all-tests checks || { \
+		test ! -e $(FINDINGS) || { echo 'make: the checks failed:'; cat $(FINDINGS); } >&2; exit 2; }
 
 all-tests: test-cluster test-kernels
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not ray_cluster'
 
 checks: test-kernels
-	@$(MAKE) --no-print-directory lint
+	@mkdir -p $(dir $(FINDINGS)) && $(MAKE) --no-print-directory lint 2>&1 | tee $(FINDINGS) && rm $(FINDINGS)
 else
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
@@ -82,9 +85,10 @@ endif
 test-cluster: $(STAMP)
 	$(BIN)/python -m pytest tests/cluster -m ray_cluster
 
-# A test that finds its kernels missing builds them by itself.
+# A test that finds its kernels missing builds them by itself. Those of the service come first, and at full speed, since one
+# process compiles at a time and the cluster's tests wait for them: they are missing where a source has changed.
 test-kernels: $(STAMP)
-	@$(PATIENTLY) $(BIN)/python -m tests.engine.kernel_builds || true
+	@$(BIN)/python -m engine.kernels.cpu && $(PATIENTLY) $(BIN)/python -m tests.engine.kernel_builds || true
 
 PATIENTLY :=
 lint: $(STAMP)

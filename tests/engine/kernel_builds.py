@@ -7,6 +7,7 @@ folder, where all processes of a run find them.
 from __future__ import annotations
 
 import platform
+import sys
 from pathlib import Path
 from typing import Final
 from unittest.mock import patch
@@ -24,12 +25,17 @@ def built_with(flag: str) -> Path:
         return compiler.built(registers=Tiles.NONE)
 
 
-def main() -> None:
-    """Builds all of them. Raises CompilerError."""
-    compiler.built(registers=Tiles.EMULATED)
-    for flag in LESSER if platform.machine() == "x86_64" else ():
-        built_with(flag)
+def main() -> int:
+    """Builds all of them and returns the exit code: 0, or 1 if one cannot be built. Then it prints why."""
+    try:
+        compiler.built(registers=Tiles.EMULATED)
+        for flag in LESSER if platform.machine() == "x86_64" else ():
+            built_with(flag)
+    except (compiler.CompilerError, OSError) as error:
+        sys.stderr.write(f"kernels of the tests: {error}\n")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
