@@ -3,7 +3,6 @@
 # No postponed annotations here: Serve reads the builder's annotation to validate its arguments, and a string would
 # make it skip the validation silently.
 
-import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,14 @@ from ray.serve.deployment import Application
 from cluster.autoscaling.config import AutoscalingConfig, WaitingRoomConfig
 from cluster.cache.deployment import NAME as SEMANTIC_CACHE
 from cluster.cache.deployment import bind_semantic_cache
-from cluster.config import ROUTER, MantaConfig, TierConfig, without_tiers
+from cluster.config import ROUTER, MantaConfig, TierConfig
 from cluster.embedder.deployment import NAME as EMBEDDER
 from cluster.embedder.deployment import bind_embedder
 from cluster.ingress import Router
 from cluster.lanes.pinned_request_router import PinnedRequestRouter
 from cluster.latency_objectives import all_objectives, with_objectives
 from cluster.model_version import has_model_files, model_version
+from cluster.optional_tiers import missing_tiers, without_tiers
 from cluster.replica.rank_launcher import bundles
 from cluster.replica.tier_engine import make_engine
 from cluster.replica.tier_replica import EngineFactory, TierReplica
@@ -32,12 +32,9 @@ from cluster.small_models.deployment import NAME as SMALL_MODELS
 from cluster.small_models.deployment import SmallModelLinks, bind_small_models
 from cluster.telemetry.config import LogsConfig, TelemetryConfig
 from cluster.telemetry.logs import serve_logging
-from engine.model.location import ModelNotFoundError, locate
 from router.ports.tier_backend import TierDescription
 from router.ports.tier_scaling import ReplicaBounds
 from router.tiers.quality_forecast import Forecaster
-
-logger = logging.getLogger(__name__)
 
 # A lane counts as one of Serve's ongoing requests for as long as its router lives, a submit for a short time. Admission
 # control is the engine's (its bounded waiting queue), so Serve's own limit must never refuse a call.
@@ -53,21 +50,6 @@ def build(config: MantaConfig) -> Application:
     does.
     """
     return build_with(without_tiers(config, missing_tiers(config)), make_engine)
-
-
-def missing_tiers(config: MantaConfig) -> list[str]:
-    """Logs a warning for each optional tier whose model is not on this machine. Returns the names of these tiers, in
-    the order of ``config.tiers``."""
-    missing = []
-    for tier in config.tiers:
-        if not tier.optional:
-            continue
-        try:
-            locate(tier.engine.model)
-        except ModelNotFoundError as error:
-            logger.warning("without the optional tier %s: %s", tier.name, error)
-            missing.append(tier.name)
-    return missing
 
 
 def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Application:

@@ -2,13 +2,12 @@
 ``deployments/*.yaml``. Unknown keys are refused.
 
 The settings of the router and the engine are defined in their packages. This module joins them, and checks names and
-limits that one part takes from another.
+limits that one part takes from another; ``tier_references.py`` has the checks of tiers that the router names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ from cluster.embedder.config import EmbedderConfig
 from cluster.model_service.config import ReplicaSettings
 from cluster.safety.config import SafetySettings
 from cluster.telemetry.config import TelemetryConfig
+from cluster.tier_references import check_router_tiers, check_tier
 from engine.config import EngineConfig
 from router.config.profiles import ProfileConfig
 from router.config.router import RouterConfig
@@ -307,62 +307,6 @@ class MantaConfig(Settings):
         return self
 
 
-def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
-    """Returns a copy of ``config`` without the tiers ``missing`` and without the settings that refer to them: aliases,
-    thresholds, rights of keys.
-
-    A key whose tiers are all missing is removed too. The first tier that is left has no threshold. Raises ValueError if
-    no tier or no key is left.
-    """
-    if not missing:
-        return config
-    router = config.router
-    auto = router.auto
-    if auto is not None and auto.thresholds is not None:
-        first = next((tier.name for tier in config.tiers if tier.name not in missing), None)
-        left = {name: score for name, score in auto.thresholds.items() if name not in missing and name != first}
-        auto = auto.model_copy(update={"thresholds": left})
-    keys = [
-        key if key.tiers is None else key.model_copy(update={"tiers": _others(key.tiers, missing)})
-        for key in router.keys
-    ]
-    aliases = {alias: target for alias, target in router.aliases.items() if target not in missing}
-    prices = {name: price for name, price in router.prices.tiers.items() if name not in missing}
-    overflow = {name: each for name, each in router.prompts.tiers.items() if name not in missing}
-    admission = {name: each for name, each in router.admission.tiers.items() if name not in missing}
-    kept = [key for key in keys if key.tiers is None or key.tiers]
-    if not kept:
-        raise ValueError(
-            f"router.keys: no key may use another tier than {', '.join(missing)}, whose models are missing"
-        )
-    return MantaConfig(
-        tiers=tuple(tier for tier in config.tiers if tier.name not in missing),
-        router=router.model_copy(
-            update={
-                "auto": auto,
-                "aliases": aliases,
-                "keys": tuple(kept),
-                "prices": router.prices.model_copy(update={"tiers": prices}),
-                "prompts": router.prompts.model_copy(update={"tiers": overflow}),
-                "admission": router.admission.model_copy(update={"tiers": admission}),
-            }
-        ),
-        ingress=config.ingress,
-        placement=config.placement,
-        state=config.state,
-        safety=config.safety,
-        embedder=config.embedder,
-        cache=config.cache,
-        autoscaling=None if config.autoscaling is None else config.autoscaling.without(missing),
-        small_models=config.small_models,
-        telemetry=config.telemetry,
-    )
-
-
-def _others(names: Sequence[str], missing: Collection[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if name not in missing)
-
-
 def tiers_from_mapping(tiers: Mapping[Any, Any]) -> list[Any]:
     """Returns the tiers of a mapping from tier name to tier settings, as a list in the order of the mapping.
 
@@ -385,24 +329,6 @@ def check_tier_names(names: Sequence[str]) -> None:
             raise ValueError(f"{name}: this name is reserved")
         if name in names[:place]:
             raise ValueError(f"{name}: two tiers have this name")
-
-
-def check_router_tiers(router: RouterConfig, tiers: Sequence[str]) -> None:
-    """Checks that the router's settings refer to existing tiers only. ``tiers`` are all tiers, weakest first.
-
-    Raises ValueError that names the wrong setting.
-    """
-    if router.auto is not None:
-        check_thresholds(router.auto.thresholds or {}, tiers)
-    check_aliases(router.aliases, tiers, has_auto=router.auto is not None)
-    check_prices(router.prices.tiers, tiers)
-    for name in router.prompts.tiers:
-        check_tier(f"router.prompts.tiers.{name}", name, tiers)
-    for name in router.admission.tiers:
-        check_tier(f"router.admission.tiers.{name}", name, tiers)
-    for place, key in enumerate(router.keys):
-        for name in key.tiers or ():
-            check_tier(f"router.keys.{place}.tiers", name, tiers)
 
 
 def check_autoscaling(autoscaling: AutoscalingConfig | None, tiers: Sequence[TierConfig]) -> None:
@@ -449,57 +375,3 @@ def check_small_models(small_models: ReplicaSettings | None, services: Mapping[s
     for name, service in services.items():
         for key in sorted(service.model_fields_set & ReplicaSettings.model_fields.keys()):
             raise ValueError(f"{name}.{key}: with small_models, small_models.{key} takes its place")
-
-
-def check_prices(prices: Collection[str], tiers: Sequence[str]) -> None:
-    """Raises ValueError, naming the setting, for a price of a tier that does not exist, and for a tier without a price
-    where others have one: its tokens would cost nothing. Embeddings may have a price too."""
-    for name in (name for name in prices if name != EMBEDDINGS):
-        check_tier(f"router.prices.tiers.{name}", name, tiers)
-    for name in tiers:
-        if prices and name not in prices:
-            raise ValueError(f"router.prices.tiers: the tier {name} has no price")
-
-
-def check_thresholds(thresholds: Mapping[str, float], tiers: Sequence[str]) -> None:
-    """Checks ``router.auto.thresholds``. ``tiers`` are all tiers, weakest first.
-
-    Raises ValueError, naming the setting, for a tier that does not exist, for a threshold of the first tier, which gets
-    all scores below the others' thresholds, and for a threshold below that of a weaker tier.
-    """
-    for name in thresholds:
-        check_tier(f"router.auto.thresholds.{name}", name, tiers)
-    if tiers[0] in thresholds:
-        raise ValueError(
-            f"router.auto.thresholds.{tiers[0]}: the first tier has no threshold; it gets all scores below the others'"
-        )
-    ordered = [name for name in tiers if name in thresholds]
-    for weaker, name in pairwise(ordered):
-        if thresholds[name] < thresholds[weaker]:
-            raise ValueError(
-                f"router.auto.thresholds.{name}: {thresholds[name]:g} is below the threshold of the weaker tier "
-                f"{weaker}, {thresholds[weaker]:g}"
-            )
-
-
-def check_aliases(aliases: Mapping[str, str], tiers: Sequence[str], *, has_auto: bool) -> None:
-    """Checks ``router.aliases``.
-
-    Raises ValueError, naming the setting, for an alias that is the name of a tier or ``auto``, for a target that is no
-    tier, and for the target ``auto`` if ``has_auto`` is False.
-    """
-    for alias, target in aliases.items():
-        key = f"router.aliases.{alias}"
-        if alias in tiers or alias == AUTO:
-            raise ValueError(f"{key}: an alias must not be the name of a tier or {AUTO}")
-        if target == AUTO and not has_auto:
-            raise ValueError(f"{key}: {AUTO} is not served, since router.auto is null")
-        if target != AUTO:
-            check_tier(key, target, tiers)
-
-
-def check_tier(key: str, name: str, tiers: Sequence[str]) -> None:
-    """Raises ValueError, naming the setting ``key``, if ``name`` is not one of ``tiers``."""
-    if name not in tiers:
-        what = "there is no such tier" if key.endswith(f".{name}") else f"there is no tier {name}"
-        raise ValueError(f"{key}: {what}; there are {', '.join(tiers)}")

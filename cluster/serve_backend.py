@@ -13,9 +13,9 @@ from functools import partial
 
 from cluster.config import PlacementConfig
 from cluster.lanes.cold_start_room import ColdStartRoom
-from cluster.lanes.lane import ReplicaClient
 from cluster.lanes.lane_pool import LanePool
 from cluster.lanes.reader_wakeups import ReaderWakeups
+from cluster.lanes.replica_client import ReplicaClient
 from cluster.lanes.replica_directory import ReplicaDirectory
 from engine.api import Delta, GenerationRequest, Usage
 from router.ports.tier_backend import OnOrphans, OnPlaced, OnUsage, TierDescription, TierSnapshot, TierUnavailableError

@@ -9,7 +9,6 @@ another rank has failed, the engine has ended, and no request is at fault.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -33,29 +32,27 @@ from engine.api import (
     SamplingParams,
     StepFacts,
 )
-from engine.backend import StepRunner, load_model, make_runner, uses_triton
+from engine.backend import StepRunner, make_runner, uses_triton
 from engine.completion import Completion, completions
 from engine.config import EngineConfig
 from engine.counters import Counters
 from engine.draft_model import Drafter
 from engine.forward import FailedDraftError, Forward, Outcome
 from engine.garbage_collection import freeze_gc, gc_paused
-from engine.gguf.split_parts import split_parts
 from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.pool import KVIntegrityError
 from engine.kv.shape import context_of, shapes_of
-from engine.load import StepTimes, demand, due_work, oldest, waits
+from engine.load import StepTimes, oldest, waits
+from engine.loaded_model import loaded_model
 from engine.log_failure import log_failure
 from engine.metrics import EngineMetrics, Phase, Recorder
 from engine.model.decoder import Decoder
-from engine.model.location import check_digest, locate
-from engine.model.source import ModelSource, open_model
 from engine.output_processor import OutputProcessor
 from engine.parallel.crew import Crew
 from engine.parallel.launch import Launcher, Subprocesses
 from engine.parallel.runner import ParallelRunner
-from engine.parallel.share import Share
+from engine.report import EngineReport
 from engine.scheduler.limits import Limits
 from engine.scheduler.queue_limit import QueueState, check_room
 from engine.scheduler.scheduler import Scheduler
@@ -63,10 +60,8 @@ from engine.scheduler.step_plan import Chunk
 from engine.sequence import Status
 from engine.speculation import Speculator
 from engine.step_cost import StepCostFit
-from engine.token_id_tokenizer import TokenIds, load_tokenizer
+from engine.token_id_tokenizer import TokenIds
 from engine.tokenizer import Tokenizer
-
-logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -136,51 +131,11 @@ class Engine:
         """Loads the model that ``config`` names and returns its engine. Also sets torch's number of threads, if
         ``config.threads`` says so, and excludes all objects alive from garbage collection. ``launcher`` starts the
         processes of the other ranks, by default as child processes of this one. ``objectives_s`` are as in
-        ``Recorder``. Raises the errors of
-        ``from_pretrained``, ModelDigestError if a model file has another digest than ``config`` says, and
-        EngineDeadError if a rank does not start."""
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        path = locate(config.model)
-        if config.model_sha256 is not None:
-            check_digest(split_parts(path), config.model_sha256)
-        source = open_model(path)
-        tokenizer = load_tokenizer(source, None if config.chat_template is None else Path(config.chat_template))
-        if isinstance(tokenizer, Tokenizer) and not tokenizer.has_chat_template:
-            logger.warning(
-                "%s has no chat template, so it refuses conversations; chat_template gives one", config.model
-            )
-        if config.draft_model is not None:
-            draft_tokenizer = load_tokenizer(open_model(locate(config.draft_model)))
-            if draft_tokenizer.vocabulary != tokenizer.vocabulary:
-                raise ValueError("draft_model has other tokens than the model")
-        if config.tensor_parallel == 1:
-            engine = cls(config, load_model(config, source), tokenizer, objectives_s=objectives_s)
-        else:
-            engine = cls._over_ranks(config, source, tokenizer, launcher or Subprocesses(), objectives_s)
+        ``Recorder``. Raises the errors of ``from_pretrained``, and ModelDigestError if a model file has
+        another digest than ``config`` says."""
+        with loaded_model(config, launcher or Subprocesses()) as model:
+            engine = cls(config, model.decoder, model.tokenizer, crew=model.crew, objectives_s=objectives_s)
         freeze_gc()
-        return engine
-
-    @classmethod
-    def _over_ranks(
-        cls,
-        config: EngineConfig,
-        source: ModelSource,
-        tokenizer: Tokenizer | TokenIds,
-        launcher: Launcher,
-        objectives_s: Sequence[float],
-    ) -> Self:
-        """Starts the other ranks and loads this rank's shard of the model. Raises as ``from_config`` does."""
-        # A model that cannot be split raises before a process is started.
-        Share(0, config.tensor_parallel).spec(source.spec)
-        crew = Crew.start(config, launcher)
-        try:
-            model = load_model(config, source, crew.exchange)
-            engine = cls(config, model, tokenizer, crew=crew, objectives_s=objectives_s)
-            crew.await_ready()
-        except BaseException:
-            crew.close()
-            raise
         return engine
 
     @property
@@ -313,75 +268,16 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Returns counters since the start and current gauges. Block numbers are those of the fullest block pool."""
-        pool, counters = self._cache.tightest, self._counters
-        queued_short, queued_long = self._scheduler.queued_tokens()
-        return EngineStats(
-            running=len(self._scheduler.running),
-            waiting=len(self._scheduler.waiting),
-            blocks_total=pool.total,
-            blocks_used=pool.used,
-            blocks_cached=pool.cached,
-            steps=counters.steps,
-            prompt_tokens=counters.prompt_tokens,
-            cached_tokens=counters.cached_tokens + self._scheduler.cached_tokens,
-            generated_tokens=counters.generated_tokens,
-            finished=counters.finished,
-            aborted=counters.aborted,
-            failed=counters.failed,
-            expired=counters.expired,
-            preemptions=counters.preemptions + self._scheduler.preemptions,
-            wait_s=self._scheduler.wait_s(),
-            guessed_tokens=self._speculator.proposed,
-            right_guesses=self._speculator.accepted,
-            decoding=self._scheduler.decoding,
-            queued_short=queued_short,
-            queued_long=queued_long,
-            long_prompts=self._scheduler.long_prompts,
-        )
+        return self._report().stats()
 
     def load(self) -> EngineLoad:
         """Returns the engine's present work and speed. Looks at every sequence, so it is too slow for every step."""
-        running, waiting = self._scheduler.running, self._scheduler.waiting
-        needs, times = demand(running, waiting, self.uncached, self.recorder.mean_output), self._step_times
-        pool, block, cost = self._cache.largest, self._cache.block_size, self._step_cost.solve()
-        long_alone, long_beside_decodes = self._scheduler.long_prompt_tokens()
-        return EngineLoad(
-            running=len(running),
-            waiting=len(waiting),
-            queued_prompt_tokens=needs.queued_prompt_tokens,
-            kv_used_tokens=block * pool.used,
-            kv_demand_tokens=needs.kv_demand_tokens,
-            kv_capacity_tokens=block * pool.total,
-            prefill_tokens_per_s=times.prefill_tokens_per_s,
-            decode_step_s=times.decode_step_s,
-            decode_batch=times.decode_batch,
-            chunk_tokens=times.chunk_tokens,
-            batch_prompt_tokens=needs.batch_prompt_tokens,
-            batch_sequences=needs.batch_sequences,
-            batch_kv_tokens=needs.batch_kv_tokens,
-            batch_due=due_work(running, waiting, self.uncached, self.recorder.mean_output, self._clock()),
-            step_s=cost.step_s,
-            prompt_token_s=cost.prompt_token_s,
-            sequence_s=cost.sequence_s,
-            free_prompt_tokens=cost.free_prompt_tokens,
-            step_tokens=self.config.max_batch_tokens,
-            long_step_tokens=long_alone,
-            long_beside_decodes=long_beside_decodes,
-            long_at_once=self._scheduler.long_at_once,
-            prefill_chunk=self.config.prefill_chunk,
-            max_sequences=self.config.max_sequences,
-            output_tokens=self.recorder.mean_output or 0.0,
-            classes=self.recorder.class_loads(),
-            itl=self.recorder.itl,
-            itl_s=self.recorder.itl_s,
-        )
+        return self._report().load(self._clock())
 
     @property
     def uncached(self) -> float:
         """The share of prompt tokens that the prefix cache did not have, up to now."""
-        computed = self._counters.prompt_tokens
-        cached = self._counters.cached_tokens + self._scheduler.cached_tokens
-        return computed / (computed + cached) if computed else 1.0
+        return self._report().uncached
 
     def check_health(self) -> None:
         """Raises EngineDeadError if the process of another rank has died, failed or hung, because no step can be
@@ -462,6 +358,18 @@ class Engine:
         until there are steps of requests."""
         self._step_times = StepTimes()
         self._step_cost.discount()
+
+    def _report(self) -> EngineReport:
+        return EngineReport(
+            self.config,
+            self._cache,
+            self._scheduler,
+            self._counters,
+            self.recorder,
+            self._speculator,
+            self._step_times,
+            self._step_cost,
+        )
 
     def _new_counts(self) -> None:
         """Creates counters, metrics and the processor of outputs, as those of an engine that has computed nothing."""

@@ -19,3 +19,6 @@ atexit.register(shutil.rmtree, DIRECTORY, ignore_errors=True)  # also when no te
 prepare_directory(DIRECTORY)
 # HOME and TMPDIR stay the tests' own: pytest and hypothesis keep their caches there.
 os.environ.update({k: v for k, v in local_environment(DIRECTORY).items() if k not in ("HOME", "TMPDIR")})
+# What tests wait for: the controller, which looks as often as in a cluster of many nodes, and reports for Prometheus.
+# Ray keeps a gauge for two of these, and each is set again after REFRESH_S (cluster/telemetry/instruments.py).
+os.environ.update({"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.1", "RAY_metrics_report_interval_ms": "5000"})

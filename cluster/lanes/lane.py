@@ -17,38 +17,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from contextvars import Context
-from enum import Enum, auto
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from cluster.lanes.dataclass_codec import Record, Row, VersionMismatchError
 from cluster.lanes.delta_stream import DeltaStream
 from cluster.lanes.lane_messages import LaneItem, LaneReader, orphans_in, pack_request, unpack_refusal
+from cluster.lanes.lane_state import LANE_STATES, LaneState
 from cluster.lanes.placed_requests import OnFirstToken, PlacedRequests
 from cluster.lanes.reader_wakeups import ReaderWakeups
+from cluster.lanes.replica_client import ReplicaClient
+from cluster.lanes.replica_errors import ended_with_engine, router_error
 from cluster.lanes.request_validation import validated_at_once
 from cluster.lanes.silence import MAX_SILENCE_S, TICK_S, Silence
-from engine.api import (
-    Delta,
-    EngineDeadError,
-    EngineError,
-    FinishReason,
-    GenerationRequest,
-    ModelInfo,
-    ModelVersionError,
-    OverloadedError,
-    Usage,
-)
-from router.ports import tier_backend
+from engine.api import Delta, EngineDeadError, EngineError, GenerationRequest, ModelInfo, Usage
 from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import (
     OnOrphans,
     OnUsage,
     ReplicaDrainedError,
     ReplicaLostError,
-    ReplicaOverloadedError,
     ReplicaUnreachableError,
     ReplicaVersionError,
 )
@@ -58,32 +48,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LATE_S = 25.0  # after the end of a request, within which the counts of an abort must arrive
-
-
-class ReplicaClient(Protocol):
-    """The calls to one tier's replicas. All but ``connect`` raise ReplicaLostError if the replica cannot answer."""
-
-    async def connect(self) -> None:
-        """Makes Serve publish the tier's replicas in ReplicaDirectory. Returns when a replica has answered or the call
-        has failed."""
-        ...
-
-    def lane(self, replica_id: str, lane_id: str) -> AsyncGenerator[LaneItem, None]:
-        """Opens a lane and yields its items; the first has the lane's header. Closing the generator closes the lane."""
-        ...
-
-    async def submit(
-        self, replica_id: str, lane_id: str, request: Record, *, validated_at_once: bool = False
-    ) -> Record | None:
-        """Submits a packed request, whose deltas go to the lane. Returns the packed refusal; None: it was accepted.
-
-        ``validated_at_once``: the replica takes no time to validate it, so that it may share a call with others.
-        """
-        ...
-
-    async def abort(self, replica_id: str, lane_id: str, request_ids: Sequence[str]) -> None:
-        """Aborts requests of the lane. Unknown ids are ignored."""
-        ...
 
 
 def _detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -99,47 +63,6 @@ def _retrieve(submission: asyncio.Task[Record | None]) -> None:
     """Retrieves the error of a submission whose answer has come without its reply, so that asyncio does not log it."""
     if not submission.cancelled():
         submission.exception()
-
-
-def router_error(refusal: EngineError | VersionMismatchError, replica_id: str) -> Exception:
-    """Returns (does not raise) the error that the router raises for a replica's refusal.
-
-    It is a ReplicaError if another replica may accept the request. Errors of the request are returned unchanged.
-    """
-    match refusal:
-        case ModelVersionError():
-            return tier_backend.ModelVersionError(str(refusal), replica_id)
-        case VersionMismatchError():
-            return ReplicaVersionError(refusal.message, replica_id)
-        case OverloadedError():
-            return ReplicaOverloadedError(refusal.message, replica_id, refusal.retry_after_s)
-        case EngineDeadError():
-            return ReplicaUnreachableError(str(refusal), replica_id)
-    return refusal
-
-
-def ended_with_engine(delta: Delta) -> bool:
-    """Returns whether a request has ended because its engine died. A live engine reports token counts for each request
-    that it ends."""
-    return delta.usage is None and delta.finish_reason in (FinishReason.ERROR, FinishReason.ABORT)
-
-
-class LaneState(Enum):
-    """The state of a lane."""
-
-    OPENING = auto()  # no item has arrived yet
-    READY = auto()  # takes requests
-    DRAINING = auto()  # takes no new requests; closes after the last one
-    CLOSED = auto()
-
-
-LANE_STATES: dict[LaneState, frozenset[LaneState]] = {
-    LaneState.OPENING: frozenset({LaneState.READY, LaneState.DRAINING, LaneState.CLOSED}),
-    LaneState.READY: frozenset({LaneState.DRAINING, LaneState.CLOSED}),
-    LaneState.DRAINING: frozenset({LaneState.CLOSED}),
-    LaneState.CLOSED: frozenset(),
-}
-"""The states that may follow each state of a lane."""
 
 
 class Lane:

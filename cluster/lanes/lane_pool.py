@@ -8,11 +8,13 @@ from collections.abc import Collection, Iterable
 
 from cluster.config import PlacementConfig
 from cluster.lanes.cold_start_room import ColdStartRoom
-from cluster.lanes.lane import Lane, LaneState, ReplicaClient
+from cluster.lanes.lane import Lane
+from cluster.lanes.lane_state import LaneState
 from cluster.lanes.placed_requests import OnFirstToken
 from cluster.lanes.prompt_size import PromptSize
 from cluster.lanes.reader_wakeups import ReaderWakeups
 from cluster.lanes.replica_choice import Candidate, place
+from cluster.lanes.replica_client import ReplicaClient
 from cluster.lanes.sent_prefixes import PrefixMemory, compared_share, fingerprint
 from engine.api import GenerationRequest, Priority, Prompt, SamplingParams
 from router.ports.tier_backend import OnOrphans, TierSnapshot, TierUnavailableError

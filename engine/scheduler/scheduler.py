@@ -25,13 +25,13 @@ from engine.kv.pool import KVIntegrityError
 from engine.scheduler.admission_rate import AdmissionRate
 from engine.scheduler.fairness import INPUT_COST, OUTPUT_COST, TokenCounters
 from engine.scheduler.limits import Limits
+from engine.scheduler.partial_prefills import PartialPrefills, in_prefill
 from engine.scheduler.preemption import Blocks, displace, strength, weakest
-from engine.scheduler.prefill_budget import PrefillBudget
 from engine.scheduler.queue import WaitingQueue, level, reported_class
 from engine.scheduler.queue_limit import QueueState
 from engine.scheduler.step_budget import StepBudget
 from engine.scheduler.step_plan import Chunk, Load, Plan
-from engine.scheduler.tenant_limits import BEHIND_ALL, TenantLimits
+from engine.scheduler.tenant_limits import TenantLimits
 from engine.sequence import Sequence, Status
 
 MAX_SCORED_TOKENS = 64  # most tokens of a prompt in one step if log probabilities of the prompt are wanted
@@ -53,11 +53,9 @@ class Scheduler:
         self.preemptions = 0
         self.relegations = 0
         self._tenant_limits = TenantLimits(limits, self.counters, cache.largest.total * cache.block_size)
-        self._prefilling: list[Sequence] = []  # running sequences that were not decoding in the last plan
+        self._prefills = PartialPrefills(limits, cache, self.running, self._tenant_limits)
         self._copies: list[BlockCopy] = []  # block copies of forks, which the next step makes first
         self._admission_rate = AdmissionRate()
-        slowdown = limits.decode_slowdown
-        self._prefill_budget = None if slowdown is None else PrefillBudget(slowdown, limits.prefill_chunk)
 
     def __repr__(self) -> str:
         return f"Scheduler(running={len(self.running)}, waiting={len(self.waiting)}, {self.cache!r})"
@@ -129,16 +127,15 @@ class Scheduler:
         for sequence in expired:
             self.remove(sequence)
         self.relegations += self.waiting.relegate(now)
-        prefilling = {one.tenant for one in self._prefilling if _in_prefill(one)}
-        self._tenant_limits.begin_step(self.waiting, prefilling, now)
+        self._tenant_limits.begin_step(self.waiting, {one.tenant for one in self._prefills}, now)
         displaced = self._displace(now)
         decodes, preempted, copies = self._decode(now)
         watched = sum(chunk.sequence.priority < Priority.BATCH for chunk in decodes)
         tokens = self.limits.batch_tokens - sum(chunk.length for chunk in decodes)
-        prompts = [one for one in self.running if _in_prefill(one)] if len(decodes) < len(self.running) else []
+        prompts = [one for one in self.running if in_prefill(one)] if len(decodes) < len(self.running) else []
         budget = StepBudget(
             tokens,
-            tokens if not watched else min(tokens, self._long_tokens(len(decodes))),
+            tokens if not watched else min(tokens, self._prefills.long_tokens(len(decodes))),
             self._tenant_limits.step_tokens,
             self._others(prompts),
         )
@@ -164,8 +161,7 @@ class Scheduler:
 
     def took(self, load: Load, seconds: float) -> None:
         """Records that a step with this ``load`` took ``seconds``, by which chunks of long prompts are limited."""
-        if self._prefill_budget is not None:
-            self._prefill_budget.observe(load, seconds)
+        self._prefills.observe(load, seconds)
 
     def queue_state(self) -> QueueState:
         """Returns the lengths of the waiting queue and the estimated wait, for ``check_room``."""
@@ -174,21 +170,20 @@ class Scheduler:
     @property
     def decoding(self) -> int:
         """Number of running sequences that are not in prefill."""
-        return len(self.running) - sum(map(_in_prefill, self._prefilling))
+        return len(self.running) - len(self._prefills)
 
     def queued_tokens(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Returns the prompt tokens that are still to be computed by class, INTERACTIVE first: those of prompts that
         one chunk completes, then those of longer ones. Takes time for the classes and the prompts in prefill alone."""
         short, long = self.waiting.short_tokens.copy(), self.waiting.long_tokens.copy()
-        for sequence in self._prefilling:
-            if _in_prefill(sequence):
-                (long if sequence.chunked else short)[reported_class(sequence.level)] += sequence.pending
+        for sequence in self._prefills:
+            (long if sequence.chunked else short)[reported_class(sequence.level)] += sequence.pending
         return tuple(short), tuple(long)
 
     @property
     def long_prompts(self) -> int:
         """Number of prompts of several chunks that wait or are in prefill."""
-        return self.waiting.long_prompts + sum(_in_prefill(each) and each.chunked for each in self._prefilling)
+        return self.waiting.long_prompts + self._prefills.long_prompts
 
     @property
     def long_at_once(self) -> int:
@@ -199,8 +194,7 @@ class Scheduler:
 
     def long_prompt_tokens(self) -> tuple[int, int]:
         """Returns how many tokens of long prompts a step may compute: alone, and beside decodes that users wait for."""
-        alone = min(self.limits.batch_tokens, self.limits.partial_prefills * self.limits.prefill_chunk)
-        return alone, alone if self._prefill_budget is None else min(alone, self._prefill_budget.allowed)
+        return self._prefills.long_prompt_tokens()
 
     def wait_s(self) -> float:
         """Returns the estimated wait of one more sequence, in seconds."""
@@ -251,7 +245,7 @@ class Scheduler:
         admitted. Zeros if it cannot be admitted for another reason."""
         none = (0,) * len(self.cache.groups)
         try:
-            if self._too_many_long(candidate):
+            if self._prefills.too_many_long(candidate):
                 return 0, none
             missing = self.cache.lacks(candidate, len(self.running))
         except Exception:  # noqa: BLE001 - _start raises it again, which ends the sequence
@@ -320,7 +314,7 @@ class Scheduler:
         """Plans a chunk for each running sequence of ``prompts``, which are in prefill: those of limited tenants last,
         higher classes first, and in a class the tenants in their turn. Tenants with long prompts of a class share the
         tokens for these."""
-        self._prefilling = prompts
+        self._prefills.begin_step(prompts)
         if not prompts:
             return
         standings = {one: self._tenant_limits.standing(one) for one in prompts}
@@ -354,11 +348,12 @@ class Scheduler:
                 break
             standing = self._tenant_limits.standing_waiting(sequence, now)
             if standing is not None and not (
-                self._tenant_limits.has_place(sequence, self.running, now) and self._has_tokens(budget, standing)
+                self._tenant_limits.has_place(sequence, self.running, now)
+                and self._prefills.leave_tokens(budget, standing)
             ):
                 continue
             try:
-                if self._too_many_long(sequence, budget) or self._overdrawn(sequence, passed):
+                if self._prefills.too_many_long(sequence, budget) or self._overdrawn(sequence, passed):
                     continue
                 fits = self.cache.admit(sequence, spare=len(self.running))
             except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
@@ -389,35 +384,6 @@ class Scheduler:
             min(self.limits.prefill_chunk, MAX_SCORED_TOKENS) if sequence.scores_prompt else self.limits.prefill_chunk
         )
 
-    def _has_tokens(self, budget: StepBudget, standing: int) -> bool:
-        """Returns whether limited prompts that are in prefill leave tokens of the step for another one with this
-        ``standing``."""
-        left = budget.left(standing)
-        if left < 1:
-            return False
-        prompts = (one for one in self._prefilling if _in_prefill(one))
-        owed = sum(one.pending for one in prompts if self._tenant_limits.standing(one) is not None)
-        return left > owed - budget.limited_taken
-
-    def _too_many_long(self, sequence: Sequence, budget: StepBudget | None = None) -> bool:
-        """Returns whether a prompt takes several steps and has to wait for others that do. One more than
-        ``partial_prefills`` may start if its tenant has none, and not all of those are of higher classes. Those behind
-        all others do not count, unless its own tenant is limited too."""
-        if len(sequence.tokens) <= self.limits.prefill_chunk:
-            return False
-        missing = len(sequence.tokens) * (1.0 - self.cache.cached_share(sequence))
-        if missing <= self.limits.prefill_chunk:
-            return False
-        limited = sequence.tenant in self._tenant_limits.tenants
-        busy = [one for one in self._prefilling_long() if limited or self._tenant_limits.standing(one) != BEHIND_ALL]
-        if all(one.tenant != sequence.tenant for one in busy) and any(one.rank >= sequence.rank for one in busy):
-            return len(busy) > self.limits.partial_prefills  # without a token in this step, if those have them all
-        return len(busy) >= self.limits.partial_prefills or (budget is not None and budget.long < 1)
-
-    def _prefilling_long(self) -> list[Sequence]:
-        """Returns the running sequences that are in prefill for several steps."""
-        return [one for one in self.running if one.chunked and not one.decoding and not one.held]
-
     def _overdrawn(self, sequence: Sequence, passed: list[Sequence]) -> bool:
         """Returns whether the tenant's counter is more than a step's tokens above that of a tenant whose sequence it
         would pass. Prevents small requests from passing large ones, which do not fit, again and again."""
@@ -428,7 +394,7 @@ class Scheduler:
         """Moves a sequence whose blocks are allocated from the waiting queue to the running sequences."""
         self.waiting.remove(sequence)
         self.running.append(sequence)
-        self._prefilling.append(sequence)
+        self._prefills.add(sequence)
         sequence.move(Status.RUNNING)
         sequence.level = level(sequence, now, self.limits.ageing_s)
         sequence.waited_s = sequence.waited(now)
@@ -457,15 +423,3 @@ class Scheduler:
             victim.preempted_at.append(now)
         self.preemptions += 1
         self.waiting.push(victim)
-
-    def _long_tokens(self, decodes: int) -> int:
-        """Returns how many tokens of long prompts the step may compute beside ``decodes`` decodes."""
-        if self._prefill_budget is None:
-            return self.limits.batch_tokens
-        if self._prefilling_long():
-            return self._prefill_budget.tokens(decodes)
-        return self._prefill_budget.allowed  # for a prompt that may be admitted in this step
-
-
-def _in_prefill(sequence: Sequence) -> bool:
-    return sequence.status is Status.RUNNING and not sequence.decoding and not sequence.held

@@ -37,6 +37,7 @@ def serve_port(handle_loop: asyncio.AbstractEventLoop) -> Iterator[int]:
     del handle_loop
     import ray
     from ray import serve
+    from ray.serve._private import client
 
     from tests.cluster.graph import free_port
     from tests.cluster.workers import start_ray_with_forks
@@ -44,7 +45,9 @@ def serve_port(handle_loop: asyncio.AbstractEventLoop) -> Iterator[int]:
     start_ray_with_forks()
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    yield port
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "CLIENT_POLLING_INTERVAL_S", 0.1)  # of the state of an application; 1 s by default
+        yield port
     serve.shutdown()
     ray.shutdown()
 

@@ -27,10 +27,11 @@ T = TypeVar("T")
 
 
 def dev_config() -> dict[str, Any]:
-    """The arguments that dev.yaml gives the application, without the optional tier: its model is not everywhere."""
+    """The arguments that dev.yaml gives the application, without the optional tier: its model is not everywhere. Serve
+    looks at replicas every second, since tests wait until it has noticed that one was killed."""
     deployed = yaml.safe_load((ROOT / "deployments" / "dev.yaml").read_text())
     arguments: dict[str, Any] = deployed["applications"][0]["args"]
-    tiers = [tier for tier in arguments["tiers"] if not tier.get("optional")]
+    tiers = [{**tier, "health_check_period_s": 1} for tier in arguments["tiers"] if not tier.get("optional")]
     prices = arguments["router"]["prices"]["tiers"]
     names = [*(tier["name"] for tier in tiers), "embeddings"]
     arguments["router"]["prices"]["tiers"] = {name: prices[name] for name in names}

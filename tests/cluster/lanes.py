@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from cluster.lanes.lane import Lane, LaneState
+from cluster.lanes.lane import Lane
+from cluster.lanes.lane_state import LaneState
 from engine.api import Delta, GenerationRequest, SamplingParams
 from router.ports.tier_backend import OnOrphans
 from tests.cluster.engines import LocalClient, LocalReplica

@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from cluster.access.jwks_sources import MAX_JWKS_BYTES, FileJwks, UrlJwks
-from cluster.config import MantaConfig, without_tiers
+from cluster.config import MantaConfig
 from cluster.local.admin_key import with_admin_key
+from cluster.optional_tiers import without_tiers
 
 DEV = Path(__file__).resolve().parents[2] / "deployments" / "dev.yaml"
 

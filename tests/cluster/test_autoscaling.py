@@ -31,7 +31,7 @@ RATE = 13.0  # requests/s; a replica answers eight, and should need at most four
 Answer = tuple[int, str]
 """The tokens of a streamed answer, and why it ended."""
 
-LONG = 900  # tokens of a stream that outlasts the load by some seconds
+LONG = 700  # tokens of a stream that outlasts the load by some seconds
 
 
 def scaled_config() -> MantaConfig:
@@ -40,7 +40,7 @@ def scaled_config() -> MantaConfig:
     router = arguments["router"]
     prices = {**router["prices"], "tiers": {"fast": router["prices"]["tiers"]["fast"]}}
     tier = {**arguments["tiers"][0], "drain_timeout_s": 30}
-    fast = {"down_window_s": 4, "down_period_s": 3, "up_window_s": 1, "flow_window_s": 10, "default_cold_start_s": 3}
+    fast = {"down_window_s": 3, "down_period_s": 2, "up_window_s": 1, "flow_window_s": 6, "default_cold_start_s": 3}
     scaling = {"interval_s": 0.5, "tiers": {"fast": {"min": 1, "max": 2}}, "fast": fast}
     return MantaConfig.model_validate(
         {
@@ -55,10 +55,11 @@ def scaled_config() -> MantaConfig:
 class Scaled:
     """The application, as clients and operators see it."""
 
-    def __init__(self, port: int, config: MantaConfig, load_s: float = 0.0) -> None:
+    def __init__(self, port: int, config: MantaConfig, load_s: float = 0.0, name: str = APP) -> None:
         """``load_s``: seconds that a replica takes to load its engine."""
-        self.url = f"http://127.0.0.1:{port}/{APP}"
-        serve.run(build_with(config, QueueingFactory(load_s)), name=APP, route_prefix=f"/{APP}")
+        self.name = name
+        self.url = f"http://127.0.0.1:{port}/{name}"
+        serve.run(build_with(config, QueueingFactory(load_s)), name=name, route_prefix=f"/{name}")
         eventually(lambda: httpx.get(f"{self.url}/healthz").status_code == 200, "the tier is ready")
         self.answered: set[str] = set()  # the processes of replicas from which tokens have come
         self.client = httpx.AsyncClient(base_url=self.url, headers={"authorization": f"Bearer {KEY}"}, timeout=60)
@@ -66,7 +67,7 @@ class Scaled:
     @property
     def running(self) -> int:
         """Replicas that serve."""
-        deployment = serve.status().applications[APP].deployments["fast"]
+        deployment = serve.status().applications[self.name].deployments["fast"]
         return deployment.replica_states.get(ReplicaState.RUNNING, 0)
 
     def admin(self, method: str, path: str = "", body: dict[str, Any] | None = None) -> dict[str, Any]:

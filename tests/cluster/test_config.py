@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from cluster.app import has_warm_pools, read_forecaster, replica_bounds, replicas_of, scaled_follower
 from cluster.autoscaling.config import AutoscalingConfig
-from cluster.config import MantaConfig, check_aliases, check_thresholds, without_tiers
+from cluster.config import MantaConfig
+from cluster.optional_tiers import without_tiers
+from cluster.tier_references import check_aliases, check_thresholds
 from load_tests.overhead.graph import StubGraphConfig, stub_config
 from tests.cluster.graph import ROOT, dev_config
 

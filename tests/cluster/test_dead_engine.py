@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from cluster.config import PlacementConfig
-from cluster.lanes.lane import LaneState
+from cluster.lanes.lane_state import LaneState
 from cluster.lanes.replica_directory import ReplicaDirectory
 from cluster.serve_backend import ServeBackend
 from engine.api import EngineDeadError, GenerationRequest, SamplingParams

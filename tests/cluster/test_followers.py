@@ -38,7 +38,7 @@ def followed_config() -> MantaConfig:
     scaling = {
         "interval_s": 0.5,
         "followers": {"Router": {"max": 1}, "Embedder": {"max": 2, "utilisation": 0.1}},
-        "fast": {"down_window_s": 4, "down_period_s": 3, "flow_window_s": 5},
+        "fast": {"down_window_s": 3, "down_period_s": 2, "flow_window_s": 4},
     }
     return MantaConfig.model_validate(
         {

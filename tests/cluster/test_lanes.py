@@ -13,8 +13,9 @@ import cluster.lanes.lane_messages
 import cluster.replica.lane_registry
 import cluster.replica.tier_replica
 from cluster.lanes.dataclass_codec import Record
-from cluster.lanes.lane import LANE_STATES, Lane, LaneState
+from cluster.lanes.lane import Lane
 from cluster.lanes.lane_messages import first_lane_item, pack_request
+from cluster.lanes.lane_state import LANE_STATES, LaneState
 from engine.api import Delta, FinishReason, GenerationRequest, ModelInfo, Usage
 from router.ports.replica_load import ReplicaLoad
 from router.ports.tier_backend import (

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cluster.app import missing_tiers
-from cluster.config import MantaConfig, without_tiers
+from cluster.config import MantaConfig
 from cluster.local.serve_config_loader import optional_models
+from cluster.optional_tiers import missing_tiers, without_tiers
 
 
 def config(tmp_path: Path, **router: Any) -> MantaConfig:

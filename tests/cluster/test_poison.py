@@ -34,6 +34,7 @@ ARGUMENTS: dict[str, Any] = {
             "num_cpus": 0,
             "replicas": REPLICAS,
             "drain_timeout_s": 5,
+            "health_check_period_s": 1,  # by which Serve notices that a replica was killed
             "engine": {"model": "deployments/models/fast", "dtype": "float32", "threads": 1},
         }
     ],

@@ -23,8 +23,9 @@ from tests.cluster.test_autoscaling import ADMIN_KEY, scaled_config
 pytestmark = pytest.mark.slow
 
 APP = "sleeping"
-IDLE_S = 4.0
-LONG = 400  # tokens of a stream that takes longer than IDLE_S
+IDLE_S = 2.0
+LONG = 200  # tokens of a stream that takes longer than IDLE_S
+LOAD_S = 2.0  # that a replica takes to load its engine: longer than between two decisions
 WAITING = 3  # requests that may wait
 
 
@@ -44,7 +45,7 @@ class Sleeping:
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/{APP}"
-        serve.run(build_with(sleeping_config(), QueueingFactory()), name=APP, route_prefix=f"/{APP}")
+        serve.run(build_with(sleeping_config(), QueueingFactory(LOAD_S)), name=APP, route_prefix=f"/{APP}")
         eventually(lambda: self.health.status_code == 200, "the service is ready")
         self.client = httpx.AsyncClient(base_url=self.url, headers={"authorization": f"Bearer {KEY}"}, timeout=60)
 

@@ -14,9 +14,10 @@ from ray.serve.deployment import Application
 
 from cluster.app import build, small_models
 from cluster.cache.semantic_cache_replica import FollowerStoppedError
-from cluster.config import MantaConfig, StateConfig, without_tiers
+from cluster.config import MantaConfig, StateConfig
 from cluster.embedder.config import EmbedderConfig
 from cluster.embedder.embedder_replica import LocalEmbedder, load_embedder
+from cluster.optional_tiers import without_tiers
 from cluster.safety.classifier_replica import load_classifier
 from cluster.small_models import small_models_replica
 from cluster.small_models.small_models_replica import HostedModels, SmallModelsReplica

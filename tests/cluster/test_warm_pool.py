@@ -14,11 +14,11 @@ from cluster.autoscaling.config import AutoscalingConfig
 from cluster.autoscaling.warm_replica_store import FOLLOW_S, WarmReplicaStore
 from cluster.config import MantaConfig
 from tests.cluster.queueing_engine import EXPECTED
-from tests.cluster.test_autoscaling import APP, Scaled, scaled_config
+from tests.cluster.test_autoscaling import Scaled, scaled_config
 
 pytestmark = pytest.mark.slow
 
-LOAD_S = 8.0
+LOAD_S = 4.0
 """Seconds that the engine takes to load. Models take 15 s to 10 minutes."""
 
 
@@ -32,10 +32,11 @@ def config_of(warm: int) -> MantaConfig:
 
 
 @asynccontextmanager
-async def scaled(port: int, warm: int) -> AsyncIterator[Scaled]:
+async def scaled(port: int, name: str, warm: int) -> AsyncIterator[Scaled]:
     """The application, with its warm replicas loaded. Its router knows which they are."""
-    running = Scaled(port, config_of(warm), LOAD_S)
-    store = WarmReplicaStore(APP)
+    # A name of its own: by its name the controller remembers what the load was like.
+    running = Scaled(port, config_of(warm), LOAD_S, name)
+    store = WarmReplicaStore(name)
     try:
         await running.seconds_until(lambda: running.running == 1 + warm, "the replicas run")
         await running.seconds_until(lambda: len(store.read().get("fast", ())) == warm, "the warm ones are chosen")
@@ -43,13 +44,13 @@ async def scaled(port: int, warm: int) -> AsyncIterator[Scaled]:
         yield running
     finally:
         await running.client.aclose()
-        serve.delete(APP)
+        serve.delete(name)
 
 
-async def seconds_to_a_second_replica(running: Scaled) -> tuple[float, float]:
+async def seconds_to_a_second_replica(running: Scaled, before: int) -> tuple[float, float]:
     """Returns how long it takes from the begin of a load that needs two replicas until the target is raised, and from
-    then on until answers come from a second one."""
-    for _ in range(6):
+    then on until answers come from a second one. ``before`` answers come one by one, and all of them from the first."""
+    for _ in range(before):
         assert await running.stream(EXPECTED) == (EXPECTED, "length")
     assert len(running.answered) == 1, "a replica of the warm pool serves"
     async with running.load() as answers:
@@ -63,9 +64,9 @@ async def test_a_warm_replica_takes_traffic_at_once_and_a_cold_one_after_its_loa
     serve_port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     times: dict[str, float] = {}
-    for name, warm in {"warm": 1, "cold": 0}.items():
-        async with scaled(serve_port, warm) as running:
-            raised_s, times[name] = await seconds_to_a_second_replica(running)
+    for name, warm, before in (("warm", 1, 6), ("cold", 0, 2)):
+        async with scaled(serve_port, name, warm) as running:
+            raised_s, times[name] = await seconds_to_a_second_replica(running, before)
             with capsys.disabled():
                 sys.stdout.write(f"\n{name}: target raised after {raised_s:.1f} s, answers {times[name]:.1f} s later")
     assert times["cold"] > LOAD_S

@@ -20,11 +20,12 @@ from deployments.models.training.pairs.edits import (
     edit_opposite,
     exchange_words,
 )
+from deployments.models.training.pairs.frames import Frames
 from deployments.models.training.pairs.loop import Item, batches, length, rate
 from deployments.models.training.pairs.mix import CALIBRATION, TEST, edited, edited_alike, requests
 from deployments.models.training.pairs.model import MAX_TOKENS, collate, joined, pair_model
 from deployments.models.training.pairs.pair import Pair, normal
-from deployments.models.training.pairs.requests import RULES, Frames
+from deployments.models.training.pairs.requests import RULES
 from deployments.models.training.pairs.retyped import retyped
 from deployments.models.training.pairs.splits import components, cut, without_near_duplicates
 from deployments.models.training.pairs.transitive import MAX_GROUP, transitive

@@ -12,9 +12,11 @@ import pytest
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from deployments.models.training import __main__ as command
+from deployments.models.training import heldout
 from deployments.models.training.english import COMMON_CHARS, read_english
 from deployments.models.training.shapes import SHAPES
 from engine import Engine, SamplingParams
+from load_tests.quality.item import read_held_out
 
 TALE = "Once upon a time there was a river that ran to the sea and never looked back at its hills."
 
@@ -46,6 +48,15 @@ def data(tmp_path: Path) -> Path:
     sums = {"question": "What is 2 and 3?", "answer": "Add them: 2+3 = <<2+3=5>>5\n#### 5"}
     write_rows(corpus / "gsm8k_train.jsonl.gz", [sums])
     return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def small_curriculum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer tasks: to train the tokenizer on, to read at a time, and for the card, three of each family and level."""
+    whole = read_held_out(heldout.PATH)
+    monkeypatch.setattr(command, "TOKENIZER_TASKS", 2000)
+    monkeypatch.setattr("deployments.models.training.stream.CHUNK", 64)
+    monkeypatch.setattr(command, "read_held_out", lambda _: replace(whole, items=whole.items[::10]))
 
 
 def said(conversations: list[Any]) -> dict[str, str]:
@@ -80,8 +91,6 @@ def test_an_answer_that_is_held_out_comes_with_no_other_question(data: Path) -> 
 def test_one_command_writes_a_whole_model_with_its_card(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "TOKENIZER_TASKS", 2000)
-    monkeypatch.setattr("deployments.models.training.stream.CHUNK", 64)
     models, work = tmp_path / "models", tmp_path / "work"
     options = ["--tier", "fast", "--tokens", "2000", "--models", str(models)]
     options += ["--work", str(work), "--data", str(data), "--seed", "7"]
@@ -116,8 +125,6 @@ def test_one_command_writes_a_whole_model_with_its_card(
 def test_a_tier_is_trained_after_all_that_it_grows_from(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "TOKENIZER_TASKS", 2000)
-    monkeypatch.setattr("deployments.models.training.stream.CHUNK", 64)
     tiny = {
         name: replace(shape, hidden=32, heads=4, kv_heads=2, intermediate=64, layers=1 + (name == "frontier"))
         for name, shape in SHAPES.items()

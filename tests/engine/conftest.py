@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from engine import Engine
-from engine.kernels.cpu import compiler
 from engine.kernels.cpu.library import loaded
-from engine.kernels.cpu.tiles import Tiles
+from tests.engine.kernel_builds import built_with
 from tests.engine.margins import Choices
 from tests.engine.models import save_model
 from tests.engine.ranks import stop_fork_server
@@ -55,17 +54,14 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 @pytest.fixture(scope="session")
 def lesser_library() -> Callable[[str], ctypes.CDLL]:
-    """The compiled kernels for a processor that lacks something, by the flag that says so to a compiler. Skips where
-    this processor is another kind. They take up to a minute to compile, so they are in the user's cache folder, where
-    other processes of the run find them."""
+    """The compiled kernels for a processor that lacks something, by the flag that says so to a compiler, one of LESSER.
+    Skips where this processor is another kind."""
 
     @cache
     def library(flag: str) -> ctypes.CDLL:
         if platform.machine() != "x86_64" or ("v4" in flag and not torch.cpu._is_avx512_supported()):
             pytest.skip(f"this processor cannot run what {flag} makes")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(compiler, "FLAGS", (*compiler.FLAGS, flag))
-            return loaded(compiler.built(registers=Tiles.NONE))
+        return loaded(built_with(flag))
 
     return library
 

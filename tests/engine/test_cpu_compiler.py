@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -88,6 +89,13 @@ def test_sources_are_sound_for_processors_with_other_instructions(processor: str
     )
 
     assert done.returncode == 0, done.stderr
+
+
+def test_kernels_are_built_before_any_package_is_installed() -> None:
+    code = "import engine.kernels.cpu.__main__, tests.engine.kernel_builds"
+    root = compiler.SOURCES.parents[3]
+
+    subprocess.run([sys.executable, "-S", "-c", code], check=True, timeout=60, cwd=root)
 
 
 def test_without_a_compiler_the_error_names_what_was_looked_for(

@@ -22,8 +22,9 @@ from deployments.models.training.pairs.edits import (
     edit_opposite,
     exchange_words,
 )
+from deployments.models.training.pairs.frames import Frames
 from deployments.models.training.pairs.pair import Pair, normal
-from deployments.models.training.pairs.requests import RULES, Frames
+from deployments.models.training.pairs.requests import RULES
 from deployments.models.training.pairs.retyped import retyped
 from deployments.models.training.pairs.splits import cut, without_near_duplicates
 from deployments.models.training.pairs.transitive import transitive
