@@ -123,7 +123,7 @@ def test_a_request_that_waited_past_its_deadline_is_told_so(served: Served, stre
     assert response.status_code == 408
     assert response.json()["error"]["type"] == "timeout_error"
     assert (response.json()["error"]["code"], response.json()["error"]["param"]) == ("deadline_exceeded", "deadline_s")
-    assert served.backend.requests[0].deadline_s == 0.5
+    assert served.backend.requests[0].deadline_s == pytest.approx(0.5, abs=0.4)  # less what has passed
 
 
 @pytest.mark.parametrize("stream", [True, False])

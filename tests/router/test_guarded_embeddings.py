@@ -21,8 +21,8 @@ from tests.router.backend import ScriptedBackend
 from tests.router.conftest import KEY
 from tests.router.policies import Policies
 from tests.router.retrieving import CONFIG, Retrieving
+from tests.safety.guards import People
 from tests.safety.scripted_classifier import ScriptedClassifier
-from tests.safety.test_guard import People
 
 MAIL = "Write to ann@example.com"
 

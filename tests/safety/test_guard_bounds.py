@@ -14,8 +14,8 @@ from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig, SafetyPolicies
 from safety.policy_source import ConfiguredPolicies
+from tests.safety.guards import ACME, People
 from tests.safety.scripted_classifier import ScriptedClassifier
-from tests.safety.test_guard import ACME, People
 
 WORDS = "the river runs past the old stone market and the garden of the city in winter "
 

@@ -12,8 +12,8 @@ from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig, SafetyPolicies
 from safety.policy_source import ConfiguredPolicies
+from tests.safety.guards import ACME
 from tests.safety.scripted_classifier import ScriptedClassifier
-from tests.safety.test_guard import ACME
 
 MAIL = "Write to ann@example.com"
 MARKED = "Write to <EMAIL_ADDRESS>"
