@@ -41,7 +41,7 @@ def invalidate(
     tenant: Tenant = None,
     model_version: Version = None,
     template_version: Version = None,
-    prefix: Annotated[str | None, typer.Option(help="Only questions that begin so.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Only questions that begin so. Completions have none.")] = None,
     older_than: Annotated[str | None, typer.Option(help="Only older ones, such as 12h or 7d.")] = None,
     entry: Annotated[str | None, typer.Option(help="Only this one, by the header x-manta-cache-entry.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All answers of all tenants.")] = False,

@@ -18,8 +18,9 @@ def service() -> Service:
     made = Service(config(cache={"enabled": True}))
 
     async def fill() -> None:
-        for prompt in ("First?", "Second?"):
-            answer = await made.ask("sk-user", prompt=prompt, temperature=0)
+        for question in ("First?", "Second?"):
+            messages = [{"role": "user", "content": question}]
+            answer = await made.ask("sk-user", "/v1/chat/completions", prompt=None, messages=messages, temperature=0)
             assert answer.headers["x-manta-cache"] == "miss; new"
             await asyncio.sleep(0.01)  # what is stored beside the request
 
