@@ -54,6 +54,7 @@ def haproxy(directory: Path, backends: Sequence[int], held: HeldFor) -> Iterator
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "MANTA_HAPROXY_HEADER_TIMEOUT_S": str(held.header_s),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(held.client_s),
     }
     command = [str(ROOT / "deployments" / "haproxy"), "-db", "-f", str(path)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:

@@ -12,11 +12,13 @@ from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 
 from engine.api import Delta, FinishReason, GenerationRequest, Usage
 from load_tests.clients.attacks import Attack, Outcome, Target, attack
 from router.ports.tier_backend import OnPlaced, OnUsage
+from tests.cluster.graph import eventually
 from tests.cluster.haproxy import HeldFor, haproxy
 from tests.router.backend import ScriptedBackend
 from tests.router.conftest import CONFIG, KEY, Served
@@ -116,9 +118,9 @@ def test_a_client_that_does_not_read_is_let_go_and_its_work_is_aborted(edge: Edg
     asyncio.run(run())
 
 
-def test_a_client_that_does_not_read_is_let_go_though_its_answer_would_fit_the_buffers_of_the_kernel(
-    edge: Edge,
-) -> None:
+@pytest.fixture
+def unread(edge: Edge) -> Iterator[socket.socket]:
+    """A connection that has asked for an answer of 1.5 MB and reads nothing."""
     edge.served.backend = Wordy()
     address = urlsplit(edge.url)
     body = json.dumps({"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "stream": True}).encode()
@@ -128,14 +130,28 @@ def test_a_client_that_does_not_read_is_let_go_though_its_answer_would_fit_the_b
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect((str(address.hostname), int(address.port or 0)))
         client.sendall(head + body)
-        time.sleep(CLIENT_S + 1.5)
-        client.settimeout(20)
-        received = b""
-        with contextlib.suppress(ConnectionError):
-            while piece := client.recv(65536):
-                received += piece
-    assert received.startswith(b"HTTP/1.1 200")
+        yield client
+
+
+def test_an_answer_that_is_not_read_ends_though_the_buffers_of_the_kernel_would_hold_it(unread: socket.socket) -> None:
+    time.sleep(CLIENT_S + 1.5)
+    unread.settimeout(20)
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        while piece := unread.recv(65536):
+            received += piece
     assert b"[DONE]" not in received
+
+
+def test_what_a_client_does_not_acknowledge_is_dropped_by_the_kernel(unread: socket.socket) -> None:
+    port = unread.getsockname()[1]
+
+    def held() -> bool:
+        """Whether the server's side of the connection is there, be it of no process any more."""
+        return any(each.raddr and each.raddr.port == port for each in psutil.net_connections("tcp4"))
+
+    eventually(held, "the connection is there", 5)
+    eventually(lambda: not held(), "it is dropped", 20)
 
 
 def test_a_client_that_waits_for_a_slow_answer_is_not_let_go(edge: Edge) -> None:
