@@ -67,8 +67,8 @@ class ApplicationScaler:
         self._began_s: float | None = None
 
     def remember_in(self, memory: ForecastMemory) -> None:
-        """Has the forecasts outlive this process. The first decision waits for those before, and a later one takes them
-        up if they are read late."""
+        """Keeps the forecasts in ``memory``, which outlives this process. The first decision waits for what is stored
+        there. If it is read late, a later decision uses it."""
         self._memory = memory
 
     def configure(self, config: AutoscalingConfig, gpus: dict[str, float]) -> None:

@@ -197,9 +197,9 @@ class FastLoopConfig(Settings):
     """As ``down_window_s``, while the arrivals of the last three minutes fall along a line. At most ``down_window_s``
     counts."""
     following_window_s: Seconds | None = None
-    """As ``falling_window_s``, where single requests explain what the arrivals leave the line by. The dead band does
-    not hold for such a lowering, and the headroom is that of a steady flow and what the line may be wrong by. None:
-    ``falling_window_s`` counts. For loads that rise and fall over tens of minutes: what bursts comes back too soon."""
+    """As ``falling_window_s``, where the arrivals differ from the line by no more than chance explains. Such a lowering
+    has no dead band. Its headroom is that of a steady flow and the line's standard error. None: ``falling_window_s``
+    counts. For loads that rise and fall over tens of minutes: what bursts comes back too soon."""
     down_period_s: Seconds = 60.0
     """The least number of seconds between any change and a lowering."""
     flow_window_s: Seconds = 60.0

@@ -109,7 +109,7 @@ class DecisionPublisher:
         return self._forecasts
 
     def remember(self, forecasts: Forecasts) -> None:
-        """Has the forecasts stored with one of the next decisions, every REMEMBER_S seconds. Never blocks."""
+        """Schedules ``forecasts`` to be stored with a later decision, every REMEMBER_S seconds. Never blocks."""
         self._latest_forecasts = forecasts
 
     def rooms(self) -> Mapping[str, WaitingRoom]:

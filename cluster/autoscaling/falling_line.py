@@ -28,7 +28,7 @@ class FallingLine:
     variance: float
 
     def count(self, later: float) -> float:
-        """Returns where the line is ``later`` intervals after the end of the last count, as a count. At least 0."""
+        """Returns the count that the line predicts ``later`` intervals after the end of the last count. At least 0."""
         return max(0.0, self.mean + self.slope * (self.number / 2 + later))
 
     def error(self, later: float) -> float:

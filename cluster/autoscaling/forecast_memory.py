@@ -23,5 +23,5 @@ class ForecastMemory(Protocol):
         ...
 
     def remember(self, forecasts: Forecasts) -> None:
-        """Has the forecasts stored in a while."""
+        """Schedules the forecasts to be stored."""
         ...

@@ -91,7 +91,7 @@ def test_what_cannot_be_read_is_learnt_anew(document: bytes) -> None:
 
 @dataclass
 class Memory:
-    """Answers with what it was told, once it is read."""
+    """A memory whose stored forecasts and pins can be read once ``read`` is set."""
 
     known: Forecasts = field(default_factory=dict)
     pinned: tuple[Pin, ...] = ()
