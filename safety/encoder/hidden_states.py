@@ -1,0 +1,35 @@
+"""``HiddenStates``: what an encoder or a decoder makes of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenStates:
+    """The last hidden states of B sequences, which have T tokens in all.
+
+    ``rows``: float32 [T, hidden], without padding. ``starts`` and ``lengths``: [B], the first row and the number of
+    rows of each sequence.
+    """
+
+    rows: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int32]
+
+    def first(self) -> NDArray[np.float32]:
+        """Returns the state of each sequence's first token, float32 [B, hidden]."""
+        return self.rows[self.starts]
+
+    def last(self) -> NDArray[np.float32]:
+        """Returns the state of each sequence's last token, float32 [B, hidden]."""
+        return self.rows[self.starts + self.lengths - 1]
+
+    def mean(self) -> NDArray[np.float32]:
+        """Returns the mean over each sequence's tokens, float32 [B, hidden]."""
+        sums: NDArray[np.float32] = np.add.reduceat(self.rows, self.starts, axis=0)
+        means: NDArray[np.float32] = (sums / self.lengths[:, None]).astype(np.float32)
+        return means
