@@ -10,7 +10,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, PreTokenizer, Sequence, Split
 
 from safety.decoder.architecture import UnsupportedDecoderError
-from safety.decoder.gguf_file import GGUFFile
+from safety.decoder.metadata import Metadata
 
 CONTROL = 3
 """The type in ``tokenizer.ggml.token_type`` of tokens that are no text."""
@@ -27,17 +27,19 @@ class BytePairs:
     """A tokenizer. The names of control tokens in a text are tokenised as text, so that the author of a text cannot end
     a turn. ``control`` has their ids by name."""
 
-    def __init__(self, file: GGUFFile) -> None:
-        """Takes the vocabulary of ``file``. Raises UnsupportedDecoderError for a tokenizer of another kind, and for
+    def __init__(self, metadata: Metadata) -> None:
+        """Takes the vocabulary of a file. Raises UnsupportedDecoderError for a tokenizer of another kind, and for
         merges of tokens that are not in the vocabulary."""
         for key, expected in EXPECTED.items():
-            if (found := file.value(key, str)) != expected:
+            if (found := metadata.value(key, str)) != expected:
                 raise UnsupportedDecoderError(f"{key} must be {expected}, not {found}")
-        tokens = file.value("tokenizer.ggml.tokens", list)
-        types = file.value("tokenizer.ggml.token_type", list)
+        tokens = metadata.value("tokenizer.ggml.tokens", list)
+        types = metadata.value("tokenizer.ggml.token_type", list)
+        if len(types) != len(tokens):
+            raise UnsupportedDecoderError(f"tokenizer.ggml.token_type has {len(types)} values for {len(tokens)} tokens")
         ids = {token: number for number, token in enumerate(tokens)}
         self.control = {token: ids[token] for token, kind in zip(tokens, types, strict=True) if kind == CONTROL}
-        self._tokenizer = Tokenizer(_model(ids, file.value("tokenizer.ggml.merges", list)))
+        self._tokenizer = Tokenizer(_model(ids, metadata.value("tokenizer.ggml.merges", list)))
         self._tokenizer.pre_tokenizer = _words(ids)
 
     def __call__(self, text: str) -> list[int]:
@@ -47,11 +49,12 @@ class BytePairs:
 
 
 def _model(ids: dict[str, int], merges: list[Any]) -> BPE:
-    # A token may start with a space, and has none besides.
-    pairs = [(merge[:cut], merge[cut + 1 :]) for merge in merges if (cut := merge.find(" ", 1)) > 0]
-    for left, right in pairs:
+    pairs: list[tuple[str, str]] = []
+    for merge in merges:
+        left, _, right = merge.partition(" ")
         if not {left, right, left + right} <= ids.keys():
-            raise UnsupportedDecoderError(f"tokenizer.ggml.merges: {left!r} and {right!r} do not make up a token")
+            raise UnsupportedDecoderError(f"tokenizer.ggml.merges: {merge!r} is no pair of tokens that make up a third")
+        pairs.append((left, right))
     return BPE(ids, pairs)
 
 

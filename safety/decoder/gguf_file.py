@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 from gguf import GGUFReader, ReaderTensor
@@ -15,6 +14,7 @@ from gguf.quants import dequantize
 from numpy.typing import NDArray
 
 from safety.decoder.architecture import Architecture, UnsupportedDecoderError
+from safety.decoder.metadata import Metadata
 from safety.encoder.quantised_matrix import QuantisedMatrix, quantised, stacked
 
 BLOCK_ROWS = 2048
@@ -34,12 +34,10 @@ LAYER_TENSORS = {
 }
 """The names of tensors in GGUF files by those of Hugging Face's ``LlamaModel``, without the layer and ``.weight``."""
 
-Value = TypeVar("Value", int, float, str, list[Any])
-
 
 class GGUFFile:
     """An open file. It implements ``Tensors``, with the names and the order of rows of Hugging Face's ``LlamaModel``.
-    Weights stay in the file until they are asked for."""
+    Weights stay in the file until they are asked for. ``metadata`` has its keys."""
 
     def __init__(self, path: Path) -> None:
         """Raises OSError, and UnsupportedDecoderError for a file of another kind."""
@@ -47,38 +45,31 @@ class GGUFFile:
         try:
             reader = GGUFReader(path)
             # The reader has an object for each token, 160 MB in all, so its fields are not kept.
-            self._metadata = {name: field.contents() for name, field in reader.fields.items()}
+            self.metadata = Metadata({name: field.contents() for name, field in reader.fields.items()})
         except (ValueError, IndexError, KeyError, OverflowError) as error:
             raise UnsupportedDecoderError(f"{path} is no GGUF file: {error}") from error
         self._tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in reader.tensors}
-        if (family := self.value("general.architecture", str)) != "llama":
+        if (family := self.metadata.value("general.architecture", str)) != "llama":
             raise UnsupportedDecoderError(f"{path}: general.architecture must be llama, not {family}")
-
-    def value(self, key: str, kind: type[Value], default: Value | None = None) -> Value:
-        """Returns the metadata of a key. Raises UnsupportedDecoderError if it is of another type, and if it is missing
-        without ``default``."""
-        found = self._metadata.get(key, default)
-        if not isinstance(found, kind) or isinstance(found, bool):
-            raise UnsupportedDecoderError(f"{self._path}: {key} must be of type {kind.__name__}, not {str(found)[:80]}")
-        return found
 
     def architecture(self) -> Architecture:
         """Returns the sizes of the decoder. Raises UnsupportedDecoderError for a missing size, and for rotary positions
         that are scaled or over a part of a head."""
-        heads = self.value("llama.attention.head_count", int)
+        value = self.metadata.value
+        heads = value("llama.attention.head_count", int)
         architecture = Architecture(
-            layers=self.value("llama.block_count", int),
-            hidden=self.value("llama.embedding_length", int),
+            layers=value("llama.block_count", int),
+            hidden=value("llama.embedding_length", int),
             heads=heads,
-            kv_heads=self.value("llama.attention.head_count_kv", int, heads),
-            intermediate=self.value("llama.feed_forward_length", int),
-            vocabulary=len(self.value("tokenizer.ggml.tokens", list)),
-            max_tokens=self.value("llama.context_length", int),
-            rope_theta=self.value("llama.rope.freq_base", float, 10000.0),
-            norm_epsilon=self.value("llama.attention.layer_norm_rms_epsilon", float),
+            kv_heads=value("llama.attention.head_count_kv", int, heads),
+            intermediate=value("llama.feed_forward_length", int),
+            vocabulary=len(value("tokenizer.ggml.tokens", list)),
+            max_tokens=value("llama.context_length", int),
+            rope_theta=value("llama.rope.freq_base", float, 10000.0),
+            norm_epsilon=value("llama.attention.layer_norm_rms_epsilon", float),
         )
-        rotated = self.value("llama.rope.dimension_count", int, architecture.head_size)
-        scaling = self.value("llama.rope.scaling.type", str, "none")
+        rotated = value("llama.rope.dimension_count", int, architecture.head_size)
+        scaling = value("llama.rope.scaling.type", str, "none")
         if rotated != architecture.head_size or scaling != "none" or "rope_freqs.weight" in self._tensors:
             raise UnsupportedDecoderError(f"{self._path}: rotary positions are over whole heads and not scaled")
         return architecture
@@ -106,9 +97,9 @@ class GGUFFile:
         """Returns the index in the file of each row. llama.cpp rotates neighbours, Hugging Face the halves of a head;
         so the rows of queries and keys are in another order in the file."""
         part = name.split(".")[-2]
-        heads = self.value("llama.attention.head_count", int)
+        heads = self.metadata.value("llama.attention.head_count", int)
         if part == "k_proj":
-            heads = self.value("llama.attention.head_count_kv", int, heads)
+            heads = self.metadata.value("llama.attention.head_count_kv", int, heads)
         order = np.arange(rows)
         return order.reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1) if part in ("q_proj", "k_proj") else order
 

@@ -70,11 +70,11 @@ def _attention(graph: Graph, architecture: Architecture, linears: Linears, prefi
 
 def _mlp(graph: Graph, linears: Linears, prefix: str, rows: str) -> str:
     """Adds ``down(silu(gate(rows)) * up(rows))``. ``rows`` and the result are [T, hidden]."""
-    wide, down = f"{prefix}.gate_up", f"{prefix}.down_proj"
-    both = linears.product(wide, [f"{prefix}.gate_proj", f"{prefix}.up_proj"], linears.rows(wide, rows))
-    gate, up = graph.nodes_of("Split", [both], [f"{prefix}.gate", f"{prefix}.up"], axis=-1, num_outputs=2)
-    active = graph.node("QuickGelu", [gate], f"{prefix}.active", domain=CONTRIB, alpha=1.0)  # which is SiLU
-    return linears.product(down, [down], linears.rows(down, graph.node("Mul", [active, up], f"{prefix}.wide")))
+    down = f"{prefix}.down_proj"
+    prepared = linears.rows(f"{prefix}.gate_up", rows)
+    return linears.product(
+        down, [down], linears.swiglu_rows(down, f"{prefix}.gate_proj", f"{prefix}.up_proj", prepared)
+    )
 
 
 def _norm(

@@ -43,6 +43,15 @@ class FloatLinears:
 
     gelu_rows = rows
 
+    def swiglu_rows(self, name: str, gate: str, up: str, rows: tuple[str, ...]) -> tuple[str, ...]:
+        """Prepares ``silu(gate product) * up product`` of prepared rows."""
+        graph = self._graph
+        # With alpha 1 QuickGelu is SiLU.
+        active = graph.node(
+            "QuickGelu", [self.product(gate, [gate], rows)], f"{name}.active", domain=CONTRIB, alpha=1.0
+        )
+        return (graph.node("Mul", [active, self.product(up, [up], rows)], f"{name}.rows"),)
+
     def product(self, name: str, parts: list[str], rows: tuple[str, ...]) -> str:
         """Adds the product of prepared rows with the matrices ``parts``, one above the other."""
         matrix = np.concatenate([self._tensors.dense(f"{part}.weight") for part in parts])
@@ -81,16 +90,30 @@ class Int8Linears:
         scale = graph.node("Max", [graph.node("Mul", [highest, step], f"{name}.span"), smallest], f"{name}.row_scale")
         return self._codes(name, rows, scale, GELU_ZERO)
 
+    def swiglu_rows(self, name: str, gate: str, up: str, rows: tuple[str, ...]) -> tuple[str, ...]:
+        """Quantises ``silu(gate product) * up product`` of prepared rows, as ``rows`` does."""
+        graph, (_, row_scale, _) = self._graph, rows
+        active = graph.node(
+            "QuickGelu", [self.product(gate, [gate], rows)], f"{name}.active", domain=CONTRIB, alpha=1.0
+        )
+        # The codes of a row do not change with its scale, which is multiplied last.
+        wide = graph.node("Mul", [active, self._sums(up, [up], rows)], f"{name}.unscaled")
+        codes, scale, zero = self.rows(name, wide)
+        return codes, graph.node("Mul", [scale, row_scale], f"{name}.scale"), zero
+
     def product(self, name: str, parts: list[str], rows: tuple[str, ...]) -> str:
         """Adds the product of prepared rows with the matrices ``parts``, one above the other."""
-        graph, (codes, row_scale, zero) = self._graph, rows
+        return self._graph.node("Mul", [self._sums(name, parts, rows), rows[1]], f"{name}.product")
+
+    def _sums(self, name: str, parts: list[str], rows: tuple[str, ...]) -> str:
+        """Adds the product without the scales of the prepared rows."""
+        graph, (codes, _, zero) = self._graph, rows
         matrix = stacked([self._tensors.quantised(f"{part}.weight", MAX_WEIGHT) for part in parts])
         right = graph.constant(f"{name}.codes", matrix.codes.T)
         scales = graph.constant(f"{name}.scales", matrix.scale)
         one = graph.constant("one", np.float32(1))
         inputs = [codes, right, one, scales, zero]
-        sums = graph.node("MatMulIntegerToFloat", inputs, f"{name}.sums", domain=CONTRIB)
-        return graph.node("Mul", [sums, row_scale], f"{name}.product")
+        return graph.node("MatMulIntegerToFloat", inputs, f"{name}.sums", domain=CONTRIB)
 
     def _codes(self, name: str, rows: str, scale: str, zero: int) -> tuple[str, ...]:
         """Adds the quantisation of rows. ``scale`` is [T, 1]. Returns codes, scales and the code of 0."""
