@@ -1,0 +1,85 @@
+"""The two models together: the second one is asked where the first one is unsure, and their logits are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from deployments.models.training.safety.example import Example
+from deployments.models.training.safety.fit import Fit, calibrate, fit, probabilities, scaled
+from deployments.models.training.safety.judges import Judge
+from deployments.models.training.safety.labels import LABELS
+from deployments.models.training.safety.second.opinions import Opinions
+
+GATE: Final = 0.2
+"""The score of any label, by the first model alone, from which on the second one is asked."""
+
+UNFLAGGED: Final = -0.5  # in logits; no label is flagged below even odds
+
+Calibration = Mapping[str, tuple[float, float]]
+"""Scale and offset by label."""
+
+Mixed = Mapping[str, tuple[float, float, float]]
+"""Of each label, what the first logit, the second one and 1 are multiplied by; the sigmoid of their sum is the score of
+a window of which both were asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeFit:
+    """``asked``: the share of windows of which the second model was asked, by judge."""
+
+    fitted: Fit
+    mixed: Mixed
+    asked: Mapping[str, float]
+
+
+def fit_cascade(
+    alone: Calibration,
+    development: Sequence[Example],
+    development_opinions: Opinions,
+    judges: Sequence[Judge],
+    said: Mapping[str, Opinions],
+    weight: float,
+) -> CascadeFit:
+    """``alone`` calibrates the first model, which decides what is asked. ``weight``, from 0 to 1, is that of the
+    second one."""
+    tuned = [judge for judge in judges if judge.tuned]
+    examples = [*development, *(example for judge in tuned for example in judge.examples)]
+    seen = [development_opinions, *(said[judge.name] for judge in tuned)]
+    first = calibrate(examples, torch.cat([each.highest(each.first) for each in seen]))
+    second = calibrate(examples, torch.cat([each.highest(each.second) for each in seen]))
+
+    def combined(each: Opinions) -> Tensor:
+        one, other = scaled(each.first, first), scaled(each.second, second)
+        mean = (1 - weight) * one + weight * other
+        # What is not asked is not flagged; its place among the others is that of the first model.
+        return each.highest(torch.where(gated(each, alone)[:, None], mean, one.clamp(max=UNFLAGGED)))
+
+    fitted = fit(
+        development, combined(development_opinions), judges, {name: combined(each) for name, each in said.items()}
+    )
+    asked = {name: float(gated(each, alone).float().mean()) for name, each in said.items()}
+    return CascadeFit(fitted, {label: mixture(label, first, second, fitted, weight) for label in LABELS}, asked)
+
+
+def gated(said: Opinions, alone: Calibration) -> Tensor:
+    """Returns which windows the second model is asked of, bool [windows]."""
+    return (probabilities(said.first, alone) >= GATE).any(dim=1)
+
+
+def mixture(
+    label: str,
+    first: Calibration,
+    second: Calibration,
+    fitted: Fit,
+    weight: float,
+) -> tuple[float, float, float]:
+    """Returns the row of ``label`` in ``Mixed``: a weighted mean of calibrated logits, calibrated again."""
+    scale, offset = fitted.calibration[label]
+    (one_scale, one_offset), (other_scale, other_offset) = first[label], second[label]
+    constant = offset + scale * ((1 - weight) * one_offset + weight * other_offset)
+    return scale * (1 - weight) * one_scale, scale * weight * other_scale, constant
