@@ -23,7 +23,7 @@ from safety.classifier.artefact import Artefact, ArtefactError, read_artefact
 from safety.classifier.batching_classifier import BatchingClassifier
 from safety.classifier.scoring import check_scores, probabilities, scores_of
 from safety.classifier.window_classifier import WindowClassifier
-from safety.classifier.windows import Span, WindowSize, spans, windows
+from safety.classifier.windows import Span, WindowSize, windows
 from safety.encoder.sequence_queue import SequenceQueue
 from tests.safety.artefacts import LABELS, config, write_classifier
 
