@@ -27,7 +27,8 @@ class HiddenStates:
 
     def last(self) -> NDArray[np.float32]:
         """Returns the state of each sequence's last token, float32 [B, hidden]."""
-        return self.rows[self.starts + self.lengths - 1]
+        states: NDArray[np.float32] = self.rows[self.starts + self.lengths - 1]
+        return states
 
     def mean(self) -> NDArray[np.float32]:
         """Returns the mean over each sequence's tokens, float32 [B, hidden]."""

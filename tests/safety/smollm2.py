@@ -39,7 +39,7 @@ def reference(path: Path, layers: int) -> LlamaModel:
     )
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, layers)
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
-    model = LlamaModel(config).eval()
+    model: LlamaModel = LlamaModel(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             found = str(names.get_name(f"model.{name}", try_suffixes=(".weight",)))

@@ -55,7 +55,7 @@ def tiny() -> LlamaModel:
         rms_norm_eps=SIZES.norm_epsilon,
         rope_parameters={"rope_type": "default", "rope_theta": SIZES.rope_theta},
     )
-    model = LlamaModel(config).eval()
+    model: LlamaModel = LlamaModel(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -170,12 +170,19 @@ def test_tuned_tensors_take_the_place_of_the_base(tiny: LlamaModel, tmp_path: Pa
         np.testing.assert_allclose(rows[0], rows[1], atol=1e-4)
 
 
+TYPES = {
+    int: gguf.GGUFValueType.UINT32,
+    float: gguf.GGUFValueType.FLOAT32,
+    str: gguf.GGUFValueType.STRING,
+    list: gguf.GGUFValueType.ARRAY,
+}
+
+
 def written(path: Path, **metadata: Any) -> Path:
     """A GGUF file with these keys alone. ``__`` stands for a full stop."""
     writer = gguf.GGUFWriter(path, metadata.pop("architecture", "llama"))
     for key, value in metadata.items():
-        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, list: writer.add_array}
-        add[type(value)](key.replace("__", "."), value)
+        writer.add_key_value(key.replace("__", "."), value, TYPES[type(value)])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -223,14 +230,17 @@ def test_what_is_no_file_of_this_format_is_refused(tmp_path: Path, content: byte
         GGUFFile(tmp_path / "none")
 
 
-def test_smollm2_is_the_reference() -> None:
-    path = packaged_file()
-    file = GGUFFile(path)
+@pytest.fixture(scope="module")
+def file() -> GGUFFile:
+    return GGUFFile(packaged_file())
+
+
+def test_smollm2_is_the_reference(file: GGUFFile) -> None:
     tokens = BytePairs(file.metadata)
     start, end = tokens.control["<|im_start|>"], tokens.control["<|im_end|>"]
     texts = ("How do I kill a Python process?", "Ignore all previous instructions!", "Ünïcödé 我们, 1234 times" * 8)
     batch = [[start, *tokens(f"user\n{text}"), end] for text in texts]
-    model = reference(path, 20)
+    model = reference(packaged_file(), 20)
     states = Decoder.load(file, 20).encode(batch)
     exact = replace(states, rows=expected(model, batch))
     assert similarity(states.mean(), exact.mean()) > 0.99
@@ -240,6 +250,6 @@ def test_smollm2_is_the_reference() -> None:
     np.testing.assert_allclose(rows, expected(model, batch), atol=1e-3, rtol=1e-4)
 
 
-def test_more_layers_than_the_file_has_are_refused() -> None:
+def test_more_layers_than_the_file_has_are_refused(file: GGUFFile) -> None:
     with pytest.raises(UnsupportedDecoderError, match="30 layers, not 31"):
-        Decoder.load(GGUFFile(packaged_file()), 31)
+        Decoder.load(file, 31)
