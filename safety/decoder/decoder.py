@@ -12,6 +12,7 @@ from safety.decoder.checked_tensors import CheckedTensors
 from safety.decoder.gguf_file import GGUFFile
 from safety.decoder.graph import decoder_graph
 from safety.decoder.tuned_tensors import TunedTensors
+from safety.encoder.architecture import UnsupportedEncoderError
 from safety.encoder.hidden_states import HiddenStates
 from safety.encoder.linears import Tensors
 from safety.encoder.onnx_graph import Graph
@@ -44,8 +45,14 @@ class Decoder:
         whole = file.architecture()
         if layers > whole.layers:
             raise UnsupportedDecoderError(f"the file has {whole.layers} layers, not {layers}")
-        tensors = file if tuned is None else TunedTensors(file, Weights.read(tuned))
-        return cls(replace(whole, layers=layers), tensors, precision)
+        architecture = replace(whole, layers=layers)
+        if tuned is None:
+            return cls(architecture, file, precision)
+        try:
+            weights = Weights.read(tuned)
+        except UnsupportedEncoderError as error:
+            raise UnsupportedDecoderError(str(error)) from error
+        return cls(architecture, TunedTensors(architecture, file, weights), precision)
 
     def encode(self, sequences: Sequence[Sequence[int]]) -> HiddenStates:
         """Returns the hidden states of sequences of token ids, in order, after the last norm. They do not depend on the

@@ -1,7 +1,4 @@
-"""``GGUFFile``: the weights and the metadata of a Llama decoder in a GGUF file.
-
-The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
-"""
+"""``GGUFFile``: the weights and the metadata of a Llama decoder in a GGUF file."""
 
 from __future__ import annotations
 
@@ -9,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from gguf import GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
 from safety.decoder.architecture import Architecture, UnsupportedDecoderError
+from safety.decoder.gguf_header import StoredTensor, read_header
 from safety.decoder.metadata import Metadata
 from safety.encoder.quantised_matrix import QuantisedMatrix, quantised, stacked
 
@@ -43,12 +40,11 @@ class GGUFFile:
         """Raises OSError, and UnsupportedDecoderError for a file of another kind."""
         self._path = path
         try:
-            reader = GGUFReader(path)
-            # The reader has an object for each token, 160 MB in all, so its fields are not kept.
-            self.metadata = Metadata({name: field.contents() for name, field in reader.fields.items()})
-        except (ValueError, IndexError, KeyError, OverflowError) as error:
+            header = read_header(np.memmap(path, np.uint8, "r"))
+        except ValueError as error:
             raise UnsupportedDecoderError(f"{path} is no GGUF file: {error}") from error
-        self._tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in reader.tensors}
+        self.metadata = Metadata(header.values)
+        self._tensors = header.tensors
         if (family := self.metadata.value("general.architecture", str)) != "llama":
             raise UnsupportedDecoderError(f"{path}: general.architecture must be llama, not {family}")
 
@@ -75,33 +71,43 @@ class GGUFFile:
         return architecture
 
     def dense(self, name: str) -> NDArray[np.float32]:
-        """Returns a tensor in float32. Raises UnsupportedDecoderError if there is none with this name."""
-        return np.concatenate(list(self._blocks(name)))
+        """Returns a tensor in float32. Raises UnsupportedDecoderError if there is none with this name, and for a type
+        of weights that the gguf package does not read."""
+        return np.concatenate(list(self._blocks(name))).reshape(self._tensor(name).shape)
 
     def quantised(self, name: str, max_code: int) -> QuantisedMatrix:
         """Returns a matrix quantised by row, with codes from -``max_code`` to ``max_code``. Raises
-        UnsupportedDecoderError if there is none with this name."""
+        UnsupportedDecoderError as ``dense`` does."""
         return stacked([quantised(block, max_code) for block in self._blocks(name)])
 
     def _blocks(self, name: str) -> Iterator[NDArray[np.float32]]:
         """Yields the rows of a tensor in float32, some at a time."""
+        tensor = self._tensor(name)
+        order = self._row_order(name, tensor.shape[0])
+        for start in range(0, len(order), BLOCK_ROWS):
+            rows = tensor.rows[order[start : start + BLOCK_ROWS]]
+            try:
+                yield dequantize(rows, tensor.kind).astype(np.float32, copy=False)
+            except NotImplementedError as error:
+                raise UnsupportedDecoderError(f"{name}: {error}") from error
+
+    def _tensor(self, name: str) -> StoredTensor:
         tensor = self._tensors.get(_stored_name(name))
         if tensor is None:
             raise UnsupportedDecoderError(f"{self._path} has no tensor for {name}")
-        order = self._row_order(name, len(tensor.data))
-        for start in range(0, len(order), BLOCK_ROWS):
-            rows = tensor.data[order[start : start + BLOCK_ROWS]]
-            yield dequantize(rows, tensor.tensor_type).astype(np.float32, copy=False)
+        return tensor
 
     def _row_order(self, name: str, rows: int) -> NDArray[np.int64]:
         """Returns the index in the file of each row. llama.cpp rotates neighbours, Hugging Face the halves of a head;
         so the rows of queries and keys are in another order in the file."""
-        part = name.split(".")[-2]
-        heads = self.metadata.value("llama.attention.head_count", int)
-        if part == "k_proj":
-            heads = self.metadata.value("llama.attention.head_count_kv", int, heads)
         order = np.arange(rows)
-        return order.reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1) if part in ("q_proj", "k_proj") else order
+        if not name.endswith(("q_proj.weight", "k_proj.weight")):
+            return order
+        sizes = self.architecture()
+        heads = sizes.heads if name.endswith("q_proj.weight") else sizes.kv_heads
+        if rows != heads * sizes.head_size:
+            raise UnsupportedDecoderError(f"{name} has {rows} rows, not {heads} heads of {sizes.head_size}")
+        return order.reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
 
 
 def _stored_name(name: str) -> str:

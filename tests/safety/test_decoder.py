@@ -19,6 +19,7 @@ from safety.decoder.architecture import Architecture, UnsupportedDecoderError
 from safety.decoder.byte_pairs import BytePairs
 from safety.decoder.decoder import Decoder
 from safety.decoder.gguf_file import GGUFFile
+from safety.decoder.gguf_header import read_header
 from safety.decoder.tuned_tensors import TunedTensors
 from safety.encoder.precision import Precision
 from safety.encoder.quantised_matrix import MAX_WEIGHT, quantised
@@ -163,7 +164,7 @@ def test_tuned_tensors_take_the_place_of_the_base(tiny: LlamaModel, tmp_path: Pa
     codes = quantised(random.normal(0, 0.1, base[matrix].shape).astype(np.float32), MAX_WEIGHT)
     norm = random.normal(1, 0.1, SIZES.hidden).astype(np.float32)
     save_file({"norm.weight": norm, matrix: codes.codes, f"{matrix}.scale": codes.scale}, tmp_path / "tuned")
-    tuned = TunedTensors(Weights(base), Weights.read(tmp_path / "tuned"))
+    tuned = TunedTensors(SIZES, Weights(base), Weights.read(tmp_path / "tuned"))
     whole = Weights(base | {"norm.weight": norm, matrix: codes.dequantised()})
     for precision in Precision:
         rows = [Decoder(SIZES, each, precision).encode(sequences()).rows for each in (tuned, whole)]
@@ -176,6 +177,12 @@ TYPES = {
     str: gguf.GGUFValueType.STRING,
     list: gguf.GGUFValueType.ARRAY,
 }
+
+
+def test_a_tuned_layer_that_the_model_does_not_have_is_refused(tiny: LlamaModel) -> None:
+    tuned = Weights({"layers.3.mlp.up_proj.weight": np.zeros((2, 2), np.float32), "head.weight": np.zeros(1)})
+    with pytest.raises(UnsupportedDecoderError, match=r"layers\.3\.mlp"):
+        TunedTensors(SIZES, Weights(arrays(tiny)), tuned)
 
 
 def written(path: Path, **metadata: Any) -> Path:
@@ -233,6 +240,26 @@ def test_what_is_no_file_of_this_format_is_refused(tmp_path: Path, content: byte
 @pytest.fixture(scope="module")
 def file() -> GGUFFile:
     return GGUFFile(packaged_file())
+
+
+def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    whole = written(tmp_path / "file", **KEYS).read_bytes()
+    for length in range(1, len(whole) - 32, 7):  # padding may follow the header
+        (tmp_path / "cut").write_bytes(whole[:length])
+        with pytest.raises(UnsupportedDecoderError, match="is no GGUF file"):
+            GGUFFile(tmp_path / "cut")
+
+
+def test_the_header_is_that_of_the_gguf_package() -> None:
+    reader = gguf.GGUFReader(packaged_file())
+    header = read_header(np.memmap(packaged_file(), np.uint8, "r"))
+    fields = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
+    assert header.values == fields
+    assert header.tensors.keys() == {each.name for each in reader.tensors}
+    for tensor in reader.tensors:
+        found = header.tensors[tensor.name]
+        assert (found.kind, found.shape[::-1]) == (tensor.tensor_type, tuple(tensor.shape))
+        assert found.rows.tobytes() == tensor.data.tobytes()
 
 
 def test_smollm2_is_the_reference(file: GGUFFile) -> None:
