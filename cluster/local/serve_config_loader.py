@@ -115,7 +115,7 @@ def example_model(config: Mapping[str, Any]) -> str:
 
 def optional_models(config: Mapping[str, Any]) -> dict[str, str]:
     """Returns a file of each optional model in ``config``, whether it is installed or not, by what the service lacks
-    without it: the name of a tier, or ``embeddings``."""
+    without it: the name of a tier, ``embeddings``, or ``the classifier's second opinion``."""
     found: dict[str, str] = {}
     for application in config["applications"]:
         arguments = application.get("args") or {}
@@ -125,4 +125,8 @@ def optional_models(config: Mapping[str, Any]) -> dict[str, str]:
         embedder = arguments.get("embedder") or {}
         if embedder.get("optional"):
             found["embeddings"] = f"{embedder['model']}/modules.json"  # the model is a directory
+        classifier = (arguments.get("safety") or {}).get("classifier") or {}
+        second = classifier.get("second_opinion") or {}
+        if second.get("optional"):
+            found["the classifier's second opinion"] = second["model"]
     return found

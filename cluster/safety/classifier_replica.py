@@ -16,6 +16,7 @@ from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.logs import replica_logs
 from cluster.telemetry.noted_batches import note_batches
 from cluster.telemetry.tracing import call_tracer
+from engine.model.location import check_digest, locate
 from router.ports.trace_names import SpanName
 from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores
 
@@ -87,10 +88,15 @@ class ClassifierReplica:
 
 
 def load_classifier(config: ClassifierConfig) -> LocalClassifier:
-    """Loads the model of ``config`` and returns the classifier. Raises OSError for a missing file, and ArtefactError or
-    UnsupportedEncoderError for files that do not fit."""
-    from safety.classifier.batching_classifier import BatchingClassifier
-    from safety.classifier.window_classifier import WindowClassifier
+    """Loads the model of ``config``, and its second opinion if there is one, and returns the classifier.
 
-    model = WindowClassifier(config.model, config.precision)
-    return BatchingClassifier(model, config.max_batch_tokens, on_batches=note_batches)
+    Raises OSError for a missing file, and ValueError for files that do not fit or have another digest.
+    """
+    from safety.classifier.loaded_classifier import loaded_classifier
+
+    base = None
+    if config.second_opinion is not None:
+        base = locate(config.second_opinion.model)
+        if config.second_opinion.sha256 is not None:
+            check_digest([base], config.second_opinion.sha256)
+    return loaded_classifier(config.model, base, config.precision, config.max_batch_tokens, note_batches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,21 +11,32 @@ from ray.serve.handle import DeploymentHandle
 from cluster.model_service.deployment import asked_in_trace, model_deployment, pickling
 from cluster.safety.classifier_client import ClassifierClient
 from cluster.safety.classifier_replica import ClassifierReplica, MakeClassifier
-from cluster.safety.config import ClassifierConfig
+from cluster.safety.config import ClassifierConfig, SecondOpinionConfig
 from cluster.telemetry.config import TelemetryConfig
+from engine.model.location import ModelNotFoundError, locate
 from safety.api import ClassifierUnavailableError
-from safety.classifier.artefact import read_artefact
+from safety.classifier.artefact import Artefact, read_artefact
 
 NAME = "SafetyClassifier"
 
+logger = logging.getLogger(__name__)
+
 
 class ClassifierLink(NamedTuple):
-    """The data that a router needs to call the classifier. ``version`` is the version of the files from which the
-    application was built. ``handle`` is the deployment's handle."""
+    """The data that a router needs to call the classifier. ``config`` and ``version`` are as in
+    ``DescribedClassifier``. ``handle`` is the deployment's handle."""
 
     config: ClassifierConfig
     version: str
     handle: Any
+
+
+class DescribedClassifier(NamedTuple):
+    """The classifier that replicas will run. ``config`` has a second opinion only if it will be asked. ``version`` is
+    the version of the scores, by the files from which the application is built."""
+
+    config: ClassifierConfig
+    version: str
 
 
 def bind_classifier(
@@ -36,24 +48,45 @@ def bind_classifier(
     """Binds the deployment and returns the routers' link to it. ``make_classifier`` None: the model of ``config`` is
     loaded. ``telemetry`` None: the defaults. ``scaled`` is as in ``model_deployment``.
 
-    Raises ValueError as ``classifier_version`` does.
+    Raises ValueError as ``described_classifier`` does.
     """
-    version = classifier_version(config)
+    config, version = described_classifier(config)
     telemetry = telemetry or TelemetryConfig()
     deployment = model_deployment(NAME, ClassifierReplica, config, telemetry.logs, scaled)
     return ClassifierLink(config, version, deployment.bind(config, make_classifier, telemetry))
 
 
-def classifier_version(config: ClassifierConfig) -> str:
-    """Returns the version of the classifier's files.
+def described_classifier(config: ClassifierConfig) -> DescribedClassifier:
+    """Returns the description of the classifier that will run the files of ``config``.
 
-    Raises ValueError, naming the setting, if the model's config.json is missing or wrong. So the error appears before
-    the start of replicas.
+    It has no second opinion, after a line in the log, where the files describe none, or where its model is optional and
+    not on this machine. Raises ValueError, naming the setting, if the classifier's config.json or another model of a
+    second opinion is missing, or config.json is wrong. So the error appears before the start of replicas.
     """
     try:
-        return read_artefact(config.model).version
+        artefact = read_artefact(config.model)
     except (OSError, ValueError) as error:
         raise ValueError(f"safety.classifier.model: {error}") from error
+    second = _found(config.second_opinion, artefact)
+    version = artefact.version_with(second is not None)
+    return DescribedClassifier(config.model_copy(update={"second_opinion": second}), version)
+
+
+def _found(second: SecondOpinionConfig | None, artefact: Artefact) -> SecondOpinionConfig | None:
+    """Returns the second opinion that will be asked. Raises ValueError if it is missing and not optional."""
+    if second is None:
+        return None
+    if artefact.second_opinion is None:
+        logger.warning("without a second opinion: the files of the classifier %s describe none", artefact.version)
+        return None
+    try:
+        locate(second.model)
+    except ModelNotFoundError as error:
+        if second.optional:
+            logger.warning("the classifier judges without a second opinion: %s", error)
+            return None
+        raise ValueError(f"safety.classifier.second_opinion: {error}") from error
+    return second
 
 
 def classifier_client(link: ClassifierLink) -> ClassifierClient:

@@ -10,7 +10,7 @@ from cluster.config import MantaConfig
 from cluster.embedder.deployment import EmbedderLink, described_embedder
 from cluster.model_service.config import ReplicaSettings
 from cluster.model_service.deployment import model_deployment
-from cluster.safety.deployment import ClassifierLink, classifier_version
+from cluster.safety.deployment import ClassifierLink, described_classifier
 from cluster.small_models.small_models_replica import HostedModels, SmallModelsReplica
 
 NAME = "SmallModels"
@@ -33,17 +33,18 @@ def bind_small_models(
     Raises ValueError, naming the setting, as ``bind_classifier``, ``bind_embedder`` and ``bind_semantic_cache`` do.
     """
     classifier, embedder, cache = config.safety.classifier, config.embedder, config.cache
-    version = None if classifier is None else classifier_version(classifier)
+    described = None if classifier is None else described_classifier(classifier)
     description = None if embedder is None else described_embedder(embedder)
     if cache is not None and not can_run(cache, config.state, description):
         cache = None
-    if version is None and description is None:
+    if described is None and description is None:
         return SmallModelLinks(None, None, None)
-    hosted = HostedModels(classifier, None if description is None else embedder, cache, config.state)
+    hosted_classifier = None if described is None else described.config
+    hosted = HostedModels(hosted_classifier, None if description is None else embedder, cache, config.state)
     deployment = model_deployment(NAME, SmallModelsReplica, settings, config.telemetry.logs, scaled)
     handle = deployment.bind(hosted, config.telemetry)
     return SmallModelLinks(
-        None if classifier is None or version is None else ClassifierLink(classifier, version, handle),
+        None if described is None else ClassifierLink(*described, handle),
         None if embedder is None or description is None else EmbedderLink(embedder, description, handle),
         None if cache is None else SemanticCacheLink(cache, handle),
     )

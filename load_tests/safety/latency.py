@@ -20,6 +20,7 @@ from safety.api import Scores
 from safety.classifier.artefact import Artefact
 from safety.classifier.batching_classifier import BatchingClassifier
 from safety.classifier.window_classifier import WindowClassifier
+from safety.classifier.windows import Span
 from safety.encoder.batch_runner import MAX_BATCH_TOKENS
 from safety.encoder.precision import Precision
 
@@ -52,7 +53,7 @@ class Row:
 
 
 class TimedModel:
-    """A model that adds up the CPU time of ``score``."""
+    """A model that adds up the CPU time of ``logits``."""
 
     def __init__(self, model: WindowClassifier) -> None:
         self._model = model
@@ -65,9 +66,12 @@ class TimedModel:
     def windows(self, text: str) -> list[list[int]]:
         return self._model.windows(text)
 
-    def score(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    def spans(self, text: str) -> list[Span]:
+        return self._model.spans(text)
+
+    def logits(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         started = time.thread_time()
-        rows = self._model.score(batch)
+        rows = self._model.logits(batch)
         self.cpu_s += time.thread_time() - started
         return rows
 

@@ -14,6 +14,7 @@ from typing import Literal
 from cluster.local.environment import local_environment, prepare_directory
 from load_tests.safety.quantiles import quantiles
 from safety.api import Scores, TextClassifier
+from safety.classifier.packaged_base import FILE, PACKAGE, packaged_base
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "deployments" / "models" / "safety"
@@ -84,10 +85,9 @@ def classifier_of(kind: Kind, seconds: float) -> Iterator[TextClassifier]:
     if kind == "timed":
         yield QuietClassifier(seconds)
     elif kind == "in-process":
-        from safety.classifier.batching_classifier import BatchingClassifier  # the others need no ONNX Runtime
-        from safety.classifier.window_classifier import WindowClassifier
+        from safety.classifier.loaded_classifier import loaded_classifier  # the others need no ONNX Runtime
 
-        classifier = BatchingClassifier(WindowClassifier(MODEL))
+        classifier = loaded_classifier(MODEL, packaged_base())
         yield classifier
         classifier.close()
     else:
@@ -104,13 +104,14 @@ def _deployment() -> Iterator[TextClassifier]:
         import ray  # it reads the environment at the import
         from ray import serve
 
-        from cluster.safety.config import ClassifierConfig
+        from cluster.safety.config import ClassifierConfig, SecondOpinionConfig
         from cluster.safety.deployment import bind_classifier, classifier_client
         from load_tests.local_graph import start_ray
 
         start_ray()
         try:
-            link = bind_classifier(ClassifierConfig(model=MODEL, num_cpus=0))
+            second = SecondOpinionConfig(model=f"package:{PACKAGE}/{FILE}", optional=True)
+            link = bind_classifier(ClassifierConfig(model=MODEL, num_cpus=0, second_opinion=second))
             handle = serve.run(link.handle, name="classifier", route_prefix=None)
             yield LateClassifier(lambda: classifier_client(link._replace(handle=handle)), link.version)
         finally:

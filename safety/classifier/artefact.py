@@ -24,26 +24,61 @@ class ArtefactError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Blend:
+    """How a label's logits of two models make one probability: ``sigmoid(first * logit of the first + second * logit of
+    the second + offset)``."""
+
+    first: float
+    second: float
+    offset: float
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
-    """One output of the classifier. Its probability is ``sigmoid(scale * logit + offset)``. A text is flagged if this
-    probability is at least ``flag``."""
+    """One output of the classifier. Its probability is ``sigmoid(scale * logit + offset)``, and as ``blend`` says where
+    a second model was asked. A text is flagged if this probability is at least ``flag``."""
 
     name: str
     kind: str
     scale: float
     offset: float
     flag: float
+    blend: Blend | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SecondOpinion:
+    """A larger model that is asked about a window if the first gives a label at least the probability ``gate``.
+
+    It is the decoder ``base``: its first ``layers`` layers, of which those from ``tuned_from`` on are in ``file``, as
+    are its last norm and its head. It reads the ids ``prefix``, at most ``max_tokens`` tokens of text, and ``end``.
+    """
+
+    file: str
+    base: str
+    layers: int
+    tuned_from: int
+    prefix: tuple[int, ...]
+    end: int
+    max_tokens: int
+    gate: float
 
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
     """A classifier without its weights. ``version`` names model and calibration. ``labels`` are in the order of the
-    head's rows; one of the labels scores injections."""
+    head's rows; one of the labels scores injections. Where there is a ``second_opinion``, each label has a blend."""
 
     version: str
     architecture: Architecture
     window: WindowSize
     labels: tuple[Label, ...]
+    second_opinion: SecondOpinion | None = None
+
+    def version_with(self, second: bool) -> str:
+        """Returns the version of the scores: without the second opinion that the files describe they are others.
+        ``second``: it is asked."""
+        return self.version if second or self.second_opinion is None else f"{self.version}-alone"
 
     @property
     def injection(self) -> int:
@@ -71,6 +106,12 @@ class _Calibration(BaseModel):
     offset: float = Field(allow_inf_nan=False)
 
 
+class _Blend(BaseModel):
+    first: float = Field(ge=0, allow_inf_nan=False)
+    second: float = Field(ge=0, allow_inf_nan=False)
+    offset: float = Field(allow_inf_nan=False)
+
+
 class _Thresholds(BaseModel):
     flag: Probability
 
@@ -80,6 +121,18 @@ class _Label(BaseModel):
     kind: Literal["category", "overall", "injection"]
     calibration: _Calibration
     thresholds: _Thresholds
+    second_opinion: _Blend | None = None
+
+
+class _SecondOpinion(BaseModel):
+    file: str = Field(pattern=r"^[\w-][\w.-]*\.safetensors$")
+    base: str = Field(min_length=1)
+    layers: int = Field(ge=1)
+    tuned_from: int = Field(ge=0)
+    prefix: tuple[Annotated[int, Field(ge=0)], ...]
+    end: int = Field(ge=0)
+    max_tokens: int = Field(ge=1)
+    gate: Probability
 
 
 class _Architecture(BaseModel):
@@ -104,18 +157,13 @@ class _Config(BaseModel):
     architecture: _Architecture
     window: _Window
     labels: list[_Label] = Field(min_length=2)
+    second_opinion: _SecondOpinion | None = None
 
 
 def _artefact(config: _Config) -> Artefact:
     """Raises ValueError for labels and windows that make no classifier."""
-    names = [label.name for label in config.labels]
-    if len(set(names)) < len(names):
-        raise ValueError("labels: two have one name")
-    if sum(label.kind == INJECTION for label in config.labels) != 1:
-        raise ValueError("labels: exactly one has the kind injection")
-    if config.window.tokens + 2 > config.architecture.positions:
-        raise ValueError("window.tokens: with [CLS] and [SEP], a window exceeds architecture.positions")
-    shape = config.architecture
+    _check(config)
+    shape, second = config.architecture, config.second_opinion
     return Artefact(
         version=config.version,
         architecture=Architecture(
@@ -128,17 +176,32 @@ def _artefact(config: _Config) -> Artefact:
             norm_epsilon=shape.layer_norm_eps,
         ),
         window=WindowSize(config.window.tokens, config.window.stride),
-        labels=tuple(
-            Label(
-                label.name,
-                label.kind,
-                label.calibration.scale,
-                label.calibration.offset,
-                label.thresholds.flag,
-            )
-            for label in config.labels
-        ),
+        labels=tuple(map(_label, config.labels)),
+        second_opinion=None if second is None else SecondOpinion(**second.model_dump()),
     )
+
+
+def _label(label: _Label) -> Label:
+    blend = None if label.second_opinion is None else Blend(**label.second_opinion.model_dump())
+    return Label(
+        label.name, label.kind, label.calibration.scale, label.calibration.offset, label.thresholds.flag, blend
+    )
+
+
+def _check(config: _Config) -> None:
+    """Raises ValueError for labels, windows and a second opinion that do not fit each other."""
+    names = [label.name for label in config.labels]
+    if len(set(names)) < len(names):
+        raise ValueError("labels: two have one name")
+    if sum(label.kind == INJECTION for label in config.labels) != 1:
+        raise ValueError("labels: exactly one has the kind injection")
+    if config.window.tokens + 2 > config.architecture.positions:
+        raise ValueError("window.tokens: with [CLS] and [SEP], a window exceeds architecture.positions")
+    second = config.second_opinion
+    if any((label.second_opinion is None) != (second is None) for label in config.labels):
+        raise ValueError("labels: each has second_opinion, or none has and the file has none")
+    if second is not None and second.tuned_from > second.layers:
+        raise ValueError("second_opinion.tuned_from: it exceeds second_opinion.layers")
 
 
 def categories(artefact: Artefact) -> Mapping[str, int]:

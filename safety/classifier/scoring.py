@@ -18,8 +18,12 @@ def probabilities(logits: NDArray[np.float32], artefact: Artefact) -> NDArray[np
     shape."""
     scale = np.array([label.scale for label in artefact.labels])
     offset = np.array([label.offset for label in artefact.labels])
-    # The sigmoid by the hyperbolic tangent, which does not overflow.
-    result: NDArray[np.float64] = 0.5 * (1 + np.tanh(0.5 * (scale * logits.astype(np.float64) + offset)))
+    return sigmoid(scale * logits.astype(np.float64) + offset)
+
+
+def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the probabilities of log odds."""
+    result: NDArray[np.float64] = 0.5 * (1 + np.tanh(0.5 * logits))  # the hyperbolic tangent does not overflow
     return result
 
 

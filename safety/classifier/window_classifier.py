@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from safety.classifier.artefact import ArtefactError, read_artefact
 from safety.classifier.scoring import probabilities
-from safety.classifier.windows import windows
+from safety.classifier.windows import Span, spans, windows
 from safety.encoder.encoder import Encoder
 from safety.encoder.precision import Precision
 from safety.encoder.weights import Weights
@@ -18,8 +18,9 @@ from safety.encoder.word_pieces import WordPieces
 
 
 class WindowClassifier:
-    """A loaded text classifier. ``windows`` cuts a text into windows of token ids, ``score`` returns the probability of
-    each of the model's labels for each window. ``windows`` may be called on any thread, ``score`` on one at a time."""
+    """A loaded text classifier. ``windows`` cuts a text into windows of token ids, ``logits`` returns the output of the
+    head for each window, and ``score`` the probabilities. ``windows`` and ``spans`` may be called on any thread, the
+    others on one at a time."""
 
     def __init__(self, directory: Path, precision: Precision = Precision.INT8) -> None:
         """Loads ``config.json``, ``vocab.txt`` and ``model.safetensors``.
@@ -41,8 +42,18 @@ class WindowClassifier:
         cls, sep = self._pieces.cls, self._pieces.sep
         return [[cls, *window, sep] for window in windows(self._pieces(text), self.artefact.window)]
 
-    def score(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        """Returns the calibrated probabilities of windows of token ids, float64 [windows, labels]."""
+    def spans(self, text: str) -> list[Span]:
+        """Returns the part of a text that each of its ``windows`` is cut from."""
+        return spans(self._pieces.offsets(text), len(text), self.artefact.window)
+
+    def logits(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Returns the head's outputs for windows of token ids, float32 [windows, labels]."""
         states = self._encoder.encode(batch)
         pooled = np.concatenate([states.mean(), states.first()], axis=1)
-        return probabilities(pooled @ self._head.T + self._bias, self.artefact)
+        outputs: NDArray[np.float32] = pooled @ self._head.T + self._bias
+        return outputs
+
+    def score(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """Returns the calibrated probabilities of windows of token ids, float64 [windows, labels], without a second
+        opinion."""
+        return probabilities(self.logits(batch), self.artefact)

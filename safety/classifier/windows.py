@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+Span = tuple[int, int]
+"""A part of a text: the index of its first character, and of the one after its last."""
+
 
 @dataclass(frozen=True, slots=True)
 class WindowSize:
@@ -28,3 +31,16 @@ def windows(pieces: Sequence[int], size: WindowSize) -> list[Sequence[int]]:
     last = max(0, len(pieces) - size.tokens)
     starts = [*range(0, last, size.stride), last]
     return [pieces[start : start + size.tokens] for start in starts]
+
+
+def spans(offsets: Sequence[Span], characters: int, size: WindowSize) -> list[Span]:
+    """Returns the part of a text that each of its windows is cut from, in order.
+
+    ``offsets`` are those of the pieces in the text, which has ``characters`` characters. Characters that no piece has
+    go with the piece before them, those at the beginning with the first, so that each is in a span. Pieces may share a
+    character: of a Korean syllable each letter is one.
+    """
+    starts = [0, *(start for start, _ in offsets[1:])]
+    ends = [max(end, after) for (_, end), after in zip(offsets, [*starts[1:], characters], strict=False)]
+    cut = windows(range(len(offsets)), size)
+    return [(starts[each[0]], ends[each[-1]]) if each else (0, characters) for each in cut]

@@ -40,6 +40,12 @@ class WordPieces:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Returns for each word piece of ``text`` the index of its first character and of the one after its last, as
+        the text was given: with its accents, capitals and characters that no piece has."""
+        found: list[tuple[int, int]] = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        return found
+
 
 EXPECTED: Mapping[str, Mapping[str, Any]] = {
     "model": {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100},

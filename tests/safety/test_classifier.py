@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,9 +23,12 @@ from safety.classifier.artefact import Artefact, ArtefactError, read_artefact
 from safety.classifier.batching_classifier import BatchingClassifier
 from safety.classifier.scoring import check_scores, probabilities, scores_of
 from safety.classifier.window_classifier import WindowClassifier
-from safety.classifier.windows import WindowSize, windows
+from safety.classifier.windows import Span, WindowSize, spans, windows
 from safety.encoder.sequence_queue import SequenceQueue
+from safety.encoder.word_pieces import WordPieces
 from tests.safety.artefacts import LABELS, config, write_classifier
+
+MODEL = Path(__file__).parents[2] / "deployments" / "models" / "safety"
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +58,23 @@ class Scripted:
     def windows(self, text: str) -> list[list[int]]:
         return [list(word.encode()) for word in text.split() or [" "]]
 
-    def score(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    def spans(self, text: str) -> list[Span]:
+        return [word.span() for word in re.finditer(r"\S+", text)] or [(0, len(text))]
+
+    def logits(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         self.batches.append([bytes(tokens).decode() for tokens in batch])
         self.begun.set()
         assert self.go.wait(10)
         if any(tokens[0] == ord("!") for tokens in batch):
             raise RuntimeError("the model broke")
         rows = [np.nan if tokens[0] == ord("?") else tokens[0] / 256 for tokens in batch]
-        return np.repeat(np.array(rows)[:, None], len(LABELS), axis=1)
+        return uncalibrated(np.repeat(np.array(rows)[:, None], len(LABELS), axis=1), self.artefact)
+
+
+def uncalibrated(rows: NDArray[np.float64], artefact: Artefact) -> NDArray[np.float32]:
+    """The outputs of the head, [windows, labels], that mean the probabilities ``rows``."""
+    scale, offset = zip(*((label.scale, label.offset) for label in artefact.labels), strict=True)
+    return ((np.log(rows / (1 - rows)) - np.array(offset)) / np.array(scale)).astype(np.float32)
 
 
 @pytest.fixture
@@ -84,6 +97,57 @@ def test_windows_cover_a_text_and_none_is_short(length: int, tokens: int, data: 
 def test_windows_start_where_the_format_says(length: int, starts: list[int] | None) -> None:
     cut = windows(range(length), WindowSize(126, 96))
     assert cut == [range(0)] if starts is None else [window[0] for window in cut] == starts
+
+
+@pytest.fixture(scope="module")
+def pieces() -> WordPieces:
+    return WordPieces(MODEL / "vocab.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Héllo wörld, again", ["Héllo wörld", ", again"]),
+        ("e\u0301te\u0301 E\u0301TE\u0301", ["e\u0301te\u0301 E\u0301", "TE\u0301"]),
+        ("中文字 ok", ["中文", "字 ok"]),
+        ("👨\u200d👩\u200d👧 hi 🙂!", ["👨\u200d👩\u200d👧 hi ", "🙂!"]),
+        ("\u200bki\u200bll  \u200b him\u200b now\u200b", ["\u200bki\u200bll  \u200b him\u200b ", "now\u200b"]),
+        ("\u200b\u200d ", ["\u200b\u200d "]),
+        ("", [""]),
+        ("한", ["한", "한"]),
+    ],
+    ids=["accents", "combining accents", "CJK", "emoji", "zero-width", "no pieces", "empty", "a syllable of three"],
+)
+def test_the_span_of_a_window_is_of_the_original_text(pieces: WordPieces, text: str, found: list[str]) -> None:
+    cut = spans(pieces.offsets(text), len(text), WindowSize(2, 2))
+    assert [text[start:end] for start, end in cut][: len(found)] == found
+
+
+LETTERS = st.sampled_from("abzéÜßİﬁ中한ا🙂\u0301\u200b\u200d\x00 .,1\n")
+
+
+@given(st.text(LETTERS) | st.text(), st.integers(1, 6), st.data())
+def test_spans_have_the_pieces_of_their_windows_and_cover_the_text(
+    pieces: WordPieces, text: str, tokens: int, data: st.DataObject
+) -> None:
+    size = WindowSize(tokens, data.draw(st.integers(1, tokens)))
+    offsets, cut = pieces.offsets(text), windows(pieces(text), size)
+    found = spans(offsets, len(text), size)
+    assert len(found) == len(cut)
+    assert (found[0][0], found[-1][1]) == (0, len(text))
+    assert all(before[0] <= after[0] <= before[1] <= after[1] for before, after in pairwise(found))
+    for (start, end), places in zip(found, windows(range(len(offsets)), size), strict=True):
+        assert all(start <= offsets[place][0] < offsets[place][1] <= end for place in places)
+
+
+def test_the_span_of_whole_words_has_their_pieces_again(pieces: WordPieces) -> None:
+    text = " ".join(["Straßenbahn Zürich costs 1,000 中文 naïve\u0301 e\u200bgg"] * 30)
+    whole = pieces(text)
+    ((start, end), *_), (first, *_) = (
+        spans(pieces.offsets(text), len(text), WindowSize(40, 40)),
+        windows(whole, WindowSize(40, 40)),
+    )
+    assert pieces(text[start:end]) == list(first)
 
 
 def test_special_tokens_in_a_text_are_text(model: WindowClassifier) -> None:
@@ -138,7 +202,7 @@ async def test_texts_that_arrive_during_a_batch_are_the_next_one(scripted: Scrip
     await asyncio.sleep(0.01)  # they are queued
     scripted.go.set()
     scores = await asyncio.gather(first, *others)
-    assert [each.injection * 256 for (each,) in scores] == list(b"abcde")
+    assert [round(each.injection * 256, 3) for (each,) in scores] == list(b"abcde")
     assert scripted.batches == [["a"], ["b", "c", "d", "e"]]
     classifier.close()
 
@@ -215,7 +279,7 @@ async def test_a_broken_model_is_unavailable_and_goes_on(scripted: Scripted, tex
     classifier = BatchingClassifier(scripted)
     with pytest.raises(ClassifierUnavailableError, match=message):
         await classifier.classify([text])
-    assert (await classifier.classify(["a"]))[0].injection == ord("a") / 256
+    assert (await classifier.classify(["a"]))[0].injection == pytest.approx(ord("a") / 256, abs=1e-6)
     classifier.close()
 
 
