@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from deployments.models.training.safety.__main__ import MODELS, ROOT
-from deployments.models.training.safety.evaluation import table
 from deployments.models.training.safety.example import Example
 from deployments.models.training.safety.judges import Judge, judges
 from deployments.models.training.safety.mix import read_mix
-from deployments.models.training.safety.scoring import of_files
-from deployments.models.training.safety.second import artefact
+from deployments.models.training.safety.second import artefact, card
 from deployments.models.training.safety.second.cascade import CascadeFit, fit_cascade
 from deployments.models.training.safety.second.loop import Recipe, train
 from deployments.models.training.safety.second.opinions import Opinions, opinions
-from deployments.models.training.safety.second.second_model import SecondModel
 from deployments.models.training.safety.second.sequences import Sequences
 from deployments.models.training.safety.second.states import States, compute
 from deployments.models.training.safety.second.trunk import Trunk
 from deployments.models.training.safety.second.upper import Upper
-from deployments.models.training.safety.windows import WordPieces
+from safety.classifier.artefact import ArtefactError, SecondOpinion
+from safety.classifier.second_model import SecondModel
+from safety.classifier.window_classifier import WindowClassifier
 from safety.decoder.architecture import UnsupportedDecoderError
 from safety.decoder.gguf_file import GGUFFile
 
@@ -50,14 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mix = read_mix(options.data, judges(options.data, options.seed), options.seed)
         if not options.skip_training:
             train_on(list({each.text: each for each in mix.training}.values()), options)
-        fitted, sequences = judged(mix.development[: options.development], held_out, options)
-    except (OSError, UnsupportedDecoderError) as error:
+        sequences = Sequences(GGUFFile(options.base))
+        described = artefact.second_opinion(options.name, options.first, options.last, sequences)
+        fitted = judged(mix.development[: options.development], held_out, described, options)
+    except (OSError, ArtefactError, UnsupportedDecoderError) as error:
         print(error, file=sys.stderr)
         return 2
-    layers = options.first, options.last
-    artefact.describe(options.out, options.version, options.name, layers, sequences, fitted.mixed)
-    print(table(fitted.fitted.figures))
-    print(json.dumps({name: round(share, 3) for name, share in fitted.asked.items()}))
+    artefact.describe(options.out, options.version, described, fitted.mixed)
+    path, part = options.out / "CARD.md", card.section(fitted, described, options.weight)
+    path.write_text(card.with_section(path.read_text(encoding="utf-8"), part), encoding="utf-8")
+    print(part)
     return 0
 
 
@@ -83,18 +84,18 @@ def states_of(examples: Sequence[Example], options: argparse.Namespace) -> State
 
 
 def judged(
-    development: Sequence[Example], held_out: Sequence[Judge], options: argparse.Namespace
-) -> tuple[CascadeFit, Sequences]:
-    """Fits and judges the files in ``options.out``. Returns the sequences of the second model, too."""
-    first, pieces = of_files(options.out), WordPieces(options.out / "vocab.txt")
-    second = SecondModel(options.base, options.out / artefact.FILE, options.last)
+    development: Sequence[Example], held_out: Sequence[Judge], described: SecondOpinion, options: argparse.Namespace
+) -> CascadeFit:
+    """Fits and judges the files in ``options.out``."""
+    first = WindowClassifier(options.out)
+    second = SecondModel(options.out, replace(first.artefact, second_opinion=described), options.base)
 
     def said(examples: Sequence[Example]) -> Opinions:
-        return opinions(first, second, pieces, [each.text for each in examples])
+        return opinions(first, second, [each.text for each in examples])
 
     others = {judge.name: said(judge.examples) for judge in held_out}
-    alone = artefact.calibration(options.out)
-    return fit_cascade(alone, development, said(development), held_out, others, options.weight), second.sequences
+    alone = artefact.calibration(first.artefact)
+    return fit_cascade(alone, development, said(development), held_out, others, options.weight)
 
 
 def make_parser() -> argparse.ArgumentParser:

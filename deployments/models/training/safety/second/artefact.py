@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,11 +12,12 @@ from safetensors.torch import save_file
 
 from deployments.models.training.safety.artefact import quantised, write_config
 from deployments.models.training.safety.second.cascade import GATE, Calibration, Mixed
-from deployments.models.training.safety.second.opinions import MAX_TOKENS
 from deployments.models.training.safety.second.sequences import Sequences
 from deployments.models.training.safety.second.upper import Upper
+from safety.classifier.artefact import Artefact, SecondOpinion
 
 FILE: Final = "second_opinion.safetensors"
+MAX_TOKENS: Final = 160  # of a window in the second model; one of 126 word pieces mostly has fewer
 
 
 def write_weights(model: Upper, folder: Path) -> None:
@@ -23,37 +25,35 @@ def write_weights(model: Upper, folder: Path) -> None:
     save_file(quantised(model.state_dict()), folder / FILE)
 
 
-def calibration(folder: Path) -> Calibration:
-    """Returns that of the first model. Raises OSError."""
-    labels = json.loads((folder / "config.json").read_text(encoding="utf-8"))["labels"]
-    return {label["name"]: (label["calibration"]["scale"], label["calibration"]["offset"]) for label in labels}
+def second_opinion(base: str, first: int, last: int, sequences: Sequences) -> SecondOpinion:
+    """Returns the description of the layers below ``last`` of ``base``, tuned from ``first`` on."""
+    return SecondOpinion(
+        file=FILE,
+        base=base,
+        layers=last,
+        tuned_from=first,
+        prefix=tuple(sequences.prefix),
+        end=sequences.end,
+        max_tokens=MAX_TOKENS,
+        gate=GATE,
+    )
 
 
-def describe(
-    folder: Path, version: str, base: str, layers: tuple[int, int], sequences: Sequences, mixed: Mixed
-) -> None:
-    """Adds the second opinion to config.json in ``folder``. ``layers``: the first tuned one, and how many there are in
-    all."""
+def calibration(artefact: Artefact) -> Calibration:
+    """Returns that of the first model alone."""
+    return {label.name: (label.scale, label.offset) for label in artefact.labels}
+
+
+def describe(folder: Path, version: str, second: SecondOpinion, mixed: Mixed) -> None:
+    """Adds the second opinion to config.json in ``folder``."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    write_config(described(config, version, base, layers, sequences, mixed), folder)
+    write_config(described(config, version, second, mixed), folder)
 
 
-def described(
-    config: Mapping[str, Any], version: str, base: str, layers: tuple[int, int], sequences: Sequences, mixed: Mixed
-) -> dict[str, Any]:
+def described(config: Mapping[str, Any], version: str, second: SecondOpinion, mixed: Mixed) -> dict[str, Any]:
     """Returns ``config`` with the second opinion, in place of one that was there."""
-    opinion = {
-        "file": FILE,
-        "base": base,
-        "layers": layers[1],
-        "tuned_from": layers[0],
-        "prefix": sequences.prefix,
-        "end": sequences.end,
-        "max_tokens": MAX_TOKENS,
-        "gate": GATE,
-    }
     labels = [{**label, "second_opinion": weights(mixed[label["name"]])} for label in config["labels"]]
-    return {**config, "version": version, "second_opinion": opinion, "labels": labels}
+    return {**config, "version": version, "second_opinion": asdict(second), "labels": labels}
 
 
 def weights(mixed: tuple[float, float, float]) -> dict[str, float]:

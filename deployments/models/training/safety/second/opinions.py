@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from deployments.models.training.safety.scoring import WindowLogits
-from deployments.models.training.safety.second.second_model import SecondModel
-from deployments.models.training.safety.windows import CLS, SEP, WordPieces, window_places
+from safety.classifier.second_model import SecondModel
+from safety.classifier.window_classifier import WindowClassifier
 
 BATCH = 8  # windows
-MAX_TOKENS = 160  # of a window in the second model; a window of word pieces mostly has fewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +30,17 @@ class Opinions:
         return low.scatter_reduce(0, self.texts[:, None].expand_as(logits), logits, "amax")
 
 
-def opinions(first: WindowLogits, second: SecondModel, pieces: WordPieces, texts: Sequence[str]) -> Opinions:
+def opinions(first: WindowClassifier, second: SecondModel, texts: Sequence[str]) -> Opinions:
     """Returns the opinions on all windows of ``texts``."""
     windows = [
-        (number, [CLS, *ids[begin:end], SEP], text[spans[begin][0] : spans[end - 1][1]] if end > begin else "")
+        (number, ids, second.sequence(text[begin:end]))
         for number, text in enumerate(texts)
-        for ids, spans in [pieces.with_spans(text)]
-        for begin, end in window_places(len(ids))
+        for ids, (begin, end) in zip(first.windows(text), first.spans(text), strict=True)
     ]
     windows.sort(key=lambda window: len(window[1]))
     firsts, seconds = [], []
     for begin in tqdm(range(0, len(windows), BATCH), unit="batch", mininterval=10):
         batch = windows[begin : begin + BATCH]
-        firsts.append(first([ids for _, ids, _ in batch]))
-        seconds.append(second.logits([span for _, _, span in batch], MAX_TOKENS))
+        firsts.append(torch.from_numpy(first.logits([ids for _, ids, _ in batch])))
+        seconds.append(torch.from_numpy(second.logits([tokens for _, _, tokens in batch])))
     return Opinions(torch.cat(firsts), torch.cat(seconds), torch.tensor([number for number, _, _ in windows]))

@@ -26,10 +26,6 @@ class Sequences:
         self.prefix = [control["<|im_start|>"], *self._cut("user\n")]
         self.end = control["<|im_end|>"]
 
-    def of(self, span: str, most: int) -> list[int]:
-        """Returns the sequence of the first ``most`` tokens of ``span``."""
-        return [*self.prefix, *self._cut(span)[:most], self.end]
-
     def training_windows(self, example: Example) -> list[list[int]]:
         """Returns the windows of a text that are trained on, without prefix and end."""
         harmless = all(value <= UNCERTAIN for value in example.known.values())
