@@ -74,7 +74,8 @@ class Scripted:
 def uncalibrated(rows: NDArray[np.float64], artefact: Artefact) -> NDArray[np.float32]:
     """The outputs of the head, [windows, labels], that mean the probabilities ``rows``."""
     scale, offset = zip(*((label.scale, label.offset) for label in artefact.labels), strict=True)
-    return ((np.log(rows / (1 - rows)) - np.array(offset)) / np.array(scale)).astype(np.float32)
+    logits: NDArray[np.float64] = (np.log(rows / (1 - rows)) - np.array(offset)) / np.array(scale)
+    return logits.astype(np.float32)
 
 
 @pytest.fixture
