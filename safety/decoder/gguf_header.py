@@ -73,7 +73,7 @@ class _Cursor:
 
     def scalar(self, letter: str) -> Any:
         """Returns the next number, by its letter in ``struct``."""
-        (number,) = struct.unpack(f"<{letter}", self.take(struct.calcsize(f"<{letter}")))
+        (number,) = struct.unpack(f"<{letter}", bytes(self.take(struct.calcsize(f"<{letter}"))))
         return number
 
     def string(self) -> str:

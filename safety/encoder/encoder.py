@@ -24,7 +24,8 @@ class Encoder:
     ) -> None:
         """``token_types``: how many the sequences have; ``encode`` takes ``second`` where there are two.
 
-        Raises UnsupportedEncoderError if ``weights`` do not fit ``architecture``.
+        Raises UnsupportedEncoderError if ``weights`` do not fit ``architecture``, and OSError if there is no room for
+        temporary files as large as the model.
         """
         self.architecture = architecture
         self._token_types = token_types

@@ -25,10 +25,10 @@ class Graph:
     """Collects the nodes and the constants of an ONNX graph. Tensors are referred to by name.
 
     ``folder``: where large constants are written, each to a file of its own, until the session is made. Within the
-    model they are in memory three times meanwhile: here, in its bytes, and in ONNX Runtime. None: all are within it.
+    model they would be in memory three times meanwhile: here, in its bytes, and in ONNX Runtime.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
         self._folder = folder
@@ -39,8 +39,10 @@ class Graph:
         if name not in self.constants:
             # ascontiguousarray makes a vector of a scalar.
             value = np.ascontiguousarray(value).reshape(value.shape)
-            in_file = self._folder is not None and value.nbytes >= MIN_FILE_BYTES
-            self.constants[name] = self._in_file(name, value) if in_file else numpy_helper.from_array(value, name)
+            is_large = value.nbytes >= MIN_FILE_BYTES
+            self.constants[name] = (
+                _in_file(self._folder / name, value) if is_large else numpy_helper.from_array(value, name)
+            )
         return name
 
     def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
@@ -56,15 +58,13 @@ class Graph:
 
     def session(self, hidden: int) -> onnxruntime.InferenceSession:
         """Returns a session of the graph, which computes on the calling thread. Its inputs are the fields of
-        ``PackedBatch``; its output ``hidden`` is float32 [T, ``hidden``]. Large constants are needed no longer in their
-        folder."""
+        ``PackedBatch``; its output ``hidden`` is float32 [T, ``hidden``]. The folder is needed no longer then."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = WARNINGS_OFF
         options.enable_mem_pattern = False  # plans memory for each shape, and every batch has another
-        if self._folder is not None:
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self._folder))
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self._folder))
         return onnxruntime.InferenceSession(self._serialised(hidden), options, providers=["CPUExecutionProvider"])
 
     def _serialised(self, hidden: int) -> bytes:
@@ -85,11 +85,11 @@ class Graph:
         serialised: bytes = model.SerializeToString()
         return serialised
 
-    def _in_file(self, name: str, value: NDArray[Any]) -> TensorProto:
-        """Writes ``value`` to a file. Returns the tensor that refers to it."""
-        assert self._folder is not None
-        value.tofile(self._folder / name)
-        tensor = TensorProto(name=name, dims=value.shape, data_type=helper.np_dtype_to_tensor_dtype(value.dtype))
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value=name)
-        return tensor
+
+def _in_file(path: Path, value: NDArray[Any] | np.generic) -> TensorProto:
+    """Writes ``value`` to a file. Returns the tensor that refers to it, which has the file's name."""
+    value.tofile(path)
+    tensor = TensorProto(name=path.name, dims=value.shape, data_type=helper.np_dtype_to_tensor_dtype(value.dtype))
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=path.name)
+    return tensor
