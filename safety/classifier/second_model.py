@@ -69,7 +69,7 @@ def _head(
     shape = (labels, 2 * architecture.hidden)
     if head.shape != shape or bias.shape != shape[:1]:
         raise ArtefactError(f"{path}: head.weight must be {list(shape)}, not {list(head.shape)}")
-    if max(*second.prefix, second.end) >= architecture.vocabulary:
+    if max((*second.prefix, second.end)) >= architecture.vocabulary:
         raise ArtefactError(f"second_opinion: token ids are below {architecture.vocabulary}")
     if len(second.prefix) + second.max_tokens + 1 > architecture.max_tokens:
         raise ArtefactError("second_opinion.max_tokens: with prefix and end, a sequence is too long for the decoder")

@@ -73,10 +73,6 @@ class SecondStage:
             each[places] = blended(first[places], second, self._blends)
         return found
 
-    def close(self) -> None:
-        """Ends the thread after the batch that is being computed."""
-        self.runner.close()
-
     async def _sequences(self, text: str, places: NDArray[np.intp]) -> list[list[int]]:
         if not len(places):
             return []
