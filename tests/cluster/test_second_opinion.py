@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from cluster.config import MantaConfig
+from cluster.doctor.config_facts import models_of
 from cluster.safety.classifier_replica import ClassifierReplica, load_classifier
 from cluster.safety.config import ClassifierConfig
 from cluster.safety.deployment import bind_classifier, described_classifier
 from cluster.telemetry.config import TelemetryConfig
 from engine.model.location import ModelDigestError
 from router.ports.trace_names import Attribute
+from tests.cluster.graph import dev_config
 from tests.cluster.otlp_receiver import attributes, http_receiver
 from tests.cluster.test_call_traces import SAMPLED
 from tests.safety.artefacts import write_classifier
@@ -86,3 +89,15 @@ def test_a_replica_with_a_second_opinion_imports_no_torch(asked: Path) -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("tier", "second", "expected"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_the_doctor_looks_for_the_base_which_a_tier_may_have_too(tier: bool, second: bool, expected: bool) -> None:
+    arguments = dev_config()
+    packed = {"name": "packed", "optional": tier, "engine": {"model": "base.gguf"}}
+    classifier = {"model": "models/safety", "second_opinion": {"model": "base.gguf", "optional": second}}
+    arguments["router"]["prices"]["tiers"]["packed"] = {"input": 1, "output": 1}
+    arguments |= {"tiers": [*arguments["tiers"], packed], "safety": {"classifier": classifier}}
+    assert models_of(MantaConfig.model_validate(arguments))["base.gguf"] is expected
