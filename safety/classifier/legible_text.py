@@ -13,4 +13,5 @@ _RUNS = regex.compile(r"(\s{8})\s+|(\p{M}{8})\p{M}+")
 
 def legible_text(text: str) -> str:
     """Returns ``text`` without invisible characters. Of long runs of white space and of marks it has the beginning."""
-    return _RUNS.sub(r"\1\2", _UNSEEN.sub("", text))
+    legible: str = _RUNS.sub(r"\1\2", _UNSEEN.sub("", text))
+    return legible
