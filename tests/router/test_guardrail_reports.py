@@ -201,6 +201,16 @@ def test_a_rule_for_requests_leaves_answers_alone(guarded: Guarded) -> None:
     assert streamed(guarded, "I am jane.doe@example.com") == ("Ask help@example.org.", "stop")
 
 
+@pytest.mark.parametrize("answers", ["off", "redact"])
+def test_what_redacts_answers_leaves_the_users_own_values(guarded: Guarded, answers: str) -> None:
+    """LiteLLM 28197 and 28316: the values that were put back into a stream were masked again."""
+    guarded.policies.set(pii={"requests": "pseudonymise", "answers": answers})
+    guarded.served.backend = Says("Dear {prompt}, ", "ask help@example.org.", size=4)
+    other = "help@example.org" if answers == "off" else "<EMAIL_ADDRESS>"
+
+    assert streamed(guarded, "jane.doe@example.com") == (f"Dear jane.doe@example.com, ask {other}.", "stop")
+
+
 def test_requests_at_the_same_time_do_not_share_pseudonyms(guarded: Guarded) -> None:
     """llm-guard 131 and LiteLLM 19950: one vault for all requests put a value of one into the answer to another."""
     guarded.policies.set(pii={"requests": "pseudonymise"})

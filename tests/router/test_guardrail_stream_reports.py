@@ -281,3 +281,17 @@ def planted_pieces(whole: str, pieces: Sequence[str]) -> set[str]:
             found.add(piece)
         place += len(piece)
     return found
+
+
+@pytest.mark.parametrize("pieces", [("Hello", ""), ("", "Hello"), ("",), ("Hello", "", "")])
+@pytest.mark.parametrize("policy", [{}, {"pii": {"answers": "redact"}, "content_answers": None}, {"stream": "beside"}])
+def test_an_empty_piece_loses_no_end(guarded: Guarded, pieces: Sequence[str], policy: dict[str, Any]) -> None:
+    """fms-guardrails-orchestrator 516: a last chunk without text, which is not checked, was not sent."""
+    guarded.policies.set(**policy)
+    guarded.served.backend = Says(*pieces)
+    chunks = chunks_of(guarded, stream_options={"include_usage": True})
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+
+    assert "".join(each["delta"].get("content") or "" for each in choices) == "".join(pieces)
+    assert [each["finish_reason"] for each in choices if each["finish_reason"]] == ["stop"]
+    assert chunks[-1]["usage"]["completion_tokens"] > 0
