@@ -165,10 +165,11 @@ class PolicyGuard:
                 self._rate.add(counted)
         return ruling
 
-    async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
+    async def moderate(self, subject: Subject, texts: Sequence[str], *, urgent: bool = True) -> Sequence[Moderation]:
         policy = await self._policies.of(subject.tenant)
         check_length(policy.sizes.max_characters, texts)
-        scores = await self._prepare(policy, subject.tenant).compiled.classifier.classify(texts)
+        classifier = self._prepare(policy, subject.tenant).compiled.classifier
+        scores = await classifier.classify(texts, urgent=urgent)
         return [moderation(policy, each) for each in scores]
 
     async def answers(

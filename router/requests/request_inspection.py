@@ -79,8 +79,9 @@ class RequestInspection:
             return _unscored
         guard = moderating(self._guard)
         asked.check_model(guard.classifier)
-        judge = judge_of(guard, subject_of(account))
-        found = await moderated_input(account.request, judge)
+        subject = subject_of(account)
+        found = await moderated_input(account.request, judge_of(guard, subject, urgent=True))
+        judge = judge_of(guard, subject, urgent=False)  # the answers were sent, or wait for their end anyway
         return partial(with_scores, judge=judge, of_input=found, block=asked.block_output)
 
     def _inspected(self, account: Account, policy: str, inspection: Inspection) -> None:

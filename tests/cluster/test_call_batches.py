@@ -35,7 +35,7 @@ async def test_calls_that_share_a_batch_have_it_by_their_own_times(
         scripted.go.set()
         await asyncio.gather(first, *shared)
         replica.__del__()
-    assert scripted.batches == [["a"], ["b", "d", "c"]]
+    assert scripted.batches == [["a"], ["d", "b", "c"]]
     assert len(received.spans) == 6
     for number, sequences in ((1, 2), (2, 1)):
         call, queue, batch = (

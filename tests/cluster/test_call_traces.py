@@ -276,7 +276,7 @@ async def test_a_replica_answers_a_failure_and_its_span_has_failed() -> None:
         def busy_s(self) -> float:
             return 0.0
 
-        async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Any]:
+        async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Any]:
             raise ClassifierUnavailableError("the classifier failed: RuntimeError")
 
     with http_receiver() as received:

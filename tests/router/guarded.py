@@ -83,5 +83,6 @@ class Guarded:
         self.served.backend = SettlingBackend()
         self.classifier.mode = "well"
         self.classifier.texts.clear()
+        self.classifier.urgent.clear()
         self.policies.found.clear()
         self.store._entries.clear()

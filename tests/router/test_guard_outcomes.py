@@ -53,6 +53,29 @@ def test_without_a_classifier_a_tenant_gets_what_its_policy_says(
     assert [entry["safety"]["decision"] for entry in guarded.entries()] == ["unscanned"] * 2
 
 
+@pytest.mark.parametrize(
+    ("policy", "stream", "waits"),
+    [({"stream": "hold"}, True, True), ({"stream": "beside"}, True, False), ({"stream": "hold"}, False, False)],
+)
+def test_what_a_first_token_waits_for_is_urgent_to_the_classifier(
+    guarded: Guarded, policy: dict[str, Any], stream: bool, waits: bool
+) -> None:
+    guarded.policies.set(**policy)
+    asked = f"Good morning, {policy} {stream}"  # another one for each case: verdicts on texts are remembered
+
+    assert guarded.ask(asked, stream=stream, moderation={"model": "omni-moderation-latest"}).text
+
+    of_answer = [text for text in guarded.classifier.texts if text != asked]
+    assert guarded.classifier.urgent == [asked] * 2 + of_answer[:1] * waits
+    assert len(of_answer) >= 2  # the scores of the answer at least
+
+
+def test_a_moderation_is_urgent_to_the_classifier(guarded: Guarded) -> None:
+    assert guarded.post("/v1/moderations", {"model": "omni-moderation-latest", "input": "Hi"}).status_code == 200
+
+    assert guarded.classifier.urgent == ["Hi"]
+
+
 def test_a_tenants_policy_is_its_own(guarded: Guarded) -> None:
     off = {"content": None, "injection": {"user": None, "documents": None}}
     guarded.policies.set("other", **off)

@@ -76,7 +76,7 @@ class LengthClassifier:
     def __init__(self, on_found: Callable[[], None]) -> None:
         self._on_found = on_found
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]:
         await asyncio.sleep(0.001)
         if flagged := len(texts[0]) > LENGTH:
             self._on_found()
@@ -227,7 +227,7 @@ class HaltingGuard:
     ) -> Ruling:
         return Ruling(Action.ALLOW, tuple(passage.text for passage in passages))
 
-    async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
+    async def moderate(self, subject: Subject, texts: Sequence[str], *, urgent: bool = True) -> Sequence[Moderation]:
         raise NotImplementedError
 
     async def answers(self, *_: object, **__: object) -> AnswerGuard | None:

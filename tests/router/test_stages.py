@@ -63,10 +63,10 @@ class SlowClassifier(ScriptedClassifier):
         super().__init__()
         self._clock = clock
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]:
         await asyncio.sleep(0.02)
         self._clock.advance(CHECK_S)
-        return await super().classify(texts, tenant)
+        return await super().classify(texts, tenant, urgent=urgent)
 
 
 class Timed:
