@@ -28,7 +28,9 @@ class SequenceQueue(Generic[Owner]):
         self._got: dict[str, int] = {}
         """The tokens that tenants have got, counted as if each that waits had waited from the beginning. A tenant that
         does not wait is kept while it is ahead of those that do, so that a pause gains it nothing."""
-        self._least = 0  # the least that a tenant that waits has got
+        self._joining = 0
+        """What a tenant that comes is taken to have got: the least of those that wait, without their leads. So a lead is
+        taken once, and not from each call of a tenant whose calls come one after the other."""
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
@@ -44,7 +46,7 @@ class SequenceQueue(Generic[Owner]):
             return
         if tenant not in self._waiting:
             self._waiting[tenant] = TenantCalls()
-            self._got[tenant] = max(self._got.get(tenant, 0), self._least)
+            self._got[tenant] = max(self._got.get(tenant, 0), self._joining)
         self._waiting[tenant].add(owner, sequences, urgent=urgent)
 
     def drop(self, owner: Owner, tenant: str = "") -> None:
@@ -78,8 +80,8 @@ class SequenceQueue(Generic[Owner]):
             del self._waiting[tenant]
         if not self._waiting:
             self._got.clear()
-            self._least = 0
+            self._joining = 0
             return
-        self._least = max(self._least, min(self._got[each] for each in self._waiting))
-        for each in [each for each, got in self._got.items() if each not in self._waiting and got <= self._least]:
+        self._joining = max(self._joining, min(map(self._turn, self._waiting)))
+        for each in [each for each, got in self._got.items() if each not in self._waiting and got <= self._joining]:
             del self._got[each]

@@ -76,6 +76,21 @@ def test_a_tenant_does_not_gain_by_pauses_between_its_urgent_calls() -> None:
     assert abs(got["fast"] - got["kept"]) <= LEAD_TOKENS + MAX_TOKENS
 
 
+@pytest.mark.parametrize("floods", [1, 8])
+def test_a_tenant_whose_calls_come_one_after_the_other_gives_a_lead_once(floods: int) -> None:
+    queue: SequenceQueue[str] = SequenceQueue(1)
+    for flood in range(floods):
+        queue.add(f"flood {flood}", tokens(*[64] * 500), str(flood), urgent=True)
+    got: Counter[str] = Counter()
+    for turn in range(40 * (floods + 1)):
+        if not queue.waiting("small"):
+            queue.add(f"check {turn}", tokens(64), "small")
+        (sequence,) = queue.next_batch()
+        got["small" if sequence.owner.startswith("check") else sequence.owner] += len(sequence.tokens)
+
+    assert max(got.values()) - got["small"] <= LEAD_TOKENS + MAX_TOKENS
+
+
 def test_a_caller_that_leaves_takes_its_sequences_and_its_urgency_along() -> None:
     queue: SequenceQueue[str] = SequenceQueue(1)
     queue.add("other", tokens(10), "b")
