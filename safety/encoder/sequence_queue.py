@@ -29,8 +29,8 @@ class SequenceQueue(Generic[Owner]):
         """The tokens that tenants have got, counted as if each that waits had waited from the beginning. A tenant that
         does not wait is kept while it is ahead of those that do, so that a pause gains it nothing."""
         self._joining = 0
-        """What a tenant that comes is taken to have got: the least of those that wait, without their leads. So a lead is
-        taken once, and not from each call of a tenant whose calls come one after the other."""
+        """What a tenant that comes is taken to have got: the least of those that wait, without their leads. So a tenant
+        whose calls come one after the other gives a lead once, and not with each call."""
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
