@@ -19,8 +19,8 @@ from router.ports.tier_backend import OnPlaced, OnUsage
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import KEY, OTHER_KEY, Served
 from tests.router.policies import Policies
+from tests.router.served import KEY, OTHER_KEY, Served
 from tests.safety.scripted_classifier import ScriptedClassifier
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"

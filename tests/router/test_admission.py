@@ -29,7 +29,7 @@ from router.ports.tier_backend import (
     TierUnavailableError,
 )
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import KEY, OTHER_KEY, Served
+from tests.router.served import KEY, OTHER_KEY, Served
 
 HELD = "held"
 ONE = ClassAdmission(max_requests=1)

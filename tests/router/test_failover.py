@@ -50,7 +50,8 @@ from router.ports.tier_backend import (
 )
 from router.usage_meter import UsageMeter
 from tests.router.backend import ReadyTiers, ScriptedBackend
-from tests.router.conftest import FAST, Served
+from tests.router.conftest import FAST
+from tests.router.served import Served
 
 REPLICAS = ("a", "b", "c")
 TOKENS = 10

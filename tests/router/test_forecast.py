@@ -30,7 +30,7 @@ from router.tiers.quality_forecast import (
     unknown_signs,
 )
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import CONFIG, KEY
+from tests.router.served import CONFIG, KEY
 
 TIERS = ("fast", "balanced", "frontier")
 EASY, HARD = "What is 2 + 3?", "What is 4821 + 3977?"

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -15,22 +15,9 @@ import pytest
 from engine.api import Conversation, GenerationRequest, Usage
 from router.limits.usage_estimator import UsageEstimator
 from safety.api import Scores
-from tests.router.conftest import KEY, OTHER_KEY, Served
 from tests.router.engines import EngineBackend
 from tests.router.guarded import CHAT, TEXT, Guarded
-
-
-@pytest.fixture(scope="module")
-def _made() -> Iterator[Guarded]:
-    made = Guarded()
-    yield made
-    made.served.stop()
-
-
-@pytest.fixture
-def guarded(_made: Guarded) -> Guarded:
-    _made.reset()
-    return _made
+from tests.router.served import KEY, OTHER_KEY, Served
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXT])

@@ -18,9 +18,9 @@ from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import KEY
 from tests.router.policies import Policies
 from tests.router.retrieving import CONFIG, Retrieving
+from tests.router.served import KEY
 from tests.safety.guards import People
 from tests.safety.scripted_classifier import ScriptedClassifier
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from engine.api import Conversation, GenerationRequest
-from tests.router.conftest import KEY
 from tests.router.guarded import CHAT, TEXT, Guarded, SettlingBackend
+from tests.router.served import KEY
 
 TOOL = {"type": "function", "function": {"name": "send", "parameters": {"type": "object", "properties": {}}}}
 
@@ -39,19 +39,6 @@ def read(request: GenerationRequest) -> str:
     """The last text of a request, as the model reads it."""
     prompt = request.prompt
     return prompt.messages[-1].content if isinstance(prompt, Conversation) else str(prompt)
-
-
-@pytest.fixture(scope="module")
-def _made() -> Iterator[Guarded]:
-    made = Guarded()
-    yield made
-    made.served.stop()
-
-
-@pytest.fixture
-def guarded(_made: Guarded) -> Guarded:
-    _made.reset()
-    return _made
 
 
 def streamed(guarded: Guarded, text: str = "Hi", **more: Any) -> tuple[str, str | None]:

@@ -39,8 +39,8 @@ from safety.api import (
 )
 from safety.streaming.answer_guard import PlannedGuard
 from safety.streaming.plan import ClassifierRule, Pace, ScannerRule, StreamPlan
-from tests.router.conftest import Served
 from tests.router.engines import EngineBackend
+from tests.router.served import Served
 
 LENGTH = 40
 """The characters after which the checks of these tests halt a text."""

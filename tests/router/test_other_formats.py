@@ -43,7 +43,7 @@ from router.requests.text_logging import TextLogging
 from router.resume.detached_streams import DetachedStreams
 from router.tiers.choose_tier import TierChoice
 from tests.router.backend import TIERS, WORDS, ScriptedBackend
-from tests.router.conftest import CONFIG, KEY
+from tests.router.served import CONFIG, KEY
 
 
 class LineEndpoint:

@@ -21,8 +21,8 @@ from router.requests.text_logging import SentTexts, without_escapes
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.router.backend import WORDS, ScriptedBackend
-from tests.router.conftest import CONFIG, KEY, OTHER_KEY, Served
 from tests.router.policies import Policies
+from tests.router.served import CONFIG, KEY, OTHER_KEY, Served
 from tests.router.test_last_resort import Client
 from tests.safety.scripted_classifier import ScriptedClassifier
 
