@@ -60,7 +60,7 @@ from cluster.telemetry.text_log import OnLost, RedactedTextLog
 from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.admin.overview_api import OverviewSources
-from router.app_factory import CacheParts, MakeGuard, build_app
+from router.app_factory import build_app
 from router.config.review import ReviewConfig
 from router.config.router import RouterConfig
 from router.memory_entry_store import MemoryEntryStore
@@ -78,6 +78,7 @@ from router.ports.tier_backend import TierDescription
 from router.ports.tier_scaling import ReplicaBounds, TierScaling
 from router.request_id import request_id
 from router.review.review_wiring import ReviewService
+from router.router_ports import CacheParts, MakeGuard, RouterPorts
 from router.tiers.quality_forecast import Forecaster
 from safety.api import Guard, Oversight, TextClassifier
 from safety.classification import AbsentClassifier
@@ -166,25 +167,29 @@ class Router:
         app = build_app(
             self._config,
             backend,
-            self._forecaster,
-            store=store,
-            jwks=jwks,
-            metrics=RayUsageMetrics(summed, named),
-            make_guard=None
-            if self._policies is None
-            else guard_maker(self._policies, classifier, faults.unreadable_policy, CanaryKey(reviews.keys)),
-            reviews=reviews,
-            embedder=embedder,
-            prompts=shared_prompts(self._state),
-            cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics(summed, named)),
-            collections=shared_collections(self._state),
-            streams=shared_streams(self._state),
-            idempotency=shared_idempotency_keys(self._state),
-            scaling=scaling,
-            tracer=tracer,
-            stages=RayStageMetrics(summed, self._objectives_s),
-            overview=OverviewSources(ServeEngineCounts(self._handles), partial(breaker_states, used), replica_name()),
-            texts=text_log(self._telemetry.texts, replica_name(), application, faults.lost_text),
+            RouterPorts(
+                forecaster=self._forecaster,
+                store=store,
+                jwks=jwks,
+                metrics=RayUsageMetrics(summed, named),
+                make_guard=None
+                if self._policies is None
+                else guard_maker(self._policies, classifier, faults.unreadable_policy, CanaryKey(reviews.keys)),
+                reviews=reviews,
+                embedder=embedder,
+                prompts=shared_prompts(self._state),
+                cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics(summed, named)),
+                collections=shared_collections(self._state),
+                streams=shared_streams(self._state),
+                idempotency=shared_idempotency_keys(self._state),
+                scaling=scaling,
+                tracer=tracer,
+                stages=RayStageMetrics(summed, self._objectives_s),
+                overview=OverviewSources(
+                    ServeEngineCounts(self._handles), partial(breaker_states, used), replica_name()
+                ),
+                texts=text_log(self._telemetry.texts, replica_name(), application, faults.lost_text),
+            ),
         )
         spare_collector()
         if self._warm_pools:

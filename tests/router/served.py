@@ -23,6 +23,7 @@ from router.ports.state_store import StateStore
 from router.ports.stream_store import StreamStore
 from router.ports.text_log import TextLog
 from router.ports.tier_backend import OnOrphans, OnPlaced, OnUsage, TierDescription, TierSnapshot
+from router.router_ports import RouterPorts
 from safety.api import Guard
 from tests.router.backend import ScriptedBackend
 
@@ -56,13 +57,15 @@ class Served:
         app = build_app(
             config,
             self._Relay(self),
-            store=store,
-            make_guard=None if guard is None else lambda oversight, store: guard,
-            embedder=embedder,
-            collections=collections,
-            streams=streams,
-            idempotency=idempotency,
-            texts=texts,
+            RouterPorts(
+                store=store,
+                make_guard=None if guard is None else lambda oversight, store: guard,
+                embedder=embedder,
+                collections=collections,
+                streams=streams,
+                idempotency=idempotency,
+                texts=texts,
+            ),
         )
         # Longer than the 5 s for which the client keeps an idle connection: else both may end one at the same time, and
         # the next test's request is lost with it.
