@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from safety.streaming.plan import ScannerRule
 from tests.router.backend import ScriptedBackend
 from tests.router.cached import Cached
 from tests.router.engines import EngineBackend
 from tests.router.guarded import Guarded
+from tests.router.guarded_answers import Guarded as GuardedAnswers
+from tests.router.loaded import CONFIG as SMALL
+from tests.router.loaded import LoadedBackend
 from tests.router.served import Served
+from tests.safety.scripted import ScriptedClassifier
 
 FAST = Path(__file__).resolve().parents[2] / "deployments" / "models" / "fast"
 
@@ -62,3 +67,29 @@ def guarded(_guarded: Guarded) -> Guarded:
     """The module's router with a guard, without what earlier tests have left."""
     _guarded.reset()
     return _guarded
+
+
+@pytest.fixture(params=["scanners", "hold", "beside"])
+def make_guarded(request: pytest.FixtureRequest) -> Iterator[type[GuardedAnswers] | object]:
+    """Guards with the same scanners: alone, and with a classifier that finds nothing."""
+
+    def make(*scanners: ScannerRule, **more: object) -> GuardedAnswers:
+        if request.param != "scanners":
+            more |= {"classifier": ScriptedClassifier(), "mode": request.param}
+        return GuardedAnswers(*scanners, **more)  # type: ignore[arg-type]
+
+    return make  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def _small() -> Iterator[Served]:
+    served = Served(SMALL)
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def small(_small: Served) -> Served:
+    """A server whose tier ``fast`` lets one request of each class wait, with a fresh backend."""
+    _small.backend = LoadedBackend()
+    return _small
