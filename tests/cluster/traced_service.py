@@ -13,8 +13,8 @@ from typing import Any, cast
 import httpx
 import uvicorn
 
+from cluster.asgi_wrappers import with_logged_request
 from cluster.config import PlacementConfig, TierConfig
-from cluster.ingress import with_logged_request
 from cluster.lanes.lane_messages import LaneItem
 from cluster.lanes.replica_directory import ReplicaDirectory
 from cluster.replica.tier_engine import make_engine
