@@ -96,12 +96,19 @@ async def generate(
                 yield events
     except RequestError as error:
         raise refusal_of(error, request.prompt_field) from None
+    yield [Finished(await _usage(builders, aborts, meter))]
+
+
+async def _usage(builders: Sequence[AnswerEventBuilder], aborts: AbortedPrompts, meter: UsageMeter) -> Usage:
+    """Returns the usage of the whole request; that of aborted prompts is waited for. Raises InternalServerError if
+    another prompt's answer has ended without its last delta."""
     usages = [builder.usage for builder in builders if builder.usage is not None]
     if any(builder.usage is None and prompt not in aborts.aborted for prompt, builder in enumerate(builders)):
         raise InternalServerError("The answer ended before it was complete.", "engine_error")
-    if aborts.aborted:
-        await meter.wait(MAX_CLIENT_WAIT_S)
-    yield [Finished(meter.total.usage if aborts.aborted else total_usage(usages))]
+    if not aborts.aborted:
+        return total_usage(usages)
+    await meter.wait(MAX_CLIENT_WAIT_S)
+    return meter.total.usage
 
 
 def _new_attempt(
