@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from safety.api import (
-    Action,
-    AuditRecord,
-    Origin,
-    Passage,
-    ReviewTerms,
-    Stage,
-    Subject,
-    Verdict,
-)
+from safety.api import Action, AuditRecord, Origin, Passage, ReviewTerms, Stage, Subject, Verdict
 from tests.access.service import ADMIN, Service
 from tests.state.clock import MONDAY
 

@@ -10,10 +10,7 @@ from cluster.lanes.dataclass_codec import Record
 from cluster.lanes.lane import Lane
 from cluster.lanes.lane_state import LaneState
 from engine.api import GenerationRequest, Usage
-from router.ports.tier_backend import (
-    ReplicaLostError,
-    ReplicaOverloadedError,
-)
+from router.ports.tier_backend import ReplicaLostError, ReplicaOverloadedError
 from tests.cluster.engines import LocalClient, LocalReplica
 from tests.cluster.lanes import first, open_lane, request, settle
 

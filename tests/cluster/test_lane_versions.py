@@ -16,11 +16,7 @@ from cluster.lanes.lane_messages import first_lane_item, pack_request
 from cluster.lanes.lane_state import LaneState
 from engine.api import ModelInfo, Usage
 from router.ports.replica_load import ReplicaLoad
-from router.ports.tier_backend import (
-    ModelVersionError,
-    ReplicaLostError,
-    ReplicaVersionError,
-)
+from router.ports.tier_backend import ModelVersionError, ReplicaLostError, ReplicaVersionError
 from tests.cluster.engines import LocalClient, LocalReplica
 from tests.cluster.lanes import first, ignore, open_lane, request, settle
 

@@ -18,11 +18,7 @@ from router.config.limits import LimitsConfig
 from router.config.prices import PriceConfig, PricesConfig
 from router.config.router import RouterConfig
 from router.config.tenants import TenantConfig
-from router.ports.tier_backend import (
-    OnPlaced,
-    OnUsage,
-    TierSnapshot,
-)
+from router.ports.tier_backend import OnPlaced, OnUsage, TierSnapshot
 from tests.router.backend import ScriptedBackend
 from tests.router.served import KEY, OTHER_KEY, Served
 

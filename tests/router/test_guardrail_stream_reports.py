@@ -13,7 +13,7 @@ import pytest
 
 from engine.api import GenerationRequest
 from tests.router.guarded import CHAT, TEXT, Guarded, SettlingBackend
-from tests.router.test_guardrail_reports import TOOL, Says, reads
+from tests.router.says import TOOL, Says, reads
 
 REFUSAL = "Acme says no."
 

@@ -7,24 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from engine.api import FinishReason, Logprob, TokenLogprobs
-from router.answer_events import (
-    AnswerEvent,
-    Ended,
-    Finished,
-    Opened,
-    Reasoning,
-    Text,
-    ToolCallArguments,
-    ToolCallStart,
-)
-from tests.router.guarded_answers import (
-    BLOCKING,
-    REDACTING,
-    USAGE,
-    Guarded,
-    Source,
-    text_of,
-)
+from router.answer_events import AnswerEvent, Ended, Finished, Opened, Reasoning, Text, ToolCallArguments, ToolCallStart
+from tests.router.guarded_answers import BLOCKING, REDACTING, USAGE, Guarded, Source, text_of
 
 
 def token(text: str, added: bytes | None = None) -> tuple[TokenLogprobs, ...]:
