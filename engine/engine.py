@@ -43,7 +43,7 @@ from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.pool import KVIntegrityError
 from engine.kv.shape import context_of, shapes_of
-from engine.load import StepTimes, oldest, waits
+from engine.load import oldest, waits
 from engine.loaded_model import loaded_model
 from engine.log_failure import log_failure
 from engine.metrics import EngineMetrics, Phase, Recorder
@@ -60,7 +60,7 @@ from engine.scheduler.step_plan import Chunk, Load, Plan
 from engine.sequence import Status
 from engine.speculation import Speculator
 from engine.speculative_decoding import SpeculativeDecoding
-from engine.step_cost import StepCostFit
+from engine.step_speed import StepSpeed
 from engine.token_id_tokenizer import TokenIds
 from engine.tokenizer import Tokenizer
 
@@ -91,6 +91,7 @@ class Engine:
         self.model_info = ModelInfo(name, context, model.spec.vocab_size)
         self._clock = clock
         self.last_step = StepFacts()
+        self.speed = StepSpeed()
         vocab_size = model.spec.vocab_size
         grammars = tokenizer.grammar_compiler(vocab_size)
         grammars.load()
@@ -110,7 +111,6 @@ class Engine:
         runner = make_runner(model, config, self._shapes, context)
         self._runner: StepRunner = runner if crew is None else ParallelRunner(runner, crew)
         self._drafter = Drafter.of(config, model.spec, self._shapes, context)
-        self.reset_speed()
         self._new_counts()
 
     @classmethod
@@ -320,16 +320,6 @@ class Engine:
         self._new_scheduler()
         self._new_counts()
 
-    def reset_speed(self) -> None:
-        """Forgets how long steps took."""
-        self._step_times, self._step_cost = StepTimes(), StepCostFit()
-
-    def discount_speed(self) -> None:
-        """Forgets the means of step times, by which tiers are scaled, and keeps the fit, by which requests are placed,
-        until there are steps of requests."""
-        self._step_times = StepTimes()
-        self._step_cost.discount()
-
     def _report(self) -> EngineReport:
         return EngineReport(
             self.config,
@@ -338,8 +328,7 @@ class Engine:
             self._counters,
             self.recorder,
             self._speculation.speculator,
-            self._step_times,
-            self._step_cost,
+            self.speed,
         )
 
     def _new_counts(self) -> None:
@@ -418,8 +407,7 @@ class Engine:
         self.recorder.step(len(chunks), seconds)
         self.last_step = StepFacts(self._counters.steps, len(chunks), load.long + load.short, seconds)
         self._scheduler.took(load, seconds)
-        self._step_times.observe(load, seconds, ended)
-        self._step_cost.observe(load, seconds, ended)
+        self.speed.observe(load, seconds, ended)
         self._speculation.took(chunks, tokens, seconds)
 
     def _fail_all(self, error: Exception) -> list[Delta]:
