@@ -10,6 +10,9 @@ from router.principal import Principal
 
 JSON, CSV, JSON_LINES = "application/json", "text/csv; charset=utf-8", "application/jsonl; charset=utf-8"
 
+RecordChange = Callable[[str, Mapping[str, object]], None]
+"""Records in the audit log what was changed of a tenant."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdminCall:

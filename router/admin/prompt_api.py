@@ -14,12 +14,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.admin.admin_room import AdminCall
+from router.admin.admin_room import AdminCall, RecordChange
 from router.admin.key_schemas import parse_document
 from router.errors import InvalidRequestError, NotFoundError
 from router.ports.prompt_store import Activation
@@ -33,9 +33,6 @@ PATH = re.compile(
     rf"{PROMPTS}/(?P<tenant>[A-Za-z0-9][A-Za-z0-9._:@-]{{0,63}})/(?P<id>[^/]{{1,128}})"
     r"(?:/(?P<action>versions|activate|rollback|render))?(?:/(?P<version>[0-9]{1,9}))?"
 )
-
-RecordChange = Callable[[str, Mapping[str, object]], None]
-"""Records in the audit log what was changed of a tenant."""
 
 
 class Actor(BaseModel):

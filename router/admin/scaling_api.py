@@ -10,12 +10,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.admin.admin_room import AdminCall
+from router.admin.admin_room import AdminCall, RecordChange
 from router.admin.key_schemas import parse_document
 from router.errors import InvalidRequestError, NotFoundError
 from router.ports.clock import Clock
@@ -26,9 +25,6 @@ SCALING = "/admin/v1/scaling"
 PIN = re.compile(rf"{SCALING}/(?P<tier>[A-Za-z0-9][A-Za-z0-9._-]{{0,63}})/pin")
 MAX_BODY_BYTES = 16 * 1024
 MAX_PIN_S = 30 * 24 * 3600.0
-
-RecordChange = Callable[[str, Mapping[str, object]], None]
-"""Records in the audit log what was changed of a tenant."""
 
 
 class PinBody(BaseModel):
