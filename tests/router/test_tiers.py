@@ -48,7 +48,8 @@ def config(**settings: object) -> RouterConfig:
 
 
 def client(settings: RouterConfig, key: str = "sk-all", clock: Clock | None = None) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(build_app(settings, FourTiers(), RouterPorts(clock=clock)))
+    ports = RouterPorts() if clock is None else RouterPorts(clock=clock)
+    transport = httpx.ASGITransport(build_app(settings, FourTiers(), ports))
     return httpx.AsyncClient(transport=transport, base_url="http://test", headers={"authorization": f"Bearer {key}"})
 
 
