@@ -7,8 +7,9 @@ after its last request has ended. The application then calls ``start`` and ``clo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -80,7 +81,8 @@ from safety.policy_book import PolicyBook
 from safety.score_memory import RememberingClassifier
 
 
-class ServiceClients(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ServiceClients:
     """The clients of the deployments beside the tiers. None: there is no such deployment."""
 
     classifier: ClassifierClient | None
