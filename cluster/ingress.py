@@ -95,6 +95,7 @@ class ServiceClients:
         return {name: client for name, client in named.items() if client is not None}
 
 
+@serve.ingress()
 class Router:
     """The ingress actor. Each of its replicas has a lane to every replica of every tier.
 
