@@ -292,6 +292,9 @@ def test_arguments_are_redacted_as_they_stream_and_stay_json(make_guarded: type[
     assert json.loads(text_of(events, ToolCallArguments)) == {"to": ["the <KEY>", 7]}
 
 
+# Right answers where public gateways were reported wrong.
+
+
 @pytest.mark.parametrize("kind", [Text, Reasoning])
 def test_a_value_that_is_cut_by_two_chunks_is_found_in_reasoning_too(
     make_guarded: type[Guarded], kind: type[Text] | type[Reasoning]
