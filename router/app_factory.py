@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from starlette.types import ASGIApp
 
 from router.admin.admin_api import AdminApi
-from router.admin.admin_room import AdminRoom
+from router.admin.admin_section import AdminSection
 from router.admin.cache_api import CacheApi
 from router.admin.key_api import KeyApi
 from router.admin.overview_api import OverviewApi, OverviewSources
@@ -96,7 +96,7 @@ def make_routes(
             ports.embedder,
             int(clock.now()),
         ),
-        AdminRoute(AdminApi(parts.authenticator, admin_rooms(config, ports, parts)), timeout_s),
+        AdminRoute(AdminApi(parts.authenticator, admin_sections(config, ports, parts)), timeout_s),
     ]
 
 
@@ -120,7 +120,7 @@ def inference_routes(
         )
 
 
-def admin_rooms(config: RouterConfig, ports: RouterPorts, parts: RouterParts) -> list[AdminRoom]:
+def admin_sections(config: RouterConfig, ports: RouterPorts, parts: RouterParts) -> list[AdminSection]:
     """Returns what answers the paths for administrators."""
     clock, backend, store, reviews = parts.clock, parts.backend, parts.store, parts.reviews
     currency, record_change = config.prices.currency, parts.reviews.record_change

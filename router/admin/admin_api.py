@@ -1,6 +1,6 @@
 """``AdminApi``: the requests to ``/admin/v1`` and ``/v1/usage``, independent of the transport.
 
-Each file ``*_api.py`` of this package has a room, and names its paths at the top.
+Each file ``*_api.py`` of this package has a section, and names its paths at the top.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from router.access.authenticator import Authenticator
 from router.access.permissions import check_admin, check_endpoint
-from router.admin.admin_room import AdminCall, AdminRoom, Reply
+from router.admin.admin_section import AdminCall, AdminSection, Reply
 from router.admin.cache_api import FEEDBACK
 from router.admin.usage_api import OWN_USAGE
 from router.errors import UnavailableError
@@ -19,16 +19,16 @@ from router.principal import Principal
 
 
 class AdminApi:
-    """Answers requests of administrators: authenticates them, and asks the room that serves the path. All paths under
+    """Answers requests of administrators: authenticates them, and asks the section of the path. All paths under
     ``/admin/v1`` need the role ``admin``."""
 
-    def __init__(self, authenticator: Authenticator, rooms: Sequence[AdminRoom]) -> None:
+    def __init__(self, authenticator: Authenticator, sections: Sequence[AdminSection]) -> None:
         self._authenticator = authenticator
-        self._rooms = rooms
+        self._sections = sections
 
     def methods(self, path: str) -> tuple[str, ...] | None:
-        """Returns the HTTP methods that ``path`` accepts; None if no room serves ``path``."""
-        return next((found for room in self._rooms if (found := room.methods(path)) is not None), None)
+        """Returns the HTTP methods that ``path`` accepts; None if no section serves ``path``."""
+        return next((found for section in self._sections if (found := section.methods(path)) is not None), None)
 
     async def handle(self, call: AdminCall) -> Reply:
         """Answers a request whose method and path are among ``methods``.
@@ -38,9 +38,9 @@ class AdminApi:
         """
         principal = await self._authenticator.authenticate(call.credentials)
         _check(principal, call.path)
-        room = next(room for room in self._rooms if room.methods(call.path) is not None)
+        section = next(section for section in self._sections if section.methods(call.path) is not None)
         try:
-            answer = await room.answer(call, principal)
+            answer = await section.answer(call, principal)
         except StateUnavailableError:
             message = "The shared state cannot be reached at the moment."
             raise UnavailableError(message, "state_unavailable", retry_after_s=5) from None

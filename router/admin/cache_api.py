@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from router.admin.admin_room import AdminCall
+from router.admin.admin_section import AdminCall
 from router.admin.key_schemas import parse_document
 from router.cache.cache_operations import CacheOperations
 from router.errors import NotFoundError

@@ -18,7 +18,7 @@ from typing import Any
 
 from router.access.key_registry import KeyRegistry
 from router.access.stored_key import StoredKey
-from router.admin.admin_room import AdminCall
+from router.admin.admin_section import AdminCall
 from router.admin.key_schemas import (
     KeyChange,
     NewKey,

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.api import LATENCY_BOUNDS_S, Priority
-from router.admin.admin_room import AdminCall
+from router.admin.admin_section import AdminCall
 from router.admin.router_counts import RouterCounts
 from router.ledger.price import money
 from router.ports.clock import Clock

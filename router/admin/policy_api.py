@@ -14,7 +14,7 @@ import json
 import re
 from typing import Any
 
-from router.admin.admin_room import AdminCall
+from router.admin.admin_section import AdminCall
 from router.errors import InvalidRequestError, NotFoundError, UnavailableError
 from router.principal import Principal
 from safety.api import InvalidPolicyError, PolicyAdmin, PolicyDocument, PolicyStoreError

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.admin.admin_room import JSON_LINES, AdminCall, Reply
+from router.admin.admin_section import JSON_LINES, AdminCall, Reply
 from router.admin.key_schemas import parse_document
 from router.admin.review_schemas import (
     ApprovalBody,

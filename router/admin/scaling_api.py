@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.admin.admin_room import AdminCall, RecordChange
+from router.admin.admin_section import AdminCall, RecordChange
 from router.admin.key_schemas import parse_document
 from router.errors import InvalidRequestError, NotFoundError
 from router.ports.clock import Clock

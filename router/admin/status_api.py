@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from router.admin.admin_room import AdminCall
+from router.admin.admin_section import AdminCall
 from router.admin.policy_api import PolicyApi
 from router.ports.audit_store import AuditStore
 from router.ports.state_store import StateStore

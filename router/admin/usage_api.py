@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from router.admin.admin_room import CSV, AdminCall, Reply
+from router.admin.admin_section import CSV, AdminCall, Reply
 from router.ledger.usage_report import csv_of, question_of, rows_of
 from router.ports.clock import Clock
 from router.ports.state_store import StateStore

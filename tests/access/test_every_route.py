@@ -12,10 +12,10 @@ from router.config.keys import KeyConfig, Role
 from safety.policy import PolicyConfig
 from tests.access.service import Service, config
 
-ROOMS = [name for _, name, _ in pkgutil.iter_modules(admin.__path__, "router.admin.") if name.endswith("_api")]
+SECTIONS = [name for _, name, _ in pkgutil.iter_modules(admin.__path__, "router.admin.") if name.endswith("_api")]
 ROUTES = sorted(
     (method, path)
-    for module in map(importlib.import_module, ROOMS)
+    for module in map(importlib.import_module, SECTIONS)
     for method, path, *_ in (line.split() for line in (module.__doc__ or "").splitlines() if line.startswith("    "))
     if method in ("GET", "POST", "PUT", "PATCH", "DELETE") and path.startswith("/admin/")
 )

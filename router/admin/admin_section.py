@@ -1,4 +1,4 @@
-"""``AdminRoom``: the interface of what answers some of the administrators' paths, and what goes in and out."""
+"""``AdminSection``: the interface of what answers some of the administrators' paths, and what goes in and out."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Reply:
     media_type: str = JSON
 
 
-class AdminRoom(Protocol):
+class AdminSection(Protocol):
     """Answers the requests to some paths. The caller has checked that ``principal`` may make them."""
 
     def methods(self, path: str) -> tuple[str, ...] | None:
-        """Returns the HTTP methods that ``path`` accepts; None if this room does not serve ``path``."""
+        """Returns the HTTP methods that ``path`` accepts; None if this section does not serve ``path``."""
         ...
 
     async def answer(self, call: AdminCall, principal: Principal) -> Mapping[str, Any] | Reply:
