@@ -152,7 +152,7 @@ class Router:
         clients = self._clients()
         store = shared_state(self._state, telemetry.faults.lost("ledger"))
         reviews = shared_reviews(self._state, self._config.review, telemetry.faults.lost("audit"))
-        depends = Dependencies(store, reviews.store.audit, clients.guarded())
+        publish = telemetry.publisher(Dependencies(store, reviews.store.audit, clients.guarded()))
         app = build_app(self._config, backend, self._ports(telemetry, clients, store, reviews, scaling))
         spare_collector()
         if self._warm_pools:
@@ -161,7 +161,7 @@ class Router:
         self._busy = BusyCounter()
         return with_task(
             with_counted_requests(without_root_path(with_logged_request(without_request_id(app))), self._busy),
-            partial(telemetry.publish_until_end, depends),
+            publish,
         )
 
     def _backend(self, telemetry: RouterTelemetry, scaling: TierScaling | None) -> ServeBackend:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from cluster.telemetry.application_name import application_name
 from cluster.telemetry.config import TelemetryConfig
@@ -30,10 +32,16 @@ class RouterTelemetry:
         self.faults = FaultMetrics(self._instruments)
         self.tracer = router_tracer(config, self.application)
 
-    async def publish_until_end(self, dependencies: Dependencies) -> None:
-        """Publishes the state of ``dependencies``, the release and what was summed until it is cancelled. Then
-        publishes the last sums, and exports the last spans and counts."""
-        gauges = DependencyGauges(dependencies, self._instruments), RouterBuildInfo(self._instruments)
+    def publisher(self, dependencies: Dependencies) -> Callable[[], Awaitable[None]]:
+        """Makes the gauges of ``dependencies`` and of the release. Returns ``publish_until_end`` with them."""
+        return partial(
+            self.publish_until_end,
+            (DependencyGauges(dependencies, self._instruments), RouterBuildInfo(self._instruments)),
+        )
+
+    async def publish_until_end(self, gauges: Sequence[DependencyGauges | RouterBuildInfo]) -> None:
+        """Publishes ``gauges`` and what was summed until it is cancelled. Then publishes the last sums, and exports the
+        last spans and counts."""
 
         def publish() -> None:
             self.summed.publish()
