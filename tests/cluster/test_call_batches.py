@@ -10,7 +10,7 @@ from cluster.telemetry.noted_batches import note_batches
 from router.ports.trace_names import Attribute
 from safety.classifier.batching_classifier import BatchingClassifier
 from tests.cluster.otlp_receiver import attributes, http_receiver
-from tests.cluster.test_call_traces import CLASSIFIER, SAMPLED
+from tests.cluster.traced_actors import CLASSIFIER, SAMPLED
 from tests.cluster.traced_classifier import classifier, directory, scripted
 from tests.cluster.traced_service import CALLER
 from tests.safety.test_classifier import Scripted

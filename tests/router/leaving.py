@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from safety.api import ReviewOutcome
-from tests.router.conftest import KEY
+from tests.router.served import KEY
 from tests.safety.guards import People
 
 

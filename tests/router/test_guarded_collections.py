@@ -12,6 +12,7 @@ import pytest
 from router.app_factory import build_app
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
+from router.router_ports import RouterPorts
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.embedder.fake_embedder import FakeEmbedder
@@ -207,7 +208,9 @@ async def test_a_client_that_leaves_while_a_reviewer_decides_gives_its_place_bac
     guard = PolicyGuard(policies, Parts(ScriptedClassifier()), oversight=people)
     ledger = MemoryStore(SystemClock())
     config = CONFIG.model_copy(update={"max_concurrent_requests": 1})
-    app = build_app(config, ScriptedBackend(), store=ledger, make_guard=lambda *_: guard, embedder=embedder)
+    app = build_app(
+        config, ScriptedBackend(), RouterPorts(store=ledger, make_guard=lambda *_: guard, embedder=embedder)
+    )
     for name, text in (("town", "a harbour"), ("old", "a bridge in DOUBT")):
         await post(app, "/v1/collections", {"name": name})
         await post(app, f"/v1/collections/{name}/documents", {"documents": [{"text": text}]})

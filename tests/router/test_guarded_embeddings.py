@@ -12,6 +12,7 @@ import pytest
 from router.app_factory import build_app
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
+from router.router_ports import RouterPorts
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.embedder.fake_embedder import FakeEmbedder
@@ -123,7 +124,8 @@ async def test_a_client_that_leaves_while_a_reviewer_decides_gives_its_place_bac
     guard = PolicyGuard(policies, Parts(ScriptedClassifier()), oversight=people)
     ledger = MemoryStore(SystemClock())
     config = CONFIG.model_copy(update={"max_concurrent_requests": 1})
-    app = build_app(config, ScriptedBackend(), store=ledger, make_guard=lambda *_: guard, embedder=embedder)
+    ports = RouterPorts(store=ledger, make_guard=lambda *_: guard, embedder=embedder)
+    app = build_app(config, ScriptedBackend(), ports)
 
     async with asyncio.timeout(30):
         sent = await post(app, "/v1/embeddings", {"model": "fake", "input": "a DOUBT"}, people.asked)

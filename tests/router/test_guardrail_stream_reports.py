@@ -6,29 +6,16 @@ from __future__ import annotations
 import json
 import random
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from engine.api import GenerationRequest
 from tests.router.guarded import CHAT, TEXT, Guarded, SettlingBackend
-from tests.router.test_guardrail_reports import TOOL, Says, reads
+from tests.router.says import TOOL, Says, reads
 
 REFUSAL = "Acme says no."
-
-
-@pytest.fixture(scope="module")
-def _made() -> Iterator[Guarded]:
-    made = Guarded()
-    yield made
-    made.served.stop()
-
-
-@pytest.fixture
-def guarded(_made: Guarded) -> Guarded:
-    _made.reset()
-    return _made
 
 
 class SaysEach(SettlingBackend):

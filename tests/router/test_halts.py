@@ -15,7 +15,7 @@ from engine.api import EngineStats, SamplingParams
 from router.aborted_prompts import AbortedPrompts
 from router.answer_events import AnswerEvent, Ended, Finished, Text
 from router.config.failover import FailoverConfig
-from router.generation.generate import generate
+from router.generation.generate import Generation, generate
 from router.guard.moderated_answers import moderate
 from router.inference_request import InferenceRequest
 from router.ledger.max_usage import prompt_tokens
@@ -39,8 +39,8 @@ from safety.api import (
 )
 from safety.streaming.answer_guard import PlannedGuard
 from safety.streaming.plan import ClassifierRule, Pace, ScannerRule, StreamPlan
-from tests.router.conftest import Served
 from tests.router.engines import EngineBackend
+from tests.router.served import Served
 
 LENGTH = 40
 """The characters after which the checks of these tests halt a text."""
@@ -130,7 +130,8 @@ async def answers(
     events: AsyncGenerator[Sequence[AnswerEvent], None]
     # An id of its own, as in the service: the end of an aborted request would end the next one with its id.
     account = uuid.uuid4().hex
-    events = generate(backend, "fast", asked, "acme", FailoverConfig(), meter, prompt_tokens, account, "", aborts)
+    work = Generation(backend, "fast", asked, "acme", FailoverConfig(), meter, prompt_tokens, account, "", aborts)
+    events = generate(work)
     prompts = [place for place in range(len(asked.prompts)) for _ in range(asked.sampling.n)]
     found: list[AnswerEvent] = []
     async with asyncio.timeout(60), aclosing(moderate(events, guard, meter, prompts, aborts)) as batches:

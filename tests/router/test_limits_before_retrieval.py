@@ -28,7 +28,7 @@ from router.ports.embedder import Embedded
 from router.ports.limit_store import LimitDecision, LimitName, Reservation
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.router.backend import TIERS, ScriptedBackend
-from tests.router.conftest import KEY, Served
+from tests.router.served import KEY, Served
 from tests.router.test_faults import wait_for
 from tests.router.test_limits import FallibleStore
 
