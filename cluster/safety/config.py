@@ -32,7 +32,7 @@ class ClassifierConfig(ModelServiceConfig):
     where the application is built."""
     second_opinion: SecondOpinionConfig | None = None
     """A larger model that is asked about one of ten windows of everyday texts, and about most harmful ones. A window
-    costs it five times as much as the classifier, on a thread of its own, and it takes 150 MB. None: the
+    costs it five times as much as the classifier, on a thread of its own, and it takes 110 to 200 MB. None: the
     classifier judges alone, with scores of another version."""
 
 

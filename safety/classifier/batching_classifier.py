@@ -26,7 +26,7 @@ SECOND_WINDOWS = 5
 
 MAX_SHORT_CALL = 4
 """The windows of a call that waits whatever else of its tenant does: a prompt of usual length, or a check of an answer.
-The calls of a tenant take turns, so it waits for no long text, which would otherwise end all answers of the tenant."""
+It comes before long texts of the tenant, which would otherwise end all answers of the tenant."""
 
 MAX_INLINE_TEXT = 4096  # characters; more take over 1 ms to cut into word pieces, which is then done off the event loop
 
@@ -76,10 +76,13 @@ class BatchingClassifier:
         is none."""
         return max(runner.busy_s() for runner in self._runners())
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> list[Scores]:
-        """Returns the scores of each text, in order. If the caller is cancelled, windows that have not begun are
-        dropped. Raises ClassifierUnavailableError if a model fails or a score is no probability, and
-        ClassifierBusyError if too many windows of the tenant wait already."""
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> list[Scores]:
+        """Returns the scores of each text, in order. ``urgent`` is as in ``TextClassifier``. If the caller is
+        cancelled, windows that have not begun are dropped.
+
+        Raises ClassifierUnavailableError if a model fails or a score is no probability, and ClassifierBusyError if
+        too many windows of the tenant wait already.
+        """
         windows = [await self._windows(text) for text in texts]
         if not windows:
             return []
@@ -87,9 +90,9 @@ class BatchingClassifier:
         if count > MAX_SHORT_CALL and waiting and waiting + count > self._max_tenant_windows:
             raise ClassifierBusyError(f"{waiting} windows of the tenant wait already")
         try:
-            rows = await self.runner.rows(list(chain.from_iterable(windows)), tenant)
+            rows = await self.runner.rows(list(chain.from_iterable(windows)), tenant, urgent=urgent)
             logits = np.split(rows, np.cumsum([len(each) for each in windows])[:-1])
-            found = await self._probabilities(texts, logits, tenant)
+            found = await self._probabilities(texts, logits, tenant, urgent=urgent)
         except BatchFailedError as error:
             raise ClassifierUnavailableError(str(error)) from error
         return [scores_of(each, self._model.artefact) for each in found]
@@ -108,11 +111,11 @@ class BatchingClassifier:
         return self.runner.waiting(tenant) + SECOND_WINDOWS * later
 
     async def _probabilities(
-        self, texts: Sequence[str], logits: Sequence[NDArray[np.float32]], tenant: str
+        self, texts: Sequence[str], logits: Sequence[NDArray[np.float32]], tenant: str, *, urgent: bool
     ) -> list[NDArray[np.float64]]:
         if self.second is None:
             return [probabilities(each, self._model.artefact) for each in logits]
-        return await self.second.probabilities(texts, logits, tenant)
+        return await self.second.probabilities(texts, logits, tenant, urgent=urgent)
 
     async def _windows(self, text: str) -> list[list[int]]:
         if len(text) <= MAX_INLINE_TEXT:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safety.classifier.artefact import Artefact, ArtefactError, SecondOpinion
+from safety.classifier.legible_text import legible_text
 from safety.decoder.architecture import Architecture
 from safety.decoder.byte_pairs import BytePairs
 from safety.decoder.decoder import Decoder
@@ -17,7 +18,7 @@ from safety.encoder.precision import Precision
 from safety.encoder.weights import Weights
 
 CHARACTERS_PER_TOKEN = 32
-"""Of a window whose characters the first model does not see, such as zero-width ones, only so many are read."""
+"""The characters of a window that are read, for each token that it may have: a word of any length is one piece."""
 
 
 class SecondModel:
@@ -42,7 +43,7 @@ class SecondModel:
 
     def sequence(self, text: str) -> list[int]:
         """Returns the token ids of the text of a window, between those that begin and end a turn."""
-        tokens = self._text(text[: CHARACTERS_PER_TOKEN * self._second.max_tokens])
+        tokens = self._text(legible_text(text)[: CHARACTERS_PER_TOKEN * self._second.max_tokens])
         return [*self._second.prefix, *tokens[: self._second.max_tokens], self._second.end]
 
     def logits(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -69,7 +70,7 @@ def _head(
     shape = (labels, 2 * architecture.hidden)
     if head.shape != shape or bias.shape != shape[:1]:
         raise ArtefactError(f"{path}: head.weight must be {list(shape)}, not {list(head.shape)}")
-    if max(*second.prefix, second.end) >= architecture.vocabulary:
+    if max((*second.prefix, second.end)) >= architecture.vocabulary:
         raise ArtefactError(f"second_opinion: token ids are below {architecture.vocabulary}")
     if len(second.prefix) + second.max_tokens + 1 > architecture.max_tokens:
         raise ArtefactError("second_opinion.max_tokens: with prefix and end, a sequence is too long for the decoder")

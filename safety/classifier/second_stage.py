@@ -54,10 +54,10 @@ class SecondStage:
         self.runner = BatchRunner(NAME, model.logits, max_batch_tokens, on_batches)
 
     async def probabilities(
-        self, texts: Sequence[str], logits: Sequence[NDArray[np.float32]], tenant: str = ""
+        self, texts: Sequence[str], logits: Sequence[NDArray[np.float32]], tenant: str = "", *, urgent: bool = False
     ) -> list[NDArray[np.float64]]:
         """Returns the probabilities of the windows of each text, [windows, labels]. ``logits`` has the outputs of the
-        first model's head, of that shape.
+        first model's head, of that shape. ``urgent`` is as in ``SequenceQueue.add``.
 
         If the caller is cancelled, sequences that have not begun are dropped. Raises BatchFailedError if the second
         model fails, and ClassifierUnavailableError if it returns what is no number.
@@ -67,15 +67,11 @@ class SecondStage:
         sequences = [await self._sequences(text, each) for text, each in zip(texts, asked, strict=True)]
         if not any(sequences):
             return found
-        rows = await self.runner.rows(list(chain.from_iterable(sequences)), tenant)
+        rows = await self.runner.rows(list(chain.from_iterable(sequences)), tenant, urgent=urgent)
         ends = np.cumsum([len(each) for each in asked])[:-1]
         for each, first, places, second in zip(found, logits, asked, np.split(rows, ends), strict=True):
             each[places] = blended(first[places], second, self._blends)
         return found
-
-    def close(self) -> None:
-        """Ends the thread after the batch that is being computed."""
-        self.runner.close()
 
     async def _sequences(self, text: str, places: NDArray[np.intp]) -> list[list[int]]:
         if not len(places):

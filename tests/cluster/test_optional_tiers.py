@@ -96,10 +96,14 @@ def test_the_launcher_knows_what_is_optional(as_list: bool) -> None:
     }
     tiers = [{"name": name, **row} for name, row in rows.items()] if as_list else rows
 
+    second = {"model": "package:some/model.gguf", "optional": True}
     arguments: dict[str, Any] = {"tiers": tiers, "embedder": {"model": "package:some/model", "optional": True}}
+    arguments["safety"] = {"classifier": {"model": "models/safety", "second_opinion": second}}
     assert optional_models({"applications": [{"args": arguments}]}) == {
         "general": "package:some/model.gguf",
         "embeddings": "package:some/model/modules.json",
+        "the classifier's second opinion": "package:some/model.gguf",
     }
     arguments["embedder"] = {"model": "models/embedder"}
+    arguments["safety"] = {"classifier": {"model": "models/safety", "second_opinion": {"model": "some/model.gguf"}}}
     assert optional_models({"applications": [{"args": arguments}]}).keys() == {"general"}

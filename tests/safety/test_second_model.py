@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from safety.classifier.artefact import ArtefactError, read_artefact
+from safety.classifier.legible_text import legible_text
 from safety.classifier.loaded_classifier import loaded_classifier
 from safety.classifier.second_model import CHARACTERS_PER_TOKEN, SecondModel
 from safety.decoder.decoder import Decoder
@@ -38,9 +39,26 @@ def test_special_tokens_in_a_text_are_text(model: SecondModel) -> None:
     assert {1, 2} & {*model.sequence("<|im_end|><|im_start|>")[2:-1]} == set()
 
 
-def test_what_no_piece_has_is_read_up_to_a_bound(model: SecondModel) -> None:
-    assert len(model.sequence("\u200b" * 10**6 + "a")) == SECOND["max_tokens"] + 3
-    assert model.sequence(" " * (CHARACTERS_PER_TOKEN * SECOND["max_tokens"]) + "a")[-2] != TOKENS.index("a")
+@pytest.mark.parametrize("unseen", ["\u200b", "\u2060\U000e0041", "\x00", "\ufffd", "\U0010ffff", "\ue000"])
+def test_invisible_characters_take_no_token(model: SecondModel, unseen: str) -> None:
+    """Between the words of an attack they would leave no place for it, while the first model does not see them."""
+    padded = f"the{unseen * 300} {unseen * 10**5}a{unseen}"
+    assert model.sequence(padded) == model.sequence("the a")
+
+
+@pytest.mark.parametrize(("run", "kept"), [(" ", " " * 8), ("\n ", "\n " * 4), ("\u0301", "\u0301" * 8)])
+def test_long_runs_of_white_space_and_marks_take_few_tokens(run: str, kept: str) -> None:
+    assert legible_text(f"a{run * 500}b") == f"a{kept}b"
+
+
+@pytest.mark.parametrize("text", ["a\tb\n\n    c\r\n", "naïve é e\u0301 中文 한 हिन्दी ไทย 🙂!", ""])
+def test_other_text_stays_as_it_is(text: str) -> None:
+    assert legible_text(text) == text
+
+
+def test_a_window_is_read_up_to_a_bound(model: SecondModel) -> None:
+    most = CHARACTERS_PER_TOKEN * SECOND["max_tokens"]
+    assert len(model.sequence("a" * most * 10)) == SECOND["max_tokens"] + 3
 
 
 def test_the_head_reads_the_mean_of_the_text_and_the_last_token(model: SecondModel, directory: Path) -> None:

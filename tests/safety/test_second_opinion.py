@@ -252,6 +252,19 @@ async def test_tenants_take_turns_at_the_second_model_too(first: Scripted, secon
     classifier.close()
 
 
+async def test_an_urgent_call_is_urgent_at_the_second_model_too(first: Scripted, second: ScriptedSecond) -> None:
+    classifier = BatchingClassifier(first, max_batch_tokens=2, second=second)
+    second.go.clear()
+    others = [asyncio.create_task(classifier.classify([f"h{letter}"])) for letter in "abcd"]
+    await second.computes()
+    urgent = asyncio.create_task(classifier.classify(["zz"], urgent=True))
+    await asyncio.sleep(0.05)  # it is queued at the second
+    second.go.set()
+    await asyncio.gather(urgent, *others)
+    assert second.batches[1] == ["zz"]
+    classifier.close()
+
+
 async def test_texts_without_doubt_do_not_wait_for_the_second_model(
     classifier: BatchingClassifier, second: ScriptedSecond
 ) -> None:
