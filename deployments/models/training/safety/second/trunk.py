@@ -23,8 +23,7 @@ def llama_config(file: GGUFFile) -> LlamaConfig:
         num_key_value_heads=shape.kv_heads,
         max_position_embeddings=shape.max_tokens,
         rms_norm_eps=shape.norm_epsilon,
-        rope_theta=shape.rope_theta,
-        attn_implementation="sdpa",
+        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
     )
 
 
@@ -36,7 +35,7 @@ class Trunk:
         file = GGUFFile(path)
         config = llama_config(file)
         config.num_hidden_layers = layers
-        self._model = LlamaModel(config).to(torch.bfloat16).eval()
+        self._model: LlamaModel = LlamaModel(config).bfloat16().eval()
         self._model.load_state_dict(
             {name: torch.from_numpy(file.dense(name)) for name in self._model.state_dict() if name != "norm.weight"},
             strict=False,
