@@ -204,7 +204,7 @@ class FastLoopConfig(Settings):
     """As ``down_window_s``, while the arrivals of the last three minutes fall along a line. At most ``down_window_s``
     counts."""
     following_window_s: Seconds = 20.0
-    """As ``falling_window_s``, where the arrivals have fallen along lines for over four minutes, which they leave by
+    """As ``falling_window_s``, where the arrivals have fallen along lines for almost five minutes, which they leave by
     no more than single requests explain. Such a lowering has no dead band. Its headroom is that of a steady flow and
     the line's standard error. At most ``down_window_s`` counts."""
     down_period_s: Seconds = 60.0

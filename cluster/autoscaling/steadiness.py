@@ -27,7 +27,7 @@ LEAST, MOST = 15, 30
 FALLING = 9
 """The number of the last counts along which a line has to fall: three minutes."""
 
-LASTING = 4
+LASTING = 5
 """The number of counts before which the arrivals have to have fallen along a line, too, before they are followed:
 between two bursts they fall for a minute or two."""
 
