@@ -183,9 +183,9 @@ class FastLoopConfig(Settings):
     """As ``headroom``, while the flow has not changed for five to ten minutes by more than chance explains, or while
     ``following_window_s`` counts. At most ``headroom`` counts."""
     unspent_headroom: float = Field(0.25, ge=0, le=1)
-    """The part of the headroom that is kept while no request is late or refused. 1 % of them may be: that is the error
-    budget. The more of it is being spent, the more of the headroom is kept, and all of it from half of the budget on.
-    1: always all."""
+    """The part of the headroom of a flow that is not steady that is kept while no request is late or refused. 1 % of
+    them may be: that is the error budget. The more of it is being spent, the more of the headroom is kept, and all of
+    it from half of the budget on. 1: always all."""
     budget_window_s: Seconds = 600.0
     """A request counts less in the error budget the older it is: after this time, for about a third. So long it takes
     until most of the budget is known. What is not known counts as spent."""

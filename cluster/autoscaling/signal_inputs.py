@@ -100,13 +100,13 @@ class SignalInputs:
 
     @property
     def headroom(self) -> float:
-        """The headroom for the flow, in standard deviations: less while it is steady, or falls along a line, and while
-        the error budget is not being spent."""
-        most = self.fast.headroom
-        if self.steady or self.fall:
-            most = min(most, self.fast.steady_headroom)
+        """The headroom for the flow, in standard deviations: less while it is steady, or falls along a line. If it is
+        not steady, less while the error budget is not being spent."""
+        little = min(self.fast.headroom, self.fast.steady_headroom)
+        if self.steady:
+            return little
         unspent = self.fast.unspent_headroom
-        return most * (unspent + (1.0 - unspent) * self.spent)
+        return (little if self.fall else self.fast.headroom) * (unspent + (1.0 - unspent) * self.spent)
 
     def staffed(self, replicas: float, flow: ArrivalRate | None) -> float:
         """Returns the number of replicas, with headroom for random peaks, for a flow that keeps ``replicas`` busy on
