@@ -248,7 +248,7 @@ class ForecastConfig(Settings):
     """The number of observations from which on a forecast sets a floor: a rise at the start is known after a minute."""
     enabled: bool = True
 
-    @cached_property
+    @property
     def of_lengths(self) -> ForecastConfig:
         """The settings for lengths, which have their own trend."""
         return self.model_copy(update={"beta": self.length_beta, "damping": self.length_damping})
