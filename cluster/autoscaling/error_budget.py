@@ -68,36 +68,39 @@ def observed_budget(
     budget: ErrorBudget,
     before: ArrivalCounts | None,
     now: ArrivalCounts | None,
-    late_per_s: float | None,
+    uncounted_per_s: float | None,
     window_s: float,
 ) -> ErrorBudget:
     """Returns the budget after the counters went from ``before`` to ``now``, with a window of ``window_s`` seconds.
 
-    ``late_per_s`` first tokens a second came late. If that is None, or the counters fell, nothing is known of these
-    seconds. None for a counter: it is unknown, and the budget stays as it is.
+    ``uncounted_per_s`` first tokens a second came late beside those that are counted (``uncounted_late``). If that is
+    None, or the counters fell, nothing is known of these seconds. None for a counter: it is unknown, and the budget
+    stays as it is.
     """
     if before is None or now is None or now.at_s <= before.at_s:
         return budget
     elapsed_s = now.at_s - before.at_s
-    arrived, refused = now.arrivals - before.arrivals, now.refusals - before.refusals
-    if late_per_s is None or min(arrived, refused) < 0:
+    arrived, refused, late = now.arrivals - before.arrivals, now.refusals - before.refusals, now.late - before.late
+    if uncounted_per_s is None or min(arrived, refused, late) < 0:
         return budget.unobserved(elapsed_s, window_s)
-    return budget.observe(arrived, refused + late_per_s * elapsed_s, elapsed_s, window_s)
+    return budget.observe(arrived, refused + late + uncounted_per_s * elapsed_s, elapsed_s, window_s)
 
 
-def late_per_s(
+def uncounted_late(
     latencies: Sequence[LatencyReport], tier: TierScalingConfig, prompt_tokens: float, at_s: float, stale_s: float
 ) -> float | None:
-    """Returns the number of first tokens a second that came later than the objective of their class allows after a mean
-    prompt of ``prompt_tokens``, by all fresh and sound reports. None if these have no latency."""
-    late, total = 0.0, 0
+    """Returns the first tokens a second that came late at replicas of an earlier release, which do not count them: by
+    the buckets of their fresh and sound reports, those above the objective of their class for a mean prompt of
+    ``prompt_tokens``. None if there is no latency, and no replica that counts."""
+    late, known = 0.0, False
     for report in latencies:
         slo = None if report.priority is Priority.BATCH else tier.slo(report.priority)
         if slo is None or not _usable(report, at_s, stale_s):
             continue
-        total += report.ttft.total
-        late += report.ttft.above(slo.ttft_s(prompt_tokens)) / report.window_s
-    return late if total else None
+        known = known or report.counts_late or report.ttft.total > 0
+        if not report.counts_late:
+            late += report.ttft.above(slo.ttft_s(prompt_tokens)) / report.window_s
+    return late if known else None
 
 
 def _usable(report: LatencyReport, at_s: float, stale_s: float) -> bool:

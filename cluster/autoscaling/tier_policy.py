@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from cluster.autoscaling.arrival_rate import ArrivalCounts, dispersion_of, flow_of, point_of, remembered
 from cluster.autoscaling.config import AutoscalingConfig, FastLoopConfig, SloConfig, TierScalingConfig
 from cluster.autoscaling.decision import Need, Reason, TierDecision, WhyNot
-from cluster.autoscaling.error_budget import ErrorBudget, late_per_s, observed_budget
+from cluster.autoscaling.error_budget import ErrorBudget, observed_budget, uncounted_late
 from cluster.autoscaling.predictions import step_s, ttft_s
 from cluster.autoscaling.reactive_scaling import Proposal, proposed
 from cluster.autoscaling.replica_bounds import Bounds, bounds_of
@@ -163,7 +163,7 @@ def _budget(
     at_s: float,
 ) -> ErrorBudget:
     """Returns the error budget after ``points`` and the latencies of now."""
-    late = late_per_s(latencies, tier, state.prompt_tokens, at_s, fast.stale_s)
+    late = uncounted_late(latencies, tier, state.prompt_tokens, at_s, fast.stale_s)
     before, now = (each[-1] if each else None for each in (state.points, points))
     return observed_budget(state.budget, before, now, late, fast.budget_window_s)
 

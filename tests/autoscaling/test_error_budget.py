@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cluster.autoscaling.arrival_rate import ArrivalCounts
 from cluster.autoscaling.config import FastLoopConfig, SloConfig, TierScalingConfig
 from cluster.autoscaling.decision import TierDecision
-from cluster.autoscaling.error_budget import ALLOWED, FULL, PRIOR, ErrorBudget, late_per_s, observed_budget
+from cluster.autoscaling.error_budget import ALLOWED, FULL, PRIOR, ErrorBudget, observed_budget, uncounted_late
 from cluster.autoscaling.explain import explain
 from cluster.autoscaling.histogram import LatencyHistogram
 from cluster.autoscaling.policy import decide
@@ -109,13 +109,15 @@ def test_one_long_interval_forgets_as_much_as_many_short_ones(requests: float, m
     assert twice.spent == pytest.approx(once.spent)
 
 
-def counted(at_s: float, arrivals: float, refusals: float = 0.0) -> ArrivalCounts:
-    return ArrivalCounts(at_s, arrivals, refusals)
+def counted(at_s: float, arrivals: float, refusals: float = 0.0, late: float = 0.0) -> ArrivalCounts:
+    return ArrivalCounts(at_s, arrivals, refusals, late=late)
 
 
 def test_refused_and_late_requests_miss_together_and_no_more_than_there_were() -> None:
     found = observed_budget(ErrorBudget(), counted(0, 0), counted(2, 100, 10), 3.0, WINDOW_S)
     assert (found.requests, found.missed) == (100, 16)
+    of_both = observed_budget(ErrorBudget(), counted(0, 0, late=2), counted(2, 100, 10, late=7), 3.0, WINDOW_S)
+    assert (of_both.requests, of_both.missed) == (100, 21)
     assert observed_budget(ErrorBudget(), counted(0, 0), counted(2, 100, 90), 1e9, WINDOW_S).missed == 100
 
 
@@ -124,6 +126,7 @@ def test_refused_and_late_requests_miss_together_and_no_more_than_there_were() -
     [
         pytest.param(counted(0, 100), counted(1, 5), 0.0, id="arrivals fell: a restart"),
         pytest.param(counted(0, 100, 7), counted(1, 105, 0), 0.0, id="refusals fell"),
+        pytest.param(counted(0, 100, late=3), counted(1, 105), 0.0, id="late ones fell"),
         pytest.param(counted(0, 100), counted(1, 200), None, id="no latency is known"),
     ],
 )
@@ -145,8 +148,8 @@ def test_late_is_what_the_objective_of_its_class_does_not_allow_for_a_mean_promp
         replace(report_of(0.0, 0.5, count=270), window_s=30.0),
         replace(report_of(0.0, 3.5, count=30, source="other"), window_s=30.0),
     ]
-    assert late_per_s(reports, TIER, 0.0, 1.0, 5.0) == pytest.approx(1.0)
-    assert late_per_s(reports, TIER, 2_000.0, 1.0, 5.0) == 0.0
+    assert uncounted_late(reports, TIER, 0.0, 1.0, 5.0) == pytest.approx(1.0)
+    assert uncounted_late(reports, TIER, 2_000.0, 1.0, 5.0) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -162,8 +165,21 @@ def test_late_is_what_the_objective_of_its_class_does_not_allow_for_a_mean_promp
     ],
 )
 def test_reports_that_are_not_of_now_or_unsound_tell_nothing(edit: Callable[[LatencyReport], LatencyReport]) -> None:
-    assert late_per_s([edit(report_of(0.0, 9.0))], TIER, 0.0, 1.0, 5.0) is None
-    assert late_per_s([], TIER, 0.0, 1.0, 5.0) is None
+    assert uncounted_late([edit(report_of(0.0, 9.0))], TIER, 0.0, 1.0, 5.0) is None
+    assert uncounted_late([], TIER, 0.0, 1.0, 5.0) is None
+
+
+def test_what_replicas_count_themselves_is_not_counted_again_by_buckets() -> None:
+    """While a tier is replaced, some replicas are of the release before."""
+    new = replace(report_of(0.0, 9.0, count=300, source="new"), counts_late=True)
+    old = replace(report_of(0.0, 9.0, count=30, source="old"), window_s=30.0)
+    assert uncounted_late([new], TIER, 0.0, 1.0, 5.0) == 0.0
+    assert uncounted_late([new, old], TIER, 0.0, 1.0, 5.0) == pytest.approx(1.0)
+
+
+def test_a_replica_that_counts_late_requests_and_has_none_is_known_to_have_none() -> None:
+    idle = replace(report_of(0.0, 0.0, count=0), counts_late=True)
+    assert uncounted_late([idle], TIER, 0.0, 1.0, 5.0) == 0.0
 
 
 @given(st.lists(st.floats(0, 119), max_size=50), st.floats(0, 119))
@@ -224,6 +240,21 @@ def test_a_late_request_brings_headroom_back_at_once() -> None:
     after_loss = served(bench, 20)[-1]
     assert before.numbers["headroom"] < 0.45
     assert after_loss.numbers["headroom"] == pytest.approx(1.0)
+
+
+def test_long_prompts_that_are_in_time_by_their_own_objective_spend_nothing() -> None:
+    """All buckets are above the objective of a mean prompt; the replicas count one request in a thousand as late."""
+    bench = moving()
+    bench.latencies = lambda at_s: (replace(report_of(at_s, 5.0, count=300), counts_late=True),)
+    bench.late = 0.001
+    found = []
+    for place in range(16):
+        bench.rate = 40.0 if place % 2 else 20.0
+        found = bench.run(120)
+    assert found[-1].numbers["burn"] == pytest.approx(0.1, abs=0.05)
+    assert found[-1].numbers["headroom"] < 0.6
+    bench.late = 0.05
+    assert bench.run(300)[-1].numbers["headroom"] == pytest.approx(1.0)
 
 
 def jumping(at_s: float, tier: TierSnapshot) -> TierSnapshot:
