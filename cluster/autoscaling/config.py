@@ -185,7 +185,7 @@ class FastLoopConfig(Settings):
     unspent_headroom: float = Field(0.25, ge=0, le=1)
     """The part of the headroom of a flow that is not steady that is kept while no request is late or refused. 1 % of
     them may be: that is the error budget. The more of it is being spent, the more of the headroom is kept, and all of
-    it from half of the budget on. 1: always all."""
+    it from a quarter of the budget on. 1: always all."""
     budget_window_s: Seconds = 600.0
     """A request counts less in the error budget the older it is: after this time, for about a third. So long it takes
     until most of the budget is known. What is not known counts as spent."""

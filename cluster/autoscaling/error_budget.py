@@ -20,7 +20,7 @@ from engine.api import Priority
 ALLOWED = 0.01
 """The part of the requests that may miss their objectives, which are those of the P99."""
 
-FULL = 0.5
+FULL = 0.25
 """The burn rate from which on the budget counts as being spent: what is missing then comes a cold start late."""
 
 PRIOR = 300.0

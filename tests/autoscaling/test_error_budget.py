@@ -45,7 +45,7 @@ def test_a_budget_of_which_no_request_missed_is_known_to_be_unspent_after_some_w
     spent = [after(seconds).spent for seconds in (60, 300, 600, 3600)]
     assert spent == sorted(spent, reverse=True)
     assert spent[0] > 0.9
-    assert spent[-1] < 0.15
+    assert spent[-1] < 0.25
 
 
 @pytest.mark.parametrize(("share", "burn"), [(0.0, 0.0), (0.002, 0.2), (0.01, 1.0), (0.05, 5.0)])
@@ -58,7 +58,7 @@ def test_a_few_requests_say_little() -> None:
     assert after(1, requests=1.0, missed=1.0).burn < 1.4
 
 
-def test_half_of_the_budget_is_as_good_as_spent() -> None:
+def test_a_quarter_of_the_budget_is_as_good_as_spent() -> None:
     assert after(36_000, requests=100.0, missed=100.0 * ALLOWED * FULL).spent == pytest.approx(1.0, abs=0.01)
 
 
@@ -243,15 +243,15 @@ def test_a_late_request_brings_headroom_back_at_once() -> None:
 
 
 def test_long_prompts_that_are_in_time_by_their_own_objective_spend_nothing() -> None:
-    """All buckets are above the objective of a mean prompt; the replicas count one request in a thousand as late."""
+    """All buckets are above the objective of a mean prompt; the replicas count one request in two thousand as late."""
     bench = moving()
     bench.latencies = lambda at_s: (replace(report_of(at_s, 5.0, count=300), counts_late=True),)
-    bench.late = 0.001
+    bench.late = 0.0005
     found = []
     for place in range(16):
         bench.rate = 40.0 if place % 2 else 20.0
         found = bench.run(120)
-    assert found[-1].numbers["burn"] == pytest.approx(0.1, abs=0.05)
+    assert found[-1].numbers["burn"] == pytest.approx(0.065, abs=0.025)
     assert found[-1].numbers["headroom"] < 0.6
     bench.late = 0.05
     assert bench.run(300)[-1].numbers["headroom"] == pytest.approx(1.0)
