@@ -42,6 +42,7 @@ class SteppedEngine:
         self.closed = False
         self.dead = False
         self.grammars: set[Grammar] = set()
+        self.objectives: dict[Priority, TtftObjective] = {}
         self.steps = 0
         self.waiting = 0
         self.wait_s = 0.0
@@ -63,7 +64,7 @@ class SteppedEngine:
         return grammar in self.grammars
 
     def expect(self, objectives: Mapping[Priority, TtftObjective]) -> None:
-        """It counts no request as late."""
+        self.objectives = dict(objectives)
 
     def abort(self, request_ids: Iterable[str]) -> None:
         for request_id in request_ids:

@@ -10,8 +10,9 @@ from cluster.app import build_with
 from cluster.config import MantaConfig, TierConfig
 from cluster.latency_objectives import all_objectives, ttft_objectives, with_objectives
 from cluster.replica.tier_engine import make_engine
-from engine.api import LATENCY_BOUNDS_S, Priority
+from engine.api import LATENCY_BOUNDS_S, Priority, TtftObjective
 from load_tests.chaos.engines import PacedFactory
+from tests.cluster.engines import LocalReplica
 from tests.cluster.traced_service import FAST
 
 
@@ -100,3 +101,16 @@ def test_replicas_get_the_objectives_of_the_policy_which_no_restart_needs(
     application = build_with(made, PacedFactory(0.0))
     tier = application._bound_deployment.init_args[3]["fast"]._bound_deployment
     assert tier.user_config == objectives
+
+
+async def test_a_running_replica_takes_new_objectives_over() -> None:
+    replica = LocalReplica()
+    replica.actor.reconfigure({"standard": [3.0, 0.125]})
+    assert replica.engine.objectives == {Priority.STANDARD: TtftObjective(3.0, 0.125)}
+    replica.actor.reconfigure({"standard": [4.0, 0.0], "interactive": [0.3, 0.0]})
+    assert replica.engine.objectives == {
+        Priority.STANDARD: TtftObjective(4.0),
+        Priority.INTERACTIVE: TtftObjective(0.3),
+    }
+    replica.actor.reconfigure({})
+    assert replica.engine.objectives == {}
