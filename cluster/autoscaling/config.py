@@ -177,7 +177,7 @@ class FastLoopConfig(Settings):
     """The part of the ITL objective that the predicted mean may take."""
     kv_margin: float = Field(0.8, gt=0, le=1)
     """The part of the KV cache that running and waiting requests may need."""
-    headroom: float = Field(1.0, ge=0)
+    headroom: float = Field(1.05, ge=0)
     """Spare replicas for chance, in standard deviations of the count of requests within a TTFT objective."""
     steady_headroom: float = Field(0.25, ge=0)
     """As ``headroom``, while the flow has not changed for five to ten minutes by more than chance explains, or while

@@ -25,6 +25,7 @@ from tests.autoscaling.snapshots import START_S, Bench, config_of, report_of
 WINDOW_S = FastLoopConfig().budget_window_s
 TIER = TierScalingConfig(slos={"standard": SloConfig(ttft_p99_s=2.0, ttft_s_per_1k_tokens=1.0)})
 ALL = FastLoopConfig(unspent_headroom=1.0)
+HEADROOM = FastLoopConfig().headroom
 
 
 def after(
@@ -217,18 +218,18 @@ def headrooms(fast: FastLoopConfig | None = None, ttft_s: float = 0.3, refused: 
 
 def test_where_nothing_is_late_headroom_shrinks_slowly_to_what_is_kept() -> None:
     found = headrooms()
-    assert found[0] == pytest.approx(1.0, abs=0.01)
+    assert found[0] == pytest.approx(HEADROOM, abs=0.01)
     assert all(0 <= a - b < 0.01 for a, b in pairwise(found))
     assert FastLoopConfig().unspent_headroom <= found[-1] < 0.45
 
 
 @pytest.mark.parametrize(("ttft_s", "refused"), [(5.0, 0.0), (0.3, 0.1)], ids=["late", "refused"])
 def test_where_the_budget_is_spent_all_of_the_headroom_stays(ttft_s: float, refused: float) -> None:
-    assert min(headrooms(ttft_s=ttft_s, refused=refused)) == pytest.approx(1.0)
+    assert min(headrooms(ttft_s=ttft_s, refused=refused)) == pytest.approx(HEADROOM)
 
 
 def test_headroom_is_whole_whatever_happens_if_the_settings_say_so() -> None:
-    assert set(headrooms(ALL)) == {1.0}
+    assert set(headrooms(ALL)) == {HEADROOM}
 
 
 def test_a_late_request_brings_headroom_back_at_once() -> None:
@@ -239,7 +240,7 @@ def test_a_late_request_brings_headroom_back_at_once() -> None:
     bench.refused = 0.5
     after_loss = served(bench, 20)[-1]
     assert before.numbers["headroom"] < 0.45
-    assert after_loss.numbers["headroom"] == pytest.approx(1.0)
+    assert after_loss.numbers["headroom"] == pytest.approx(HEADROOM)
 
 
 def test_long_prompts_that_are_in_time_by_their_own_objective_spend_nothing() -> None:
@@ -254,7 +255,7 @@ def test_long_prompts_that_are_in_time_by_their_own_objective_spend_nothing() ->
     assert found[-1].numbers["burn"] == pytest.approx(0.065, abs=0.025)
     assert found[-1].numbers["headroom"] < 0.6
     bench.late = 0.05
-    assert bench.run(300)[-1].numbers["headroom"] == pytest.approx(1.0)
+    assert bench.run(300)[-1].numbers["headroom"] == pytest.approx(HEADROOM)
 
 
 def jumping(at_s: float, tier: TierSnapshot) -> TierSnapshot:

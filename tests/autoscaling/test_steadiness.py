@@ -18,7 +18,7 @@ from cluster.autoscaling.steadiness import FALLING, GAP_S, INTERVAL_S, LASTING, 
 from tests.autoscaling.snapshots import Plant, config_of
 
 FAST = FastLoopConfig()
-ALWAYS = FastLoopConfig(steady_headroom=1.0)
+ALWAYS = FastLoopConfig(steady_headroom=1.05)
 FOLLOWED = FALLING + LASTING
 """The counts after which a fall is followed."""
 

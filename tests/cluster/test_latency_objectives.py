@@ -98,9 +98,8 @@ def test_replicas_get_the_objectives_of_the_policy_which_no_restart_needs(
 ) -> None:
     made = config(**settings)
     assert ttft_objectives(made, made.tiers[0]) == objectives
-    application = build_with(made, PacedFactory(0.0))
-    tier = application._bound_deployment.init_args[3]["fast"]._bound_deployment
-    assert tier.user_config == objectives
+    router: Any = build_with(made, PacedFactory(0.0))._bound_deployment
+    assert router.init_args[3]["fast"]._bound_deployment.user_config == objectives
 
 
 async def test_a_running_replica_takes_new_objectives_over() -> None:
