@@ -6,78 +6,71 @@ after its last request has ended. The application then calls ``start`` and ``clo
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from cluster.access.jwks_sources import jwks_source
+from cluster.asgi_wrappers import (
+    with_counted_requests,
+    with_logged_request,
+    with_task,
+    without_request_id,
+    without_root_path,
+)
 from cluster.autoscaling.busy_counter import BusyCounter
 from cluster.autoscaling.config import WaitingRoomConfig
 from cluster.autoscaling.decision_store import DecisionStore
 from cluster.autoscaling.stored_tier_scaling import StoredTierScaling
-from cluster.autoscaling.waiting_room_reporter import WaitingRoomReporter
-from cluster.autoscaling.waiting_room_store import WaitingRoomStore
 from cluster.autoscaling.warm_replica_store import WarmReplicaStore, follow_warm_replicas
 from cluster.cache.deployment import SemanticCacheLink, semantic_cache_client
+from cluster.cache.semantic_cache_client import SemanticCacheClient
+from cluster.cold_starts import cold_start_rooms
 from cluster.config import PlacementConfig, StateConfig
 from cluster.embedder.deployment import EmbedderLink, embedder_client
-from cluster.lanes.cold_start_room import ColdStartRoom
+from cluster.embedder.embedder_client import EmbedderClient
 from cluster.lanes.serve_replica_client import ServeReplicaClient
 from cluster.process_memory import spare_collector
 from cluster.safety.canary_key import CanaryKey
+from cluster.safety.classifier_client import ClassifierClient
 from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.safety.policy_store import SharedPolicies
 from cluster.serve_backend import ServeBackend
 from cluster.serve_engine_counts import ServeEngineCounts
-from cluster.state.redis_collection_store import RedisCollections
-from cluster.state.redis_entry_store import RedisEntryStore
-from cluster.state.redis_idempotency_store import RedisIdempotencyStore
-from cluster.state.redis_prompt_store import RedisPromptStore
-from cluster.state.redis_safety_store import RedisSafetyStore
-from cluster.state.redis_store import RedisStore
-from cluster.state.redis_stream_store import RedisStreamStore
-from cluster.telemetry.application_name import application_name
+from cluster.shared_stores import (
+    shared_answers,
+    shared_collections,
+    shared_idempotency_keys,
+    shared_prompts,
+    shared_reviews,
+    shared_state,
+    shared_streams,
+)
 from cluster.telemetry.cache_metrics import RayCacheMetrics
 from cluster.telemetry.config import TelemetryConfig, TextsConfig
-from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges, Guarded
-from cluster.telemetry.fault_metrics import FaultMetrics
-from cluster.telemetry.instruments import RayInstruments
-from cluster.telemetry.keep_publishing import keep_publishing
-from cluster.telemetry.log_context import logged_request
-from cluster.telemetry.logs import replica_logs, replica_name
-from cluster.telemetry.make_otlp_instruments import make_otlp_instruments
+from cluster.telemetry.dependency_gauges import Dependencies, Guarded
+from cluster.telemetry.logs import replica_logs
 from cluster.telemetry.prediction_metrics import PredictionMetrics
-from cluster.telemetry.router_build_info import RouterBuildInfo
+from cluster.telemetry.router_telemetry import RouterTelemetry
 from cluster.telemetry.stage_metrics import RayStageMetrics
-from cluster.telemetry.summed_instruments import SummedInstruments
 from cluster.telemetry.text_files import TextFiles
 from cluster.telemetry.text_log import OnLost, RedactedTextLog
-from cluster.telemetry.tracing import router_tracer
 from cluster.telemetry.usage_metrics import RayUsageMetrics
 from router.admin.overview_api import OverviewSources
-from router.app_factory import CacheParts, MakeGuard, build_app
-from router.config.review import ReviewConfig
+from router.app_factory import build_app
 from router.config.router import RouterConfig
-from router.memory_entry_store import MemoryEntryStore
-from router.memory_safety_store import MemorySafetyStore
-from router.ports.answer_cache import EntryStore
-from router.ports.clock import SystemClock
-from router.ports.collection_store import CollectionStore
-from router.ports.idempotency_store import IdempotencyStore
-from router.ports.prompt_store import PromptStore
 from router.ports.safety_store import SafetyStore
-from router.ports.state_store import StateStore, StateUnavailableError
-from router.ports.stream_store import StreamStore
+from router.ports.state_store import StateStore
 from router.ports.text_log import TextLog
 from router.ports.tier_backend import TierDescription
 from router.ports.tier_scaling import ReplicaBounds, TierScaling
-from router.request_id import request_id
 from router.review.review_wiring import ReviewService
+from router.router_ports import CacheParts, MakeGuard, RouterPorts
 from router.tiers.quality_forecast import Forecaster
 from safety.api import Guard, Oversight, TextClassifier
 from safety.classification import AbsentClassifier
@@ -87,9 +80,19 @@ from safety.policy import SafetyPolicies
 from safety.policy_book import PolicyBook
 from safety.score_memory import RememberingClassifier
 
-if TYPE_CHECKING:
-    from cluster.telemetry.otel_tracer import OtelTracer
-    from cluster.telemetry.otlp_instruments import OtlpInstruments
+
+@dataclass(frozen=True, slots=True)
+class ServiceClients:
+    """The clients of the deployments beside the tiers. None: there is no such deployment."""
+
+    classifier: ClassifierClient | None
+    embedder: EmbedderClient | None
+    index: SemanticCacheClient | None
+
+    def guarded(self) -> dict[str, Guarded]:
+        """Returns those that are there, by the names that metrics give them."""
+        named = {"classifier": self.classifier, "embedder": self.embedder, "semantic index": self.index}
+        return {name: client for name, client in named.items() if client is not None}
 
 
 @serve.ingress()
@@ -143,49 +146,14 @@ class Router:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the ASGI application. Serve calls it once, in the replica's process."""
         replica_logs(self._telemetry.logs)
-        application = application_name()
-        clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
+        telemetry = RouterTelemetry(self._telemetry)
         scaling = tier_scaling(self._scaled_tiers)
-        rooms = cold_start_rooms(self._waiting_rooms, application, scaling)
-        sent = make_otlp_instruments(self._telemetry, "router", replica_name(), application)
-        made = sent or RayInstruments(application)
-        named = self._telemetry.metrics.max_tenants
-        summed = SummedInstruments(made)  # of what each request changes
-        backend = ServeBackend(self._tiers, clients, self._placement, PredictionMetrics(summed).count, rooms)
-        jwks, faults = jwks_source(self._config.access.jwt), FaultMetrics(made)
-        classifier = None if self._classifier is None else classifier_client(self._classifier)
-        embedder = None if self._embedder is None else embedder_client(self._embedder)
-        index = None if self._cache is None else semantic_cache_client(self._cache)
-        store = shared_state(self._state, faults.lost("ledger"))
-        reviews = shared_reviews(self._state, self._config.review, faults.lost("audit"))
-        services: dict[str, Guarded | None] = {"classifier": classifier, "embedder": embedder, "semantic index": index}
-        used = {name: service for name, service in services.items() if service is not None}
-        tracer = router_tracer(self._telemetry, application)
-        depends = DependencyGauges(Dependencies(store, reviews.store.audit, used), made)
-        gauges: Sequence[Published] = (depends, RouterBuildInfo(made))
-        app = build_app(
-            self._config,
-            backend,
-            self._forecaster,
-            store=store,
-            jwks=jwks,
-            metrics=RayUsageMetrics(summed, named),
-            make_guard=None
-            if self._policies is None
-            else guard_maker(self._policies, classifier, faults.unreadable_policy, CanaryKey(reviews.keys)),
-            reviews=reviews,
-            embedder=embedder,
-            prompts=shared_prompts(self._state),
-            cache=CacheParts(shared_answers(self._state), index, RayCacheMetrics(summed, named)),
-            collections=shared_collections(self._state),
-            streams=shared_streams(self._state),
-            idempotency=shared_idempotency_keys(self._state),
-            scaling=scaling,
-            tracer=tracer,
-            stages=RayStageMetrics(summed, self._objectives_s),
-            overview=OverviewSources(ServeEngineCounts(self._handles), partial(breaker_states, used), replica_name()),
-            texts=text_log(self._telemetry.texts, replica_name(), application, faults.lost_text),
-        )
+        backend = self._backend(telemetry, scaling)
+        clients = self._clients()
+        store = shared_state(self._state, telemetry.faults.lost("ledger"))
+        reviews = shared_reviews(self._state, self._config.review, telemetry.faults.lost("audit"))
+        publish = telemetry.publisher(Dependencies(store, reviews.store.audit, clients.guarded()))
+        app = build_app(self._config, backend, self._ports(telemetry, clients, store, reviews, scaling))
         spare_collector()
         if self._warm_pools:
             warm = WarmReplicaStore(serve.get_replica_context().app_name)
@@ -193,7 +161,57 @@ class Router:
         self._busy = BusyCounter()
         return with_task(
             with_counted_requests(without_root_path(with_logged_request(without_request_id(app))), self._busy),
-            partial(publish_until_end, gauges, summed, tracer, sent),
+            publish,
+        )
+
+    def _backend(self, telemetry: RouterTelemetry, scaling: TierScaling | None) -> ServeBackend:
+        """Returns the backend over the deployments of the tiers."""
+        clients = {name: ServeReplicaClient(handle) for name, handle in self._handles.items()}
+        rooms = cold_start_rooms(self._waiting_rooms, telemetry.application, scaling)
+        predictions = PredictionMetrics(telemetry.summed)
+        return ServeBackend(self._tiers, clients, self._placement, predictions.count, rooms)
+
+    def _clients(self) -> ServiceClients:
+        """Returns the clients of the deployments beside the tiers."""
+        return ServiceClients(
+            None if self._classifier is None else classifier_client(self._classifier),
+            None if self._embedder is None else embedder_client(self._embedder),
+            None if self._cache is None else semantic_cache_client(self._cache),
+        )
+
+    def _ports(
+        self,
+        telemetry: RouterTelemetry,
+        clients: ServiceClients,
+        store: StateStore | None,
+        reviews: ReviewService,
+        scaling: TierScaling | None,
+    ) -> RouterPorts:
+        """Returns what the router is given beside its config and its backend."""
+        summed, faults, tenants = telemetry.summed, telemetry.faults, self._telemetry.metrics.max_tenants
+        breakers = partial(breaker_states, clients.guarded())
+        make_guard = None
+        if self._policies is not None:
+            canary_key = CanaryKey(reviews.keys)
+            make_guard = guard_maker(self._policies, clients.classifier, faults.unreadable_policy, canary_key)
+        return RouterPorts(
+            store=store,
+            reviews=reviews,
+            prompts=shared_prompts(self._state),
+            collections=shared_collections(self._state),
+            streams=shared_streams(self._state),
+            idempotency=shared_idempotency_keys(self._state),
+            cache=CacheParts(shared_answers(self._state), clients.index, RayCacheMetrics(summed, tenants)),
+            forecaster=self._forecaster,
+            jwks=jwks_source(self._config.access.jwt),
+            make_guard=make_guard,
+            embedder=clients.embedder,
+            scaling=scaling,
+            metrics=RayUsageMetrics(summed, tenants),
+            tracer=telemetry.tracer,
+            stages=RayStageMetrics(summed, self._objectives_s),
+            texts=text_log(self._telemetry.texts, telemetry.router, telemetry.application, faults.lost_text),
+            overview=OverviewSources(ServeEngineCounts(self._handles), breakers, telemetry.router),
         )
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -206,63 +224,10 @@ def breaker_states(services: Mapping[str, Guarded]) -> dict[str, str]:
     return {name: service.state.value for name, service in services.items()}
 
 
-class Published(Protocol):
-    """Metrics that are set or added up at once when ``publish`` is called."""
-
-    def publish(self) -> None: ...
-
-
-async def publish_until_end(
-    gauges: Sequence[Published], summed: SummedInstruments, tracer: OtelTracer | None, sent: OtlpInstruments | None
-) -> None:
-    """Publishes ``gauges`` and ``summed`` until it is cancelled, then the last of ``summed``, and exports the last
-    spans of ``tracer`` and the last counts of ``sent``."""
-
-    def publish() -> None:
-        summed.publish()
-        for each in gauges:
-            each.publish()
-
-    try:
-        await keep_publishing("the publication of the router's metrics", publish)
-    finally:
-        summed.publish()
-        for exporter in (tracer, sent):
-            if exporter is not None:
-                await asyncio.to_thread(exporter.close)
-
-
 def tier_scaling(tiers: Mapping[str, ReplicaBounds] | None) -> TierScaling | None:
     """Returns the access to the autoscaler of this application, which scales ``tiers``, by name, and maybe followers;
     None if ``tiers`` is None."""
     return None if tiers is None else StoredTierScaling(DecisionStore(serve.get_replica_context().app_name), tiers)
-
-
-def cold_start_rooms(
-    configs: Mapping[str, WaitingRoomConfig], application: str, scaling: TierScaling | None
-) -> dict[str, ColdStartRoom]:
-    """Returns this router's waiting room for each tier that may be at zero, by tier name. ``configs`` has the settings
-    of these tiers. ``scaling`` knows the length of a cold start; None: nothing does."""
-    if not configs:
-        return {}
-    store, router = WaitingRoomStore(application), serve.get_replica_context().replica_id.unique_id
-    return {
-        name: ColdStartRoom(
-            name, config, WaitingRoomReporter(store, name, router).report, partial(cold_start_s, scaling, name)
-        )
-        for name, config in configs.items()
-    }
-
-
-async def cold_start_s(scaling: TierScaling | None, tier: str) -> float:
-    """Returns the seconds of a cold start of ``tier``, as in the last decision of the autoscaler; 0 if ``scaling`` is
-    None or the decision cannot be read."""
-    try:
-        rows = [] if scaling is None else await scaling.decisions()
-    except StateUnavailableError:
-        return 0.0
-    numbers = next((row["numbers"] for row in rows if row["tier"] == tier), None)
-    return float(numbers.get("cold_start_s", 0.0)) if isinstance(numbers, dict) else 0.0
 
 
 def guard_maker(
@@ -287,65 +252,6 @@ def guard_maker(
     return make
 
 
-def shared_state(config: StateConfig, on_lost: Callable[[], None] = lambda: None) -> StateStore | None:
-    """Returns the store of ``config``; None if it names no Redis. ``on_lost`` is called for each entry that is lost.
-
-    Raises ValueError for a URL that cannot be used, and OSError for a journal that cannot be written.
-    """
-    url = config.read_url()
-    return None if url is None else RedisStore(config, url, on_lost=on_lost)
-
-
-def shared_reviews(
-    state: StateConfig, config: ReviewConfig, on_lost: Callable[[], None] = lambda: None
-) -> ReviewService:
-    """Returns the review service with the audit log. It keeps them in the Redis of ``state``, or in this process'
-    memory if ``state`` names no Redis.
-
-    Raises as ``shared_state`` does, and ValueError for a secret of ``config`` that cannot be read.
-    """
-    clock, url = SystemClock(), state.read_url()
-    store = (
-        MemorySafetyStore(clock) if url is None else RedisSafetyStore(state, url, config.audit_days, on_lost=on_lost)
-    )
-    return ReviewService(store, config, clock)
-
-
-def shared_prompts(config: StateConfig) -> PromptStore | None:
-    """Returns the store of prompts in the Redis of ``config``; None if it names no Redis. Raises as ``shared_state``
-    does."""
-    url = config.read_url()
-    return None if url is None else RedisPromptStore(config, url)
-
-
-def shared_answers(state: StateConfig) -> EntryStore:
-    """Returns the store of cached answers, in the Redis of ``state``, or in this process' memory if ``state`` names no
-    Redis. Raises ValueError for a URL that cannot be used."""
-    url = state.read_url()
-    return MemoryEntryStore(SystemClock()) if url is None else RedisEntryStore(state, url)
-
-
-def shared_collections(config: StateConfig) -> CollectionStore | None:
-    """Returns the store of the collections; None if ``config`` names no Redis. Raises ValueError for a URL that cannot
-    be used."""
-    url = config.read_url()
-    return None if url is None else RedisCollections(config, url)
-
-
-def shared_streams(config: StateConfig) -> StreamStore | None:
-    """Returns the store of detached streams; None if ``config`` names no Redis. Raises ValueError for a URL that cannot
-    be used."""
-    url = config.read_url()
-    return None if url is None else RedisStreamStore(config, url)
-
-
-def shared_idempotency_keys(config: StateConfig) -> IdempotencyStore | None:
-    """Returns the store of idempotency keys; None if ``config`` names no Redis. Raises ValueError for a URL that cannot
-    be used."""
-    url = config.read_url()
-    return None if url is None else RedisIdempotencyStore(config, url)
-
-
 def text_log(config: TextsConfig, router: str, application: str, on_lost: OnLost) -> TextLog | None:
     """Returns the log of texts of the router named ``router``; None if ``config`` names no directory. ``on_lost`` is
     called for each record that is lost, with the reason."""
@@ -353,72 +259,3 @@ def text_log(config: TextsConfig, router: str, application: str, on_lost: OnLost
         return None
     files = TextFiles(config.directory, router, config.keep_days * 86400, config.max_bytes)
     return RedactedTextLog(config, files, {"application": application, "replica": router}, on_lost)
-
-
-def with_task(app: ASGIApp, work: Callable[[], Awaitable[None]]) -> ASGIApp:
-    """Returns ``app`` with ``work`` as a task beside it, from its start until its end."""
-
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            return await app(scope, receive, send)
-        task = asyncio.ensure_future(work())
-        try:
-            return await app(scope, receive, send)
-        finally:
-            task.cancel()
-            await asyncio.wait({task})
-
-    return wrapped
-
-
-def with_counted_requests(app: ASGIApp, busy: BusyCounter) -> ASGIApp:
-    """Returns ``app`` with each of its requests counted in ``busy``."""
-
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            busy.count()
-        await app(scope, receive, send)
-
-    return wrapped
-
-
-def with_logged_request(app: ASGIApp) -> ASGIApp:
-    """Returns ``app`` with log lines that name the request they belong to, by the id that ``app`` itself uses."""
-
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await app(scope, receive, send)
-            return
-        offered = next((value for name, value in scope["headers"] if name.lower() == b"x-request-id"), None)
-        own = request_id(None if offered is None else offered.decode("latin-1"))
-        others = [header for header in scope["headers"] if header[0].lower() != b"x-request-id"]
-        with logged_request(own):
-            await app({**scope, "headers": [*others, (b"x-request-id", own.encode())]}, receive, send)
-
-    return wrapped
-
-
-def without_root_path(app: ASGIApp) -> ASGIApp:
-    """Returns ``app`` with the application's ``route_prefix`` removed from every path; Serve does not remove it."""
-
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        if root_path := scope.get("root_path"):
-            scope = {**scope, "path": scope["path"].removeprefix(root_path) or "/"}
-        await app(scope, receive, send)
-
-    return wrapped
-
-
-def without_request_id(app: ASGIApp) -> ASGIApp:
-    """Returns ``app`` without the response header x-request-id. Serve adds its own, and clients would get two."""
-
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_without(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = [(name, value) for name, value in message["headers"] if name != b"x-request-id"]
-                message = {**message, "headers": headers}
-            await send(message)
-
-        await app(scope, receive, send_without)
-
-    return wrapped

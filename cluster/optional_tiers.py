@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
 
 from cluster.config import MantaConfig
 from engine.model.location import ModelNotFoundError, locate
+from router.config.keys import KeyConfig
+from router.config.router import RouterConfig
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def missing_tiers(config: MantaConfig) -> list[str]:
@@ -35,37 +39,10 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
     """
     if not missing:
         return config
-    router = config.router
-    auto = router.auto
-    if auto is not None and auto.thresholds is not None:
-        first = next((tier.name for tier in config.tiers if tier.name not in missing), None)
-        left = {name: score for name, score in auto.thresholds.items() if name not in missing and name != first}
-        auto = auto.model_copy(update={"thresholds": left})
-    keys = [
-        key if key.tiers is None else key.model_copy(update={"tiers": _others(key.tiers, missing)})
-        for key in router.keys
-    ]
-    aliases = {alias: target for alias, target in router.aliases.items() if target not in missing}
-    prices = {name: price for name, price in router.prices.tiers.items() if name not in missing}
-    overflow = {name: each for name, each in router.prompts.tiers.items() if name not in missing}
-    admission = {name: each for name, each in router.admission.tiers.items() if name not in missing}
-    kept = [key for key in keys if key.tiers is None or key.tiers]
-    if not kept:
-        raise ValueError(
-            f"router.keys: no key may use another tier than {', '.join(missing)}, whose models are missing"
-        )
+    first = next((tier.name for tier in config.tiers if tier.name not in missing), None)
     return MantaConfig(
         tiers=tuple(tier for tier in config.tiers if tier.name not in missing),
-        router=router.model_copy(
-            update={
-                "auto": auto,
-                "aliases": aliases,
-                "keys": tuple(kept),
-                "prices": router.prices.model_copy(update={"tiers": prices}),
-                "prompts": router.prompts.model_copy(update={"tiers": overflow}),
-                "admission": router.admission.model_copy(update={"tiers": admission}),
-            }
-        ),
+        router=_router_without(config.router, missing, first),
         ingress=config.ingress,
         placement=config.placement,
         state=config.state,
@@ -76,6 +53,43 @@ def without_tiers(config: MantaConfig, missing: Collection[str]) -> MantaConfig:
         small_models=config.small_models,
         telemetry=config.telemetry,
     )
+
+
+def _router_without(router: RouterConfig, missing: Collection[str], first: str | None) -> RouterConfig:
+    """Returns a copy of ``router`` without the settings that refer to tiers of ``missing``. ``first`` is the first tier
+    that is left. Raises ValueError if no key is left."""
+    auto = router.auto
+    if auto is not None and auto.thresholds is not None:
+        left = {name: score for name, score in auto.thresholds.items() if name not in missing and name != first}
+        auto = auto.model_copy(update={"thresholds": left})
+    return router.model_copy(
+        update={
+            "auto": auto,
+            "aliases": {alias: target for alias, target in router.aliases.items() if target not in missing},
+            "keys": _keys_without(router.keys, missing),
+            "prices": router.prices.model_copy(update={"tiers": _present(router.prices.tiers, missing)}),
+            "prompts": router.prompts.model_copy(update={"tiers": _present(router.prompts.tiers, missing)}),
+            "admission": router.admission.model_copy(update={"tiers": _present(router.admission.tiers, missing)}),
+        }
+    )
+
+
+def _keys_without(keys: Sequence[KeyConfig], missing: Collection[str]) -> tuple[KeyConfig, ...]:
+    """Returns ``keys`` without rights to tiers of ``missing``, and without those that have no others. Raises ValueError
+    if none is left."""
+    changed = [
+        key if key.tiers is None else key.model_copy(update={"tiers": _others(key.tiers, missing)}) for key in keys
+    ]
+    kept = tuple(key for key in changed if key.tiers is None or key.tiers)
+    if not kept:
+        raise ValueError(
+            f"router.keys: no key may use another tier than {', '.join(missing)}, whose models are missing"
+        )
+    return kept
+
+
+def _present(settings: Mapping[str, T], missing: Collection[str]) -> dict[str, T]:
+    return {name: each for name, each in settings.items() if name not in missing}
 
 
 def _others(names: Sequence[str], missing: Collection[str]) -> tuple[str, ...]:

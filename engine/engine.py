@@ -10,7 +10,7 @@ another rank has failed, the engine has ended, and no request is at fault.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,7 +43,7 @@ from engine.kv.cache import KVCache
 from engine.kv.format import format_of
 from engine.kv.pool import KVIntegrityError
 from engine.kv.shape import context_of, shapes_of
-from engine.load import StepTimes, oldest, waits
+from engine.load import oldest, waits
 from engine.loaded_model import loaded_model
 from engine.log_failure import log_failure
 from engine.metrics import EngineMetrics, Phase, Recorder
@@ -56,10 +56,11 @@ from engine.report import EngineReport
 from engine.scheduler.limits import Limits
 from engine.scheduler.queue_limit import QueueState, check_room
 from engine.scheduler.scheduler import Scheduler
-from engine.scheduler.step_plan import Chunk
+from engine.scheduler.step_plan import Chunk, Load, Plan
 from engine.sequence import Status
 from engine.speculation import Speculator
-from engine.step_cost import StepCostFit
+from engine.speculative_decoding import SpeculativeDecoding
+from engine.step_speed import StepSpeed
 from engine.token_id_tokenizer import TokenIds
 from engine.tokenizer import Tokenizer
 
@@ -90,6 +91,7 @@ class Engine:
         self.model_info = ModelInfo(name, context, model.spec.vocab_size)
         self._clock = clock
         self.last_step = StepFacts()
+        self.speed = StepSpeed()
         vocab_size = model.spec.vocab_size
         grammars = tokenizer.grammar_compiler(vocab_size)
         grammars.load()
@@ -109,7 +111,6 @@ class Engine:
         runner = make_runner(model, config, self._shapes, context)
         self._runner: StepRunner = runner if crew is None else ParallelRunner(runner, crew)
         self._drafter = Drafter.of(config, model.spec, self._shapes, context)
-        self.reset_speed()
         self._new_counts()
 
     @classmethod
@@ -199,13 +200,7 @@ class Engine:
         began = self._clock()
         deltas = self._output_processor.take_ended()
         try:
-            self._output_processor.park_stranded()
-            self._speculator.propose(self._scheduler.running)
-            plan = self._scheduler.schedule(began)
-            if plan.copies:
-                self._runner.copy(plan.copies)
-                if self._drafter is not None:
-                    self._drafter.copy(plan.copies)
+            plan = self._plan(began)
         except Exception as error:  # noqa: BLE001 - a bug of the scheduler; the engine continues with a new one
             log_failure("the scheduler", error)
             self._runner.check_health()  # blocks may have been copied
@@ -213,37 +208,13 @@ class Engine:
         for sequence in plan.admitted:
             if not sequence.choice:
                 self.recorder.admitted(sequence)
-        deltas += [self._output_processor.expire(sequence.request_id) for sequence in plan.expired]
-        for sequence, fault in plan.failed:
-            if sequence.request_id in self._output_processor:  # not if another choice of the request has failed before
-                deltas.append(self._output_processor.fail(sequence.request_id, fault))
+        deltas += self._drop(plan)
         self.recorder.phase(Phase.SCHEDULE, self._clock() - began)
         chunks = [chunk for chunk in plan.chunks if chunk.sequence.status is Status.RUNNING]  # others failed
         if chunks:
-            speculates = self._speculator.most > 0
-            drafting = speculates and any(chunk.sequence.drafting for chunk in chunks)
-            chunks = self._with_drafts(chunks) if drafting else chunks
-            sampled = self._forward.compute(chunks)
-            self._scrub(sampled)
-            self._counters.count(chunks)
-            computed = self._clock()
-            emitted = [chunk.sequence for chunk, outcome in sampled if isinstance(outcome, list)]
-            self.recorder.tokens_emitted(emitted, computed)
-            for chunk, outcome in sampled:
-                deltas += self._output_processor.emit(chunk.sequence, outcome)
-            ended = self._clock()
-            self.recorder.phase(Phase.EMIT, ended - computed)
-            self.recorder.step(len(chunks), ended - began)
-            prompt_tokens = plan.load.long + plan.load.short
-            self.last_step = StepFacts(self._counters.steps, len(chunks), prompt_tokens, ended - began)
-            self._scheduler.took(plan.load, ended - began)
-            self._step_times.observe(plan.load, ended - began, ended)
-            self._step_cost.observe(plan.load, ended - began, ended)
-            if speculates:
-                # Not if the draft model only caught up.
-                if drafting == any(chunk.sequence.drafting for chunk in chunks):
-                    self._speculator.took(chunks, sum(len(delta.token_ids) for delta in deltas), ended - began)
-                self._speculator.forget(chunks)
+            chunks, emitted = self._compute(chunks)
+            deltas += emitted
+            self._took(chunks, plan.load, began, sum(len(delta.token_ids) for delta in deltas))
         return deltas
 
     def queue_state(self) -> QueueState:
@@ -349,16 +320,6 @@ class Engine:
         self._new_scheduler()
         self._new_counts()
 
-    def reset_speed(self) -> None:
-        """Forgets how long steps took."""
-        self._step_times, self._step_cost = StepTimes(), StepCostFit()
-
-    def discount_speed(self) -> None:
-        """Forgets the means of step times, by which tiers are scaled, and keeps the fit, by which requests are placed,
-        until there are steps of requests."""
-        self._step_times = StepTimes()
-        self._step_cost.discount()
-
     def _report(self) -> EngineReport:
         return EngineReport(
             self.config,
@@ -366,9 +327,8 @@ class Engine:
             self._scheduler,
             self._counters,
             self.recorder,
-            self._speculator,
-            self._step_times,
-            self._step_cost,
+            self._speculation.speculator,
+            self.speed,
         )
 
     def _new_counts(self) -> None:
@@ -382,7 +342,8 @@ class Engine:
             self._admission, self._scheduler, self._counters, self.recorder, self._clock, most_forced
         )
         max_drafts = min(config.speculative_tokens, config.prefill_chunk - 1)
-        self._speculator = Speculator(max_drafts, config.speculative_rows, self._drafter is not None)
+        speculator = Speculator(max_drafts, config.speculative_rows, self._drafter is not None)
+        self._speculation = SpeculativeDecoding(speculator, self._drafter, self.recorder, self._clock)
         score_prompt = self._output_processor.score_prompt
         self._forward = Forward(self._runner, self.recorder, self._clock, self._computed, score_prompt)
 
@@ -405,6 +366,50 @@ class Engine:
         )
         self._scheduler = Scheduler(self._cache, limits)
 
+    def _plan(self, now: float) -> Plan:
+        """Plans the next step, and copies the blocks that it needs."""
+        self._output_processor.park_stranded()
+        self._speculation.propose(self._scheduler.running)
+        plan = self._scheduler.schedule(now)
+        if plan.copies:
+            self._runner.copy(plan.copies)
+            self._speculation.copy(plan.copies)
+        return plan
+
+    def _drop(self, plan: Plan) -> Iterator[Delta]:
+        """Ends the requests that have expired or failed while they waited. Yields the last delta of each."""
+        for sequence in plan.expired:
+            yield self._output_processor.expire(sequence.request_id)
+        for sequence, fault in plan.failed:
+            if sequence.request_id in self._output_processor:  # not if another choice of the request has failed before
+                yield self._output_processor.fail(sequence.request_id, fault)
+
+    def _compute(self, chunks: list[Chunk]) -> tuple[list[Chunk], list[Delta]]:
+        """Runs the model over ``chunks`` and samples. Returns the chunks as they were computed, and the deltas."""
+        chunks = self._speculation.fill(chunks)
+        sampled = self._forward.compute(chunks)
+        self._scrub(sampled)
+        self._counters.count(chunks)
+        computed = self._clock()
+        emitted = [chunk.sequence for chunk, outcome in sampled if isinstance(outcome, list)]
+        self.recorder.tokens_emitted(emitted, computed)
+        deltas: list[Delta] = []
+        for chunk, outcome in sampled:
+            deltas += self._output_processor.emit(chunk.sequence, outcome)
+        self.recorder.phase(Phase.EMIT, self._clock() - computed)
+        return chunks, deltas
+
+    def _took(self, chunks: list[Chunk], load: Load, began: float, tokens: int) -> None:
+        """Records that a step over ``chunks``, with this ``load``, which ``began`` at that instant and ends now,
+        generated ``tokens`` tokens."""
+        ended = self._clock()
+        seconds = ended - began
+        self.recorder.step(len(chunks), seconds)
+        self.last_step = StepFacts(self._counters.steps, len(chunks), load.long + load.short, seconds)
+        self._scheduler.took(load, seconds)
+        self.speed.observe(load, seconds, ended)
+        self._speculation.took(chunks, tokens, seconds)
+
     def _fail_all(self, error: Exception) -> list[Delta]:
         """Ends every request with an ERROR delta, and replaces scheduler and KV cache, whose state may be
         inconsistent."""
@@ -419,28 +424,13 @@ class Engine:
         self._new_scheduler()
         self._output_processor.scheduler = self._scheduler
 
-    def _with_drafts(self, chunks: list[Chunk]) -> list[Chunk]:
-        """Returns ``chunks`` with the draft model's tokens filled in, or without draft tokens if the draft model
-        fails."""
-        if self._drafter is None:
-            return chunks
-        began = self._clock()
-        try:
-            chunks = self._drafter.fill(chunks)
-        except Exception as error:  # noqa: BLE001 - a step does not need draft tokens
-            log_failure("a draft", error)
-            self._speculator.failed()
-            chunks = self._drafter.drop_drafts([chunk for chunk in chunks if chunk.sequence.drafting], chunks)
-        self.recorder.phase(Phase.DRAFT, self._clock() - began)
-        return chunks
-
     def _computed(self, chunk: Chunk, proposed: int) -> None:
         """Records a chunk that was computed successfully. ``proposed`` draft tokens were verified in it; it is cut to
         the accepted ones."""
         accepted = chunk.length - 1 if proposed else 0  # a chunk with draft tokens has one token before them
         self._scheduler.computed(chunk, accepted)
         if proposed:
-            self._speculator.learn(chunk.sequence, proposed, accepted)
+            self._speculation.speculator.learn(chunk.sequence, proposed, accepted)
 
     def _scrub(self, outcomes: Iterable[Outcome]) -> None:
         """Zeroes the KV blocks owned only by sequences whose forward pass produced NaN or Inf, so that block reuse
@@ -451,5 +441,4 @@ class Engine:
             if isinstance(outcome, faults):
                 blocks = self._cache.disown(chunk.sequence)
                 self._runner.scrub(blocks)
-                if self._drafter is not None:
-                    self._drafter.scrub(blocks)
+                self._speculation.scrub(blocks)

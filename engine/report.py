@@ -8,11 +8,11 @@ from engine.api import EngineLoad, EngineStats
 from engine.config import EngineConfig
 from engine.counters import Counters
 from engine.kv.cache import KVCache
-from engine.load import StepTimes, demand, due_work
+from engine.load import demand, due_work
 from engine.metrics import Recorder
 from engine.scheduler.scheduler import Scheduler
 from engine.speculation import Speculator
-from engine.step_cost import StepCostFit
+from engine.step_speed import StepSpeed
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,7 @@ class EngineReport:
     counters: Counters
     recorder: Recorder
     speculator: Speculator
-    step_times: StepTimes
-    step_cost: StepCostFit
+    speed: StepSpeed
 
     @property
     def uncached(self) -> float:
@@ -66,8 +65,8 @@ class EngineReport:
     def load(self, now: float) -> EngineLoad:
         """Returns the engine's work and speed at the instant ``now`` of its clock. Looks at every sequence."""
         running, waiting = self.scheduler.running, self.scheduler.waiting
-        needs, times = demand(running, waiting, self.uncached, self.recorder.mean_output), self.step_times
-        pool, block, cost = self.cache.largest, self.cache.block_size, self.step_cost.solve()
+        needs, times = demand(running, waiting, self.uncached, self.recorder.mean_output), self.speed.times
+        pool, block, cost = self.cache.largest, self.cache.block_size, self.speed.cost.solve()
         long_alone, long_beside_decodes = self.scheduler.long_prompt_tokens()
         return EngineLoad(
             running=len(running),

@@ -52,14 +52,14 @@ def warm_up(engine: Engine) -> None:
     model, began = engine.model_info, time.monotonic()
     groups = warm_up_prompts(engine.config, model.context_length, model.vocab_size, engine.cache_tokens)
     for _ in range(ROUNDS):
-        engine.reset_speed()
+        engine.speed.reset()
         faults = [fault for group in groups for fault in _faults(engine, group)]
         if faults:
             logger.warning("%d of %d prompts of the warm-up failed: %s", len(faults), sum(map(len, groups)), faults[0])
         if faults and len(faults) == sum(map(len, groups)):
             raise EngineDeadError(f"the model cannot compute: {faults[0]}")
         engine.reset_counts()
-    engine.discount_speed()
+    engine.speed.discount()
     logger.info("The warm-up took %.1f s.", time.monotonic() - began)
 
 

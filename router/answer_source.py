@@ -16,7 +16,7 @@ from router.cache.replay import replay
 from router.config.router import RouterConfig
 from router.errors import PromptTooLongError
 from router.generation.finish_on_failure import finish_on_failure
-from router.generation.generate import generate
+from router.generation.generate import Generation, generate
 from router.generation.suspect_requests import SuspectRequests
 from router.guard.moderated_answers import moderate
 from router.guard.refused_answer import refused_answer
@@ -90,25 +90,26 @@ class AnswerSource:
     ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Returns the events of the engine's answers to a request."""
         refused = self._admission.take_refusals(account.tier)
-        return generate(
-            self._backend,
-            account.tier,
-            replace(account.request, refused_before=refused) if refused else account.request,
-            account.principal.tenant,
-            self._config.failover,
-            account.meter,
-            prompt_tokens,
-            account.id,
-            self._ledger.draft(account),
-            aborts,
-            partial(self._failover, account),
-            account.call.trace.context,
-            account.run,
-            self._suspects[account.tier],
-            account.on_first_token,
-            partial(self._placed, account, found),
+        work = Generation(
+            backend=self._backend,
+            tier=account.tier,
+            request=replace(account.request, refused_before=refused) if refused else account.request,
+            tenant=account.principal.tenant,
+            failover=self._config.failover,
+            meter=account.meter,
+            prompt_tokens=prompt_tokens,
+            account_id=account.id,
+            account=self._ledger.draft(account),
+            aborts=aborts,
+            count_failover=partial(self._failover, account),
+            trace_context=account.call.trace.context,
+            run=account.run,
+            suspects=self._suspects[account.tier],
+            on_first_token=account.on_first_token,
+            on_placed=partial(self._placed, account, found),
             trace_state=account.call.trace.state,
         )
+        return generate(work)
 
     def _placed(self, account: Account, found: Found, prompt: int, replica_id: str, tokens: int) -> None:
         """Notes that a replica has a prompt of the request. While a release is rolled out it may have another version

@@ -38,7 +38,7 @@ from router.openai.collection_schemas import (
     new_collection,
     page_of,
 )
-from router.requests.collection_requests import CollectionRequests, Inspect
+from router.requests.collection_requests import CollectionRequests, Inspect, Worked
 from router.retrieval.collections import CollectionState, DocumentState, document_id
 from router.retrieval.retriever import Retriever
 from safety.api import TextUse
@@ -62,7 +62,8 @@ class CollectionApi:
     """Answers requests for collections. A key sees the collections of its own tenant only.
 
     The guard inspects what is stored and searched for, which is used as it is unless it is blocked, and the results of
-    a search. A document that is shown by its id is shown as it was stored.
+    a search, of which those that are blocked are left out and counted. A document that is shown by its id is shown as
+    it was stored.
     """
 
     def __init__(self, requests: CollectionRequests, retriever: Retriever) -> None:
@@ -81,7 +82,7 @@ class CollectionApi:
             return "GET", "DELETE"
         return "GET", "POST"
 
-    async def answer(self, asked: CollectionCall) -> dict[str, Any]:
+    async def answer(self, asked: CollectionCall) -> Worked[dict[str, Any]]:
         """Answers a request whose method and path are among ``methods``.
 
         Raises InvalidRequestError that names the wrong field, NotFoundError, ConflictError, UnavailableError, and the
@@ -150,8 +151,9 @@ class CollectionApi:
             }
             for each in found.candidates
         ]
-        texts = await inspect(result_passages(data), TextUse.RESULT)
-        return {**list_fields(with_result_texts(data, texts)), **how}
+        inspected = await inspect(result_passages(data), TextUse.RESULT)
+        allowed = with_result_texts(data, inspected.texts, inspected.dropped)
+        return {**list_fields(allowed), **how, "filtered": len(data) - len(allowed)}
 
 
 def _collection(each: CollectionState) -> dict[str, Any]:

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from router.admission.admission import Admission, Place
+from router.admission.admission import Place
 from router.answer_events import CONTENT, AnswerEvent, Repeated, Routed
 from router.answer_source import AnswerSource
-from router.cache.answer_cache import AnswerCache
 from router.cache.found_answer import Found
 from router.config.router import RouterConfig
 from router.endpoint_protocol import Endpoint
 from router.idempotency.idempotent_requests import Claim, IdempotentRequests
 from router.inference_request import Call, InferenceRequest
 from router.kept_answers import AwaitedAnswer
-from router.ledger.ledger import Account, Ledger
+from router.ledger.ledger import Account
 from router.ledger.ledger_entry import decision_of
 from router.limits.fanout_limit import check_answer_count
-from router.limits.limiter import Hold, Limiter
+from router.limits.limiter import Hold
 from router.ports.clock import Clock
 from router.ports.tier_backend import TierBackend
 from router.ports.trace_names import SpanName
-from router.ports.usage_metrics import UsageMetrics
 from router.principal import Principal
 from router.prompt_report import PromptReport
-from router.prompts.context_overflow import ContextOverflow
 from router.prompts.prepend_prompt import assemble
 from router.prompts.prompt_parts import assembly_of, prompt_parts
 from router.prompts.prompt_size import TokensPerCharacter
@@ -44,11 +41,9 @@ from router.requests.text_logging import TextLogging
 from router.requests.tier_routing import TierRouting
 from router.resume.detached_streams import DetachedStreams
 from router.retrieval.cited_answers import cited
-from router.retrieval.retriever import Retriever
 from router.sampling_profiles import apply_profile
-from router.tiers.choose_tier import Route, TierChoice
+from router.tiers.choose_tier import Route
 from router.trace_attributes import accepted, routed
-from safety.api import Guard
 
 
 class Placed(NamedTuple):
@@ -61,52 +56,45 @@ class Placed(NamedTuple):
     context_length: int | None
 
 
-class Pipeline:
-    """The steps of an inference request, shared by all requests of a router.
+@dataclass(frozen=True, slots=True)
+class PipelineSteps:
+    """The steps of an inference request, in their order. ``streams`` knows which tenants may detach a stream."""
 
-    Each step is a package of the router. The packages do not import each other. ``guard`` None: no text is inspected.
-    ``cache`` None: there is no answer cache.
+    intake: RequestIntake
+    prompts: StoredPrompts
+    routing: TierRouting
+    idempotency: IdempotentRequests
+    retrieval: RequestRetrieval
+    admission: RequestAdmission
+    accounting: RequestAccounting
+    inspection: RequestInspection
+    look_up: CacheLookUp
+    source: AnswerSource
+    texts: TextLogging
+    streams: DetachedStreams
+
+
+class Pipeline:
+    """The way of an inference request, shared by all requests of a router.
+
+    Each step is a package of the router. The packages do not import each other. ``tokens_per_character`` returns the
+    tokens per character on a tier: the mean, and a value that few texts exceed.
     """
 
     def __init__(
         self,
         config: RouterConfig,
         backend: TierBackend,
-        choice: TierChoice,
-        intake: RequestIntake,
-        accounting: RequestAccounting,
-        limiter: Limiter,
-        ledger: Ledger,
         clock: Clock,
-        metrics: UsageMetrics,
-        guard: Guard | None,
-        cache: AnswerCache | None,
-        *,
-        prompts: StoredPrompts,
-        retriever: Retriever,
-        streams: DetachedStreams,
-        idempotency: IdempotentRequests,
-        texts: TextLogging,
+        tokens_per_character: Callable[[str], tuple[float, float]],
+        steps: PipelineSteps,
     ) -> None:
         self._config = config
-        self._intake = intake
-        self._accounting = accounting
-        self._limiter = limiter
-        self._clock = clock
-        self._prompts = prompts
-        self._streams = streams
-        self._idempotency = idempotency
-        self._texts = texts
         self._backend = backend
+        self._clock = clock
+        self._tokens_per_character = tokens_per_character
+        self._steps = steps
         self._versions = {tier.name: tier.model for tier in backend.tiers()}
-        overflow = ContextOverflow(config.prompts)
-        admission = Admission(config.admission, clock, metrics)
-        self._routing = TierRouting(choice, backend, overflow, limiter.tokens_per_character)
-        self._admission = RequestAdmission(config, admission, limiter, ledger, backend, cache)
-        self._retrieval = RequestRetrieval(retriever, self._routing, self._admission, accounting, backend)
-        self._inspection = RequestInspection(guard, metrics)
-        self._look_up = CacheLookUp(cache, {tier.name: tier.version for tier in backend.tiers()})
-        self._source = AnswerSource(config, backend, ledger, admission, overflow, self._routing.room_of, metrics)
 
     async def run(self, call: Call, endpoint: Endpoint) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Authenticates, parses and runs one request. Yields its answer events in batches. The first batch holds only
@@ -115,16 +103,16 @@ class Pipeline:
         Closing the generator aborts the work in the engine. The ledger still gets the tokens that were generated.
         Raises a RefusalError, or another error that ``router.errors.refusal_of`` turns into one.
         """
-        config, started_at, trace = self._config, self._clock.now(), call.trace
-        async with self._intake.open(call) as principal:
-            body = await self._intake.body(call)
+        config, steps, started_at, trace = self._config, self._steps, self._clock.now(), call.trace
+        async with steps.intake.open(call) as principal:
+            body = await steps.intake.body(call)
             request = endpoint.parse(body)
             trace.enter(SpanName.PROMPT)
             request = apply_profile(request, config.profiles)
             check_answer_count(request, config.max_prompts)
-            request = await assemble(self._prompts, principal.tenant, request)
+            request = await assemble(steps.prompts, principal.tenant, request)
             trace.enter(SpanName.ROUTE)
-            asked = self._routing.route(principal, request)
+            asked = steps.routing.route(principal, request)
             trace.describe(routed(call, request.model, asked.tier))
             claim = await self._claim(call, principal, request, body)
             if claim.stored is not None:
@@ -132,28 +120,28 @@ class Pipeline:
                 return
             async with (
                 claim,
-                self._retrieval.augmented(call, principal, request, asked) as (augmented, ahead),
+                steps.retrieval.augmented(call, principal, request, asked) as (augmented, ahead),
                 self._placed(call, principal, augmented, asked) as placed,
             ):
                 route, place = placed.route, placed.place
                 account = self._account(call, principal, placed, started_at, claim)
                 trace.describe(accepted(account, route.reason))
                 trace.enter(SpanName.LIMITS)
-                hold = await self._accounting.reserve(account, ahead)
+                hold = await steps.accounting.reserve(account, ahead)
                 claim.recorded = True
-                with self._accounting.settling(account, hold):
+                with steps.accounting.settling(account, hold):
                     trace.enter(SpanName.SAFETY)
-                    answer_guard = await self._inspection.inspect(account)
-                    scored = await self._inspection.score_input(account)
+                    answer_guard = await steps.inspection.inspect(account)
+                    scored = await steps.inspection.score_input(account)
                     trace.enter(SpanName.CACHE)
                     with place.looking_up():
-                        looked_up = await self._look_up.find(account)
+                        looked_up = await steps.look_up.find(account)
                     with looked_up as found:
                         place.settle(needs_engine=needs_engine(account, found))
                         trace.enter(SpanName.ANSWER)
                         yield [self._routed(account, route, hold, found, claim)]
-                        answered = _cited(account, scored(self._source.answers(account, answer_guard, found)))
-                        async with aclosing(self._texts.logged(account, answered)) as answers:
+                        answered = _cited(account, scored(steps.source.answers(account, answer_guard, found)))
+                        async with aclosing(steps.texts.logged(account, answered)) as answers:
                             begins = True
                             async for events in answers:
                                 if begins:
@@ -166,10 +154,10 @@ class Pipeline:
     ) -> AsyncIterator[Placed]:
         """Returns what the request gets, until the end of the context. ``asked`` is the route of the request without
         passages. Raises a RefusalError."""
-        request, route = await self._routing.fit(principal, request, asked)
-        loads, tiers = self._backend.snapshot(), self._routing.allowed(principal)
-        async with self._admission.admit(call, principal, request, route.tier, tiers, loads) as place:
-            request, route = self._admission.placed(request, route, place)
+        request, route = await self._steps.routing.fit(principal, request, asked)
+        loads, tiers = self._backend.snapshot(), self._steps.routing.allowed(principal)
+        async with self._steps.admission.admit(call, principal, request, route.tier, tiers, loads) as place:
+            request, route = self._steps.admission.placed(request, route, place)
             yield Placed(request, route, place, context_length(loads, route.tier))
 
     def _begin(self, account: Account, events: Sequence[AnswerEvent], *, moderated: bool) -> bool:
@@ -187,7 +175,7 @@ class Pipeline:
     async def _claim(self, call: Call, principal: Principal, request: InferenceRequest, body: bytes) -> Claim:
         """Claims the idempotency key of the request, if it has one. Raises as ``IdempotentRequests.claim`` does."""
         tenant, key_id, content = principal.tenant, principal.key_id, (call.endpoint, body)
-        claim = self._idempotency.claim
+        claim = self._steps.idempotency.claim
         return await claim(tenant, key_id, call.idempotency_key, content, streamed=request.stream)
 
     def _account(
@@ -219,7 +207,7 @@ class Pipeline:
         report = request.report
         if report is None and request.template_version is None and not request.include_assembly:
             return None
-        measure = TokensPerCharacter(*self._limiter.tokens_per_character(account.tier))
+        measure = TokensPerCharacter(*self._tokens_per_character(account.tier))
         report = replace(report or PromptReport(), parts=prompt_parts(request, measure, request.context_text))
         shown = {"template": request.template_version, **report.fields}
         return {**shown, "assembly": assembly_of(request)} if request.include_assembly else shown
@@ -231,7 +219,7 @@ class Pipeline:
     def _routed(self, account: Account, route: Route, hold: Hold, found: Found, claim: Claim) -> Routed:
         """Returns the first event of an accepted request."""
         request, meter, principal = account.request, account.meter, account.principal
-        detached = request.detach and self._streams.allowed(principal.tenant)
+        detached = request.detach and self._steps.streams.allowed(principal.tenant)
         without_effect = {"detach": request.detach and not detached, "idempotency-key": claim.ignored}
         others = (name for name, holds in without_effect.items() if holds)
         ignored = (*request.ignored, *others, *_ignored_headers(account.call, principal))

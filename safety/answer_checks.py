@@ -118,6 +118,7 @@ def _classifier(compiled: CompiledPolicy, streamed: bool) -> ClassifierRule | No
         on_failure=compiled.failure_action,
         pace=Pace() if streamed else WHOLE_ANSWER,
         recent=compiled.recent_checks,
+        awaited=streamed and policy.stream == "hold",
     )
 
 

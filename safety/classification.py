@@ -46,7 +46,7 @@ class AbsentClassifier:
 
     version = ""
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]:
         raise ClassifierUnavailableError("there is no classifier")
 
 
@@ -64,10 +64,11 @@ class BoundedClassifier:
     def version(self) -> str:
         return self._classifier.version
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]:
         try:
             async with asyncio.timeout(self._deadline(sum(map(len, texts)))):
-                return checked(await self._classifier.classify(texts, tenant or self._tenant), len(texts))
+                scores = await self._classifier.classify(texts, tenant or self._tenant, urgent=urgent)
+                return checked(scores, len(texts))
         except ClassifierUnavailableError:
             raise
         except TimeoutError:
@@ -104,7 +105,7 @@ class ClassifierCheck:
         if not texts:
             return []
         try:
-            scores = dict(zip(texts, await self._classifier.classify(texts), strict=True))
+            scores = dict(zip(texts, await self._classifier.classify(texts, urgent=True), strict=True))
         except ClassifierUnavailableError as error:
             return [Verdict(self.name, self.version, self._on_failure, error=str(error) or "unavailable")]
         found = [

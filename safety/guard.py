@@ -36,6 +36,7 @@ from safety.blocked_rate import BlockedRate
 from safety.checks import CHECKS, CheckEntry
 from safety.classification import action_of
 from safety.compiled_policy import CompiledPolicy, Parts, failure_action
+from safety.dropped_passages import with_dropped
 from safety.leak.canary import canary, with_canary
 from safety.pii.restorer import Restorer
 from safety.policy import Band, ContentPolicy, PolicyConfig
@@ -148,11 +149,14 @@ class PolicyGuard:
         found = with_document_actions(policy, passages, found)
         approved = await without_exceptions(self._oversight, subject, passages, found)
         decided, note = await with_decisions(self._oversight, policy, subject, passages, approved)
+        dropped: frozenset[int] = frozenset()
+        if use is TextUse.RESULT and checks:
+            decided, dropped = with_dropped(policy, passages, decided)
         verdicts, restored = with_pseudonyms(policy, passages, decided)
         ruling = rule(policy, passages, verdicts)
         message = f"{ruling.message}{note}" if ruling.refused else ""
         read = _is_read(checks) and not _all_exempt(policy, passages)
-        ruling = replace(ruling, scanned=read, message=message, restored=restored)
+        ruling = replace(ruling, scanned=read, message=message, restored=restored, dropped=dropped)
         ruling = replace(ruling, banned=prepared.compiled.banned, checks=prepared.versions, policy=stated.version)
         if policy.prompt_canary != "off":
             token = canary(self._parts.canary_key(), subject.tenant)
@@ -165,10 +169,11 @@ class PolicyGuard:
                 self._rate.add(counted)
         return ruling
 
-    async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
+    async def moderate(self, subject: Subject, texts: Sequence[str], *, urgent: bool = True) -> Sequence[Moderation]:
         policy = await self._policies.of(subject.tenant)
         check_length(policy.sizes.max_characters, texts)
-        scores = await self._prepare(policy, subject.tenant).compiled.classifier.classify(texts)
+        classifier = self._prepare(policy, subject.tenant).compiled.classifier
+        scores = await classifier.classify(texts, urgent=urgent)
         return [moderation(policy, each) for each in scores]
 
     async def answers(

@@ -109,7 +109,7 @@ class PiiPolicy(Settings):
     requests: Literal["off", "redact", "pseudonymise", "block"] = "off"
     """What happens to it in requests, before the model sees it. A pseudonym is put back in the answer."""
     answers: Literal["off", "redact", "block"] = "off"
-    """What happens to it in answers. ``block`` ends the answer."""
+    """What happens to it in answers. ``block`` ends the answer, and leaves a result out of those of a search."""
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
     """The kinds that count, such as ``EMAIL_ADDRESS`` and ``IBAN_CODE``. None: all that are known but URL."""
 
@@ -131,7 +131,7 @@ class SecretPolicy(Settings):
     requests: Literal["off", "redact", "block"] = "off"
     """What happens to them in requests."""
     answers: Literal["off", "redact", "block"] = "off"
-    """What happens to them in answers. ``block`` ends the answer."""
+    """What happens to them in answers. ``block`` ends the answer, and leaves a result out of those of a search."""
 
 
 class ToolRule(Settings):
@@ -225,9 +225,9 @@ class RetrievalPolicy(Settings):
 
     patterns: bool = True
     """Whether blocked phrases, personal data and secrets are looked for: in inputs and documents by the settings of
-    requests, in results by those of answers. An input gets marks in place of what is redacted, also where requests get
-    pseudonyms, which would make different vectors of one text. A document is stored, and a query searched for, as it
-    is, unless it is blocked."""
+    requests, in results by those of answers. A result that is blocked is left out. An input gets marks in place of what
+    is redacted, also where requests get pseudonyms, which would make different vectors of one text. A document is
+    stored, and a query searched for, as it is, unless it is blocked."""
     content: bool = False
     """Whether harmful content is looked for. Off by default: harmful texts are embedded to be found and sorted, and a
     classification takes as long as the embedding."""
@@ -364,7 +364,7 @@ def _narrowed(policy: PolicyConfig, use: TextUse) -> PolicyConfig:
         "prompt_leak": "off",
         "prompt_canary": "off",
         "tools": (),
-        "sizes": policy.sizes if chosen.content or chosen.injection else SizePolicy(max_characters=None),
+        "sizes": _sizes(policy.sizes, use) if chosen.content or chosen.injection else SizePolicy(max_characters=None),
     }
     # Not model_copy, which takes the cached version along.
     return PolicyConfig(**{name: getattr(policy, name) for name in PolicyConfig.model_fields} | changes)
@@ -377,6 +377,12 @@ def _action(patterns: PiiPolicy | SecretPolicy, use: TextUse) -> Any:
     if use is TextUse.STORAGE:
         return "block" if patterns.requests == "block" else "off"
     return "redact" if patterns.requests == "pseudonymise" else patterns.requests
+
+
+def _sizes(sizes: SizePolicy, use: TextUse) -> SizePolicy:
+    """Returns the limits on texts of this use. Results are bounded by the search, and are no request of unusual
+    size."""
+    return sizes.model_copy(update={"max_characters": None}) if use is TextUse.RESULT else sizes
 
 
 def _injection(injection: InjectionPolicy, use: TextUse) -> InjectionPolicy:

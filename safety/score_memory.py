@@ -57,12 +57,12 @@ class RememberingClassifier:
     def version(self) -> str:
         return self._classifier.version
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]:
         version = self._classifier.version
         digests = {text: score_digest(tenant, version, text) for text in texts}
         known = {text: scores for text, digest in digests.items() if (scores := self._memory.get(digest)) is not None}
         if new := [text for text in digests if text not in known]:
-            found = await self._classifier.classify(new, tenant)
+            found = await self._classifier.classify(new, tenant, urgent=urgent)
             if len(found) != len(new):
                 return found  # nonsense, which the caller refuses
             known.update(zip(new, found, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -65,10 +66,7 @@ def doctor(
         typer.echo(json.dumps({"object": "list", "data": [asdict(each) for each in shown]}, indent=2))
     else:
         _print(shown)
-        counts = {severity: sum(each.severity is severity for each in found) for severity in Severity}
-        typer.echo(
-            f"\nErrors: {counts[Severity.ERROR]}, warnings: {counts[Severity.WARNING]}, fine: {counts[Severity.OK]}"
-        )
+        _print_counts(found)
     if any(each.severity is Severity.ERROR for each in found):
         raise typer.Exit(1)
 
@@ -79,6 +77,11 @@ def _print(found: Sequence[Finding]) -> None:
         typer.echo(f"{mark} {each.name}: {each.seen}")
         if each.remedy:
             typer.echo(f"{'':8} → {each.remedy}")
+
+
+def _print_counts(found: Sequence[Finding]) -> None:
+    counts = Counter(each.severity for each in found)
+    typer.echo(f"\nErrors: {counts[Severity.ERROR]}, warnings: {counts[Severity.WARNING]}, fine: {counts[Severity.OK]}")
 
 
 def _content(path: Path | None) -> str:

@@ -55,7 +55,7 @@ class BatchingEmbedder:
 
     async def embed(self, texts: Sequence[str], tenant: str = "") -> Embedded:
         """Returns the embeddings of ``texts``. If the caller is cancelled, its texts that still wait are dropped.
-        Tenants take turns, one text each, and so do the calls of a tenant.
+        Tenants take turns (``SequenceQueue``), and of a tenant's calls the shortest comes first.
 
         Raises TextTooLongError for a text with more tokens than the model takes, and EmbedderUnavailableError if the
         model fails.

@@ -59,6 +59,18 @@ def _detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return asyncio.get_running_loop().create_task(work, context=Context())
 
 
+async def _refusal(submission: asyncio.Task[Record | None], stream: DeltaStream) -> Record | None:
+    """Waits for the reply to a submission, or for the first delta, which may come before it. Returns the packed
+    refusal; None: the request was accepted, or its stream has begun or failed.
+
+    Cancelling this wait does not cancel the submission, which only an abort can undo once it was sent. A replica that
+    hangs may never reply; then the lane breaks, and the stream fails with it.
+    """
+    ends: set[asyncio.Future[Any]] = {submission, stream.begun()}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    return submission.result() if submission.done() and not stream.began else None
+
+
 def _retrieve(submission: asyncio.Task[Record | None]) -> None:
     """Retrieves the error of a submission whose answer has come without its reply, so that asyncio does not log it."""
     if not submission.cancelled():
@@ -185,12 +197,7 @@ class Lane:
         submission = _detached(self._client.submit(self.replica_id, self.lane_id, packed, validated_at_once=at_once))
         refused = False
         try:
-            # Cancelling this wait does not cancel the submission, which only an abort can undo once it was sent. A
-            # first delta may come before its reply. A replica that hangs may never reply; then the lane breaks, and
-            # the stream fails with it.
-            ends: set[asyncio.Future[Any]] = {submission, stream.begun()}
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            refusal = submission.result() if submission.done() and not stream.began else None
+            refusal = await _refusal(submission, stream)
             if refusal is not None:
                 stream.finished = refused = True
                 raise self._refused(unpack_refusal(refusal))
@@ -213,16 +220,20 @@ class Lane:
             self.placed.end(request.request_id)
             if on_usage is not None and not refused:
                 self._settle(request.request_id, stream, on_usage)
-            if stream.began and not stream.finished:  # the replica has the request, whatever becomes of its reply
-                submission.add_done_callback(_retrieve)
-                self._abort(request.request_id)
-            elif not stream.finished:
-                self._spawn(self._abort_after(submission, request.request_id))
-            elif not submission.done():
-                submission.cancel()
-            else:
-                _retrieve(submission)
+            self._end(request.request_id, stream, submission)
             self._close_if_drained()
+
+    def _end(self, request_id: str, stream: DeltaStream, submission: asyncio.Task[Record | None]) -> None:
+        """Ends the submission of a request without a reader. Aborts the request if it has not ended."""
+        if stream.began and not stream.finished:  # the replica has the request, whatever becomes of its reply
+            submission.add_done_callback(_retrieve)
+            self._abort(request_id)
+        elif not stream.finished:
+            self._spawn(self._abort_after(submission, request_id))
+        elif not submission.done():
+            submission.cancel()
+        else:
+            _retrieve(submission)
 
     def _refused(self, refusal: EngineError | VersionMismatchError) -> Exception:
         """Returns (does not raise) the error for a refusal. Ends the lane if the replica's engine has died, so that no

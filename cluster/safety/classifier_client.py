@@ -15,9 +15,9 @@ from router.ports.clock import Clock, SystemClock
 from safety.api import ClassifierBusyError, ClassifierUnavailableError, Scores
 from safety.classifier.scoring import NONSENSE, check_scores
 
-Ask = Callable[[Sequence[str], str], Awaitable[object]]
-"""Asks a replica for the ``ClassifierReply`` to texts of a tenant. Raises ClassifierUnavailableError if it cannot
-answer."""
+Ask = Callable[[Sequence[str], str, bool], Awaitable[object]]
+"""Asks a replica for the ``ClassifierReply`` to texts of a tenant, which are urgent or not. Raises
+ClassifierUnavailableError if it cannot answer."""
 
 
 class ClassifierClient:
@@ -40,8 +40,8 @@ class ClassifierClient:
         """The state of the circuit breaker."""
         return self._calls.state
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
-        """Returns the scores of each text, in order.
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]:
+        """Returns the scores of each text, in order. ``urgent`` is as in ``TextClassifier``.
 
         Raises ClassifierUnavailableError if the breaker is open or its half-open probe is under way, the deadline
         passes, the replica fails or dies, or the answer is no list of probabilities; ClassifierBusyError, which is no
@@ -52,7 +52,7 @@ class ClassifierClient:
 
         async def scores() -> Sequence[Scores] | ClassifierBusyError:
             try:
-                return self._scores(await self._ask(texts, tenant), len(texts))
+                return self._scores(await self._ask(texts, tenant, urgent), len(texts))
             except ClassifierBusyError as busy:
                 return busy  # no fault of the classifier
 

@@ -26,7 +26,7 @@ class LocalClassifier(Protocol):
     @property
     def version(self) -> str: ...
     def busy_s(self) -> float: ...
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]: ...
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]: ...
 
 
 MakeClassifier = Callable[[ClassifierConfig], LocalClassifier]
@@ -55,15 +55,16 @@ class ClassifierReplica:
         self._busy = BusyCounter()
 
     async def classify(
-        self, texts: Sequence[str], tenant: str = "", trace: Mapping[str, str] | None = None
+        self, texts: Sequence[str], tenant: str = "", trace: Mapping[str, str] | None = None, *, urgent: bool = False
     ) -> ClassifierReply:
         """Returns the scores of each text of a tenant. If the call is cancelled, its texts that still wait are
-        dropped. ``trace`` is the caller's ``trace_headers``; None: it does not trace the request."""
+        dropped. ``trace`` is the caller's ``trace_headers``; None: it does not trace the request. ``urgent`` is as in
+        ``TextClassifier``."""
         self._busy.count()
         version = self._classifier.version
         try:
             with self._traces.call(trace):
-                return ClassifierReply(version, tuple(await self._classifier.classify(texts, tenant)))
+                return ClassifierReply(version, tuple(await self._classifier.classify(texts, tenant, urgent=urgent)))
         except ClassifierUnavailableError as error:
             return ClassifierReply(version, failure=str(error), busy=isinstance(error, ClassifierBusyError))
 

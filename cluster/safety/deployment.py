@@ -67,10 +67,12 @@ class ServeAsk:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = pickling(handle)
 
-    async def __call__(self, texts: Sequence[str], tenant: str) -> object:
+    async def __call__(self, texts: Sequence[str], tenant: str, urgent: bool) -> object:
         handle = self._handle
+        optional = {"urgent": True} if urgent else {}
         return await asked_in_trace(
             "classifier",
-            lambda **trace: handle.classify.remote(list(texts), tenant, **trace),
+            lambda **named: handle.classify.remote(list(texts), tenant, **named),
             ClassifierUnavailableError,
+            **optional,
         )

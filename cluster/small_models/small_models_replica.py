@@ -56,12 +56,12 @@ class SmallModelsReplica:
         self._busy = BusyCounter()
 
     async def classify(
-        self, texts: Sequence[str], tenant: str = "", trace: Mapping[str, str] | None = None
+        self, texts: Sequence[str], tenant: str = "", trace: Mapping[str, str] | None = None, *, urgent: bool = False
     ) -> ClassifierReply:
         """As ``ClassifierReplica.classify``."""
         assert self._classifier is not None, "routers have a link to the classifier only if it is hosted"
         self._busy.count()
-        return await self._classifier.classify(texts, tenant, trace)
+        return await self._classifier.classify(texts, tenant, trace, urgent=urgent)
 
     async def embed(
         self, texts: Sequence[str], tenant: str = "", trace: Mapping[str, str] | None = None

@@ -12,9 +12,10 @@ from cluster.state.redis_entry_store import RedisEntryStore
 from cluster.state.redis_store import RedisStore
 from engine.api import FinishReason
 from load_tests.access.backend import SteadyBackend
-from router.app_factory import CacheParts, build_app
+from router.app_factory import build_app
 from router.config.router import RouterConfig
 from router.ports.tier_backend import TierBackend
+from router.router_ports import CacheParts, RouterPorts
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
         from load_tests.engine_backend import EngineBackend
 
         backend = EngineBackend(Engine.from_pretrained(options.model, dtype="float32", threads=1))
-    app = build_app(config, backend, store=store, cache=cache)
+    app = build_app(config, backend, RouterPorts(store=store, cache=cache))
     uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning", access_log=False)
 
 

@@ -31,7 +31,7 @@ class QuietClassifier:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]:
         """Returns scores of 0."""
         await asyncio.sleep(self._seconds)
         return [Scores({"violence": 0.0}, 0.0, False) for _ in texts]
@@ -49,10 +49,10 @@ class MeasuredClassifier:
         """The version of the model."""
         return self._inner.version
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]:
         """Returns the scores of ``inner``. A call that is cancelled is not counted."""
         started = time.perf_counter()
-        scores = await self._inner.classify(texts, tenant)
+        scores = await self._inner.classify(texts, tenant, urgent=urgent)
         self._ms.append(1000 * (time.perf_counter() - started))
         return scores
 
@@ -70,11 +70,11 @@ class LateClassifier:
         self._made: TextClassifier | None = None
         self.version = version
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]:
         """Returns the scores of the classifier."""
         if self._made is None:
             self._made = self._make()
-        return await self._made.classify(texts, tenant)
+        return await self._made.classify(texts, tenant, urgent=urgent)
 
 
 @contextmanager

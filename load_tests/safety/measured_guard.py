@@ -172,7 +172,7 @@ class MeasuredGuard:
         """Allows the request."""
         return Ruling(Action.ALLOW, tuple(passage.text for passage in passages))
 
-    async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
+    async def moderate(self, subject: Subject, texts: Sequence[str], *, urgent: bool = True) -> Sequence[Moderation]:
         """Is not asked."""
         raise NotImplementedError
 

@@ -19,9 +19,10 @@ from load_tests.safety.measured_guard import HoldBack, MeasuredGuard
 from load_tests.safety.planted import PHRASES, PlantedText, Planter
 from load_tests.safety.quantiles import quantiles
 from load_tests.safety.scripted_backend import Received, Script, ScriptedBackend, post, running
-from router.app_factory import MakeGuard, build_app
+from router.app_factory import build_app
 from router.config.keys import KeyConfig
 from router.config.router import RouterConfig
+from router.router_ports import MakeGuard, RouterPorts
 from safety.api import TextClassifier
 from safety.score_memory import RememberingClassifier
 
@@ -155,7 +156,7 @@ async def run(mode: str, made: Sequence[Case], options: argparse.Namespace, clas
     guard = None if mode == "none" else MeasuredGuard(PHRASES, mode, RememberingClassifier(measured))
     backend = ScriptedBackend(scripts, options.pace_ms / 1000)
     make_guard: MakeGuard | None = None if guard is None else (lambda _oversight, _store: guard)
-    app = build_app(CONFIG, backend, make_guard=make_guard)
+    app = build_app(CONFIG, backend, RouterPorts(make_guard=make_guard))
     outcome, waiting = Outcome(mode), iter(made)
     first: list[float] = []
 

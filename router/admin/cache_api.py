@@ -9,11 +9,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from router.admin.admin_section import AdminCall
 from router.admin.key_schemas import parse_document
 from router.cache.cache_operations import CacheOperations
 from router.errors import NotFoundError
@@ -87,24 +87,24 @@ class CacheApi:
         """Returns the HTTP methods that ``path`` accepts; None if this class does not serve ``path``."""
         return METHODS.get(path)
 
-    async def answer(self, path: str, read: Callable[[int], Awaitable[bytes]], principal: Principal) -> dict[str, Any]:
+    async def answer(self, call: AdminCall, principal: Principal) -> dict[str, Any]:
         """Answers a request whose method and path are among ``methods``. The caller has checked that ``principal`` may
-        make it. ``read`` returns the body; its argument is the largest size accepted, in bytes. Raises
-        InvalidRequestError, NotFoundError, StateUnavailableError, and the guard's refusal of a question."""
+        make it. Raises InvalidRequestError, NotFoundError, StateUnavailableError, and the guard's refusal of a
+        question."""
         if self._desk is None:
             raise NotFoundError("This service has no answer cache.", "cache_not_configured")
-        if path == CACHE:
+        if call.path == CACHE:
             sizes = await self._desk.sizes()
             data = [{"tenant": each.tenant, "entries": each.entries, "bytes": each.bytes} for each in sizes]
             return {"object": "list", "data": data}
-        if path == FEEDBACK:
-            said = parse_document(FeedbackBody, await read(MAX_BODY_BYTES))
+        if call.path == FEEDBACK:
+            said = parse_document(FeedbackBody, await call.read(MAX_BODY_BYTES))
             question = await self._inspected(said.question, principal)
             deleted = await self._desk.judge(
                 principal.tenant, said.entry, principal.key_id, wrong=said.wrong, question=question
             )
             return {"object": "cache_feedback", "entry": said.entry, "wrong": said.wrong, "deleted": deleted}
-        return await self._invalidate(self._desk, await read(MAX_BODY_BYTES), principal)
+        return await self._invalidate(self._desk, await call.read(MAX_BODY_BYTES), principal)
 
     async def _inspected(self, question: str | None, principal: Principal) -> str:
         """Returns a question as the cache was asked it: what the guard redacts in requests is redacted in it too."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.api import LATENCY_BOUNDS_S, Priority
+from router.admin.admin_section import AdminCall
 from router.admin.router_counts import RouterCounts
 from router.ledger.price import money
 from router.ports.clock import Clock
@@ -26,6 +27,7 @@ from router.ports.ledger_store import LedgerQuery, Resolution
 from router.ports.state_store import StateStore, StateUnavailableError
 from router.ports.tier_backend import TierBackend
 from router.ports.tier_scaling import TierScaling
+from router.principal import Principal
 
 OVERVIEW = "/admin/v1/overview"
 FRESH_S = 0.5
@@ -78,7 +80,7 @@ class OverviewApi:
         """Returns the HTTP methods that ``path`` accepts; None if this class does not serve ``path``."""
         return ("GET",) if path == OVERVIEW else None
 
-    async def answer(self) -> dict[str, Any]:
+    async def answer(self, call: AdminCall, principal: Principal) -> dict[str, Any]:
         """Answers a request whose method and path are among ``methods``. A source that cannot be read is left out, and
         named in the member ``missing``. The same answer is given again for FRESH_S seconds."""
         async with self._asking:

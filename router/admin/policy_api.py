@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable
 from typing import Any
 
+from router.admin.admin_section import AdminCall
 from router.errors import InvalidRequestError, NotFoundError, UnavailableError
+from router.principal import Principal
 from safety.api import InvalidPolicyError, PolicyAdmin, PolicyDocument, PolicyStoreError
 
 POLICIES = "/admin/v1/safety/policies"
@@ -40,7 +41,7 @@ class PolicyApi:
         prefix, _, tenant = path.rpartition("/")
         return ("GET", "PUT", "DELETE") if prefix == POLICIES and TENANT.fullmatch(tenant) else None
 
-    async def answer(self, method: str, path: str, read: Callable[[int], Awaitable[bytes]]) -> dict[str, Any]:
+    async def answer(self, call: AdminCall, principal: Principal) -> dict[str, Any]:
         """Answers a request whose method and path are among ``methods``.
 
         Raises InvalidRequestError that names the wrong field, NotFoundError if the service has no policies, and
@@ -49,7 +50,7 @@ class PolicyApi:
         if self._admin is None:
             raise NotFoundError("This service has no policies: set safety.policies.", "safety_not_configured")
         try:
-            return await self._answer(self._admin, method, path, read)
+            return await self._answer(self._admin, call)
         except InvalidPolicyError as error:
             message = (
                 f"{error.field}: {error.message}." if error.field else f"The policy is not valid: {error.message}."
@@ -59,15 +60,13 @@ class PolicyApi:
             message = "The shared state cannot be reached at the moment."
             raise UnavailableError(message, "state_unavailable", retry_after_s=5) from None
 
-    async def _answer(
-        self, admin: PolicyAdmin, method: str, path: str, read: Callable[[int], Awaitable[bytes]]
-    ) -> dict[str, Any]:
-        if path == POLICIES:
+    async def _answer(self, admin: PolicyAdmin, call: AdminCall) -> dict[str, Any]:
+        if call.path == POLICIES:
             return {"object": "list", "data": [_shown(each) for each in await admin.policies()]}
-        tenant = path.rpartition("/")[2]
-        if method == "PUT":
-            return _shown(await admin.set_policy(tenant, await read(MAX_BODY_BYTES)))
-        if method == "DELETE":
+        tenant = call.path.rpartition("/")[2]
+        if call.method == "PUT":
+            return _shown(await admin.set_policy(tenant, await call.read(MAX_BODY_BYTES)))
+        if call.method == "DELETE":
             return _shown(await admin.remove_policy(tenant))
         return _shown(await admin.policy(tenant))
 

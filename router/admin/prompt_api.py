@@ -14,11 +14,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from router.admin.admin_section import AdminCall, RecordChange
 from router.admin.key_schemas import parse_document
 from router.errors import InvalidRequestError, NotFoundError
 from router.ports.prompt_store import Activation
@@ -32,11 +33,6 @@ PATH = re.compile(
     rf"{PROMPTS}/(?P<tenant>[A-Za-z0-9][A-Za-z0-9._:@-]{{0,63}})/(?P<id>[^/]{{1,128}})"
     r"(?:/(?P<action>versions|activate|rollback|render))?(?:/(?P<version>[0-9]{1,9}))?"
 )
-
-Read = Callable[[int], Awaitable[bytes]]
-"""Returns the body of a request, of at most that many bytes."""
-RecordChange = Callable[[str, Mapping[str, object]], None]
-"""Records in the audit log what was changed of a tenant."""
 
 
 class Actor(BaseModel):
@@ -80,29 +76,21 @@ class PromptApi:
             return ("GET",) if found["action"] == "versions" else None
         return ("GET",) if found["action"] is None else ("POST",)
 
-    async def answer(
-        self, method: str, path: str, parameters: Mapping[str, str], read: Read, principal: Principal
-    ) -> dict[str, Any]:
+    async def answer(self, call: AdminCall, principal: Principal) -> dict[str, Any]:
         """Answers a request whose method and path are among ``methods``.
 
         Raises InvalidRequestError that names the wrong field, NotFoundError and ConflictError.
         """
-        if path == PROMPTS:
-            _check_names(parameters, "tenant")
-            found = await self._book.prompts(parameters.get("tenant") or None)
-            data = [
-                {"object": "prompt", "tenant": each.tenant, "id": each.id, "active": each.active, "latest": each.latest}
-                for each in found
-            ]
-            return {"object": "list", "data": data}
-        parts = PATH.fullmatch(path)
+        if call.path == PROMPTS:
+            return await self._list(call.parameters)
+        parts = PATH.fullmatch(call.path)
         assert parts is not None, "methods() knows the path"
         tenant, prompt_id = parts["tenant"], parts["id"]
-        if method == "GET":
+        if call.method == "GET":
             return await self._shown(tenant, prompt_id, parts["version"])
         if parts["action"] == "versions":
-            return await self._put(tenant, prompt_id, parameters, await read(MAX_BODY_BYTES), principal)
-        body = await read(MAX_BODY_BYTES)
+            return await self._put(tenant, prompt_id, call.parameters, await call.read(MAX_BODY_BYTES), principal)
+        body = await call.read(MAX_BODY_BYTES)
         if parts["action"] == "render":
             return await self._rendered(tenant, prompt_id, parse_document(RenderBody, body))
         if parts["action"] == "activate":
@@ -110,6 +98,15 @@ class PromptApi:
             return await self._activated(tenant, prompt_id, asked.version, _by(principal, asked.author))
         by = _by(principal, parse_document(Actor, body).author)
         return self._changed(tenant, prompt_id, await self._book.roll_back(tenant, prompt_id, by))
+
+    async def _list(self, parameters: Mapping[str, str]) -> dict[str, Any]:
+        _check_names(parameters, "tenant")
+        found = await self._book.prompts(parameters.get("tenant") or None)
+        data = [
+            {"object": "prompt", "tenant": each.tenant, "id": each.id, "active": each.active, "latest": each.latest}
+            for each in found
+        ]
+        return {"object": "list", "data": data}
 
     async def _shown(self, tenant: str, prompt_id: str, version: str | None) -> dict[str, Any]:
         details, activations = await self._book.history(tenant, prompt_id)

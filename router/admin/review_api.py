@@ -17,9 +17,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from router.admin.admin_section import JSON_LINES, AdminCall, Reply
 from router.admin.key_schemas import parse_document
 from router.admin.review_schemas import (
     ApprovalBody,
@@ -50,9 +51,6 @@ DEFAULT_LIMIT = 100
 MAX_BODY_BYTES = 64 * 1024
 MAX_TIME_S = 10**11
 
-Read = Callable[[int], Awaitable[bytes]]
-"""Returns the body of a request, of at most that many bytes."""
-
 
 class ReviewApi:
     """Answers requests of administrators about reviews and the audit log. Each coroutine raises StateUnavailableError
@@ -74,20 +72,19 @@ class ReviewApi:
                 return ("POST",)
         return None
 
-    async def answer(
-        self, method: str, path: str, parameters: Mapping[str, str], read: Read, principal: Principal
-    ) -> dict[str, Any] | str:
-        """Answers a request of an administrator. Returns a JSON object, or JSON lines (str) for ``/review/export``.
+    async def answer(self, call: AdminCall, principal: Principal) -> dict[str, Any] | Reply:
+        """Answers a request whose method and path are among ``methods``: with JSON lines for ``/review/export``.
 
         Raises InvalidRequestError for a wrong field or parameter, NotFoundError for an unknown item, and ConflictError
         if the item's state does not allow the step.
         """
+        path, parameters = call.path, call.parameters
         if path == EXPORT:
-            return await self._export(parameters, principal)
+            return Reply(await self._export(parameters, principal), JSON_LINES)
         if path == REVIEW:
             return await self._list(parameters)
         if path == EXCEPTIONS:
-            return await (self._exceptions(parameters) if method == "GET" else self._revoke(parameters, principal))
+            return await (self._exceptions(parameters) if call.method == "GET" else self._revoke(parameters, principal))
         if path == VERIFY:
             return await self._verify(parameters)
         if path == AUDIT:
@@ -96,7 +93,7 @@ class ReviewApi:
         check_parameters(parameters, ())
         if not action:
             return case_document(await self._desk.show(item_id, principal.key_id), with_text=True)
-        return await self._take(item_id, ReviewAction(action), await read(MAX_BODY_BYTES), principal)
+        return await self._take(item_id, ReviewAction(action), await call.read(MAX_BODY_BYTES), principal)
 
     async def _list(self, parameters: Mapping[str, str]) -> dict[str, Any]:
         check_parameters(parameters, ("tenant", "state", "limit"))

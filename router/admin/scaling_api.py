@@ -10,11 +10,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from router.admin.admin_section import AdminCall, RecordChange
 from router.admin.key_schemas import parse_document
 from router.errors import InvalidRequestError, NotFoundError
 from router.ports.clock import Clock
@@ -25,9 +25,6 @@ SCALING = "/admin/v1/scaling"
 PIN = re.compile(rf"{SCALING}/(?P<tier>[A-Za-z0-9][A-Za-z0-9._-]{{0,63}})/pin")
 MAX_BODY_BYTES = 16 * 1024
 MAX_PIN_S = 30 * 24 * 3600.0
-
-RecordChange = Callable[[str, Mapping[str, object]], None]
-"""Records in the audit log what was changed of a tenant."""
 
 
 class PinBody(BaseModel):
@@ -54,28 +51,26 @@ class ScalingApi:
             return ("GET",)
         return ("PUT", "DELETE") if PIN.fullmatch(path) else None
 
-    async def answer(
-        self, method: str, path: str, read: Callable[[int], Awaitable[bytes]], principal: Principal
-    ) -> dict[str, Any]:
+    async def answer(self, call: AdminCall, principal: Principal) -> dict[str, Any]:
         """Answers a request whose method and path are among ``methods``. Raises InvalidRequestError, NotFoundError and
         StateUnavailableError."""
         scaling, now = self._scaling, self._clock.now()
         if scaling is None:
             raise NotFoundError("The tiers of this service have fixed numbers of replicas.", "scaling_not_configured")
-        if path == SCALING:
+        if call.path == SCALING:
             pins = {pin.tier: pin for pin in await scaling.pins() if pin.expires_at > now}
             data = [{**each, "pin": _document(pins.get(str(each["tier"])))} for each in await scaling.decisions()]
             return {"object": "list", "data": data, "now": now}
-        found = PIN.fullmatch(path)
+        found = PIN.fullmatch(call.path)
         assert found is not None, "methods() knows the path"
         tier = found["tier"]
         if tier not in scaling.tiers:
             raise NotFoundError(f"No tier '{tier}' is scaled.", "tier_not_scaled", "tier")
-        if method == "DELETE":
+        if call.method == "DELETE":
             deleted = await scaling.unpin(tier)
             self._record(principal, tier, "unpinned")
             return {"object": "pin", "tier": tier, "deleted": deleted}
-        asked = parse_document(PinBody, await read(MAX_BODY_BYTES))
+        asked = parse_document(PinBody, await call.read(MAX_BODY_BYTES))
         pin = ReplicaPin(tier, asked.replicas, now + asked.expires_in_s, asked.why)
         _check(pin, scaling.tiers[tier])
         await scaling.pin(pin)

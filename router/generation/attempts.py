@@ -189,13 +189,7 @@ async def _attempts(
     while True:
         sent, meter = SentAnswer(request.sampling.choices), run.new_meter(seen=len(request.resume), shared=run.shared)
         asked_at = time.monotonic()
-        # Every attempt has its own request id, so that late deltas of a failed one are not taken for the next one's.
-        attempt, tried = request, len(run.failures)
-        if tried:
-            attempt = replace(request, request_id=f"{request.request_id}-{tried}", attempt=tried)
-            if run.was_counted:
-                attempt = replace(attempt, refused_before=())
-        attempt = attempt.after(asked_at - began_at)
+        attempt = _numbered(run, request).after(asked_at - began_at)
         try:
             source = run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account, run.on_placed)
             turn = run.suspects.turn(partial(_a_replica, run, request)) if run.on_probation else None
@@ -228,9 +222,9 @@ async def _attempts(
             meter.report(None if request.resume else Usage(0, 0, 0))
             # No replica is left beside those that refused the request as full: tell the client that the tier is full.
             overload = overload_with_shortest_wait(run.failures)
-            if overload is not None and not (request.resume or run.promised):
-                raise overload from None
-            raise
+            if overload is None or request.resume or run.promised:
+                raise
+            raise overload from None
         except ReplicaError as error:
             run.failed(error, sent.began, in_turn=turn is not None and turn.broken)
         decision = _decide(run, bool(request.resume) or sent.began or run.promised)
@@ -239,11 +233,7 @@ async def _attempts(
             meter.report(None if taken else Usage(0, 0, 0))
             _log_end(run, attempt, decision.error)
             raise decision.error
-        version = "" if decision.any_version else run.version
-        # Also a choice that has sent nothing names the version that the others have begun with, until any may go on.
-        if request.resume or decision.any_version:
-            request = replace(request, model_version=version)
-        rest = continuations(request, sent, version)
+        request, rest = _continued(run, request, sent, decision)
         if not rest:
             meter.report(None)
             raise run.failures[-1]
@@ -257,6 +247,27 @@ async def _attempts(
     async with aclosing(_choices(run, request, rest, sent.ended_tokens, events_of)) as choices:
         async for events in choices:
             yield events
+
+
+def _numbered(run: Run, request: GenerationRequest) -> GenerationRequest:
+    """Returns ``request`` as its next attempt sends it. Every attempt has its own request id, so that late deltas of a
+    failed one are not taken for the next one's."""
+    tried = len(run.failures)
+    if not tried:
+        return request
+    attempt = replace(request, request_id=f"{request.request_id}-{tried}", attempt=tried)
+    return replace(attempt, refused_before=()) if run.was_counted else attempt
+
+
+def _continued(
+    run: Run, request: GenerationRequest, sent: SentAnswer, decision: Attempt
+) -> tuple[GenerationRequest, Sequence[Continuation]]:
+    """Returns ``request`` as further attempts take it, and the requests for what is left after what was ``sent``."""
+    version = "" if decision.any_version else run.version
+    # Also a choice that has sent nothing names the version that the others have begun with, until any may go on.
+    if request.resume or decision.any_version:
+        request = replace(request, model_version=version)
+    return request, continuations(request, sent, version)
 
 
 async def _choices(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from engine.api import GenerationRequest, Prompt, RequestError, SamplingParams, Usage
@@ -26,82 +26,104 @@ OnPromptPlaced = Callable[[int, str, int], None]
 """Takes the index of a prompt, and what ``OnPlaced`` takes of its attempt."""
 
 
-async def generate(
-    backend: TierBackend,
-    tier: str,
-    request: InferenceRequest,
-    tenant: str,
-    failover: FailoverConfig,
-    meter: UsageMeter,
-    prompt_tokens: Callable[[Prompt], int],
-    account_id: str,
-    account: str,
-    aborts: AbortedPrompts | None = None,
-    count_failover: Callable[[str], None] = lambda kind: None,
-    trace_context: str = "",
-    run: str = "",
-    suspects: SuspectRequests | None = None,
-    on_first_token: Callable[[], None] | None = None,
-    on_placed: OnPromptPlaced = lambda _, __, ___: None,
-    trace_state: str = "",
-) -> AsyncGenerator[Sequence[AnswerEvent], None]:
-    """Yields the events of all answers to ``request``, in batches; the last event is Finished.
-
-    The events of one answer are in order; those of different prompts and choices are interleaved.
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What the generation of the answers to one request needs.
 
     ``failover`` has the settings ``router.failover``. ``meter`` counts the tokens; ``prompt_tokens`` estimates those of
     a prompt, for attempts whose counts are lost. ``account_id`` is the id of the ledger entry, ``run`` tells several
-    runs under it apart, and ``account`` is as in ``TierBackend.generate``. Closing the generator aborts the work in the
-    engine. ``aborts`` aborts the work for single prompts: their answers then have no Ended event, and the usage counts
-    the tokens that were generated for them. ``count_failover`` is called with the kind of each failover; ``OnFailover``
-    lists the kinds. ``trace_context`` is the W3C traceparent of the replicas' parent span, ``trace_state`` the
-    tracestate that goes with it. ``suspects`` is the queue
-    that all requests to the tier share; None: the request has one of its own. ``on_first_token`` is called once, when
-    the first deltas have come; None: the request was not admitted by the router, and a replica may refuse it.
-    ``on_placed`` is called for each attempt at each prompt.
+    runs under it apart, and ``account`` is as in ``TierBackend.generate``. ``aborts`` aborts the work for single
+    prompts: their answers then have no Ended event, and the usage counts the tokens that were generated for them.
+    ``count_failover`` is called with the kind of each failover; ``OnFailover`` lists the kinds. ``trace_context`` is
+    the W3C traceparent of the replicas' parent span, ``trace_state`` the tracestate that goes with it. ``suspects`` is
+    the queue that all requests to the tier share; None: the request has one of its own. ``on_first_token`` is called
+    once, when the first deltas have come; None: the request was not admitted by the router, and a replica may refuse
+    it. ``on_placed`` is called for each attempt at each prompt.
+    """
+
+    backend: TierBackend
+    tier: str
+    request: InferenceRequest
+    tenant: str
+    failover: FailoverConfig
+    meter: UsageMeter
+    prompt_tokens: Callable[[Prompt], int]
+    account_id: str
+    account: str
+    aborts: AbortedPrompts = field(default_factory=AbortedPrompts)
+    count_failover: Callable[[str], None] = lambda kind: None
+    trace_context: str = ""
+    run: str = ""
+    suspects: SuspectRequests | None = None
+    on_first_token: Callable[[], None] | None = None
+    on_placed: OnPromptPlaced = lambda _, __, ___: None
+    trace_state: str = ""
+
+
+async def generate(work: Generation) -> AsyncGenerator[Sequence[AnswerEvent], None]:
+    """Yields the events of all answers to a request, in batches; the last event is Finished.
+
+    The events of one answer are in order; those of different prompts and choices are interleaved. Closing the generator
+    aborts the work in the engine.
 
     Raises the errors of ``run_attempts``, and a RefusalError if the generation for a prompt failed or ended without its
     last delta.
     """
-    aborts = aborts or AbortedPrompts()
-    on_failover = _recorder(meter, count_failover)
+    request, meter, aborts = work.request, work.meter, work.aborts
     builders = [
         AnswerEventBuilder(index, request.sampling, request.parsing, meter) for index in range(len(request.prompts))
     ]
-    requests = engine_requests(request, tenant, account_id, run, trace_context, trace_state)
-    admitted = on_first_token is not None
-    had_replicas = admitted and bool(ready_replicas(backend, tier))  # once for all prompts: it looks at all lanes
-    began = CallOnceBefore(on_first_token or (lambda: None))
-    streams = [
-        run_attempts(
-            backend,
-            tier,
-            engine_request,
-            failover,
-            began.wrap(builder.push),
-            partial(_new_attempt, meter, prompt_tokens, engine_request.prompt),
-            on_failover,
-            account,
-            suspects,
-            admitted=admitted,
-            had_replicas=had_replicas,
-            begun=lambda: began.called,
-            on_placed=partial(on_placed, index),
-        )
-        for index, (builder, engine_request) in enumerate(zip(builders, requests, strict=True))
-    ]
     try:
-        async with aclosing(merge(streams, aborts)) as merged:
+        async with aclosing(merge(_streams(work, builders), aborts)) as merged:
             async for events in merged:
                 yield events
     except RequestError as error:
         raise refusal_of(error, request.prompt_field) from None
+    yield [Finished(await _usage(builders, aborts, meter))]
+
+
+def _streams(
+    work: Generation, builders: Sequence[AnswerEventBuilder]
+) -> list[AsyncGenerator[Sequence[AnswerEvent], None]]:
+    """Returns the events of each prompt's answers, as the ``builders`` make them of deltas."""
+    on_failover = _recorder(work.meter, work.count_failover)
+    requests = engine_requests(
+        work.request, work.tenant, work.account_id, work.run, work.trace_context, work.trace_state
+    )
+    admitted = work.on_first_token is not None
+    # Once for all prompts: it looks at all lanes.
+    had_replicas = admitted and bool(ready_replicas(work.backend, work.tier))
+    began = CallOnceBefore(work.on_first_token or (lambda: None))
+    return [
+        run_attempts(
+            work.backend,
+            work.tier,
+            engine_request,
+            work.failover,
+            began.wrap(builder.push),
+            partial(_new_attempt, work.meter, work.prompt_tokens, engine_request.prompt),
+            on_failover,
+            work.account,
+            work.suspects,
+            admitted=admitted,
+            had_replicas=had_replicas,
+            begun=lambda: began.called,
+            on_placed=partial(work.on_placed, index),
+        )
+        for index, (builder, engine_request) in enumerate(zip(builders, requests, strict=True))
+    ]
+
+
+async def _usage(builders: Sequence[AnswerEventBuilder], aborts: AbortedPrompts, meter: UsageMeter) -> Usage:
+    """Returns the usage of the whole request; that of aborted prompts is waited for. Raises InternalServerError if
+    another prompt's answer has ended without its last delta."""
     usages = [builder.usage for builder in builders if builder.usage is not None]
     if any(builder.usage is None and prompt not in aborts.aborted for prompt, builder in enumerate(builders)):
         raise InternalServerError("The answer ended before it was complete.", "engine_error")
-    if aborts.aborted:
-        await meter.wait(MAX_CLIENT_WAIT_S)
-    yield [Finished(meter.total.usage if aborts.aborted else total_usage(usages))]
+    if not aborts.aborted:
+        return total_usage(usages)
+    await meter.wait(MAX_CLIENT_WAIT_S)
+    return meter.total.usage
 
 
 def _new_attempt(

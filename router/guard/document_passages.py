@@ -3,7 +3,7 @@ Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from router.documents import Document
@@ -44,10 +44,18 @@ def result_passages(results: Sequence[Mapping[str, Any]]) -> list[Passage]:
     ]
 
 
-def with_result_texts(results: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns search results with ``texts`` in the places of ``result_passages``, in their order."""
-    rest = iter(texts)
-    return [{**result, **{name: next(rest) for name in RESULT_TEXTS if result[name]}} for result in results]
+def with_result_texts(
+    results: Sequence[Mapping[str, Any]], texts: Sequence[str], dropped: Collection[int] = ()
+) -> list[dict[str, Any]]:
+    """Returns search results with ``texts`` in the places of ``result_passages``, in their order. A result of which one
+    of the passages is ``dropped`` is left out."""
+    rest = iter(enumerate(texts))
+    found = []
+    for result in results:
+        places = {name: next(rest) for name in RESULT_TEXTS if result[name]}
+        if not any(place in dropped for place, _ in places.values()):
+            found.append({**result, **{name: text for name, (_, text) in places.items()}})
+    return found
 
 
 def _passage(text: str, field: str) -> list[Passage]:

@@ -30,12 +30,13 @@ Judge = Callable[[Sequence[str]], Awaitable[ModerationResults]]
 REFUSAL = "This content was flagged by the moderation that the request asked for."
 
 
-def judge_of(guard: Guard, subject: Subject) -> Judge:
-    """Returns a function that scores texts of ``subject`` with the guard's classifier."""
+def judge_of(guard: Guard, subject: Subject, *, urgent: bool) -> Judge:
+    """Returns a function that scores texts of ``subject`` with the guard's classifier. ``urgent`` is as in
+    ``TextClassifier``."""
 
     async def judge(texts: Sequence[str]) -> ModerationResults:
         try:
-            return ModerationResults(guard.classifier, await guard.moderate(subject, texts))
+            return ModerationResults(guard.classifier, await guard.moderate(subject, texts, urgent=urgent))
         except (ClassifierUnavailableError, TextTooLongError):
             return ModerationResults(guard.classifier, failed=True)
 

@@ -1,4 +1,5 @@
-"""The largest token counts that a request can reach, estimated before it runs. Pure."""
+"""The largest token counts that a request can reach, estimated before it runs, and what that estimate is at least once
+passages are added. Pure."""
 
 from __future__ import annotations
 
@@ -37,6 +38,20 @@ def largest_usage(request: InferenceRequest, context_length: int | None) -> Usag
     rooms = [max(0, limit - tokens) for tokens in prompts]
     answers = [room if sampling.max_tokens is None else min(room, sampling.max_tokens) for room in rooms]
     return Usage(sum(prompts), sum(answers) * sampling.side_by_side, 0)
+
+
+def least_estimate(request: InferenceRequest, context_length: int | None, context_tokens: int, *, whole: bool) -> Usage:
+    """Returns what ``largest_usage`` is at least once passages of at most ``context_tokens`` tokens are in the prompts.
+
+    An answer that may fill the context has less room beside them, and output may cost more than input; while the length
+    of the context is unknown, no answer counts. ``whole``: the prompts are not shortened to make room; else none of
+    their tokens counts.
+    """
+    prompts = [prompt_tokens(prompt) for prompt in request.prompts]
+    most = request.sampling.max_tokens
+    rooms = [0 if context_length is None else max(0, context_length - each - context_tokens) for each in prompts]
+    answers = [room if most is None else min(room, most) for room in rooms]
+    return Usage(sum(prompts) if whole else 0, sum(answers) * request.sampling.side_by_side, 0)
 
 
 def check_max_cost(request: InferenceRequest, price: PriceConfig | None, usage: Usage) -> None:

@@ -60,8 +60,8 @@ class EmbeddingRequests:
             hold = await self._accounting.reserve(account)
             with self._accounting.settling(account, hold):
                 trace.enter(SpanName.SAFETY)
-                texts = await self._inspection.inspect_texts(account, passages_of(request), TextUse.EMBEDDING)
-                request = replace(request, texts=texts)
+                inspected = await self._inspection.inspect_texts(account, passages_of(request), TextUse.EMBEDDING)
+                request = replace(request, texts=inspected.texts)
                 trace.enter(SpanName.ANSWER)
                 yield EmbeddingAccepted(hold.decision, decision_of(account.ruling, ()))
                 result = await embedded(embedder, request, principal.tenant, account.meter)

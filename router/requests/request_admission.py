@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from engine.api import Usage
 from router.admission.admission import Admission, Place
 from router.admission.admission_decision import RequestFacts
 from router.admission.spill import allowed_spill, narrowed
@@ -17,6 +18,7 @@ from router.errors import InvalidRequestError
 from router.inference_request import Call, InferenceRequest
 from router.ledger.ledger import Ledger
 from router.ledger.max_usage import check_max_cost, largest_usage
+from router.ledger.price import cost_of, money
 from router.limits.limiter import Limiter
 from router.ports.tier_backend import TierBackend, TierSnapshot
 from router.principal import Principal
@@ -82,6 +84,19 @@ class RequestAdmission:
         cacheable = self._cacheable(call, principal, request)
         self._admission.check(facts, tier, order, loads, call.request_id, cacheable=cacheable)
 
+    def may_spill(self, principal: Principal, request: InferenceRequest) -> bool:
+        """Returns whether a full tier may pass the request on to another one."""
+        return self._config.admission.enabled and self._spill(principal, request) != "none"
+
+    def check_cost_ahead(
+        self, request: InferenceRequest, tier: str, tiers: Sequence[str], least: Callable[[str], Usage]
+    ) -> None:
+        """Raises InvalidRequestError if the request may cost more than its ``max_cost`` on each of the ``tiers`` that
+        may get it, ``tier`` included, by the ``least`` that the estimate for each will be."""
+        limit = request.max_cost
+        if limit is not None and all(money(cost_of(self._ledger.price(each), least(each))) > limit for each in tiers):
+            self._check_cost(request, tier)
+
     def _facts(
         self,
         principal: Principal,
@@ -100,7 +115,7 @@ class RequestAdmission:
             expected.prompt_tokens,
             expected.completion_tokens,
             request.deadline_s,
-            narrowed(self._allowed_spill(principal), request.spill),
+            self._spill(principal, request),
             cached_tokens=_cached_tokens(request, tenant, loads, tier) if self._config.admission.enabled else {},
         )
         if facts.spill == "none":
@@ -121,6 +136,10 @@ class RequestAdmission:
         request = replace(request, ttft_slo_s=place.ttft_s, surplus=place.surplus)
         self._check_cost(request, route.tier)
         return request, route
+
+    def _spill(self, principal: Principal, request: InferenceRequest) -> Spill:
+        """Returns the directions in which the request may spill."""
+        return narrowed(self._allowed_spill(principal), request.spill)
 
     def _allowed_spill(self, principal: Principal) -> Spill:
         """Returns the directions in which the requests of ``principal`` may spill."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from router.answer_events import AnswerEvent
 from router.guard.banned_token_sequences import without_words
@@ -21,6 +22,13 @@ from safety.api import AnswerGuard, Guard, Inspection, Passage, Ruling, Stage, S
 Batches = AsyncGenerator[Sequence[AnswerEvent], None]
 Scored = Callable[[Batches], Batches]
 """Adds the scores of the answers to their events, if the request asks for them."""
+
+
+class InspectedTexts(NamedTuple):
+    """The texts of passages as the guard has rewritten them, in order, and the indices of those that it has dropped."""
+
+    texts: Sequence[str]
+    dropped: frozenset[int] = frozenset()
 
 
 class RequestInspection:
@@ -56,20 +64,20 @@ class RequestInspection:
             as_json=is_json(account.request),
         )
 
-    async def inspect_texts(self, account: Account, passages: Sequence[Passage], use: TextUse) -> Sequence[str]:
+    async def inspect_texts(self, account: Account, passages: Sequence[Passage], use: TextUse) -> InspectedTexts:
         """Has the guard inspect texts of a request that no model answers. Returns them as it has rewritten them.
 
         Raises ContentFilteredError, whatever the policy says of refusals in place of answers, and UnavailableError as
         ``inspect`` does.
         """
         if self._guard is None or not passages:
-            return [passage.text for passage in passages]
+            return InspectedTexts([passage.text for passage in passages])
         ruling = await self._guard.inspect(subject_of(account), passages, use=use)
         account.ruling = ruling if account.ruling is None else _joined(account.ruling, ruling)
         self._note(account, ruling.verdicts, Stage.BEFORE, ruling.policy)
         if ruling.refused:
             raise refusal(ruling)
-        return ruling.texts
+        return InspectedTexts(ruling.texts, ruling.dropped)
 
     async def score_input(self, account: Account) -> Scored:
         """Scores the texts of a request that asks for it, and returns what scores its answers. Raises a RefusalError if
@@ -79,8 +87,9 @@ class RequestInspection:
             return _unscored
         guard = moderating(self._guard)
         asked.check_model(guard.classifier)
-        judge = judge_of(guard, subject_of(account))
-        found = await moderated_input(account.request, judge)
+        subject = subject_of(account)
+        found = await moderated_input(account.request, judge_of(guard, subject, urgent=True))
+        judge = judge_of(guard, subject, urgent=False)  # the answers were sent, or wait for their end anyway
         return partial(with_scores, judge=judge, of_input=found, block=asked.block_output)
 
     def _inspected(self, account: Account, policy: str, inspection: Inspection) -> None:

@@ -63,6 +63,10 @@ class TierRouting:
         named = self._targets.get(request.model) != AUTO
         return named and not self._overflow.may_move(request, principal.tenant, route.tier)
 
+    def keeps_prompt(self, principal: Principal, request: InferenceRequest, tier: str) -> bool:
+        """Returns whether ``tier`` gets the prompt whole, however much is added to it."""
+        return not self._overflow.may_shorten(request, principal.tenant, tier)
+
     def allowed(self, principal: Principal) -> Sequence[str]:
         """Returns the tiers that ``principal`` may use, in the order of the configuration."""
         return allowed_tiers(principal, self._choice.tiers)

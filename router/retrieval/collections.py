@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from router.cancellation_shield import finished
 from router.config.retrieval import RetrievalConfig
 from router.documents import Document, SearchMode, size_of
 from router.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -138,15 +139,9 @@ class Collections:
             NewDocument(each.document.id, document_bytes(each), len(each.chunks), size_of(each.document))
             for each in indexed
         ]
-        try:
-            kept = await self._store.put_documents(tenant, record.uid, new, self._limits)
-        except CollectionFullError as error:
-            raise _full(error, "documents") from None
-        if kept is None:  # deleted meanwhile
-            raise NotFoundError(f"The collection '{name}' does not exist.", "collection_not_found")
-        if (worker := self.worker) is not None:
-            for each in new:
-                worker.add(tenant, record.uid, each.id)
+        # Also for a client that has left: what is stored must be queued for the embedder.
+        if not await finished(self._put(tenant, record.uid, new)):
+            raise NotFoundError(f"The collection '{name}' does not exist.", "collection_not_found")  # deleted meanwhile
         return [DocumentState(each, self._document_state(embedded=False)) for each in indexed]
 
     async def documents(self, tenant: str, name: str, after: str, limit: int) -> tuple[Sequence[DocumentState], bool]:
@@ -178,7 +173,23 @@ class Collections:
         NotFoundError, which names ``field``, if there is no such collection, and StateUnavailableError."""
         record = (await self.get(tenant, name, field)).record
         async with self._indexes.open(tenant, record) as held:
-            return await asyncio.to_thread(found_in, held.index, query.comparable(held.model), mode, count, trade_off)
+            comparable = query.comparable(held.model)
+            # Also for a client that has left: the index must not change while the thread reads it.
+            return await finished(asyncio.to_thread(found_in, held.index, comparable, mode, count, trade_off))
+
+    async def _put(self, tenant: str, uid: str, documents: Sequence[NewDocument]) -> bool:
+        """Stores documents and queues them for the embedder. Returns whether the collection still exists. Raises
+        ConflictError if a limit is exceeded."""
+        try:
+            kept = await self._store.put_documents(tenant, uid, documents, self._limits)
+        except CollectionFullError as error:
+            raise _full(error, "documents") from None
+        if kept is None:
+            return False
+        if (worker := self.worker) is not None:
+            for each in documents:
+                worker.add(tenant, uid, each.id)
+        return True
 
     async def _read(self, tenant: str, uid: str, ids: Sequence[str]) -> Sequence[DocumentState]:
         found = []

@@ -39,6 +39,12 @@ class Packed(NamedTuple):
     left_out: int
 
 
+def max_prompt_tokens(budget_tokens: int) -> int:
+    """Returns the most tokens, by the estimate of prompts, that the message with packed passages has: its marks may be
+    made longer where a text has such marks itself, by a byte in eight."""
+    return budget_tokens * 9 // 8 + MARKS_TOKENS
+
+
 def packed(
     candidates: Sequence[Candidate], top_k: int, budget_tokens: int, order: PassageOrder, *, complete: bool
 ) -> Packed:

@@ -26,7 +26,7 @@ from router.ports.state_store import StateUnavailableError
 from router.retrieval.chunk_embedder import ChunkEmbedder, ChunkVectors
 from router.retrieval.chunking import chunks
 from router.retrieval.collections import Collections, Found, candidate_of, found_in
-from router.retrieval.context_packing import Candidate, Packed, packed
+from router.retrieval.context_packing import Candidate, Packed, max_prompt_tokens, packed
 from router.retrieval.passage_index import PassageIndex, Query, embedded_text
 from router.retrieval.search_turns import SearchTurns
 
@@ -71,6 +71,11 @@ class Retriever:
             raise UnavailableError(message, "state_unavailable", "retrieval.collections", retry_after_s=5) from None
         prompts = [with_context(prompt, context.text) for prompt in request.prompts]
         return replace(request, prompts=prompts, context=context)
+
+    def max_context_tokens(self, request: InferenceRequest) -> int:
+        """Returns the most tokens that the passages for ``request`` may add to its prompt, by estimate."""
+        options = request.retrieval or RetrievalOptions()
+        return max_prompt_tokens(options.budget_tokens or self._config.budget_tokens)
 
     async def search(
         self, tenant: str, name: str, text: str, mode: SearchMode, count: int

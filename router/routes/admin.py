@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from router.admin.admin_api import AdminApi, AdminCall
+from router.admin.admin_api import AdminApi
+from router.admin.admin_section import AdminCall
 from router.errors import RefusalError
 from router.openai.errors import error_body
 from router.routes.error_bodies import ErrorBodies

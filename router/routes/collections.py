@@ -27,11 +27,14 @@ class CollectionRoute:
         return error_body(refusal)
 
     async def answer(self, exchange: HttpExchange, path: str, errors: ErrorBodies) -> None:
-        """Raises what ``CollectionApi.answer`` raises, and TimeoutError."""
+        """Raises what ``CollectionApi.answer`` raises, TimeoutError and ClientLeftError."""
         feature = exchange.header("x-manta-feature")
         credentials = exchange.header("authorization")
         ends_at = asyncio.get_running_loop().time() + self._timeout_s
         call = Call(exchange.request_id, credentials, exchange.body, COLLECTIONS, feature, ends_at=ends_at)
         asked = CollectionCall(exchange.method, path, exchange.parameters(), call)
         async with asyncio.timeout_at(ends_at):
-            await exchange.answer(200, await self._api.answer(asked))
+            worked = await exchange.while_connected(self._api.answer(asked))  # a check may wait for a reviewer
+            if worked.safety is not None:
+                exchange.headers.append((b"x-manta-safety", worked.safety.encode()))
+            await exchange.answer(200, worked.result)

@@ -43,12 +43,15 @@ class TextClassifier(Protocol):
     @property
     def version(self) -> str: ...
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]:
         """Returns the scores of each text, in order. Long texts are cut into windows; the maximum over the windows
         counts.
 
-        ``tenant`` is the owner of the texts: tenants take turns. Raises ClassifierUnavailableError if the classifier
-        does not answer, and ClassifierBusyError if the tenant's queue is full.
+        ``tenant`` is the owner of the texts: tenants take turns. ``urgent``: the caller waits for its first token, or
+        for its whole response, so that the call comes before checks beside an answer and after it.
+
+        Raises ClassifierUnavailableError if the classifier does not answer, and ClassifierBusyError if the tenant's
+        queue is full.
         """
         ...
 

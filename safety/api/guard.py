@@ -41,9 +41,11 @@ class Guard(Protocol):
         """
         ...
 
-    async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
-        """Returns the classifier's result for each text, in order. Raises ClassifierUnavailableError if the classifier
-        does not answer, and TextTooLongError for more characters than the policy allows in a request."""
+    async def moderate(self, subject: Subject, texts: Sequence[str], *, urgent: bool = True) -> Sequence[Moderation]:
+        """Returns the classifier's result for each text, in order. ``urgent`` is as in ``TextClassifier``.
+
+        Raises ClassifierUnavailableError if the classifier does not answer, and TextTooLongError for more characters
+        than the policy allows in a request."""
         ...
 
     async def answers(

@@ -21,7 +21,8 @@ class Ruling:
     as an answer, not as an error. ``policy`` is the policy's version, and ``checks`` has ``name@version`` of each check
     of requests and answers that it asks for. ``scanned``: at least one check has read the request. ``banned`` are
     phrases that no answer may have and that the engine can ban exactly; scanners look for them too. ``canary`` is the
-    token that ``texts`` have in the system prompt, for the check of the answers; empty: they have none.
+    token that ``texts`` have in the system prompt, for the check of the answers; empty: they have none. ``dropped`` are
+    the indices of passages of search results that the caller must not get: the policy blocks them, or drops injections.
     """
 
     action: Action
@@ -39,6 +40,7 @@ class Ruling:
     scanned: bool = True
     banned: tuple[str, ...] = ()
     canary: str = field(default="", repr=False)
+    dropped: frozenset[int] = frozenset()
 
     @property
     def label(self) -> str:

@@ -21,7 +21,7 @@ their deadline. A text that is longer still waits alone."""
 
 MAX_SHORT_CALL = 4
 """The windows of a call that waits whatever else of its tenant does: a prompt of usual length, or a check of an answer.
-The calls of a tenant take turns, so it waits for no long text, which would otherwise end all answers of the tenant."""
+It comes before long texts of the tenant, which would otherwise end all answers of the tenant."""
 
 MAX_INLINE_TEXT = 4096  # characters; more take over 1 ms to cut into word pieces, which is then done off the event loop
 
@@ -60,10 +60,13 @@ class BatchingClassifier:
         """Returns the seconds for which the present batch has been computed; 0 if there is none."""
         return self.runner.busy_s()
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> list[Scores]:
-        """Returns the scores of each text, in order. If the caller is cancelled, windows that have not begun are
-        dropped. Raises ClassifierUnavailableError if the model fails or a score is no probability, and
-        ClassifierBusyError if too many windows of the tenant wait already."""
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> list[Scores]:
+        """Returns the scores of each text, in order. ``urgent`` is as in ``TextClassifier``. If the caller is
+        cancelled, windows that have not begun are dropped.
+
+        Raises ClassifierUnavailableError if the model fails or a score is no probability, and ClassifierBusyError if
+        too many windows of the tenant wait already.
+        """
         windows = [await self._windows(text) for text in texts]
         if not windows:
             return []
@@ -71,7 +74,7 @@ class BatchingClassifier:
         if count > MAX_SHORT_CALL and waiting and waiting + count > self._max_tenant_windows:
             raise ClassifierBusyError(f"{waiting} windows of the tenant wait already")
         try:
-            rows = await self.runner.rows(list(chain.from_iterable(windows)), tenant)
+            rows = await self.runner.rows(list(chain.from_iterable(windows)), tenant, urgent=urgent)
         except BatchFailedError as error:
             raise ClassifierUnavailableError(str(error)) from error
         ends = np.cumsum([len(each) for each in windows])[:-1]

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from safety.encoder.sequence_queue import QueuedSequence, SequenceQueue
+from safety.encoder.sequence_queue import SequenceQueue
+from safety.encoder.tenant_calls import QueuedSequence
 
 logger = logging.getLogger(__name__)
 
@@ -121,14 +122,15 @@ class BatchRunner:
         """Returns the number of sequences of a tenant that wait."""
         return self._queue.waiting(tenant)
 
-    async def rows(self, sequences: Sequence[Sequence[int]], tenant: str = "") -> Rows:
-        """Returns the row of each sequence of a tenant, in order. ``sequences`` must not be empty.
+    async def rows(self, sequences: Sequence[Sequence[int]], tenant: str = "", *, urgent: bool = False) -> Rows:
+        """Returns the row of each sequence of a tenant, in order. ``sequences`` must not be empty. ``urgent`` is as in
+        ``SequenceQueue.add``.
 
         If the caller is cancelled, its sequences that have not begun are dropped. Raises BatchFailedError if the model
         fails.
         """
         call = _Call(len(sequences))
-        self._queue.add(call, sequences, tenant)
+        self._queue.add(call, sequences, tenant, urgent=urgent)
         if self._runner is None:
             # Outside of the caller's context: the log lines of batches are not those of the call that began them.
             self._runner = asyncio.create_task(self._run(), context=Context())

@@ -4,43 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import onnxruntime
-from numpy.typing import NDArray
+from tempfile import TemporaryDirectory
 
 from safety.encoder.architecture import Architecture, UnsupportedEncoderError
 from safety.encoder.graph import encoder_graph
+from safety.encoder.hidden_states import HiddenStates
+from safety.encoder.onnx_graph import Graph
 from safety.encoder.packed_batch import packed
 from safety.encoder.precision import Precision
 from safety.encoder.weights import Weights
-
-WARNINGS_OFF = 3  # of ONNX Runtime's log levels
-
-
-@dataclass(frozen=True, slots=True)
-class HiddenStates:
-    """The last hidden states of B sequences, which have T tokens in all.
-
-    ``rows``: float32 [T, hidden], without padding. ``starts`` and ``lengths``: [B], the first row and the number of
-    rows of each sequence.
-    """
-
-    rows: NDArray[np.float32]
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int32]
-
-    def first(self) -> NDArray[np.float32]:
-        """Returns the state of each sequence's first token, float32 [B, hidden]."""
-        return self.rows[self.starts]
-
-    def mean(self) -> NDArray[np.float32]:
-        """Returns the mean over each sequence's tokens, float32 [B, hidden]."""
-        sums: NDArray[np.float32] = np.add.reduceat(self.rows, self.starts, axis=0)
-        means: NDArray[np.float32] = (sums / self.lengths[:, None]).astype(np.float32)
-        return means
 
 
 class Encoder:
@@ -51,17 +24,15 @@ class Encoder:
     ) -> None:
         """``token_types``: how many the sequences have; ``encode`` takes ``second`` where there are two.
 
-        Raises UnsupportedEncoderError if ``weights`` do not fit ``architecture``.
+        Raises UnsupportedEncoderError if ``weights`` do not fit ``architecture``, and OSError if there is no room for
+        temporary files as large as the model.
         """
         self.architecture = architecture
         self._token_types = token_types
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = WARNINGS_OFF
-        options.enable_mem_pattern = False  # plans memory for each shape, and every batch has another
-        model = encoder_graph(architecture, weights, precision, token_types).SerializeToString()
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        with TemporaryDirectory() as folder:
+            graph = Graph(Path(folder))
+            encoder_graph(graph, architecture, weights, precision, token_types)
+            self._session = graph.session(architecture.hidden)
 
     @classmethod
     def load(cls, directory: Path, precision: Precision = Precision.INT8) -> Encoder:
@@ -85,22 +56,13 @@ class Encoder:
         was not loaded with.
         """
         batch = packed(sequences)
-        if batch.lengths.max() > self.architecture.max_tokens:
-            raise ValueError(f"a sequence has {batch.lengths.max()} tokens, of at most {self.architecture.max_tokens}")
-        if batch.token_ids.min() < 0 or batch.token_ids.max() >= self.architecture.vocabulary:
-            raise ValueError(f"token ids are from 0 to {self.architecture.vocabulary - 1}")
+        batch.check(self.architecture.max_tokens, self.architecture.vocabulary)
         positions = batch.positions
         if second is not None:
             if self._token_types < 2:
                 raise ValueError("the encoder was loaded for one token type")
             # A table of positions for each type, one below the other.
             positions = positions + self.architecture.max_tokens * batch.from_place(second)
-        inputs = {
-            "token_ids": batch.token_ids,
-            "positions": positions,
-            "lengths": batch.lengths,
-            "padded_rows": batch.padded_rows,
-            "packed_places": batch.packed_places,
-        }
+        inputs = batch.inputs() | {"positions": positions}
         (rows,) = self._session.run(["hidden"], inputs)
         return HiddenStates(rows, batch.starts, batch.lengths)

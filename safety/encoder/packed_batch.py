@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,23 @@ class PackedBatch:
     def starts(self) -> NDArray[np.int64]:
         """The first packed row of each sequence, int64 [B]."""
         return np.cumsum(self.lengths, dtype=np.int64) - self.lengths
+
+    def inputs(self) -> dict[str, NDArray[Any]]:
+        """Returns the inputs of a graph by name."""
+        return {
+            "token_ids": self.token_ids,
+            "positions": self.positions,
+            "lengths": self.lengths,
+            "padded_rows": self.padded_rows,
+            "packed_places": self.packed_places,
+        }
+
+    def check(self, max_tokens: int, vocabulary: int) -> None:
+        """Raises ValueError for a sequence of more than ``max_tokens`` tokens, and for ids outside the vocabulary."""
+        if self.lengths.max() > max_tokens:
+            raise ValueError(f"a sequence has {self.lengths.max()} tokens, of at most {max_tokens}")
+        if self.token_ids.min() < 0 or self.token_ids.max() >= vocabulary:
+            raise ValueError(f"token ids are from 0 to {vocabulary - 1}")
 
     def from_place(self, places: Sequence[int]) -> NDArray[np.bool_]:
         """Returns a mask, bool [T], of the tokens at or after the given index in their sequence. ``places`` has one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,13 @@ def quantised(matrix: NDArray[np.float32], max_code: int) -> QuantisedMatrix:
     largest = np.abs(matrix).max(axis=1)
     scale = np.where(largest > 0, largest / max_code, 1.0).astype(np.float32)
     return QuantisedMatrix(np.rint(matrix / scale[:, None]).astype(np.int8), scale)
+
+
+def stacked(parts: Sequence[QuantisedMatrix]) -> QuantisedMatrix:
+    """Returns the rows of all ``parts``, one below the other."""
+    return QuantisedMatrix(
+        np.concatenate([part.codes for part in parts]), np.concatenate([part.scale for part in parts])
+    )
 
 
 def narrowed(matrix: QuantisedMatrix, max_code: int) -> QuantisedMatrix:

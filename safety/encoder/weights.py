@@ -41,6 +41,14 @@ class Weights:
         probe = "embeddings.word_embeddings.weight"
         return cls(stored, next((prefix for prefix in PREFIXES if prefix + probe in stored), ""))
 
+    def names(self) -> set[str]:
+        """Returns the names of the tensors, without those of scales."""
+        return {name.removeprefix(self._prefix) for name in self._stored if not name.endswith(SCALE)}
+
+    def __contains__(self, name: object) -> bool:
+        """Returns whether there is a tensor with this name."""
+        return isinstance(name, str) and (self._prefix + name in self._stored or name in self._stored)
+
     def check(self, architecture: Architecture) -> None:
         """Raises UnsupportedEncoderError if a tensor of ``architecture`` is missing or has another shape."""
         for name, shape in architecture.shapes():

@@ -110,10 +110,19 @@ def growing(pattern: str) -> regex.Pattern[str]:
 
 def in_context(words: str, reach: int = 56) -> Callable[[str], bool]:
     """Returns a function that tests whether the pattern ``words`` matches in the last ``reach`` characters before a
-    candidate."""
-    found = regex.compile(rf"(?<!\p{{L}})(?:{words})", regex.IGNORECASE)
+    candidate. Words that begin with one of them match too, unless the pattern says where they end."""
+    distance = distance_in_context(words, reach)
+    return lambda context: distance(context) is not None
 
-    def test(context: str) -> bool:
-        return found.search(context[-reach:]) is not None
 
-    return test
+def distance_in_context(words: str, reach: int = 56) -> Callable[[str], int | None]:
+    """Returns a function as ``in_context`` does, which returns the characters between the beginning of the last match
+    and the candidate; None: there is no match."""
+    last = regex.compile(rf"(?<!\p{{L}})(?:{words})", regex.IGNORECASE | regex.REVERSE)
+
+    def distance(context: str) -> int | None:
+        near = context[-reach:]
+        found = last.search(near)
+        return None if found is None else len(near) - found.start()
+
+    return distance

@@ -12,7 +12,7 @@ from safety.pii.online import EMAIL, URL
 from safety.pii.payment import BITCOIN, CREDIT_CARD, IBAN
 from safety.pii.telephone import PHONE
 
-VERSION = "1"  # of the recognisers
+VERSION = "2"  # of the recognisers
 
 RECOGNISERS = (EMAIL, URL, PHONE, CREDIT_CARD, IBAN, BITCOIN, IPV4, IPV6, MAC, *NATIONAL)
 

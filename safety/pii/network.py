@@ -6,12 +6,19 @@ import ipaddress
 
 from safety.patterns.recogniser import NUMBER, START, Candidate, Extent, Recogniser, in_context, whole
 
-VERSION = in_context(r"v|ver|version|release|section|§|build", reach=12)
+FILLED = r"(?:[^\p{L}\d]{1,3}(?:number|no|nr|is|was))?[^\p{L}\d]{0,6}\Z"
+"""What may stand between a word for versions and the version. Other words, or a number, mean that it is none."""
+
+VERSION = in_context(
+    rf"(?:v|vers?|versions?)(?:{FILLED}|[^\p{{L}}\d]{{1,3}}(?:to|from)\s\Z)|(?:releases?|sections?|builds?){FILLED}|§\s?\Z|"
+    r"#{1,6} \[\Z",  # of a changelog
+    reach=24,
+)
 OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 
 
 def ipv4(candidate: Candidate) -> Extent | None:
-    """Accepts four octets, unless a word before them marks a version or section number."""
+    """Accepts four octets, unless the word before them marks a version or section number."""
     return None if VERSION(candidate.context) else whole(candidate)
 
 

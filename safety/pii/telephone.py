@@ -6,23 +6,24 @@ import phonenumbers
 import regex
 
 from safety.patterns.digits import groups
-from safety.patterns.recogniser import NUMBER, START, Candidate, Extent, Recogniser, in_context
+from safety.patterns.recogniser import NUMBER, START, Candidate, Extent, Recogniser, distance_in_context
 
 MIN_DIGITS, MAX_DIGITS = 7, 15  # ITU-T E.164 allows 15
 MIN_UNBROKEN = 8  # digits of a number without separators that only a word before it makes a telephone number
 
 LABELS = r"fax|office|mobile|cell(?:phone)?|phone|telephone|home|work|desk|tel|voicemail|hotline"
-PHONE_WORDS = in_context(
+PHONE_WORDS = distance_in_context(
     r"tele?ph|tel\b|phone|mobile|cell\b|cellphone|call|fax|sms|texts?\b|message|whats ?app|contact|"
     r"reach.{0,12} (?:at|on)\b|"
     r"dial|ring\b|hot ?line|land ?line|voice ?mail|answering|telefon|handy|rufnummer|portable|m[óo]vil|celular|"
     r"(?:home|work|office|desk|direct|registered|my|his|her|their) (?:number|no\b)|(?:desk|office|work|home)\s?:"
 )
-OTHER_WORDS = in_context(
-    r"account|acct|order|invoice|ticket|tracking|ssn|social security|passport|licen[cs]e|isbn|issn|serial|iban|"
-    r"tax|zip|postal|card|version|case|policy|reference",
+OTHER_WORDS = distance_in_context(
+    r"(?:account|acct|order|invoice|ticket|tracking|ssn|social security|passport|licen[cs]e|isbn|issn|serial|iban|"
+    r"tax|taxes|zip|postal|card|version|case|policy|reference)(?:s|id|ids|no|nr|num|number|code)?(?!\p{L})",
     reach=24,
 )
+"""Words for other numbers. They are whole words: a taxi, a cardiologist and an accountant have telephones."""
 DATE = regex.compile(r"(?:19|20)\d\d[ .\-/]\d{1,2}[ .\-/]\d{1,2}|\d{1,2}[ .\-/]\d{1,2}[ .\-/](?:19|20)\d\d")
 ADDRESS = regex.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 NORTH_AMERICAN = regex.compile(
@@ -66,9 +67,12 @@ def national(text: str, context: str) -> bool:
     it."""
     digits = sum(map(str.isdigit, text))
     separated = digits < len(text)
-    if (not separated and digits < MIN_UNBROKEN) or OTHER_WORDS(context):
+    if not separated and digits < MIN_UNBROKEN:
         return False
-    if PHONE_WORDS(context):
+    phone, other = PHONE_WORDS(context), OTHER_WORDS(context)
+    if other is not None and (phone is None or other < phone):  # the nearer word says what the number is
+        return False
+    if phone is not None:
         return True
     return NORTH_AMERICAN.fullmatch(text) is not None or (
         digits in TRUNK_DIGITS and separated and TRUNK.fullmatch(text) is not None

@@ -289,8 +289,9 @@ class _Checks:
     async def _judge(self, due: Due) -> Verdict | None:
         """Classifies and returns the verdict, whose span is the new text of the check; None: the text is harmless."""
         rule = self._rule
+        urgent = rule.awaited and not self._schedule.approved  # nothing of the text was sent
         try:
-            scores = await rule.classifier.classify([due.text])
+            scores = await rule.classifier.classify([due.text], urgent=urgent)
             verdict = rule.judge(_only(scores))
         except ClassifierUnavailableError as error:
             return Verdict(rule.name, rule.classifier.version, rule.on_failure, error=str(error) or "unavailable")

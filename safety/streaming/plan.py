@@ -74,7 +74,8 @@ class ClassifierRule:
     ``mode``: ``hold`` releases text once a check that covers it has ended without a finding. ``beside`` releases it
     after the scanners, and halts when a check that runs meanwhile finds something. ``on_failure`` is the action when
     the classifier is unavailable: BLOCK halts the text, ALLOW sends it unscanned. ``recent`` has the durations of the
-    checks of all texts of the policy.
+    checks of all texts of the policy. ``awaited``: a reader waits for the first check of a text, before which nothing
+    of it is sent.
     """
 
     classifier: TextClassifier
@@ -85,6 +86,7 @@ class ClassifierRule:
     pace: Pace = field(default_factory=Pace)
     recent: RecentChecks = field(default_factory=RecentChecks)
     origins: frozenset[Origin] = ALL_TEXTS
+    awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from router.ports.tier_backend import TierBackend
 from router.ports.tier_scaling import TierScaling
 from router.ports.usage_metrics import UsageMetrics
 from router.review.review_wiring import ReviewService
+from router.router_ports import RouterPorts
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import PolicyConfig, SafetyPolicies
@@ -82,14 +83,16 @@ class Service:
         self.app = build_app(
             settings,
             self.backend,
-            clock=self.clock,
-            store=self.store,
-            jwks=jwks,
-            make_guard=None if guard is None else lambda oversight, store: guard,
-            metrics=metrics,
-            reviews=self.reviews,
-            scaling=scaling,
-            overview=overview,
+            RouterPorts(
+                clock=self.clock,
+                store=self.store,
+                jwks=jwks,
+                make_guard=None if guard is None else lambda oversight, store: guard,
+                metrics=metrics,
+                reviews=self.reviews,
+                scaling=scaling,
+                overview=overview,
+            ),
         )
 
     @asynccontextmanager

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 import pytest
 
-from router.admin import admin_api, cache_api, overview_api, policy_api, prompt_api, review_api
+from router import admin
 from router.config.keys import KeyConfig, Role
 from safety.policy import PolicyConfig
 from tests.access.service import Service, config
 
+SECTIONS = [name for _, name, _ in pkgutil.iter_modules(admin.__path__, "router.admin.") if name.endswith("_api")]
 ROUTES = sorted(
     (method, path)
-    for module in (admin_api, cache_api, overview_api, policy_api, prompt_api, review_api)
+    for module in map(importlib.import_module, SECTIONS)
     for method, path, *_ in (line.split() for line in (module.__doc__ or "").splitlines() if line.startswith("    "))
     if method in ("GET", "POST", "PUT", "PATCH", "DELETE") and path.startswith("/admin/")
 )
@@ -30,6 +34,7 @@ def test_the_routes_are_found() -> None:
         "safety",
         "prompts",
         "cache",
+        "scaling",
         "overview",
     }
 
@@ -46,7 +51,7 @@ async def test_no_other_role_of_any_tenant_gets_in_or_learns_anything(method: st
     settings = settings.model_copy(update={"keys": (*settings.keys, *keys)})
     service = Service(settings, policy=PolicyConfig.model_validate(UNCLASSIFIED))
     made = await service.create(tenant=SECRET_TENANT)
-    path = path.replace("{id}", made["id"]).replace("{tenant}", SECRET_TENANT).replace("{version}", "1")
+    path = path.format(id=made["id"], tenant=SECRET_TENANT, version=1, tier="fast")
     for key in keys:
         async with service.client(key.key) as http:
             refused = await http.request(method, f"{path}?tenant={SECRET_TENANT}", json={"tenant": SECRET_TENANT})

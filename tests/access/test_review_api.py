@@ -1,4 +1,4 @@
-"""The admin API of reviews and of the audit log, over what the guards submit and record."""
+"""The admin API of reviews, over what the guards submit; who may use it and that of the audit log."""
 
 from __future__ import annotations
 
@@ -9,26 +9,16 @@ from typing import Any
 
 import pytest
 
-from router.memory_safety_store import MemorySafetyStore
 from router.ports.clock import SystemClock
-from router.review.audit_chain import HASH_LENGTH
 from safety.api import (
-    Action,
-    AuditRecord,
     Origin,
-    Passage,
     ReviewOutcome,
-    ReviewTerms,
-    Stage,
-    Subject,
-    Verdict,
 )
 from safety.policy import PolicyConfig
-from tests.access.service import ADMIN, Service, config
+from tests.access.reviewing import TEXT, call, record, submit
+from tests.access.service import Service, config
 from tests.state.clock import MONDAY
 
-TEXT = "How do I pick\u200b the LOCK of my own shed?"
-DAY, TODAY = int(MONDAY // 86_400), "2026-10-19"
 ROUTES = [
     ("GET", "/admin/v1/review"),
     ("GET", "/admin/v1/review/{id}"),
@@ -42,25 +32,6 @@ ROUTES = [
     ("GET", "/admin/v1/audit"),
     ("GET", "/admin/v1/audit/verify"),
 ]
-
-
-async def submit(service: Service, text: str = TEXT, tenant: str = "acme", **terms: Any) -> str:
-    verdict = Verdict("content", "v1", Action.REVIEW, "illicit", 0.7)
-    subject, passage = Subject(tenant, "req-1", "k1", "user-9"), Passage(text, Origin.USER, "messages[0].content")
-    return await service.oversight.submit(subject, passage, verdict, ReviewTerms(**terms))
-
-
-def record(number: int, tenant: str = "acme", text: str = TEXT) -> AuditRecord:
-    return AuditRecord(
-        tenant, f"req-{number}", Stage.BEFORE, "content", "v1", Action.REVIEW, "queued", "illicit", 0.7, text
-    )
-
-
-async def call(service: Service, method: str, path: str, key: str | None = ADMIN, **options: Any) -> Any:
-    """The status and the JSON of an answer."""
-    async with service.client(key) as http:
-        answer = await http.request(method, path, **options)
-    return answer.status_code, answer.json()
 
 
 @pytest.mark.parametrize(("key", "status"), [("sk-user", 403), ("sk-viewer", 403), ("sk-nobody", 401), (None, 401)])
@@ -263,71 +234,6 @@ async def test_decisions_are_exported_with_the_texts_that_are_kept() -> None:
     assert [(row["text"], row["label"]) for row in rows] == [("text 0", 0), ("text 1", 1), (None, 1)]
     assert answer.headers["content-type"].startswith("application/jsonl")
     assert [json.loads(line)["id"] for line in later.text.splitlines()] == [rows[2]["id"]]
-
-
-async def test_records_are_shown_and_verified_and_hold_no_text() -> None:
-    service = Service()
-    await service.reviews.start()
-    for number in range(5):
-        service.oversight.record(record(number))
-    service.oversight.record(record(9, "other"))
-
-    _, shown = await call(service, "GET", f"/admin/v1/audit?day={TODAY}&tenant=acme&first=2&limit=3")
-    _, verified = await call(service, "GET", f"/admin/v1/audit/verify?day={TODAY}")
-
-    assert [row["request_id"] for row in shown["data"]] == ["req-1", "req-2", "req-3"]
-    assert shown["has_more"] is True
-    expected = {"at": MONDAY, "stage": "before", "check": "content", "version": "v1", "action": "review"}
-    assert expected.items() <= shown["data"][0].items()
-    assert len(shown["data"][0]["fingerprint"]) == 64
-    assert "shed" not in json.dumps(shown)
-    assert (verified["valid"], [row["records"] for row in verified["data"]]) == (True, [5, 1])
-    (other,) = (await call(service, "GET", "/admin/v1/audit?tenant=other"))[1]["data"]
-    assert other["fingerprint"] != shown["data"][0]["fingerprint"]
-
-
-async def test_what_reviewers_read_and_decide_is_in_the_audit_log() -> None:
-    service = Service()
-    item_id = await submit(service, keep_text=True)
-    await call(service, "GET", f"/admin/v1/review/{item_id}")
-    for action in ("claim", "approve"):
-        await call(service, "POST", f"/admin/v1/review/{item_id}/{action}", json={"reviewer": "ann"})
-    async with service.client() as http:
-        await http.get("/admin/v1/review/export")
-
-    _, shown = await call(service, "GET", "/admin/v1/audit?tenant=acme")
-
-    assert [row["outcome"] for row in shown["data"]] == ["read", "claimed", "approved", "read"]
-    assert {row["item"] for row in shown["data"]} == {item_id}
-    assert shown["data"][2]["reviewer"].endswith("/ann")
-
-
-def tamper(store: MemorySafetyStore, how: str) -> None:
-    """Changes the log as a person with access to the store could."""
-    lines = store.audit._chains["acme"].lines[DAY]
-    if how == "changed byte":
-        lines[2] = lines[2].replace('"queued"', '"allowed"')
-    elif how == "changed hash":
-        lines[2] = ("0" if lines[2][0] != "0" else "1") + lines[2][1:]
-    elif how == "removed":
-        del lines[2]
-    elif how == "swapped":
-        lines[2], lines[3] = lines[3], lines[2]
-    elif how == "no record":
-        lines[2] = lines[2][:HASH_LENGTH]
-
-
-@pytest.mark.parametrize("how", ["changed byte", "changed hash", "removed", "swapped", "no record"])
-async def test_a_log_that_was_changed_fails_at_the_first_bad_record(how: str) -> None:
-    service = Service()
-    for number in range(5):
-        service.oversight.record(record(number))
-    tamper(service.safety_store, how)
-
-    _, verified = await call(service, "GET", "/admin/v1/audit/verify?tenant=acme")
-
-    assert verified["valid"] is False
-    assert verified["data"][0]["first_bad_record"] == 3, verified
 
 
 @pytest.mark.parametrize(

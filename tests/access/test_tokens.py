@@ -20,7 +20,7 @@ from router.config.access import AccessConfig, JwtConfig
 from router.errors import AuthenticationError
 from router.principal import Principal
 from tests.access.service import Service, config
-from tests.router.test_admission import LoadedBackend
+from tests.router.loaded import LoadedBackend
 from tests.state.clock import VirtualClock
 
 JWT = JwtConfig(issuer="https://issuer", audience="manta", algorithms=("RS256", "ES256"), jwks_file="jwks.json")

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,148 +30,24 @@ from cluster.admin.top_commands import svg
 from cluster.admin.top_numbers import Latency, Overview, glance, percentiles
 from cluster.admin.top_view import SORTS, page
 from engine.api import LATENCY_BOUNDS_S
-from router.admin import overview_api
-from router.admin.overview_api import OverviewSources, added
-from router.memory_store import MemoryStore
-from router.ports.engine_counts import EngineCounts
-from router.ports.state_store import StateUnavailableError
-from tests.access.service import ADMIN, Service, config
+from tests.access.service import ADMIN, Service
+from tests.admin.overviews import BUCKETS, overview, shown
 from tests.admin.test_command import document, manta
-from tests.admin.test_scale_command import ScriptedScaling
 from tests.router.backend import ScriptedBackend
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = ROOT / "docs" / "manta-top.svg"
-BUCKETS = len(LATENCY_BOUNDS_S) + 1
 
 
-class ScriptedCounts:
-    """The counts of two replicas of ``fast``, which grow with each look; those of other tiers do not answer."""
-
-    def __init__(self) -> None:
-        self.looks = 0
-
-    async def read(self) -> Mapping[str, Sequence[EngineCounts]]:
-        self.looks += 1
-        times = [0] * BUCKETS
-        times[6] = 10 * self.looks  # up to 100 ms
-        one = EngineCounts(
-            waiting={"standard": 3},
-            arrivals={"standard": 20 * self.looks},
-            refused={"batch": 2},
-            ttft={"standard": times},
-            itl=times,
-            generated_tokens=500 * self.looks,
-        )
-        return {"fast": [one, EngineCounts(generated_tokens=100)]}
-
-
-@pytest.fixture
-def service() -> Service:
-    clock = Service().clock
-    sources = OverviewSources(ScriptedCounts(), lambda: {"classifier": "open"}, "router-1")
-    return Service(clock=clock, scaling=ScriptedScaling(clock.now()), overview=sources)
-
-
-async def overview(service: Service) -> dict[str, Any]:
-    async with service.client() as http:
-        answer = await http.get("/admin/v1/overview")
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
-
-
-async def test_the_overview_has_load_queues_use_and_breakers(service: Service) -> None:
-    assert (await service.ask("sk-user")).status_code == 200
-    found = await overview(service)
-    fast, balanced, _ = found["tiers"]
-    assert (fast["tier"], fast["wanted"], fast["replicas"]) == ("fast", 3, 1)
-    assert fast["engines"]["replicas"] == 2
-    assert fast["engines"]["classes"]["standard"]["waiting"] == 3
-    assert fast["engines"]["generated_tokens"] == 600
-    assert (balanced["wanted"], balanced["engines"]) == (None, None)
-    assert found["today"]["requests"] == 1
-    assert found["today"]["outcomes"] == {"finished": 1}
-    assert found["today"]["cost"] > 0
-    assert found["router"]["ended"] == {"finished": 1}
-    assert found["router"]["id"] == "router-1"
-    assert found["breakers"]["classifier"] == "open"
-    assert found["missing"] == []
-
-
-async def test_many_who_look_at_once_ask_the_replicas_once() -> None:
-    counts = ScriptedCounts()
-    service = Service(overview=OverviewSources(counts))
-    await asyncio.gather(*(overview(service) for _ in range(5)))
-    assert counts.looks == 1
-    service.virtual.advance(0.6)
-    await overview(service)
-    assert counts.looks == 2
-
-
-class DownStore(MemoryStore):
-    """The shared state while it cannot be reached."""
-
-    async def sums(self, query: object) -> Any:
-        raise StateUnavailableError("down")
-
-
-async def test_the_overview_answers_while_the_shared_state_is_down(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(MemoryStore, "sums", DownStore.sums)
-    found = await overview(service)
-    assert found["today"] is None
-    assert "shared state" in found["missing"][0]
-    assert "cost –" in shown(glance([found]))
-
-
-async def test_the_overview_answers_while_the_store_of_the_autoscaler_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overview_api, "WANTED_S", 0.02)
-    asked, answers = 0, asyncio.Event()
-
-    class HangingScaling(ScriptedScaling):
-        async def decisions(self) -> Sequence[Mapping[str, object]]:
-            nonlocal asked
-            asked += 1
-            await answers.wait()
-            return await super().decisions()
-
-    clock = Service().clock
-    service = Service(scaling=HangingScaling(clock.now()))
-    async with asyncio.timeout(5):
-        for _ in range(3):
-            found = await overview(service)
-            assert "no answer within" in found["missing"][0]
-            service.virtual.advance(0.6)
-    assert asked == 1
-    answers.set()
-    await asyncio.sleep(0)
-    assert (await overview(service))["tiers"][0]["wanted"] == 3
-    assert (await overview(service))["tiers"][0]["wanted"] == 3
-
-
-async def test_a_request_that_a_limit_refuses_is_counted() -> None:
-    service = Service(config(tenants={"acme": {"limits": {"requests_per_minute": 1}}}))
-    assert [(await service.ask("sk-user")).status_code for _ in range(3)] == [200, 429, 429]
-    assert (await overview(service))["router"]["limited"] == {"requests_per_minute": 2}
-
-
-def test_histograms_of_a_release_with_other_buckets_are_left_out() -> None:
-    ours = [1] * BUCKETS
-    assert added([ours, [5, 5], ours, ()]) == [2] * BUCKETS
-    assert added([]) == [0] * BUCKETS
-
-
-def test_it_is_printed_once_with_rates_of_two_looks(service: Service) -> None:
-    service.virtual = Service().virtual
-    text = manta(service, "top", "--once", "--every", "0.5").stdout
+def test_it_is_printed_once_with_rates_of_two_looks(counted_service: Service) -> None:
+    counted_service.virtual = Service().virtual
+    text = manta(counted_service, "top", "--once", "--every", "0.5").stdout
     for word in ("fast", "1/3", "TTFT P50", "standard", "classifier open", "100 ms", "since the engines' start"):
         assert word in text, text
 
 
-def test_the_json_is_strict_and_says_null_for_what_is_not_known(service: Service) -> None:
-    found = document(manta(service, "top", "--json", "--every", "0.5"))
+def test_the_json_is_strict_and_says_null_for_what_is_not_known(counted_service: Service) -> None:
+    found = document(manta(counted_service, "top", "--json", "--every", "0.5"))
     fast, balanced, _ = found["tiers"]
     assert fast["ttft"] == {"p50_s": 0.1, "p99_s": 0.1}
     assert balanced["ttft"] == {"p50_s": None, "p99_s": None}
@@ -180,17 +56,11 @@ def test_the_json_is_strict_and_says_null_for_what_is_not_known(service: Service
 
 
 @pytest.mark.parametrize("key", ["sk-user", "sk-viewer", "sk-other"])
-def test_other_roles_and_tenants_see_nothing(service: Service, key: str) -> None:
-    result = manta(service, "top", "--once", key=key)
+def test_other_roles_and_tenants_see_nothing(counted_service: Service, key: str) -> None:
+    result = manta(counted_service, "top", "--once", key=key)
     assert result.exit_code != 0
     assert "403" in str(result.exception)
     assert "fast" not in result.output
-
-
-def shown(found: Any, **options: Any) -> str:
-    console = Console(width=132, record=True, file=io.StringIO())
-    console.print(page(found, **options))
-    return console.export_text()
 
 
 def tier(**fields: Any) -> dict[str, Any]:
@@ -317,8 +187,8 @@ def test_the_picture_in_the_documentation_is_what_is_drawn() -> None:
     assert PICTURE.read_text(encoding="utf-8") == drawn, "WRITE_PICTURES=1 pytest tests/admin/test_top_command.py"
 
 
-def test_a_picture_is_written_where_it_is_asked_for(service: Service, tmp_path: Path) -> None:
-    manta(service, "top", "--every", "0.5", "--svg", str(tmp_path / "top.svg"))
+def test_a_picture_is_written_where_it_is_asked_for(counted_service: Service, tmp_path: Path) -> None:
+    manta(counted_service, "top", "--every", "0.5", "--svg", str(tmp_path / "top.svg"))
     assert (tmp_path / "top.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
@@ -368,15 +238,15 @@ class Terminal:
         return status
 
 
-def test_it_is_drawn_again_and_again_and_obeys_keys(service: Service) -> None:
+def test_it_is_drawn_again_and_again_and_obeys_keys(counted_service: Service) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if not away:
-            await service.app(scope, receive, send)
+            await counted_service.app(scope, receive, send)
 
     away: list[bool] = []
     running = Service()
     running.app = app
-    service.virtual = running.virtual
+    counted_service.virtual = running.virtual
     with listening(running) as url:
         terminal = Terminal(url)
         terminal.wait_for("q quit")
@@ -389,17 +259,17 @@ def test_it_is_drawn_again_and_again_and_obeys_keys(service: Service) -> None:
         assert terminal.end() == 0
 
 
-def test_a_service_that_hangs_does_not_keep_q_from_its_effect(service: Service) -> None:
+def test_a_service_that_hangs_does_not_keep_q_from_its_effect(counted_service: Service) -> None:
     hangs: list[bool] = []
-    inner = service.app
+    inner = counted_service.app
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if hangs:
             await asyncio.sleep(10)
         await inner(scope, receive, send)
 
-    service.app = app
-    with listening(service) as url:
+    counted_service.app = app
+    with listening(counted_service) as url:
         terminal = Terminal(url)
         terminal.wait_for("q quit")
         hangs.append(True)

@@ -21,9 +21,10 @@ from cluster.local.redis_server import RedisServer
 from cluster.pair_scorer.pair_scorer import MODEL
 from cluster.state.redis_entry_store import RedisEntryStore
 from load_tests.retrieval.direct_embedder import DirectEmbedder, packaged_model
-from router.app_factory import CacheParts, build_app
+from router.app_factory import build_app
 from router.config.keys import KeyConfig
 from router.config.router import RouterConfig
+from router.router_ports import CacheParts, RouterPorts
 from tests.router.backend import ScriptedBackend
 
 pytestmark = pytest.mark.skipif(not (MODEL / "model.safetensors").exists(), reason="the pair model is not there")
@@ -40,7 +41,7 @@ class ShippedCache:
         self.parts = parts
         self.entries = entries
         config = RouterConfig.model_validate({"keys": KEYS, "cache": {"enabled": True, "shadow_share": 0.0}})
-        self.app = build_app(config, backend, cache=CacheParts(entries, parts.index))
+        self.app = build_app(config, backend, RouterPorts(cache=CacheParts(entries, parts.index)))
 
     async def status(self, text: str = STORED, tenant: str = "acme", **more: Any) -> str:
         """Returns how a question was answered, in the header's words."""

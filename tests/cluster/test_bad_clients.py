@@ -21,7 +21,7 @@ from router.ports.tier_backend import OnPlaced, OnUsage
 from tests.cluster.graph import eventually
 from tests.cluster.haproxy import HeldFor, haproxy
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import CONFIG, KEY, Served
+from tests.router.served import CONFIG, KEY, Served
 
 HEADER_S, CLIENT_S, BODY_S = 1, 2, 1.0
 PAUSE_S = CLIENT_S + 1.5  # longer than a client may be idle that has to send or to read

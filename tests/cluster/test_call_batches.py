@@ -10,7 +10,7 @@ from cluster.telemetry.noted_batches import note_batches
 from router.ports.trace_names import Attribute
 from safety.classifier.batching_classifier import BatchingClassifier
 from tests.cluster.otlp_receiver import attributes, http_receiver
-from tests.cluster.test_call_traces import CLASSIFIER, SAMPLED
+from tests.cluster.traced_actors import CLASSIFIER, SAMPLED
 from tests.cluster.traced_classifier import classifier, directory, scripted
 from tests.cluster.traced_service import CALLER
 from tests.safety.test_classifier import Scripted
@@ -35,7 +35,7 @@ async def test_calls_that_share_a_batch_have_it_by_their_own_times(
         scripted.go.set()
         await asyncio.gather(first, *shared)
         replica.__del__()
-    assert scripted.batches == [["a"], ["b", "d", "c"]]
+    assert scripted.batches == [["a"], ["d", "b", "c"]]
     assert len(received.spans) == 6
     for number, sequences in ((1, 2), (2, 1)):
         call, queue, batch = (

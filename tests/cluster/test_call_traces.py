@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,133 +12,42 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from cluster.cache.config import SemanticCacheConfig
-from cluster.cache.deployment import SemanticCacheLink, semantic_cache_client
 from cluster.cache.semantic_cache_replica import SemanticCacheReplica
 from cluster.config import StateConfig
 from cluster.embedder.batching_embedder import BatchingEmbedder
-from cluster.embedder.config import EmbedderConfig
-from cluster.embedder.deployment import EmbedderLink, described_embedder, embedder_client
-from cluster.embedder.embedder_replica import EmbedderReplica, load_embedder
+from cluster.embedder.embedder_replica import load_embedder
 from cluster.safety.classifier_replica import ClassifierReplica
-from cluster.safety.config import ClassifierConfig
-from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.small_models.small_models_replica import HostedModels, SmallModelsReplica
 from cluster.telemetry import call_tracer as call_tracing
 from cluster.telemetry.call_tracer import CallTracer
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.log_context import logged_request, request_fields, trace_headers
 from cluster.telemetry.tracing import NoCallTraces, call_tracer
-from router.ports.answer_cache import HitFeedback, SemanticMatch, SemanticQuestion, SemanticUnavailableError
-from router.ports.embedder import Embedder, EmbedderUnavailableError
+from router.ports.answer_cache import SemanticMatch, SemanticQuestion, SemanticUnavailableError
 from router.ports.trace_names import Attribute, SpanName
 from safety.api import ClassifierBusyError, ClassifierUnavailableError
 from safety.classifier.batching_classifier import BatchingClassifier
-from tests.cluster.local_handle import LocalHandle
-from tests.cluster.otlp_receiver import Received, attributes, failed, http_receiver
+from tests.cluster.otlp_receiver import attributes, failed, http_receiver
 from tests.cluster.ray_metrics import record
 from tests.cluster.test_small_models import settings
+from tests.cluster.traced_actors import (
+    CLASSIFIER,
+    DROPPED,
+    NOWHERE,
+    QUESTION,
+    SAMPLED,
+    EmbeddingIndex,
+    IndexParts,
+    actors,
+    child,
+    traced_actors,
+)
 from tests.cluster.traced_classifier import classifier, directory, scripted
-from tests.cluster.traced_service import CALLER, IN, KEY, PARENT, ROOMS, TRACE, Setup, service
+from tests.cluster.traced_service import CALLER, IN, KEY, PARENT, ROOMS, TRACE, service
 from tests.embedder.models import embedder_config, write_model
-from tests.safety.artefacts import write_classifier
 from tests.safety.test_classifier import Scripted
 
 __all__ = ["classifier", "directory", "scripted"]
-
-NOWHERE = "http://127.0.0.1:9/v1/traces"
-SAMPLED = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
-DROPPED = {"traceparent": f"00-{TRACE}-{CALLER}-00"}
-QUESTION = SemanticQuestion("acme", "ab" * 32, "short rain today", 0.1)
-CLASSIFIER = ClassifierConfig(model=Path("unused"))
-NEVER = {"block": None, "review": None}
-"""A band in which no score has an effect: the weights of the classifiers here are drawn."""
-
-
-class EmbeddingIndex:
-    """A semantic index that embeds each question and finds nothing. Implements ``SemanticIndex``."""
-
-    def __init__(self, embedder: Embedder) -> None:
-        self._embedder = embedder
-
-    async def lookup(self, question: SemanticQuestion) -> SemanticMatch | None:
-        try:
-            await self._embedder.embed([question.text])
-        except EmbedderUnavailableError as error:
-            raise SemanticUnavailableError(str(error)) from error
-        return None
-
-    async def feedback(self, feedback: HitFeedback) -> None:
-        await self._embedder.embed([feedback.question])
-
-
-class IndexParts:
-    """The parts of a replica whose index follows nothing. Implements ``LocalParts``."""
-
-    follower: Any = None
-
-    def __init__(self, embedder: Embedder) -> None:
-        self.index = EmbeddingIndex(embedder)
-
-    async def start(self) -> None:
-        await asyncio.Event().wait()
-
-    async def close(self) -> None:
-        pass
-
-
-@dataclass
-class Actors:
-    """The three actors in this process, with real models, and the handles to them."""
-
-    classifier: LocalHandle
-    embedder: LocalHandle
-    cache: LocalHandle
-    replicas: tuple[ClassifierReplica, EmbedderReplica, SemanticCacheReplica]
-    setup: Setup
-
-    def close(self) -> None:
-        for replica in self.replicas:
-            replica.__del__()
-        self.replicas[2]._following.cancel()
-
-
-def actors(telemetry: TelemetryConfig, files: Path) -> Actors:
-    classifier_files, embedder_files = files / "classifier", files / "embedder"
-    for each in (classifier_files, embedder_files):
-        each.mkdir()
-    of_classifier = ClassifierConfig(model=write_classifier(classifier_files))
-    of_embedder: EmbedderConfig = embedder_config(write_model(embedder_files))
-    of_cache = SemanticCacheConfig(pair_model=files, deadline_ms=5000)
-    embedder = EmbedderReplica(of_embedder, telemetry=telemetry)
-    description = described_embedder(of_embedder)
-    assert description is not None
-    embedder_link = EmbedderLink(of_embedder, description, LocalHandle(embedder))
-    cache = SemanticCacheReplica(of_cache, lambda link: IndexParts(embedder_client(link)), embedder_link, telemetry)
-    classifier = ClassifierReplica(of_classifier, telemetry=telemetry)
-    links = ClassifierLink(of_classifier, "1", LocalHandle(classifier)), SemanticCacheLink(of_cache, LocalHandle(cache))
-    setup = Setup(
-        policy={"content": NEVER, "content_answers": NEVER, "injection": {"user": NEVER}, "deadline_s": 10},
-        classifier=classifier_client(links[0]),
-        embedder=embedder_client(embedder_link),
-        semantic=semantic_cache_client(links[1]),
-    )
-    return Actors(links[0].handle, embedder_link.handle, links[1].handle, (classifier, embedder, cache), setup)
-
-
-@contextmanager
-def traced_actors(tmp_path: Path, **settings: Any) -> Iterator[tuple[Received, Actors]]:
-    with http_receiver() as received:
-        running = actors(TelemetryConfig(endpoint=received.endpoint, **settings), tmp_path)
-        try:
-            yield received, running
-        finally:
-            running.close()
-
-
-def child(received: Received, parent: Span, name: str) -> Span:
-    """The only span ``name`` within ``parent``."""
-    (found,) = [each for each in received.spans if each.parent_span_id == parent.span_id and each.name == name]
-    return found
 
 
 async def test_one_request_has_one_trace_over_all_actors(tmp_path: Path) -> None:
@@ -276,7 +183,7 @@ async def test_a_replica_answers_a_failure_and_its_span_has_failed() -> None:
         def busy_s(self) -> float:
             return 0.0
 
-        async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Any]:
+        async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Any]:
             raise ClassifierUnavailableError("the classifier failed: RuntimeError")
 
     with http_receiver() as received:

@@ -14,7 +14,7 @@ import pytest
 
 from cluster.safety.canary_key import CanaryKey
 from engine.api import Conversation
-from router.app_factory import CacheParts, build_app
+from router.app_factory import build_app
 from router.config.keys import KeyConfig
 from router.config.review import ReviewConfig
 from router.config.router import RouterConfig
@@ -23,6 +23,7 @@ from router.memory_safety_store import MemorySafetyStore
 from router.ports.state_store import StateUnavailableError
 from router.review.review_keys import derived
 from router.review.review_wiring import ReviewService
+from router.router_ports import CacheParts, RouterPorts
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.router.backend import ScriptedBackend
@@ -61,10 +62,12 @@ class CanaryRouter:
         self.app = build_app(
             config,
             self.backend,
-            clock=clock,
-            make_guard=lambda oversight, store: guard,
-            reviews=self.reviews,
-            cache=CacheParts(entries),
+            RouterPorts(
+                clock=clock,
+                make_guard=lambda oversight, store: guard,
+                reviews=self.reviews,
+                cache=CacheParts(entries),
+            ),
         )
 
     async def ask(self, key: str = "sk-user", text: str = "Hi") -> httpx.Response:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from cluster.ingress import with_task
+from cluster.asgi_wrappers import with_task
 from cluster.state.circuit_breaker import BreakerState
 from cluster.telemetry.dependency_gauges import Dependencies, DependencyGauges
 from router.memory_safety_store import MemorySafetyStore

@@ -19,8 +19,8 @@ from cluster.telemetry.log_context import logged_request
 from safety.api import ClassifierUnavailableError, Scores
 from safety.classifier.batching_classifier import BatchingClassifier
 from tests.cluster.local_handle import LocalHandle
-from tests.cluster.test_call_traces import CLASSIFIER, SAMPLED
 from tests.cluster.test_embedder import LocalFake
+from tests.cluster.traced_actors import CLASSIFIER, SAMPLED
 from tests.cluster.traced_classifier import classifier, directory, scripted
 from tests.embedder.models import embedder_config
 
@@ -50,6 +50,27 @@ async def test_a_replica_of_an_earlier_release_is_asked_without_the_trace(
     headers = {**SAMPLED, "tracestate": "vendor=1"}
     assert handle.calls == [("classify", {"trace": headers}), ("classify", {})]
     assert client.state.value == "closed"
+
+
+@pytest.mark.parametrize("wraps", [True, False], ids=["Ray's calls", "gRPC"])
+async def test_a_replica_of_an_earlier_release_is_asked_without_the_urgency(
+    classifier: BatchingClassifier, wraps: bool
+) -> None:
+    replica = ClassifierReplica(CLASSIFIER, lambda _: classifier)
+    handle = LocalHandle(EarlierClassifier(replica), wraps=wraps)
+    client = classifier_client(ClassifierLink(CLASSIFIER, "1", handle))
+    (scores,) = await client.classify(["a"], "acme", urgent=True)
+    assert scores.injection == ord("a") / 256
+    assert handle.calls == [("classify", {"urgent": True}), ("classify", {})]
+    assert client.state.value == "closed"
+
+
+async def test_a_replica_is_told_of_the_urgency(classifier: BatchingClassifier) -> None:
+    handle = LocalHandle(ClassifierReplica(CLASSIFIER, lambda _: classifier))
+    client = classifier_client(ClassifierLink(CLASSIFIER, "1", handle))
+    await client.classify(["a"], "acme", urgent=True)
+    await client.classify(["b"], "acme")
+    assert handle.calls == [("classify", {"urgent": True}), ("classify", {})]
 
 
 class EarlierEmbedder:

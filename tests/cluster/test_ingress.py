@@ -9,8 +9,8 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cluster.asgi_wrappers import without_request_id, without_root_path
 from cluster.config import PlacementConfig
-from cluster.ingress import without_request_id, without_root_path
 from cluster.lanes.replica_directory import ReplicaDirectory
 from cluster.serve_backend import ServeBackend
 from router.app_factory import build_app

@@ -1,34 +1,17 @@
+"""The lanes of a tier: one for each replica, and requests go where they are served soonest."""
+
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
 from contextlib import aclosing
 
 import pytest
 
-from cluster.config import PlacementConfig
-from cluster.lanes.lane_pool import HAND_OVER_RETRY_S, LanePool
 from cluster.lanes.silence import QUIET_S, TICK_S
-from engine.api import BeamSearch, Delta, GenerationRequest, Priority, SamplingParams
-from router.ports.tier_backend import ReplicaDrainedError, TierSnapshot, TierUnavailableError
+from router.ports.tier_backend import TierSnapshot, TierUnavailableError
 from tests.cluster.engines import LocalClient, LocalReplica
-from tests.cluster.lanes import first, settle
-
-
-def request(request_id: str, prompt: str = "hi") -> GenerationRequest:
-    return GenerationRequest(request_id, prompt, SamplingParams(max_tokens=3))
-
-
-async def make_pool(
-    *names: str, wait_s: float = 0.0, context_lengths: Mapping[str, int] | None = None, drain_timeout_s: float = 600.0
-) -> tuple[LanePool, LocalClient]:
-    client = LocalClient({name: LocalReplica() for name in names})
-    for name, length in (context_lengths or {}).items():
-        client.replicas[name].engine.context_length = length
-    pool = LanePool("fast", client, PlacementConfig(wait_s=wait_s), lambda _: None, drain_timeout_s)
-    pool.replicas_changed(names)
-    await settle()
-    return pool, client
+from tests.cluster.lanes import settle
+from tests.cluster.pools import RecordingLoop, make_pool, measured_pool, request
 
 
 async def test_one_lane_per_replica_and_the_model_is_known() -> None:
@@ -220,178 +203,6 @@ async def test_a_replica_that_never_gets_ready_is_tried_ever_more_rarely() -> No
         await settle()
         pool._open("gone")
     assert delays[:7] == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
-    await pool.close()
-
-
-class RecordingLoop:
-    """A loop that only notes for how long it was asked to wait."""
-
-    def __init__(self, delays: list[float]) -> None:
-        self._delays = delays
-
-    def call_later(self, delay: float, *_: object) -> None:
-        self._delays.append(delay)
-
-
-@pytest.mark.parametrize("other", [True, False])
-async def test_what_a_stopping_replica_still_runs_is_handed_over_once_another_one_is_ready(other: bool) -> None:
-    pool, client = await make_pool("a", drain_timeout_s=0.01)
-    lane = await pool.acquire(request("q"))
-    running = asyncio.ensure_future(anext(lane.generate(GenerationRequest("q", "hi", SamplingParams(max_tokens=99)))))
-    await settle()
-    pool.replicas_changed([])
-    if not other:
-        await asyncio.sleep(0.03)
-        assert not running.done()  # nothing could take it
-    client.replicas["b"] = LocalReplica()
-    pool.replicas_changed(["b"])
-    with pytest.raises(ReplicaDrainedError):
-        await asyncio.wait_for(running, 5)
-    assert client.replicas["a"].engine.aborted == ["q"]
-    await pool.close()
-
-
-class VirtualLoop:
-    """A loop whose timers ring when ``advance`` has come to their time."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-        self._timers: list[tuple[float, Callable[..., None], tuple[object, ...]]] = []
-
-    def call_later(self, delay: float, callback: Callable[..., None], *args: object) -> None:
-        self._timers.append((self._now + delay, callback, args))
-
-    async def advance(self, seconds: float) -> None:
-        until = self._now + seconds
-        while due := [timer for timer in self._timers if timer[0] <= until + 1e-9]:
-            first = min(due, key=lambda timer: timer[0])
-            self._timers.remove(first)
-            self._now, callback, args = first
-            callback(*args)
-            await settle()
-        self._now = until
-
-
-async def draining(drain_timeout_s: float) -> tuple[LanePool, LocalClient, VirtualLoop, asyncio.Task[list[Delta]]]:
-    """A pool on a virtual clock, and a request that runs on its only replica "a", which Serve has begun to stop."""
-    pool, client = await make_pool("a", drain_timeout_s=drain_timeout_s)
-    loop = VirtualLoop()
-    pool._loop = loop  # type: ignore[assignment]
-    lane = await pool.acquire(request("q"))
-    running = asyncio.ensure_future(first(lane.generate(GenerationRequest("q", "hi", SamplingParams(max_tokens=99)))))
-    await settle()
-    client.replicas["b"] = LocalReplica()
-    return pool, client, loop, running
-
-
-@pytest.mark.parametrize(("drain_timeout_s", "after_s"), [(600.0, 595.0), (10.0, 8.0)])
-async def test_a_stopping_replica_keeps_its_requests_until_shortly_before_its_end(
-    drain_timeout_s: float, after_s: float
-) -> None:
-    pool, client, loop, running = await draining(drain_timeout_s)
-    pool._sync(frozenset("b"))
-    await settle()
-    await loop.advance(after_s - 0.01)
-    assert not running.done()
-    await loop.advance(0.01)
-    with pytest.raises(ReplicaDrainedError):
-        await asyncio.wait_for(running, 5)
-    assert client.replicas["a"].engine.aborted == ["q"]
-    assert not loop._timers
-    await pool.close()
-
-
-async def test_as_long_as_no_other_replica_is_ready_it_keeps_them_and_the_pool_looks_again() -> None:
-    pool, _, loop, running = await draining(10.0)
-    pool._sync(frozenset())
-    await loop.advance(30.0)
-    assert not running.done()
-    pool._sync(frozenset("b"))
-    await settle()
-    await loop.advance(HAND_OVER_RETRY_S)
-    with pytest.raises(ReplicaDrainedError):
-        await asyncio.wait_for(running, 5)
-    await pool.close()
-
-
-async def test_nothing_is_waited_for_once_its_requests_have_ended() -> None:
-    pool, client, loop, running = await draining(10.0)
-    pool._sync(frozenset())
-    running.cancel()  # the client leaves, which ends the last one
-    await settle()
-    assert client.replicas["a"].actor._registry.lanes == 0
-    await loop.advance(8.0)
-    assert not loop._timers
-    await pool.close()
-
-
-async def measured_pool(*names: str) -> tuple[LanePool, LocalClient, list[tuple[float, float]]]:
-    """A pool of replicas that report steps of 10 ms, and the predicted and measured TTFTs."""
-    client = LocalClient({name: LocalReplica() for name in names})
-    for replica in client.replicas.values():
-        replica.engine.step_s = 0.01
-    seen: list[tuple[float, float]] = []
-    pool = LanePool(
-        "fast",
-        client,
-        PlacementConfig(wait_s=0.0),
-        lambda _: None,
-        on_first_token=lambda predicted, measured: seen.append((predicted, measured)),
-    )
-    pool.replicas_changed(names)
-    await settle()
-    return pool, client, seen
-
-
-async def test_the_first_token_of_a_request_is_compared_with_the_prediction() -> None:
-    pool, client, seen = await measured_pool("a")
-    lane = await pool.acquire(request("q"))
-    async with aclosing(lane.generate(request("q"))) as batches:
-        reader = asyncio.ensure_future(anext(batches))
-        await settle()
-        assert not seen
-        client.replicas["a"].engine.step()
-        await reader
-        await settle()
-    ((predicted_s, measured_s),) = seen
-    assert predicted_s == pytest.approx(0.01)
-    assert measured_s > 0
-    assert pool.snapshot().loads["a"].correction != 1.0
-    await pool.close()
-
-
-@pytest.mark.parametrize(
-    "sampling", [SamplingParams(best_of=3, max_tokens=3), SamplingParams(beam=BeamSearch(width=2))]
-)
-async def test_what_is_sent_at_its_end_teaches_nothing_of_first_tokens(sampling: SamplingParams) -> None:
-    pool, client, seen = await measured_pool("a")
-    asked = GenerationRequest("q", "hi", sampling)
-    lane = await pool.acquire(asked)
-    async with aclosing(lane.generate(asked)) as batches:
-        reader = asyncio.ensure_future(anext(batches))
-        await settle()
-        client.replicas["a"].engine.step()
-        await reader
-    assert not seen
-    await pool.close()
-
-
-async def test_a_surplus_request_is_placed_as_batch_work_and_its_wait_teaches_nothing() -> None:
-    pool, client, seen = await measured_pool("a")
-    surplus = GenerationRequest(
-        "q", "x" * 400, SamplingParams(max_tokens=3), priority=Priority.INTERACTIVE, surplus=True
-    )
-    lane = await pool.acquire(surplus)
-    high, _, batch = pool.snapshot().loads["a"].queued_short
-    assert (high, batch > 0) == (0, True)
-    async with aclosing(lane.generate(surplus)) as batches:
-        reader = asyncio.ensure_future(anext(batches))
-        await settle()
-        client.replicas["a"].engine.step()
-        await reader
-        await settle()
-    assert not seen
-    assert pool.snapshot().loads["a"].correction == 1.0
     await pool.close()
 
 

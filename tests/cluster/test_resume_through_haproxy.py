@@ -19,8 +19,9 @@ from load_tests.resume.report import clean, report
 from load_tests.resume.router_switch import RouterSwitch
 from router.config.resume import ResumeConfig
 from tests.cluster.haproxy import HeldFor, haproxy
-from tests.router.conftest import CONFIG, FAST, KEY, OTHER_KEY, Served
+from tests.router.conftest import FAST
 from tests.router.engines import EngineBackend
+from tests.router.served import CONFIG, KEY, OTHER_KEY, Served
 
 WINDOW_S = 15.0  # within which a busy machine leads to the other router and resumes
 

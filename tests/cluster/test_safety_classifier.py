@@ -52,7 +52,7 @@ class ScriptedReplica:
         self.script = list(script)
         self.calls = 0
 
-    async def __call__(self, texts: Sequence[str], tenant: str = "") -> object:
+    async def __call__(self, texts: Sequence[str], tenant: str = "", urgent: bool = False) -> object:
         self.calls += 1
         step = self.script.pop(0) if self.script else REPLY
         if isinstance(step, float):
@@ -200,7 +200,7 @@ class Endless:
     def busy_s(self) -> float:
         return self._busy_s
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]:
         raise ClassifierUnavailableError("the classifier failed: RuntimeError")
 
 

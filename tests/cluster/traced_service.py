@@ -13,8 +13,8 @@ from typing import Any, cast
 import httpx
 import uvicorn
 
+from cluster.asgi_wrappers import with_logged_request
 from cluster.config import PlacementConfig, TierConfig
-from cluster.ingress import with_logged_request
 from cluster.lanes.lane_messages import LaneItem
 from cluster.lanes.replica_directory import ReplicaDirectory
 from cluster.replica.tier_engine import make_engine
@@ -23,7 +23,7 @@ from cluster.serve_backend import ServeBackend
 from cluster.telemetry.config import TelemetryConfig
 from cluster.telemetry.otel_tracer import OtelTracer
 from engine.config import EngineConfig
-from router.app_factory import CacheParts, build_app
+from router.app_factory import build_app
 from router.config.keys import KeyConfig
 from router.config.router import RouterConfig
 from router.memory_entry_store import MemoryEntryStore
@@ -32,6 +32,7 @@ from router.ports.clock import SystemClock
 from router.ports.embedder import Embedder
 from router.ports.tier_backend import TierDescription
 from router.ports.trace_names import SpanName
+from router.router_ports import CacheParts, RouterPorts
 from safety.api import TextClassifier
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
@@ -114,13 +115,15 @@ class Service:
         app = build_app(
             config,
             backend,
-            make_guard=lambda oversight, store: PolicyGuard(
-                policies, Parts(setup.classifier or self.classifier), oversight
+            RouterPorts(
+                make_guard=lambda oversight, store: PolicyGuard(
+                    policies, Parts(setup.classifier or self.classifier), oversight
+                ),
+                tracer=self.tracer,
+                stages=Stages(),
+                embedder=setup.embedder or FakeEmbedder(),
+                cache=CacheParts(entries, setup.semantic or self.index),
             ),
-            tracer=self.tracer,
-            stages=Stages(),
-            embedder=setup.embedder or FakeEmbedder(),
-            cache=CacheParts(entries, setup.semantic or self.index),
         )
         self.app = with_logged_request(app)
 

@@ -14,6 +14,7 @@ import torch
 
 from engine import Engine
 from engine.kernels.cpu.library import loaded
+from tests.engine.gguf_files import SavedGGUF, Type
 from tests.engine.kernel_builds import built_with
 from tests.engine.margins import Choices
 from tests.engine.models import save_model
@@ -50,6 +51,12 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return save_model(name, tmp_path_factory.mktemp("models") / name)
 
     return path
+
+
+@pytest.fixture(scope="session")
+def gguf_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GGUF file of a tiny Llama."""
+    return SavedGGUF("llama", Type.Q4_1, tmp_path_factory.mktemp("gguf")).path
 
 
 @pytest.fixture(scope="session")

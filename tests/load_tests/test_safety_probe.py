@@ -13,8 +13,8 @@ from load_tests.safety.probe import texts_of
 from load_tests.safety.shapes import SHAPES, was_flagged
 from router.app_factory import ENDPOINTS
 from router.routes.moderations import MODERATIONS
-from tests.router.conftest import KEY
 from tests.router.guarded import Guarded
+from tests.router.served import KEY
 
 
 @pytest.fixture(scope="module")

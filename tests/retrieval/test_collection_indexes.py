@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 
@@ -11,6 +12,7 @@ from router.config.retrieval import RetrievalConfig
 from router.documents import Document, SearchMode
 from router.expiry_timer import INTERVAL_S
 from router.memory_collection_store import MemoryCollectionStore
+from router.ports.collection_store import CollectionLimits, CollectionRecord, NewDocument
 from router.retrieval.chunk_embedder import ChunkEmbedder
 from router.retrieval.collections import Collections, Found
 from router.retrieval.passage_index import Query
@@ -73,3 +75,74 @@ async def test_after_another_model_took_over_documents_are_embedded_anew(
     assert (await found(collections, embedder)).with_vectors
     await worker.drained()
     assert len(embedder.calls) == calls + 1  # the query's own
+
+
+class SlowStore(MemoryCollectionStore):
+    """A store whose answer to documents comes when ``go`` is set. ``stored`` is set when it has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored, self.go = asyncio.Event(), asyncio.Event()
+
+    async def put_documents(
+        self, tenant: str, uid: str, documents: Sequence[NewDocument], limits: CollectionLimits
+    ) -> CollectionRecord | None:
+        kept = await super().put_documents(tenant, uid, documents, limits)
+        self.stored.set()
+        await self.go.wait()
+        return kept
+
+
+async def test_documents_of_a_client_that_leaves_while_they_are_stored_get_their_vectors(
+    embedder: FakeEmbedder, clock: VirtualClock
+) -> None:
+    store = SlowStore()
+    collections = Collections(RetrievalConfig(), store, ChunkEmbedder(embedder), clock)
+    await collections.start()
+    await collections.create("acme", "notes", {})
+    adding = asyncio.create_task(collections.add("acme", "notes", [Document("d", "The harbour is north.")]))
+    await store.stored.wait()
+
+    adding.cancel()
+    store.go.set()
+    await asyncio.wait({adding})
+
+    assert adding.cancelled()
+    assert collections.worker is not None
+    await collections.worker.drained()
+    assert (await collections.get("acme", "notes")).state == "ready"
+    await collections.close()
+
+
+class SlowTerms(list[str]):
+    """Terms that a search reads when ``go`` is set. ``read`` is set when it begins."""
+
+    def __init__(self, *terms: str) -> None:
+        super().__init__(terms)
+        self.read, self.go = threading.Event(), threading.Event()
+
+    def __iter__(self) -> Iterator[str]:
+        self.read.set()
+        assert self.go.wait(60)
+        return super().__iter__()
+
+
+async def test_an_index_does_not_change_while_the_search_of_a_client_that_left_reads_it(
+    collections: Collections, embedder: FakeEmbedder
+) -> None:
+    terms = SlowTerms("harbour")
+    query = Query(terms, None, "")
+    first = asyncio.create_task(collections.search("acme", "notes", query, SearchMode.BM25, 4, 1.0, None))
+    assert await asyncio.to_thread(terms.read.wait, 60)
+    await collections.add("acme", "notes", [Document("e", "The harbour is south.")])
+    first.cancel()
+
+    second = asyncio.create_task(found(collections, embedder))
+    for _ in range(100):
+        await asyncio.sleep(0.001)
+    assert not second.done()
+
+    terms.go.set()
+    assert (await second).chunks == 2
+    await asyncio.wait({first})
+    assert first.cancelled()

@@ -9,13 +9,14 @@ from typing import Any
 
 import httpx
 
-from router.app_factory import CacheParts, build_app
+from router.app_factory import build_app
 from router.config.keys import KeyConfig, Role
 from router.config.router import RouterConfig
 from router.memory_entry_store import MemoryEntryStore
 from router.memory_safety_store import MemorySafetyStore
 from router.memory_store import MemoryStore
 from router.review.review_wiring import ReviewService
+from router.router_ports import CacheParts, RouterPorts
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.router.backend import ScriptedBackend
@@ -84,11 +85,13 @@ class Cached:
         self.app = build_app(
             config,
             self.backend,
-            clock=self.clock,
-            store=self.ledger,
-            make_guard=(lambda oversight, store: guard) if guarded else None,
-            reviews=ReviewService(self.safety, config.review, self.clock),
-            cache=CacheParts(self.entries, self.index, self.metrics),
+            RouterPorts(
+                clock=self.clock,
+                store=self.ledger,
+                make_guard=(lambda oversight, store: guard) if guarded else None,
+                reviews=ReviewService(self.safety, config.review, self.clock),
+                cache=CacheParts(self.entries, self.index, self.metrics),
+            ),
         )
 
     async def post(self, path: str, body: dict[str, Any], key: str = "sk-user", **headers: str) -> httpx.Response:

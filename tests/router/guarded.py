@@ -19,8 +19,8 @@ from router.ports.tier_backend import OnPlaced, OnUsage
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import KEY, OTHER_KEY, Served
 from tests.router.policies import Policies
+from tests.router.served import KEY, OTHER_KEY, Served
 from tests.safety.scripted_classifier import ScriptedClassifier
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -83,5 +83,26 @@ class Guarded:
         self.served.backend = SettlingBackend()
         self.classifier.mode = "well"
         self.classifier.texts.clear()
+        self.classifier.urgent.clear()
         self.policies.found.clear()
         self.store._entries.clear()
+
+
+def texts_of(answer: httpx.Response, stream: bool) -> dict[int, tuple[str, str]]:
+    """The text and the finish reason of each choice, of a whole response or a stream."""
+    if not stream:
+        return {each["index"]: (content_of(each), each["finish_reason"]) for each in answer.json()["choices"]}
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert lines[-1] == "[DONE]"
+    found: dict[int, tuple[str, str]] = {}
+    for line in lines[:-1]:
+        for each in json.loads(line)["choices"]:
+            text, reason = found.get(each["index"], ("", ""))
+            found[each["index"]] = (text + content_of(each), each["finish_reason"] or reason)
+    return found
+
+
+def content_of(choice: dict[str, Any]) -> str:
+    if "text" in choice:
+        return str(choice["text"])
+    return str((choice.get("message") or choice["delta"]).get("content") or "")

@@ -22,8 +22,8 @@ from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import KEY, OTHER_KEY, Served
 from tests.router.policies import Policies
+from tests.router.served import KEY, OTHER_KEY, Served
 from tests.safety.scripted_classifier import ScriptedClassifier
 
 VIEWER_KEY, LIMITED_KEY = "sk-viewer", "sk-limited"

@@ -3,152 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 
-from engine.api import Conversation, Delta, GenerationRequest, OverloadedError, Priority, Usage
-from router.admission.spill import allowed_spill
-from router.config.admission import AdmissionConfig, ClassAdmission, TierAdmission
-from router.config.answer_cache import AnswerCacheConfig
-from router.config.failover import FailoverConfig
-from router.config.keys import KeyConfig
-from router.config.limits import LimitsConfig
-from router.config.prices import PriceConfig, PricesConfig
-from router.config.router import RouterConfig
-from router.config.tenants import Spill, TenantConfig
+from engine.api import OverloadedError, Priority
 from router.ports.tier_backend import (
-    OnPlaced,
-    OnUsage,
     ReplicaLostError,
     ReplicaOverloadedError,
-    TierSnapshot,
     TierUnavailableError,
 )
-from tests.router.backend import ScriptedBackend
-from tests.router.conftest import KEY, OTHER_KEY, Served
-
-HELD = "held"
-ONE = ClassAdmission(max_requests=1)
-CONFIG = RouterConfig(
-    keys=(
-        KeyConfig(key=KEY, tenant="acme", team="core"),
-        KeyConfig(key=OTHER_KEY, tenant="other", team="x", tiers=("fast", "balanced")),
-    ),
-    tenants={
-        "acme": TenantConfig(limits=LimitsConfig(requests_per_minute=1000)),
-        "other": TenantConfig(spill="any"),
-    },
-    admission=AdmissionConfig(
-        tiers={
-            "fast": TierAdmission(interactive=ClassAdmission(ttft_s=5.0, max_requests=1), standard=ONE, batch=ONE),
-            "balanced": TierAdmission(standard=ClassAdmission(max_requests=2)),
-        },
-    ),
-    cache=AnswerCacheConfig(enabled=True),
-    prices=PricesConfig(
-        tiers={
-            "fast": PriceConfig(input=0, output=0),
-            "balanced": PriceConfig(input=1, output=1),
-            "frontier": PriceConfig(input=1, output=1),
-        }
-    ),
-    failover=FailoverConfig(max_attempts=1),
-)
-
-
-class LoadedBackend(ScriptedBackend):
-    """Answers as scripted, but for conversations that begin with HELD, which never get a token. Reports that requests
-    wait ``wait_s`` on ``fast``."""
-
-    wait_s = 0.0
-
-    async def generate(
-        self,
-        tier: str,
-        request: GenerationRequest,
-        avoid: Collection[str] = (),
-        on_usage: OnUsage | None = None,
-        account: str = "",
-        on_placed: OnPlaced | None = None,
-    ) -> AsyncGenerator[Sequence[Delta], None]:
-        if isinstance(request.prompt, Conversation) and request.prompt.messages[0].content == HELD:
-            self.requests.append(request)
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self.closed += 1
-                if on_usage is not None:
-                    on_usage(Usage(0, 0, 0))
-        async with aclosing(super().generate(tier, request, avoid, on_usage, account, on_placed)) as batches:
-            async for deltas in batches:
-                yield deltas
-
-    def snapshot(self) -> Sequence[TierSnapshot]:
-        if not self.ready:
-            return super().snapshot()
-        return [
-            TierSnapshot(
-                name, frozenset({name}), 1024, waiting=int(self.wait_s > 0), wait_s=self.wait_s * (name == "fast")
-            )
-            for name in self.names
-        ]
-
-
-@pytest.fixture(scope="module")
-def _small() -> Iterator[Served]:
-    served = Served(CONFIG)
-    yield served
-    served.stop()
-
-
-@pytest.fixture
-def small(_small: Served) -> Served:
-    """A server whose tier ``fast`` lets one request of each class wait, with a fresh backend."""
-    _small.backend = LoadedBackend()
-    return _small
-
-
-def body(prompt: str = "Hi", **more: Any) -> dict[str, Any]:
-    return {"model": "fast", "messages": [{"role": "user", "content": prompt}], **more}
-
-
-def ask(served: Served, key: str = KEY, **more: Any) -> httpx.Response:
-    """The answer to a chat with the fields ``more``, of which ``prompt`` is its text."""
-    headers = {"authorization": f"Bearer {key}"}
-    return httpx.post(f"{served.url}/v1/chat/completions", json=body(**more), headers=headers, timeout=20)
-
-
-@asynccontextmanager
-async def held(served: Served, key: str = KEY, **more: Any) -> AsyncGenerator[None, None]:
-    """A request that waits for its first token while the context is open. At its end the client leaves."""
-    async with httpx.AsyncClient(timeout=20) as client:
-        headers = {"authorization": f"Bearer {key}"}
-        sent = client.post(f"{served.url}/v1/chat/completions", json=body(HELD, **more), headers=headers)
-        waiting = asyncio.create_task(sent)
-        await until(lambda: len(served.backend.requests) > 0)
-        yield
-        waiting.cancel()
-        await asyncio.wait({waiting})
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Returns when ``holds`` returns True. Fails after 5 s."""
-    async with asyncio.timeout(5):
-        while not holds():  # noqa: ASYNC110 - what it waits for is in the server's thread
-            await asyncio.sleep(0.005)
-
-
-async def ask_later(served: Served, key: str = KEY, **more: Any) -> httpx.Response:
-    return await asyncio.to_thread(ask, served, key, **more)
-
-
-def parts(answer: httpx.Response) -> dict[str, str]:
-    """The members of the header x-manta-refused."""
-    return dict(part.split("=", 1) for part in answer.headers["x-manta-refused"].split("; "))
+from tests.router.loaded import HELD, ask, ask_later, body, held, parts, until
+from tests.router.served import KEY, Served
 
 
 def test_a_full_queue_refuses_at_once_with_all_that_it_was_decided_by(small: Served) -> None:
@@ -254,62 +121,6 @@ def test_a_predicted_wait_refuses_by_the_objective_of_the_class_or_the_deadline(
     refused = ask(small, service_tier="priority")
     assert (refused.status_code, parts(refused)["reason"], parts(refused)["class"]) == (429, "ttft", "interactive")
     assert int(refused.headers["retry-after"]) > 40
-
-
-def test_a_tenant_that_allows_it_gets_another_tier_and_the_header_says_so(small: Served) -> None:
-    small.backend.wait_s = 60.0  # type: ignore[attr-defined]
-
-    spilled = ask(small, OTHER_KEY, service_tier="priority")
-    assert spilled.status_code == 200
-    assert spilled.headers["x-manta-tier"] == "balanced"
-    assert spilled.headers["x-manta-route-reason"] == "explicit; spilled, fast refused it: ttft"
-    assert small.backend.tiers_used == ["balanced"]
-
-    assert ask(small, OTHER_KEY, service_tier="priority", spill="down").status_code == 429
-    assert ask(small, OTHER_KEY, service_tier="priority", spill="none").status_code == 429
-    assert ask(small, KEY, service_tier="priority", spill="any").status_code == 429, "the tenant does not allow it"
-
-
-def test_a_key_narrows_what_its_tenant_allows_or_says_what_counts_if_that_says_nothing() -> None:
-    directions: tuple[Spill, ...] = ("none", "up", "down", "any")
-    for key in directions:
-        assert allowed_spill(None, key, "up") == key
-        assert allowed_spill("none", key, "any") == "none"
-        assert allowed_spill("any", key, "none") == key
-    assert allowed_spill("up", "down", "any") == "none"
-    assert allowed_spill("up", "any", "any") == "up"
-    assert allowed_spill(None, None, "down") == "down"
-
-
-def test_a_token_narrows_the_common_setting_where_its_tenant_says_nothing() -> None:
-    for claim in (None, "none", "up", "down", "any"):
-        assert allowed_spill(None, claim, "none", only_narrows=True) == "none"
-        assert allowed_spill(None, claim, "any", only_narrows=True) == (claim or "any")
-        assert allowed_spill("up", claim, "none", only_narrows=True) == allowed_spill("up", claim, "none")
-    assert allowed_spill(None, "any", "up", only_narrows=True) == "up"
-
-
-@pytest.mark.parametrize(
-    ("tenant", "key", "status"), [(None, "up", 200), ("any", "down", 429), ("none", "any", 429), ("up", None, 200)]
-)
-def test_requests_spill_as_their_key_says(tenant: Spill | None, key: Spill | None, status: int) -> None:
-    keys = (KeyConfig(key=KEY, tenant="acme", team="core", spill=key),)
-    config = CONFIG.model_copy(update={"keys": keys, "tenants": {"acme": TenantConfig(spill=tenant)}})
-    served, backend = Served(config), LoadedBackend()
-    backend.wait_s = 60.0
-    served.backend = backend
-    try:
-        assert ask(served, service_tier="priority").status_code == status
-    finally:
-        served.stop()
-
-
-def test_a_request_spills_to_no_tier_that_may_cost_more_than_it_allows(small: Served) -> None:
-    small.backend.wait_s = 60.0  # type: ignore[attr-defined]
-
-    answer = ask(small, OTHER_KEY, service_tier="priority", max_cost=1e-9)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "overloaded")
-    assert ask(small, OTHER_KEY, service_tier="priority", max_cost=1.0).headers["x-manta-tier"] == "balanced"
 
 
 def test_requests_that_wait_for_the_answer_to_an_identical_one_take_no_room(small: Served) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from engine.api import Conversation, FinishReason, Message, Priority
 from tests.router.backend import WORDS
-from tests.router.conftest import KEY, OTHER_KEY, Served
+from tests.router.served import KEY, OTHER_KEY, Served
 
 TEXT = "".join(WORDS)
 HELLO: list[Any] = [{"role": "user", "content": "Hi"}]

@@ -13,7 +13,7 @@ import pytest
 from router.config.profiles import PROFILES
 from router.openai.chat import ChatRequest
 from router.openai.completions import CompletionRequest
-from tests.router.conftest import KEY, Served
+from tests.router.served import KEY, Served
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}

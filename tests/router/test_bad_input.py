@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from router.errors import InvalidRequestError
 from router.openai.chat import ChatRequest
 from router.openai.validation import parse
-from tests.router.conftest import CONFIG, Served
+from tests.router.served import CONFIG, Served
 
 GOOD: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
 IMAGE = [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/x.png"}}]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from engine.api import BeamSearch
-from tests.router.conftest import Served
 from tests.router.engines import EngineBackend
+from tests.router.served import Served
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "What is prefill?"}]}
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from router.app_factory import CacheParts, build_app
+from router.app_factory import build_app
 from router.config.router import RouterConfig
+from router.router_ports import CacheParts, RouterPorts
 from tests.router.cached import KEYS, TEXT, Cached, text_of
 from tests.state.cached import all_of
 
@@ -99,8 +100,10 @@ async def test_another_model_behind_the_tier_is_a_miss(changed_field: str) -> No
     changed.app = build_app(
         RouterConfig.model_validate({"keys": KEYS, "cache": {"enabled": True}}),
         changed.backend,
-        clock=changed.clock,
-        cache=CacheParts(before.entries),
+        RouterPorts(
+            clock=changed.clock,
+            cache=CacheParts(before.entries),
+        ),
     )
     assert await changed.status() == "miss; new"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.router.backend import WORDS
-from tests.router.conftest import Served
+from tests.router.served import Served
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
 TEXT = "".join(WORDS)

@@ -16,7 +16,7 @@ from router.complete_answer import Answer
 from router.openai.completions_writer import CompletionWriter
 from router.routes import whole_bodies
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import CONFIG, KEY
+from tests.router.served import CONFIG, KEY
 
 BODY = json.dumps({"model": "fast", "prompt": "Hi", "logprobs": 1}).encode()
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from router.openai.chat import ChatRequest
 from router.openai.completions import CompletionRequest
-from tests.router.conftest import Served
+from tests.router.served import Served
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
 TEXT: dict[str, Any] = {"model": "fast", "prompt": "Hi"}

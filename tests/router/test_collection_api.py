@@ -11,8 +11,8 @@ import pytest
 from cluster.config import StateConfig
 from cluster.state.redis_collection_store import RedisCollections
 from tests.embedder.fake_embedder import FakeEmbedder
-from tests.router.conftest import OTHER_KEY
 from tests.router.retrieving import LIMITED_KEY, VIEWER_KEY, Retrieving
+from tests.router.served import OTHER_KEY
 from tests.state.conftest import _redis_server, redis_server
 
 __all__ = ["_redis_server", "redis_server"]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from router.app_factory import build_app
 from router.config.cors import CorsConfig
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import CONFIG, KEY
+from tests.router.served import CONFIG, KEY
 
 PAGE, OTHER = "https://chat.example.com", "https://evil.example"
 CHAT = "/v1/chat/completions"

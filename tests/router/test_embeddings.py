@@ -25,7 +25,7 @@ from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
 from router.ports.ledger_store import LedgerEntry
 from tests.embedder.fake_embedder import FakeEmbedder
-from tests.router.conftest import CONFIG, KEY, OTHER_KEY, Served
+from tests.router.served import CONFIG, KEY, OTHER_KEY, Served
 
 SPEC = Path(__file__).resolve().parents[3] / "shared" / "data" / "openai" / "openapi.json.gz"
 PATH = "/v1/embeddings"

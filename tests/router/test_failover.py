@@ -33,7 +33,7 @@ from router.config.failover import FailoverConfig
 from router.errors import RefusalError, refusal_of
 from router.generation.attempts import SETTLE_S
 from router.generation.collect import Collector
-from router.generation.generate import generate
+from router.generation.generate import Generation, generate
 from router.generation.sent_answer import SentAnswer, continuations
 from router.inference_request import InferenceRequest, TextParsing
 from router.openai.completions_writer import CompletionWriter
@@ -50,7 +50,8 @@ from router.ports.tier_backend import (
 )
 from router.usage_meter import UsageMeter
 from tests.router.backend import ReadyTiers, ScriptedBackend
-from tests.router.conftest import FAST, Served
+from tests.router.conftest import FAST
+from tests.router.served import Served
 
 REPLICAS = ("a", "b", "c")
 TOKENS = 10
@@ -192,8 +193,10 @@ def run(
     replicas, meter, collector = Replicas(cuts, **backend), UsageMeter(), Collector()  # type: ignore[arg-type]
     events: list[AnswerEvent] = []
 
+    work = Generation(replicas, "fast", asked, "acme", failover, meter, lambda _: 5, "account", "")
+
     async def read() -> None:
-        async for batch in generate(replicas, "fast", asked, "acme", failover, meter, lambda _: 5, "account", ""):
+        async for batch in generate(work):
             events.extend(batch)
             collector.push(batch)
 

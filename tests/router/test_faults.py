@@ -21,7 +21,7 @@ from engine.api import (
 )
 from router.ports.tier_backend import ReplicaLostError, ReplicaVersionError, TierStartingError, TierUnavailableError
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import CONFIG, KEY, Served
+from tests.router.served import CONFIG, KEY, Served
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
 

@@ -12,7 +12,7 @@ from router.errors import InvalidRequestError
 from router.inference_request import InferenceRequest
 from router.openai.chat import ChatEndpoint
 from router.openai.completions import CompletionEndpoint
-from tests.router.conftest import Served
+from tests.router.served import Served
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
 TEXT: dict[str, Any] = {"model": "fast", "prompt": "Hi"}

@@ -18,7 +18,7 @@ from router.generation.finish_on_failure import finish_on_failure
 from router.ports.tier_backend import OnPlaced, OnUsage, ReplicaLostError, ReplicaOverloadedError
 from router.usage_meter import UsageMeter
 from tests.router.backend import WORDS, ScriptedBackend
-from tests.router.conftest import CONFIG, OTHER_KEY, Served
+from tests.router.served import CONFIG, OTHER_KEY, Served
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
 LOST = ReplicaLostError("The replica was lost.", "fast")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from engine.api import Conversation, Message
 from router.app_factory import build_app
 from router.config.auto import AutoConfig
+from router.router_ports import RouterPorts
 from router.tiers.character_grams import GRAM_BUCKETS, CharacterGrams
 from router.tiers.choose_tier import TierChoice, choose_tier
 from router.tiers.quality_forecast import (
@@ -30,7 +31,7 @@ from router.tiers.quality_forecast import (
     unknown_signs,
 )
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import CONFIG, KEY
+from tests.router.served import CONFIG, KEY
 
 TIERS = ("fast", "balanced", "frontier")
 EASY, HARD = "What is 2 + 3?", "What is 4821 + 3977?"
@@ -157,7 +158,7 @@ class TestTheChoice:
         assert route.reason.isprintable()
 
     async def test_the_answer_says_what_was_expected(self) -> None:
-        transport = httpx.ASGITransport(build_app(CONFIG, ScriptedBackend(), planted()))
+        transport = httpx.ASGITransport(build_app(CONFIG, ScriptedBackend(), RouterPorts(forecaster=planted())))
         body = {"model": "auto", "messages": [{"role": "user", "content": HARD}]}
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             answer = await client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {KEY}"})

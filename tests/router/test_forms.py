@@ -9,7 +9,7 @@ import pytest
 
 from engine.api import GenerationRequest, Grammar, RequestError
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import Served
+from tests.router.served import Served
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,15 +12,14 @@ import pytest
 from router.app_factory import build_app
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
-from safety.api import ReviewOutcome
+from router.router_ports import RouterPorts
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import KEY
+from tests.router.leaving import SlowPeople, post
 from tests.router.policies import Policies
 from tests.router.retrieving import CONFIG, Retrieving
-from tests.safety.guards import People
 from tests.safety.scripted_classifier import ScriptedClassifier
 
 MAIL = "Write to ann@example.com"
@@ -120,49 +118,19 @@ def test_a_user_who_is_kept_out_of_chat_is_kept_out_of_embeddings(router: Retrie
     assert router.ask("Hello", user="another").status_code == 200
 
 
-class SlowPeople(People):
-    """A reviewer who never decides. ``asked`` is set when a request waits for the decision."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked = asyncio.Event()
-
-    async def decision(self, tenant: str, item_id: str, timeout_s: float) -> ReviewOutcome:
-        self.asked.set()
-        await asyncio.Event().wait()
-        raise AssertionError("nothing sets the event")
-
-
 async def test_a_client_that_leaves_while_a_reviewer_decides_gives_its_place_back() -> None:
     people, policies, embedder = SlowPeople(), Policies(), FakeEmbedder()
     policies.set(retrieval={"content": True}, review={"action": "wait", "wait_s": 3600}, deadline_s=60)
     guard = PolicyGuard(policies, Parts(ScriptedClassifier()), oversight=people)
     ledger = MemoryStore(SystemClock())
     config = CONFIG.model_copy(update={"max_concurrent_requests": 1})
-    app = build_app(config, ScriptedBackend(), store=ledger, make_guard=lambda *_: guard, embedder=embedder)
-    sent: list[dict[str, Any]] = []
-
-    async def post(text: str, leaves: asyncio.Event) -> None:
-        body = json.dumps({"model": "fake", "input": text}).encode()
-        messages = iter([{"type": "http.request", "body": body}])
-
-        async def receive() -> dict[str, Any]:
-            if (message := next(messages, None)) is not None:
-                return message
-            await leaves.wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        headers = [(b"authorization", f"Bearer {KEY}".encode())]
-        scope = {"type": "http", "method": "POST", "path": "/v1/embeddings", "query_string": b"", "headers": headers}
-        await app(scope, receive, send)
+    ports = RouterPorts(store=ledger, make_guard=lambda *_: guard, embedder=embedder)
+    app = build_app(config, ScriptedBackend(), ports)
 
     async with asyncio.timeout(30):
-        await post("a DOUBT", people.asked)
+        sent = await post(app, "/v1/embeddings", {"model": "fake", "input": "a DOUBT"}, people.asked)
         assert (sent, embedder.calls) == ([], [])
-        await post("a bridge", asyncio.Event())
+        sent = await post(app, "/v1/embeddings", {"model": "fake", "input": "a bridge"})
 
     assert sent[0]["status"] == 200
     assert embedder.calls == [["a bridge"]]

@@ -24,7 +24,7 @@ from safety.policy import PolicyConfig, SafetyPolicies
 from safety.policy_source import ConfiguredPolicies
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import CONFIG, Served
+from tests.router.served import CONFIG, Served
 from tests.safety.scripted_classifier import ScriptedClassifier
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"

@@ -5,53 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import random
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from engine.api import Conversation, GenerationRequest
-from tests.router.conftest import KEY
-from tests.router.guarded import CHAT, TEXT, Guarded, SettlingBackend
-
-TOOL = {"type": "function", "function": {"name": "send", "parameters": {"type": "object", "properties": {}}}}
-
-
-class Says(SettlingBackend):
-    """Answers with ``pieces``, a delta each, or with deltas of ``size`` characters; ``{prompt}`` in them stands for the
-    last message that it has read."""
-
-    def __init__(self, *pieces: str, size: int = 0) -> None:
-        super().__init__()
-        self._pieces = pieces
-        self._size = size
-
-    def _words(self, request: GenerationRequest) -> Sequence[str]:
-        pieces = [piece.replace("{prompt}", read(request)) for piece in self._pieces]
-        if not self._size:
-            return pieces
-        text = "".join(pieces)
-        return [text[place : place + self._size] for place in range(0, len(text), self._size)]
-
-
-def read(request: GenerationRequest) -> str:
-    """The last text of a request, as the model reads it."""
-    prompt = request.prompt
-    return prompt.messages[-1].content if isinstance(prompt, Conversation) else str(prompt)
-
-
-@pytest.fixture(scope="module")
-def _made() -> Iterator[Guarded]:
-    made = Guarded()
-    yield made
-    made.served.stop()
-
-
-@pytest.fixture
-def guarded(_made: Guarded) -> Guarded:
-    _made.reset()
-    return _made
+from engine.api import Conversation
+from tests.router.guarded import CHAT, TEXT, Guarded
+from tests.router.says import TOOL, Says, read, reads
+from tests.router.served import KEY
 
 
 def streamed(guarded: Guarded, text: str = "Hi", **more: Any) -> tuple[str, str | None]:
@@ -62,12 +24,6 @@ def streamed(guarded: Guarded, text: str = "Hi", **more: Any) -> tuple[str, str 
     choices = [choice for document in documents for choice in document["choices"]]
     content = "".join(choice["delta"].get("content") or "" for choice in choices)
     return content, next((choice["finish_reason"] for choice in choices if choice["finish_reason"]), None)
-
-
-def reads(guarded: Guarded, text: str, **more: Any) -> str:
-    """What the model reads where a user says ``text``."""
-    assert guarded.ask(text, **more).status_code == 200
-    return read(guarded.served.backend.requests[-1])
 
 
 @pytest.mark.parametrize(
@@ -199,6 +155,16 @@ def test_a_rule_for_requests_leaves_answers_alone(guarded: Guarded) -> None:
     guarded.served.backend = Says("Ask help@", "example.org.")
 
     assert streamed(guarded, "I am jane.doe@example.com") == ("Ask help@example.org.", "stop")
+
+
+@pytest.mark.parametrize("answers", ["off", "redact"])
+def test_what_redacts_answers_leaves_the_users_own_values(guarded: Guarded, answers: str) -> None:
+    """LiteLLM 28197 and 28316: the values that were put back into a stream were masked again."""
+    guarded.policies.set(pii={"requests": "pseudonymise", "answers": answers})
+    guarded.served.backend = Says("Dear {prompt}, ", "ask help@example.org.", size=4)
+    other = "help@example.org" if answers == "off" else "<EMAIL_ADDRESS>"
+
+    assert streamed(guarded, "jane.doe@example.com") == (f"Dear jane.doe@example.com, ask {other}.", "stop")
 
 
 def test_requests_at_the_same_time_do_not_share_pseudonyms(guarded: Guarded) -> None:

@@ -6,29 +6,16 @@ from __future__ import annotations
 import json
 import random
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from engine.api import GenerationRequest
 from tests.router.guarded import CHAT, TEXT, Guarded, SettlingBackend
-from tests.router.test_guardrail_reports import TOOL, Says, reads
+from tests.router.says import TOOL, Says, reads
 
 REFUSAL = "Acme says no."
-
-
-@pytest.fixture(scope="module")
-def _made() -> Iterator[Guarded]:
-    made = Guarded()
-    yield made
-    made.served.stop()
-
-
-@pytest.fixture
-def guarded(_made: Guarded) -> Guarded:
-    _made.reset()
-    return _made
 
 
 class SaysEach(SettlingBackend):
@@ -281,3 +268,17 @@ def planted_pieces(whole: str, pieces: Sequence[str]) -> set[str]:
             found.add(piece)
         place += len(piece)
     return found
+
+
+@pytest.mark.parametrize("pieces", [("Hello", ""), ("", "Hello"), ("",), ("Hello", "", "")])
+@pytest.mark.parametrize("policy", [{}, {"pii": {"answers": "redact"}, "content_answers": None}, {"stream": "beside"}])
+def test_an_empty_piece_loses_no_end(guarded: Guarded, pieces: Sequence[str], policy: dict[str, Any]) -> None:
+    """fms-guardrails-orchestrator 516: a last chunk without text, which is not checked, was not sent."""
+    guarded.policies.set(**policy)
+    guarded.served.backend = Says(*pieces)
+    chunks = chunks_of(guarded, stream_options={"include_usage": True})
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+
+    assert "".join(each["delta"].get("content") or "" for each in choices) == "".join(pieces)
+    assert [each["finish_reason"] for each in choices if each["finish_reason"]] == ["stop"]
+    assert chunks[-1]["usage"]["completion_tokens"] > 0

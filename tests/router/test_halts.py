@@ -15,7 +15,7 @@ from engine.api import EngineStats, SamplingParams
 from router.aborted_prompts import AbortedPrompts
 from router.answer_events import AnswerEvent, Ended, Finished, Text
 from router.config.failover import FailoverConfig
-from router.generation.generate import generate
+from router.generation.generate import Generation, generate
 from router.guard.moderated_answers import moderate
 from router.inference_request import InferenceRequest
 from router.ledger.max_usage import prompt_tokens
@@ -39,8 +39,8 @@ from safety.api import (
 )
 from safety.streaming.answer_guard import PlannedGuard
 from safety.streaming.plan import ClassifierRule, Pace, ScannerRule, StreamPlan
-from tests.router.conftest import Served
 from tests.router.engines import EngineBackend
+from tests.router.served import Served
 
 LENGTH = 40
 """The characters after which the checks of these tests halt a text."""
@@ -76,7 +76,7 @@ class LengthClassifier:
     def __init__(self, on_found: Callable[[], None]) -> None:
         self._on_found = on_found
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]:
         await asyncio.sleep(0.001)
         if flagged := len(texts[0]) > LENGTH:
             self._on_found()
@@ -130,7 +130,8 @@ async def answers(
     events: AsyncGenerator[Sequence[AnswerEvent], None]
     # An id of its own, as in the service: the end of an aborted request would end the next one with its id.
     account = uuid.uuid4().hex
-    events = generate(backend, "fast", asked, "acme", FailoverConfig(), meter, prompt_tokens, account, "", aborts)
+    work = Generation(backend, "fast", asked, "acme", FailoverConfig(), meter, prompt_tokens, account, "", aborts)
+    events = generate(work)
     prompts = [place for place in range(len(asked.prompts)) for _ in range(asked.sampling.n)]
     found: list[AnswerEvent] = []
     async with asyncio.timeout(60), aclosing(moderate(events, guard, meter, prompts, aborts)) as batches:
@@ -227,7 +228,7 @@ class HaltingGuard:
     ) -> Ruling:
         return Ruling(Action.ALLOW, tuple(passage.text for passage in passages))
 
-    async def moderate(self, subject: Subject, texts: Sequence[str]) -> Sequence[Moderation]:
+    async def moderate(self, subject: Subject, texts: Sequence[str], *, urgent: bool = True) -> Sequence[Moderation]:
         raise NotImplementedError
 
     async def answers(self, *_: object, **__: object) -> AnswerGuard | None:

@@ -12,7 +12,7 @@ import pytest
 from router.transport.http_exchange import HttpExchange
 from router.transport.keep_alive import COMMENT, COMMENT_LINE
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import CONFIG, Served
+from tests.router.served import CONFIG, Served
 
 INTERVAL_S = 0.02
 

@@ -15,7 +15,7 @@ from router.config.failover import FailoverConfig
 from router.generation import attempts
 from router.generation.attempts import run_attempts
 from router.generation.collect import Collector
-from router.generation.generate import generate
+from router.generation.generate import Generation, generate
 from router.inference_request import InferenceRequest
 from router.openai.completions_writer import CompletionWriter
 from router.ports.tier_backend import (
@@ -162,7 +162,8 @@ async def texts(tier: Tier, prompts: list[Prompt], on_first_token: Callable[[], 
     asked = InferenceRequest("fast", prompts, SamplingParams(seed=1), "prompt", CompletionWriter)
     named = FailoverConfig(), UsageMeter(), lambda _: 1, "account", ""
     collector = Collector()
-    async for batch in generate(tier, "fast", asked, "acme", *named, on_first_token=on_first_token):
+    work = Generation(tier, "fast", asked, "acme", *named, on_first_token=on_first_token)
+    async for batch in generate(work):
         collector.push(batch)
     return [each.text for each in collector.answers()]
 

@@ -15,7 +15,7 @@ from engine.api import Delta, GenerationRequest
 from router.app_factory import build_app
 from router.ports.tier_backend import OnPlaced, OnUsage, TierSnapshot
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import CONFIG, KEY, Served
+from tests.router.served import CONFIG, KEY, Served
 
 SECRET = "the prompt of somebody"
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": SECRET}]}

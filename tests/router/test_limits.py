@@ -24,7 +24,7 @@ from router.ports.limit_store import Charge, LimitDecision, LimitName, LimitUse,
 from router.ports.state_store import StateUnavailableError
 from router.ports.tier_backend import ReplicaLostError
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import KEY, Served
+from tests.router.served import KEY, Served
 from tests.router.test_faults import wait_for
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 10}

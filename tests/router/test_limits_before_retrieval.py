@@ -28,7 +28,7 @@ from router.ports.embedder import Embedded
 from router.ports.limit_store import LimitDecision, LimitName, Reservation
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.router.backend import TIERS, ScriptedBackend
-from tests.router.conftest import KEY, Served
+from tests.router.served import KEY, Served
 from tests.router.test_faults import wait_for
 from tests.router.test_limits import FallibleStore
 
@@ -314,6 +314,71 @@ def test_an_answer_that_is_given_again_by_its_idempotency_key_costs_no_search() 
 
         assert again.headers["idempotent-replayed"] == "true"
         assert again.content == first.content
+
+
+PRICES = PricesConfig(
+    tiers={
+        "fast": PriceConfig(input=1.0, output=10.0),
+        "balanced": PriceConfig(input=2.0, output=20.0),
+        "frontier": PriceConfig(input=4.0, output=40.0),
+        "embeddings": PriceConfig(input=1.0, output=0.0),
+    }
+)
+"""Of a million tokens: ten of an answer cost 1e-4 with the tier fast, and a search with its passages some 2e-4 more."""
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({"max_cost": 0.00009}, 400),
+        ({"max_cost": 0.00015}, 400),  # exceeded by the passages
+        ({"max_cost": 0.001}, 200),
+        ({"max_cost": 0.00015, "model": "balanced"}, 400),
+        ({"max_cost": 0.00009, "model": "auto"}, 400),
+        ({"max_cost": 0.004, "max_tokens": None}, 400),  # an answer may fill the context
+    ],
+)
+def test_a_request_that_costs_too_much_whatever_is_found_costs_no_search(more: dict[str, Any], status: int) -> None:
+    with searching(prices=PRICES, tiers=("fast", "balanced")) as router:
+        answer = router.ask(**more)
+
+        assert answer.status_code == status, answer.text
+        found = more["max_cost"] in (0.00015, 0.001) and more.get("model") != "balanced"
+        assert bool(router.embedder.calls) == found
+        wait_for(lambda: router.open() == 0)
+        if status == 400:
+            error = answer.json()["error"]
+            assert (error["code"], error["param"]) == ("max_cost_exceeded", "max_cost")
+
+
+def test_passages_that_leave_less_room_for_an_expensive_answer_may_make_it_cheap_enough() -> None:
+    """Without them the answer may have 1,000 tokens, which cost more than the rest of the context filled by both."""
+    with searching(prices=PRICES) as router:
+        retrieval = {"top_k": 64, "budget_tokens": 900}
+        documents = [{"text": f"The harbour {place} is north of the town. " * 20} for place in range(8)]
+
+        assert router.ask(documents=(), max_tokens=None, max_cost=0.0085).status_code == 400
+        answer = router.ask(documents, max_tokens=None, retrieval=retrieval, max_cost=0.0085)
+
+        assert answer.status_code == 200, answer.text
+
+
+def test_a_request_that_spills_to_a_cheaper_tier_is_not_refused_for_its_price() -> None:
+    spilling = FULL.model_copy(update={"spill": "any"})
+    with searching(prices=PRICES, tiers=("fast", "balanced"), admission=spilling) as router:
+        router.ask(model="balanced", max_cost=0.00015)  # its answer alone costs 0.0002 there
+
+        assert router.embedder.calls != []
+
+
+def test_a_conversation_that_is_shortened_for_its_passages_is_judged_by_what_is_left() -> None:
+    prompts = PromptsConfig.model_validate({"overflow": {"policies": ["trim"], "answer_tokens": 16}})
+    turns = [{"role": role, "content": "Well then. " * 150} for _ in range(5) for role in ("user", "assistant")]
+    more: dict[str, Any] = {"messages": [*turns, *BODY["messages"]], "max_cost": 0.0015}
+    with searching(prices=PRICES, prompts=prompts) as router:
+        answer = router.ask(**more)
+        assert answer.status_code == 200, answer.text
+        assert router.ask(**{**more, "truncation": "disabled"}).json()["error"]["code"] == "max_cost_exceeded"
 
 
 ONE = ClassAdmission(max_requests=1)

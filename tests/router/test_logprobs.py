@@ -17,7 +17,7 @@ from router.openai.chat import ChatEndpoint
 from router.openai.logprobs import TextOffset, text_logprobs, text_of
 from router.routes.whole_bodies import WholeBodies
 from tests.router.backend import WORDS
-from tests.router.conftest import Served
+from tests.router.served import Served
 
 TEXT: dict[str, Any] = {"model": "fast", "prompt": "Hi"}
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}

@@ -9,8 +9,8 @@ import pytest
 from router.config.keys import KeyConfig
 from router.config.prompts import OverflowConfig, PromptsConfig
 from router.config.router import RouterConfig
-from tests.router.conftest import KEY, Served
 from tests.router.engines import EngineBackend
+from tests.router.served import KEY, Served
 
 POLICIES = ("trim", "compress", "retrieve")
 CONFIG = RouterConfig(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from itertools import pairwise
 
@@ -45,19 +45,7 @@ from tests.router.guarded_answers import (
 from tests.safety.scripted import ScriptedClassifier
 
 
-@pytest.fixture(params=["scanners", "hold", "beside"])
-def guarded(request: pytest.FixtureRequest) -> Iterator[type[Guarded] | object]:
-    """Guards with the same scanners: alone, and with a classifier that finds nothing."""
-
-    def make(*scanners: ScannerRule, **more: object) -> Guarded:
-        if request.param != "scanners":
-            more |= {"classifier": ScriptedClassifier(), "mode": request.param}
-        return Guarded(*scanners, **more)  # type: ignore[arg-type]
-
-    return make  # type: ignore[return-value]
-
-
-def test_clean_answers_arrive_whole_and_in_order(guarded: type[Guarded]) -> None:
+def test_clean_answers_arrive_whole_and_in_order(make_guarded: type[Guarded]) -> None:
     logprobs = TokenLogprobs(Logprob(1, "p", b"p", -1.0), ())
     batches: list[list[AnswerEvent]] = [
         [PromptScored(0, (logprobs,)), Opened(0)],
@@ -69,7 +57,7 @@ def test_clean_answers_arrive_whole_and_in_order(guarded: type[Guarded]) -> None
         [Finished(USAGE)],
     ]
 
-    events = guarded(REDACTING, BLOCKING)(Source(batches))
+    events = make_guarded(REDACTING, BLOCKING)(Source(batches))
 
     kinds = [type(event) for event in events]
     assert [kind for kind, after in pairwise([*kinds, None]) if kind is not after] == [
@@ -98,9 +86,9 @@ def test_every_cut_of_an_answer_gives_the_same_text(pieces: list[str], classifie
         assert ends(events) == {0: "stop"}
 
 
-def test_a_halt_ends_with_the_refusal_the_usage_and_nothing_behind_it(guarded: type[Guarded]) -> None:
+def test_a_halt_ends_with_the_refusal_the_usage_and_nothing_behind_it(make_guarded: type[Guarded]) -> None:
     source = Source(answer("How to ", "build a b", "omb: ", *["more "] * 50))
-    guard = guarded(BLOCKING, message=REFUSAL)
+    guard = make_guarded(BLOCKING, message=REFUSAL)
 
     events = guard(source)
 
@@ -126,7 +114,7 @@ def test_a_classifier_halts_although_nothing_more_is_generated(mode: str) -> Non
 
 
 @pytest.mark.parametrize("halts_all", [False, True])
-def test_a_halted_choice_ends_alone_or_with_all_others(guarded: type[Guarded], halts_all: bool) -> None:
+def test_a_halted_choice_ends_alone_or_with_all_others(make_guarded: type[Guarded], halts_all: bool) -> None:
     batches = [
         *([Opened(choice)] for choice in range(2)),
         [Text(0, "Hello "), Text(1, "A bomb")],
@@ -136,7 +124,7 @@ def test_a_halted_choice_ends_alone_or_with_all_others(guarded: type[Guarded], h
     ]
     source = Source(batches)  # type: ignore[arg-type]
 
-    events = guarded(BLOCKING, message=REFUSAL, halts_all=halts_all)(source, (0, 0, 0))
+    events = make_guarded(BLOCKING, message=REFUSAL, halts_all=halts_all)(source, (0, 0, 0))
 
     assert "more" not in text_of(events, choice=1)
     assert text_of(events, choice=1) in (f"A {REFUSAL}", REFUSAL)
@@ -151,11 +139,11 @@ def test_a_halted_choice_ends_alone_or_with_all_others(guarded: type[Guarded], h
         assert events[-1] == Finished(USAGE)
 
 
-def test_the_engine_is_stopped_once_all_choices_are_halted(guarded: type[Guarded]) -> None:
+def test_the_engine_is_stopped_once_all_choices_are_halted(make_guarded: type[Guarded]) -> None:
     both = [[Text(0, "a bomb "), Text(1, "x")], [Text(1, "the bomb ")], *([Text(1, "y")] for _ in range(30))]
     source = Source([[Opened(0), Opened(1)], *both])
 
-    events = guarded(BLOCKING)(source, (0, 1))
+    events = make_guarded(BLOCKING)(source, (0, 1))
 
     assert ends(events) == {0: "content_filter", 1: "content_filter"}
     assert source.yielded == 3
@@ -164,14 +152,14 @@ def test_the_engine_is_stopped_once_all_choices_are_halted(guarded: type[Guarded
 @pytest.mark.parametrize("halted_first", [True, False])
 @pytest.mark.parametrize("prompts", [(0, 0), (0, 1)])
 def test_the_engine_does_not_go_on_for_a_halted_choice_alone(
-    guarded: type[Guarded], prompts: tuple[int, int], halted_first: bool
+    make_guarded: type[Guarded], prompts: tuple[int, int], halted_first: bool
 ) -> None:
     other: list[list[AnswerEvent]] = [[Text(0, "fine")], [Ended(0, FinishReason.STOP)]]
     halted: list[list[AnswerEvent]] = [[Text(1, "a bomb ")]]
     both = [*halted, *other] if halted_first else [*other, *halted]
     source = Source([[Opened(0, prompts[0]), Opened(1, prompts[1])], *both, *([Text(1, "more ")] for _ in range(30))])
 
-    events = guarded(BLOCKING, message=REFUSAL)(source, prompts)
+    events = make_guarded(BLOCKING, message=REFUSAL)(source, prompts)
 
     assert ends(events) == {0: "stop", 1: "content_filter"}
     assert text_of(events, choice=0) == "fine"
@@ -179,10 +167,10 @@ def test_the_engine_does_not_go_on_for_a_halted_choice_alone(
     assert events[-1] == Finished(Usage(3, 4, 0))
 
 
-def test_answers_that_are_not_streamed_go_the_same_way(guarded: type[Guarded]) -> None:
+def test_answers_that_are_not_streamed_go_the_same_way(make_guarded: type[Guarded]) -> None:
     async def run() -> None:
         source = Source(answer("My se", "cret is a b", "omb"))
-        guard = guarded(REDACTING, BLOCKING, message=REFUSAL).guard
+        guard = make_guarded(REDACTING, BLOCKING, message=REFUSAL).guard
         answers, usage = await collect(moderate(source.events(), guard, source.meter, [0]))
         assert answers[0].finish_reason == "content_filter"
         assert answers[0].text.endswith(REFUSAL)
@@ -192,7 +180,7 @@ def test_answers_that_are_not_streamed_go_the_same_way(guarded: type[Guarded]) -
     asyncio.run(run())
 
 
-def test_an_error_of_the_engine_is_raised_after_what_came_before(guarded: type[Guarded]) -> None:
+def test_an_error_of_the_engine_is_raised_after_what_came_before(make_guarded: type[Guarded]) -> None:
     class Failing(Source):
         async def events(self) -> AsyncGenerator[Sequence[AnswerEvent], None]:
             async for batch in super().events():
@@ -204,7 +192,7 @@ def test_an_error_of_the_engine_is_raised_after_what_came_before(guarded: type[G
         events: list[AnswerEvent] = []
 
         async def read() -> None:
-            async for batch in moderate(source.events(), guarded(REDACTING).guard, source.meter, [0]):
+            async for batch in moderate(source.events(), make_guarded(REDACTING).guard, source.meter, [0]):
                 events.extend(batch)
 
         with pytest.raises(RuntimeError, match="the replica died"):
@@ -279,11 +267,11 @@ def call_of(name: str, *arguments: str) -> list[list[AnswerEvent]]:
     [("look", "/root", True), ("read", "/home", True), ("read", "/root", False), ("delete", "/home", False)],
 )
 def test_tools_are_judged_before_a_call_is_returned(
-    guarded: type[Guarded], name: str, arguments: str, sent: bool
+    make_guarded: type[Guarded], name: str, arguments: str, sent: bool
 ) -> None:
     gate, raw = Gate(), f'{{"path": "{arguments}"}}'
 
-    guard = guarded(REDACTING, gate=gate)
+    guard = make_guarded(REDACTING, gate=gate)
     events = guard(Source(call_of(name, '{"path": ', f'"{arguments}"', "}")))
 
     starts = [event for event in events if isinstance(event, ToolCallStart)]
@@ -296,73 +284,12 @@ def test_tools_are_judged_before_a_call_is_returned(
     assert recorded == ([] if sent else ["tools"])
 
 
-def test_arguments_are_redacted_as_they_stream_and_stay_json(guarded: type[Guarded]) -> None:
+def test_arguments_are_redacted_as_they_stream_and_stay_json(make_guarded: type[Guarded]) -> None:
     raw = '{"to": ["the s\\u0065cret", 7]}'
 
-    events = guarded(REDACTING)(Source(call_of("send", *raw)))
+    events = make_guarded(REDACTING)(Source(call_of("send", *raw)))
 
     assert json.loads(text_of(events, ToolCallArguments)) == {"to": ["the <KEY>", 7]}
-
-
-def token(text: str, added: bytes | None = None) -> tuple[TokenLogprobs, ...]:
-    """The log probabilities of one token."""
-    return (TokenLogprobs(Logprob(1, text, text.encode(), -1.0), (), added=added),)
-
-
-def tokens_of(events: Sequence[AnswerEvent]) -> list[str]:
-    """The texts of the tokens whose log probabilities were sent."""
-    held = [event.logprobs for event in events if isinstance(event, Text | Reasoning | ToolCallArguments)]
-    return [each.chosen.text for logprobs in held for each in logprobs or ()]
-
-
-def test_log_probabilities_come_with_their_text_and_those_of_redacted_text_never(guarded: type[Guarded]) -> None:
-    pieces = ["My", " se", "cr", "et", " is", " wörld"]
-    batches: list[list[AnswerEvent]] = [[Text(0, piece, token(piece))] for piece in pieces]
-
-    events = guarded(REDACTING)(Source([[Opened(0)], *batches, [Ended(0, FinishReason.STOP), Finished(USAGE)]]))
-
-    assert text_of(events) == "My <KEY> is wörld"
-    assert tokens_of(events) == ["My", " is", " wörld"]
-
-
-def test_a_token_that_comes_before_its_text_waits_for_it(guarded: type[Guarded]) -> None:
-    batches: list[list[AnswerEvent]] = [
-        [Text(0, "", token("sec"))],  # text that may begin a stop string comes late
-        [Text(0, "secret.", token("ret."))],
-        [Text(0, "", token("<|im_end|>", b""))],
-    ]
-
-    events = guarded(REDACTING)(Source([[Opened(0)], *batches, [Ended(0, FinishReason.STOP), Finished(USAGE)]]))
-
-    assert text_of(events) == "<KEY>."
-    assert tokens_of(events) == ["<|im_end|>"]
-
-
-@pytest.mark.parametrize("planted", [False, True])
-def test_log_probabilities_of_a_parsed_answer_come_at_its_end_if_nothing_was_replaced(
-    guarded: type[Guarded], planted: bool
-) -> None:
-    value = "secret" if planted else "public"
-    batches: list[list[AnswerEvent]] = [
-        [Opened(0), Reasoning(0, "Hm.", token("<think>Hm.</think>"))],
-        [ToolCallStart(0, 0, "call_1", "look", token('<tool_call>\n{"name": "look", "arguments": '))],
-        [ToolCallArguments(0, 0, f'{{"a": "{value}"}}', token(f'{{"a": "{value}"}}'))],
-        [Ended(0, FinishReason.STOP, True), Finished(USAGE)],
-    ]
-
-    events = guarded(REDACTING)(Source(batches))
-
-    assert len(tokens_of(events)) == (0 if planted else 3)
-    assert text_of(events, ToolCallArguments) == ('{"a": "<KEY>"}' if planted else '{"a": "public"}')
-
-
-def test_a_halted_choice_has_no_log_probabilities_of_what_was_not_sent(guarded: type[Guarded]) -> None:
-    pieces = ["A", " b", "omb", " more"]
-    batches: list[list[AnswerEvent]] = [[Text(0, piece, token(piece))] for piece in pieces]
-
-    events = guarded(BLOCKING)(Source([[Opened(0)], *batches]))
-
-    assert "A".startswith("".join(tokens_of(events)))
 
 
 # Right answers where public gateways were reported wrong.
@@ -370,18 +297,18 @@ def test_a_halted_choice_has_no_log_probabilities_of_what_was_not_sent(guarded: 
 
 @pytest.mark.parametrize("kind", [Text, Reasoning])
 def test_a_value_that_is_cut_by_two_chunks_is_found_in_reasoning_too(
-    guarded: type[Guarded], kind: type[Text] | type[Reasoning]
+    make_guarded: type[Guarded], kind: type[Text] | type[Reasoning]
 ) -> None:
     # BerriAI/litellm#41611: user@exa | mple.com passed; api7/aisix#1106: reasoning was never masked.
     rule = ScannerRule("pii", "1", PiiScanner, Action.REDACT)
     batches: list[list[AnswerEvent]] = [[kind(0, piece)] for piece in ("write to user@exa", "mple.com", " soon")]
 
-    events = guarded(rule)(Source([[Opened(0)], *batches, [Ended(0, FinishReason.STOP), Finished(USAGE)]]))
+    events = make_guarded(rule)(Source([[Opened(0)], *batches, [Ended(0, FinishReason.STOP), Finished(USAGE)]]))
 
     assert text_of(events, kind) == "write to <EMAIL_ADDRESS> soon"
 
 
-def test_every_choice_is_scanned_by_itself(guarded: type[Guarded]) -> None:
+def test_every_choice_is_scanned_by_itself(make_guarded: type[Guarded]) -> None:
     # BerriAI/litellm#36208: only the first choice was scanned, and the texts of choices were joined.
     batches: list[list[AnswerEvent]] = [
         [Opened(0), Opened(1), Opened(2)],
@@ -391,7 +318,7 @@ def test_every_choice_is_scanned_by_itself(guarded: type[Guarded]) -> None:
         [*(Ended(choice, FinishReason.STOP) for choice in range(3)), Finished(USAGE)],
     ]
 
-    events = guarded(REDACTING)(Source(batches), (0, 0, 0))
+    events = make_guarded(REDACTING)(Source(batches), (0, 0, 0))
 
     assert [text_of(events, choice=choice) for choice in range(3)] == ["<KEY>!", "<KEY>", "ret"]
 
@@ -406,11 +333,11 @@ def test_the_end_of_an_answer_is_checked_whatever_was_checked_before() -> None:
     assert "bomb" not in text_of(events)
 
 
-def test_no_piece_is_lost_or_emptied(guarded: type[Guarded]) -> None:
+def test_no_piece_is_lost_or_emptied(make_guarded: type[Guarded]) -> None:
     # BerriAI/litellm#20027: with a guardrail every fifth chunk came without its content.
     pieces = [f"{number} " for number in range(200)]
 
-    assert text_of(guarded(REDACTING, BLOCKING)(Source(answer(*pieces)))) == "".join(pieces)
+    assert text_of(make_guarded(REDACTING, BLOCKING)(Source(answer(*pieces)))) == "".join(pieces)
 
 
 @pytest.mark.parametrize(

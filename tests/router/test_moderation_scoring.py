@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,6 @@ OFF: dict[str, Any] = {
     "structure": None,
     "injection": {"user": None, "documents": None},
 }
-
-
-@pytest.fixture(scope="module")
-def _made() -> Iterator[Guarded]:
-    made = Guarded()
-    yield made
-    made.served.stop()
-
-
-@pytest.fixture
-def guarded(_made: Guarded) -> Guarded:
-    _made.reset()
-    return _made
 
 
 def body(path: str, text: str) -> dict[str, Any]:

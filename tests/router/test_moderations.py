@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,11 @@ import openai
 import pytest
 
 from safety.policy import ContentPolicy
-from tests.router.conftest import KEY, OTHER_KEY, Served
 from tests.router.guarded import Guarded
+from tests.router.served import KEY, OTHER_KEY, Served
 
 SPEC = Path(__file__).resolve().parents[3] / "shared" / "data" / "openai" / "openapi.json.gz"
 PATH = "/v1/moderations"
-
-
-@pytest.fixture(scope="module")
-def _made() -> Iterator[Guarded]:
-    made = Guarded()
-    yield made
-    made.served.stop()
-
-
-@pytest.fixture
-def guarded(_made: Guarded) -> Guarded:
-    _made.reset()
-    return _made
 
 
 @pytest.mark.parametrize(

@@ -13,37 +13,19 @@ import httpx
 import pytest
 
 from engine.api import SamplingParams, Usage
-from router.access.authenticator import Authenticator
-from router.access.config_api_keys import ConfigKeys
-from router.access.key_registry import KeyRegistry
 from router.answer_events import AnswerEvent, Ended, Routed, Stamp, Text, ToolCallStart
-from router.app_factory import build_app, make_retriever
+from router.app_factory import build_app
 from router.complete_answer import Answer
-from router.config.auto import AutoConfig
 from router.endpoint_protocol import Endpoint
 from router.errors import InvalidRequestError, RefusalError, refusal_of
-from router.idempotency.idempotent_requests import IdempotentRequests
 from router.inference_request import Call, InferenceRequest
-from router.ledger.ledger import Ledger
-from router.limits.limiter import Limiter
-from router.limits.router_concurrency import ConcurrencyLimit
-from router.memory_collection_store import MemoryCollectionStore
-from router.memory_idempotency_store import MemoryIdempotencyStore
-from router.memory_prompt_store import MemoryPromptStore
-from router.memory_store import MemoryStore
-from router.memory_stream_store import MemoryStreamStore
 from router.openai.chat import ChatEndpoint
 from router.pipeline import Pipeline
-from router.ports.clock import SystemClock
-from router.ports.usage_metrics import NoUsageMetrics
-from router.prompts.stored_prompts import StoredPrompts
-from router.requests.request_accounting import RequestAccounting
-from router.requests.request_intake import RequestIntake
-from router.requests.text_logging import TextLogging
-from router.resume.detached_streams import DetachedStreams
-from router.tiers.choose_tier import TierChoice
-from tests.router.backend import TIERS, WORDS, ScriptedBackend
-from tests.router.conftest import CONFIG, KEY
+from router.pipeline_wiring import make_pipeline
+from router.router_parts import RouterParts
+from router.router_ports import RouterPorts
+from tests.router.backend import WORDS, ScriptedBackend
+from tests.router.served import CONFIG, KEY
 
 
 class LineEndpoint:
@@ -96,23 +78,7 @@ class MessageTransport:
 
 def pipeline_of(backend: ScriptedBackend) -> Pipeline:
     """The pipeline as the application makes it."""
-    clock = SystemClock()
-    store = MemoryStore(clock)
-    registry = KeyRegistry(store, clock)
-    authenticator = Authenticator(CONFIG.access, ConfigKeys(CONFIG.keys), registry, None, clock)
-    ledger = Ledger(store, CONFIG.prices, clock)
-    prompts = StoredPrompts(MemoryPromptStore(), clock)
-    retriever = make_retriever(CONFIG, MemoryCollectionStore(), None, clock)
-    choice = TierChoice(TIERS, AutoConfig())
-    streams = DetachedStreams(MemoryStreamStore(clock), CONFIG.resume, CONFIG.tenants, clock)
-    keys = IdempotentRequests(MemoryIdempotencyStore(clock), CONFIG.idempotency)
-    metrics = NoUsageMetrics()
-    limiter = Limiter(store, CONFIG.limits, {}, ledger.cost)
-    intake = RequestIntake(authenticator, ConcurrencyLimit(CONFIG.max_concurrent_requests), CONFIG.max_body_bytes)
-    accounting = RequestAccounting(ledger, limiter, metrics, CONFIG.limits.warn_at)
-    parts = CONFIG, backend, choice, intake, accounting, limiter, ledger, clock, metrics, None, None
-    texts = TextLogging(None, CONFIG.tenants)
-    return Pipeline(*parts, prompts=prompts, retriever=retriever, streams=streams, idempotency=keys, texts=texts)
+    return make_pipeline(CONFIG, RouterParts(CONFIG, backend, RouterPorts()))
 
 
 @pytest.fixture

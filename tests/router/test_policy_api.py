@@ -17,7 +17,7 @@ from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from safety.policy import SafetyPolicies
 from safety.policy_book import PolicyBook
-from tests.router.conftest import KEY, OTHER_KEY, Served
+from tests.router.served import KEY, OTHER_KEY, Served
 from tests.safety.scripted_classifier import ScriptedClassifier
 
 ADMIN = "sk-admin"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,19 +10,6 @@ from tests.router.guarded import CHAT, TEXT, Guarded
 
 CONTEXT = 1024  # tokens, of the tier of these tests
 WORDS = "the river runs to the sea and back "
-
-
-@pytest.fixture(scope="module")
-def _made() -> Iterator[Guarded]:
-    made = Guarded()
-    yield made
-    made.served.stop()
-
-
-@pytest.fixture
-def guarded(_made: Guarded) -> Guarded:
-    _made.reset()
-    return _made
 
 
 def bodies(text: str) -> list[tuple[str, dict[str, Any]]]:

@@ -28,7 +28,7 @@ from router.generation.reasoning_parser import MAX_LEADING_SPACE, ReasoningParse
 from router.inference_request import TextParsing
 from router.usage_meter import UsageMeter
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import Served
+from tests.router.served import Served
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
 CALL = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'

@@ -10,8 +10,8 @@ import pytest
 
 from engine.api import Conversation
 from tests.embedder.fake_embedder import FakeEmbedder
-from tests.router.conftest import Served
 from tests.router.retrieving import CHAT, Retrieving, embedding
+from tests.router.served import Served
 
 HARBOUR = {"title": "Map", "text": "The harbour is north of the town. It has two piers."}
 MUSEUM = {"id": "m-1", "text": "The museum opens at nine. It is closed on Mondays."}

@@ -11,7 +11,7 @@ from router.config.keys import KeyConfig
 from router.errors import AuthenticationError, NotFoundError
 from router.tiers.choose_tier import TierChoice, choose_tier
 from router.tiers.complexity import complexity
-from tests.router.conftest import Served
+from tests.router.served import Served
 
 TIERS = ("fast", "balanced", "frontier")
 CHOICE = TierChoice(TIERS, AutoConfig())

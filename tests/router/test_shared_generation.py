@@ -17,7 +17,7 @@ from router.ports.tier_backend import OnPlaced, OnUsage
 from tests.router.asking import BODY, Asking
 from tests.router.backend import WORDS, ScriptedBackend
 from tests.router.cached import Cached
-from tests.router.conftest import CONFIG, Served
+from tests.router.served import CONFIG, Served
 
 
 class Gated(ScriptedBackend):

@@ -9,8 +9,8 @@ import pytest
 
 from router.config.keys import KeyConfig, Role
 from router.config.router import RouterConfig
-from tests.router.conftest import KEY, OTHER_KEY, Served
 from tests.router.engines import EngineBackend
+from tests.router.served import KEY, OTHER_KEY, Served
 
 ADMIN = "sk-admin"
 CONFIG = RouterConfig(

@@ -15,6 +15,7 @@ from router.config.router import RouterConfig
 from router.errors import UnavailableError
 from router.ports.stage_metrics import STREAM, Operation
 from router.ports.tier_backend import OnPlaced, OnUsage
+from router.router_ports import RouterPorts
 from router.stage_clock import StageClock
 from safety.api import Scores
 from safety.compiled_policy import Parts
@@ -63,10 +64,10 @@ class SlowClassifier(ScriptedClassifier):
         super().__init__()
         self._clock = clock
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]:
         await asyncio.sleep(0.02)
         self._clock.advance(CHECK_S)
-        return await super().classify(texts, tenant)
+        return await super().classify(texts, tenant, urgent=urgent)
 
 
 class Timed:
@@ -84,10 +85,12 @@ class Timed:
         self.app = build_app(
             config,
             self.backend,
-            clock=self.clock,
-            make_guard=None if guard is None else lambda oversight, store: guard,
-            embedder=FakeEmbedder(),
-            stages=self.stages,
+            RouterPorts(
+                clock=self.clock,
+                make_guard=None if guard is None else lambda oversight, store: guard,
+                embedder=FakeEmbedder(),
+                stages=self.stages,
+            ),
         )
 
     async def post(self, path: str, body: bytes, key: str = "sk-user") -> httpx.Response:

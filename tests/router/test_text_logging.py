@@ -18,11 +18,12 @@ from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
 from router.ports.text_log import LoggedText, RequestTexts
 from router.requests.text_logging import SentTexts, without_escapes
+from router.router_ports import RouterPorts
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.router.backend import WORDS, ScriptedBackend
-from tests.router.conftest import CONFIG, KEY, OTHER_KEY, Served
 from tests.router.policies import Policies
+from tests.router.served import CONFIG, KEY, OTHER_KEY, Served
 from tests.router.test_last_resort import Client
 from tests.safety.scripted_classifier import ScriptedClassifier
 
@@ -145,7 +146,7 @@ class Leaving(Client):
 
 async def test_of_a_stream_whose_client_leaves_there_is_what_was_sent() -> None:
     texts = Texts()
-    app = build_app(ASKED, ScriptedBackend(stall_at=2), texts=texts)
+    app = build_app(ASKED, ScriptedBackend(stall_at=2), RouterPorts(texts=texts))
     client = Leaving({"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "stream": True})
     async with asyncio.timeout(5):
         await app(client.scope(), client.receive, client.send)

@@ -16,6 +16,7 @@ from router.config.keys import KeyConfig
 from router.config.router import RouterConfig
 from router.errors import NotFoundError
 from router.ports.clock import Clock
+from router.router_ports import RouterPorts
 from router.tiers.choose_tier import TierChoice, choose_tier, thresholds
 from tests.router.backend import ScriptedBackend
 
@@ -47,7 +48,8 @@ def config(**settings: object) -> RouterConfig:
 
 
 def client(settings: RouterConfig, key: str = "sk-all", clock: Clock | None = None) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(build_app(settings, FourTiers(), clock=clock))
+    ports = RouterPorts() if clock is None else RouterPorts(clock=clock)
+    transport = httpx.ASGITransport(build_app(settings, FourTiers(), ports))
     return httpx.AsyncClient(transport=transport, base_url="http://test", headers={"authorization": f"Bearer {key}"})
 
 

@@ -15,6 +15,7 @@ from router.memory_collection_store import MemoryCollectionStore
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
 from router.ports.collection_store import CollectionRecord
+from router.router_ports import RouterPorts
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.router.backend import ScriptedBackend
 from tests.router.cached import KEYS, Cached
@@ -55,7 +56,9 @@ class StuckCollections(MemoryCollectionStore):
 async def test_a_request_for_collections_over_its_time_has_failed_in_the_ledger() -> None:
     ledger = MemoryStore(SystemClock())
     config = RouterConfig.model_validate({"keys": KEYS, "request_timeout_s": 0.1})
-    app = build_app(config, ScriptedBackend(), store=ledger, embedder=FakeEmbedder(), collections=StuckCollections())
+    app = build_app(
+        config, ScriptedBackend(), RouterPorts(store=ledger, embedder=FakeEmbedder(), collections=StuckCollections())
+    )
     headers = {"authorization": "Bearer sk-user"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=headers) as http:
         answer = await http.get("/v1/collections")

@@ -18,7 +18,8 @@ from router.errors import InvalidRequestError
 from router.generation.tool_parser import ToolCallParser
 from router.openai.chat import ChatEndpoint
 from router.tool_grammar import Function, ToolUse
-from tests.router.conftest import FAST, Served
+from tests.router.conftest import FAST
+from tests.router.served import Served
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "The weather in Rome?"}]}
 ZONE = {"type": "object", "properties": {"zone": {"enum": ["UTC", "CET"]}}, "required": ["zone"]}

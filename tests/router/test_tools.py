@@ -17,7 +17,8 @@ from engine.tokenizer import Tokenizer
 from router.answer_events import Text, ToolCallArguments, ToolCallStart
 from router.generation.tool_parser import MAX_HELD, Piece, ToolCallParser
 from router.tool_grammar import Function, ToolUse
-from tests.router.conftest import FAST, Served
+from tests.router.conftest import FAST
+from tests.router.served import Served
 
 WEATHER = {
     "type": "object",

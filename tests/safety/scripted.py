@@ -56,14 +56,16 @@ class ScriptedClassifier:
     dead: bool = False
     nonsense: Sequence[Scores] | None = None
     texts: list[str] = field(default_factory=list)
+    urgent: list[str] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
     cancelled: int = 0
     on_call: Callable[[str], None] = lambda text: None
     version: str = "scripted-1"
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]:
         self.texts += texts
+        self.urgent += texts if urgent else ()
         for text in texts:
             self.on_call(text)
         self.running += 1

@@ -21,14 +21,17 @@ def scored(text: str) -> Scores:
 @dataclass
 class ScriptedClassifier:
     """``mode``: ``well``; ``dead`` raises; ``slow`` never answers; ``nonsense`` returns NaN; ``short`` leaves one out;
-    ``broken`` raises an error that the port does not have. ``texts`` are all that it was asked about."""
+    ``broken`` raises an error that the port does not have. ``texts`` are all that it was asked about, ``urgent`` those
+    of urgent calls."""
 
     mode: str = "well"
     version: str = "scripted-1"
     texts: list[str] = field(default_factory=list)
+    urgent: list[str] = field(default_factory=list)
 
-    async def classify(self, texts: Sequence[str], tenant: str = "") -> Sequence[Scores]:
+    async def classify(self, texts: Sequence[str], tenant: str = "", *, urgent: bool = False) -> Sequence[Scores]:
         self.texts += texts
+        self.urgent += texts if urgent else ()
         if self.mode == "dead":
             raise ClassifierUnavailableError("dead")
         if self.mode == "slow":

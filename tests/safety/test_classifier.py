@@ -152,7 +152,7 @@ async def test_a_long_text_does_not_hold_up_a_short_one(scripted: Scripted) -> N
     await asyncio.sleep(0.01)  # they are queued
     scripted.go.set()
     await asyncio.gather(short, long)
-    assert scripted.batches[1] == ["c", "z"]
+    assert scripted.batches[1] == ["z", "c"]
     classifier.close()
 
 
@@ -193,7 +193,22 @@ async def test_a_short_text_waits_for_a_turn_whatever_else_of_its_tenant_does(sc
     await asyncio.sleep(0.01)  # it is queued
     scripted.go.set()
     await asyncio.gather(long, short)
-    assert scripted.batches[:3] == [["a"], ["b"], ["z"]]
+    assert scripted.batches[:2] == [["a"], ["z"]]
+    classifier.close()
+
+
+async def test_an_urgent_call_comes_before_checks_that_are_not(scripted: Scripted) -> None:
+    classifier = BatchingClassifier(scripted, max_batch_tokens=1)
+    scripted.go.clear()
+    first = asyncio.create_task(classifier.classify(["a"]))
+    await scripted.computes()
+    beside = [asyncio.create_task(classifier.classify([letter], "acme")) for letter in "bcd"]
+    await asyncio.sleep(0.01)  # they are queued
+    urgent = asyncio.create_task(classifier.classify(["z"], "acme", urgent=True))
+    await asyncio.sleep(0.01)
+    scripted.go.set()
+    await asyncio.gather(first, *beside, urgent)
+    assert scripted.batches[:2] == [["a"], ["z"]]
     classifier.close()
 
 
@@ -254,7 +269,7 @@ def test_a_batch_holds_no_more_tokens_than_it_may_padding_included() -> None:
     sizes = []
     while batch := queue.next_batch():
         sizes.append([len(window.tokens) for window in batch])
-    assert sizes == [[9], [3, 2], [1, 2]]
+    assert sizes == [[3, 1], [9], [2, 2]]
 
 
 @pytest.mark.parametrize(

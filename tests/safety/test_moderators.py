@@ -68,6 +68,21 @@ def test_text_is_held_until_a_check_of_it_came_back() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(("awaited", "urgent"), [(True, ["Hel"]), (False, [])])
+def test_the_first_check_of_a_text_that_a_reader_waits_for_is_urgent(awaited: bool, urgent: list[str]) -> None:
+    async def run() -> None:
+        classifier = ScriptedClassifier()
+        text = Text(classifier, awaited=awaited)
+        for piece in ("Hel", "lo, wörld", "!"):
+            text.push(piece)
+            await text.wait()
+        await text.end()
+        assert len(classifier.texts) == 3
+        assert classifier.urgent == urgent
+
+    asyncio.run(run())
+
+
 def test_text_that_no_further_piece_follows_is_released_after_a_while() -> None:
     async def run() -> None:
         text = Text(ScriptedClassifier())

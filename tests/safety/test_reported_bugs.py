@@ -75,3 +75,70 @@ def test_a_pseudonym_over_several_chunks_is_restored(pieces: list[str]) -> None:
 )
 def test_a_card_with_other_separators_is_found(card: str) -> None:
     assert found(f"{card} 12/27 123") == [("CREDIT_CARD", card)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"product_id": 3074185296}',
+        "created_at 1755302400",
+        "Item 4123456789012 is out of stock",
+        "Order PO1234567 for part X12345",
+        "hosted-eu-20260812-09",
+        'parcel_id: "12-3456789.000"',
+        "build number 2024 1130 0917",
+    ],
+)
+def test_an_identifier_is_no_telephone_number_and_no_card(text: str) -> None:
+    """llmgateway 3641, langwatch 7017, gstack 2591: identifiers and times were redacted for their shape."""
+    assert not found(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "## [1.10.0.0] - 2026-09-12",
+        "Bump version to 1.84.1.0",
+        '"version": "1.84.1.0"',
+        "APP_VERSION=1.84.1.0",
+        "Ver. 1.84.1.0",
+        "v1.84.1.0",
+        "see section 1.2.3.4",
+        "releases: 1.84.1.0",
+    ],
+)
+def test_a_version_is_no_address(text: str) -> None:
+    """gstack 2856: the headings of a changelog were taken for addresses."""
+    assert not found(text)
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["via", "visit", "VM", "vpn:", "verify", "builder", "release on", "build 5 on", "version 2 runs at", "# "],
+)
+def test_a_word_that_begins_like_one_for_versions_hides_no_address(before: str) -> None:
+    assert found(f"{before} 10.0.0.1") == [("IP_ADDRESS", "10.0.0.1")]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "Taxi:",
+        "TAXI",
+        "Cardiff",
+        "my accountant",
+        "the cardiologist",
+        "Casey",
+        "Ticketmaster",
+        "My order is late, call",
+    ],
+)
+def test_a_word_that_begins_like_one_for_other_numbers_hides_no_telephone_number(before: str) -> None:
+    assert found(f"{before} 212-555-0147") == [("PHONE_NUMBER", "212-555-0147")]
+
+
+@pytest.mark.parametrize(
+    "before", ["order", "Orders:", "order no.", "orderNo", "account number:", "case id", "call about account", "taxes"]
+)
+def test_a_number_of_something_else_is_no_telephone_number(before: str) -> None:
+    assert not found(f"{before} 212-555-0147")

@@ -34,7 +34,7 @@ def inspected(policy: dict[str, Any], text: str, use: TextUse, origin: Origin = 
         ({"requests": "pseudonymise"}, MARKED, MAIL, MAIL),
         ({"requests": "pseudonymise", "answers": "redact"}, MARKED, MAIL, MARKED),
         ({"requests": "block"}, None, None, MAIL),
-        ({"answers": "block"}, MAIL, MAIL, None),
+        ({"answers": "block"}, MAIL, MAIL, ""),
     ],
 )
 def test_personal_data_is_what_the_policy_says_of_its_use(
@@ -52,7 +52,9 @@ def test_secrets_and_phrases_count_as_personal_data_does() -> None:
 
     assert inspected(policy, KEY, TextUse.EMBEDDING).texts == ("Use <AWS_ACCESS_KEY>.",)
     assert inspected(policy, KEY, TextUse.STORAGE).texts == (KEY,)
-    assert all(inspected(policy, "a zorblax", use).refused for use in TextUse)
+    refusing = [use for use in TextUse if inspected(policy, "a zorblax", use).refused]
+    assert refusing == [TextUse.GENERATION, TextUse.EMBEDDING, TextUse.STORAGE]
+    assert inspected(policy, "a zorblax", TextUse.RESULT).texts == ("",)
     policy["retrieval"] = {"patterns": False}
     assert [use for use in TextUse if inspected(policy, "a zorblax", use).refused] == [TextUse.GENERATION]
 
@@ -60,15 +62,16 @@ def test_secrets_and_phrases_count_as_personal_data_does() -> None:
 @pytest.mark.parametrize("use", [use for use in TextUse if use is not TextUse.GENERATION])
 @pytest.mark.parametrize(("text", "setting"), [("HARM", "content"), ("ATTACK", "injection")])
 def test_the_classifier_reads_what_no_model_answers_if_it_is_asked_to(use: TextUse, text: str, setting: str) -> None:
+    expected = "redacted" if use is TextUse.RESULT else "blocked"
     assert inspected({}, text, use).label == "unscanned"
-    assert inspected({"retrieval": {setting: True}}, text, use, Origin.DOCUMENT).label == "blocked"
+    assert inspected({"retrieval": {setting: True}}, text, use, Origin.DOCUMENT).label == expected
     other = "injection" if setting == "content" else "content"
     assert inspected({"retrieval": {other: True}}, text, use, Origin.DOCUMENT).label == "allowed"
 
 
 @pytest.mark.parametrize(
     ("action", "stored", "result"),
-    [("drop", "blocked", "redacted"), ("quote", "blocked", "redacted"), ("review", "review", "review")],
+    [("drop", "blocked", "redacted"), ("quote", "blocked", "redacted"), ("review", "review", "redacted")],
 )
 def test_a_document_with_an_injection_is_not_stored_in_parts(action: str, stored: str, result: str) -> None:
     policy = {"injection": {"documents": {"action": action}}, "retrieval": {"injection": True}}

@@ -22,13 +22,14 @@ from cluster.state import redis_names
 from cluster.state.redis_entry_store import RedisEntryStore
 from cluster.state.redis_safety_store import RedisSafetyStore
 from engine.api import Conversation, Delta, GenerationRequest
-from router.app_factory import CacheParts, build_app
+from router.app_factory import build_app
 from router.config.keys import KeyConfig
 from router.config.router import RouterConfig
 from router.ports.answer_cache import AWAITED_MS
 from router.ports.clock import SystemClock
 from router.ports.tier_backend import OnPlaced, OnUsage
 from router.review.review_wiring import ReviewService
+from router.router_ports import CacheParts, RouterPorts
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
 from tests.router.asking import Asking
@@ -87,9 +88,11 @@ class RouterOnRedis:
         self.app = build_app(
             config,
             self.backend,
-            make_guard=(lambda oversight, store: guard) if guarded else None,
-            reviews=self.reviews if guarded else None,
-            cache=CacheParts(self.entries),
+            RouterPorts(
+                make_guard=(lambda oversight, store: guard) if guarded else None,
+                reviews=self.reviews if guarded else None,
+                cache=CacheParts(self.entries),
+            ),
         )
 
     async def ask(self, **more: object) -> httpx.Response:

@@ -35,6 +35,7 @@ from router.ports.idempotency_store import KeyClaim, KeyTerms
 from router.ports.ledger_store import LedgerQuery, Resolution
 from router.ports.state_store import StateUnavailableError
 from router.ports.tier_backend import OnPlaced, OnUsage, OrphanedAttempt
+from router.router_ports import RouterPorts
 from tests.router.backend import WORDS, ScriptedBackend
 from tests.state.clock import VirtualClock
 
@@ -96,7 +97,7 @@ class KeyedRouter:
         state = StateConfig(journal=journal, timeout_s=5, background_timeout_s=5, max_faults=3)
         self.keys = RedisIdempotencyStore(state, url)
         self.ledger = ledger or MemoryStore(SystemClock())
-        self.app = build_app(CONFIG, self.backend, store=self.ledger, idempotency=self.keys)
+        self.app = build_app(CONFIG, self.backend, RouterPorts(store=self.ledger, idempotency=self.keys))
 
     async def ask(self, key: str | None = "key-1", user: str = "sk-user", **more: object) -> httpx.Response:
         headers = {"authorization": f"Bearer {user}"} | ({} if key is None else {"idempotency-key": key})
@@ -256,7 +257,7 @@ async def test_a_refusal_waits_for_no_release_and_a_retry_at_once_finds_its_key_
     keys, one = SlowToRelease(), ClassAdmission(max_requests=1)
     full = CONFIG.model_copy(update={"admission": AdmissionConfig(standard=one)})
     router = KeyedRouter(redis_server.url, tmp_path)
-    router.app = build_app(full, router.backend, store=router.ledger, idempotency=keys)
+    router.app = build_app(full, router.backend, RouterPorts(store=router.ledger, idempotency=keys))
     router.backend.gate.clear()
     first = asyncio.create_task(router.ask(None))
     await asked(router)

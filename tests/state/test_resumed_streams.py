@@ -34,8 +34,9 @@ from router.ports.ledger_store import LedgerQuery, Resolution
 from router.ports.tier_backend import OnPlaced, OnUsage
 from router.resume.stream_readers import MAX_READERS
 from tests.router.backend import ScriptedBackend
-from tests.router.conftest import CONFIG, FAST, KEY, OTHER_KEY, Served
+from tests.router.conftest import FAST
 from tests.router.engines import EngineBackend
+from tests.router.served import CONFIG, KEY, OTHER_KEY, Served
 
 CHAT = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "stream": True, "detach": True}
 WORDS = 40

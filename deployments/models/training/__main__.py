@@ -112,15 +112,8 @@ def train(
     except ValueError as error:
         sys.exit(str(error))
     device = described(model.device)
-    model.cpu().eval()
-    model.generation_config = GenerationConfig(
-        bos_token_id=model.config.bos_token_id,
-        eos_token_id=model.config.eos_token_id,
-        pad_token_id=model.config.pad_token_id,
-    )
     directory = place(name, options)
-    model.to(torch.bfloat16).save_pretrained(str(directory))  # type: ignore[arg-type]
-    tokenizer.save_pretrained(str(directory))
+    save(model, tokenizer, directory)
     if name not in TIERS:
         return
     held_out = read_english(options.data, held_out=True)
@@ -138,6 +131,18 @@ def train(
     )
     (directory / "README.md").write_text(card, encoding="utf-8")
     print(f"{name}: {directory / 'README.md'}")
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """Writes the model in bfloat16, which it is from then on, on the CPU, and its tokenizer."""
+    model.cpu().eval()
+    model.generation_config = GenerationConfig(
+        bos_token_id=model.config.bos_token_id,
+        eos_token_id=model.config.eos_token_id,
+        pad_token_id=model.config.pad_token_id,
+    )
+    model.to(torch.bfloat16).save_pretrained(str(directory))  # type: ignore[arg-type]
+    tokenizer.save_pretrained(str(directory))
 
 
 def fingerprint(shape: Shape, options: argparse.Namespace) -> str:

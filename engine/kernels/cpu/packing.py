@@ -186,14 +186,8 @@ class PackedModel:
             KVPages.zeros(form, shapes[group].blocks + 1, 2 * spec.num_kv_heads, block_size, spec.head_dim, device)
             for group in self.groups
         ]
-        tables = [[self._floats(t) for t in rope_tables(k.rope, spec.head_dim, context)] for k in spec.kinds if k.rope]
-        layers = (Layer * spec.num_layers)()
-        for number, (layer, shape) in enumerate(zip(weights.layers, spec.layers, strict=True)):
-            cos, sin = tables[shape.kind]
-            window = spec.kinds[shape.kind].window or 0
-            layers[number] = self._layer(layer, cos, sin, self.cache[number], self.groups[number], window, shape.scale)
         self.model = Model(
-            layers=layers,
+            layers=self._layers(spec, weights.layers, context),
             count=spec.num_layers,
             embedding=None if weights.embeds_by_head else self._keep(weights.embedding.contiguous()),
             final_norm=self._norm(weights.norm),
@@ -214,7 +208,17 @@ class PackedModel:
             coded=int(rounded is not None or grouped(weights)),
             screen=self._screen(spec, weights.head),
         )
+
+    def _layers(self, spec: ModelSpec, weights: Sequence[LayerWeights], context: int) -> ctypes.Array[Layer]:
+        """Returns the layers, with the rotary tables of ``context`` positions."""
+        tables = [[self._floats(t) for t in rope_tables(k.rope, spec.head_dim, context)] for k in spec.kinds if k.rope]
+        layers = (Layer * spec.num_layers)()
+        for number, (layer, shape) in enumerate(zip(weights, spec.layers, strict=True)):
+            cos, sin = tables[shape.kind]
+            window = spec.kinds[shape.kind].window or 0
+            layers[number] = self._layer(layer, cos, sin, self.cache[number], self.groups[number], window, shape.scale)
         self._kept.append(layers)
+        return layers
 
     def _layer(
         self, layer: LayerWeights, cos: int, sin: int, cache: KVPages, group: int, window: int, scale: float

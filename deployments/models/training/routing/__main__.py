@@ -76,19 +76,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     answers = {
         tier: answers_of(tier, model, requests, options) for tier, model in zip(options.tiers, models, strict=True)
     }
+    try:
+        forecaster = fitted(requests, answers, options)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    lowered = with_chosen_margin(forecaster, requests, models, answers, options)
+    write(options.out, recognising(lowered, shown, requests, options))
+    return 0
 
+
+def fitted(requests: Requests, answers: dict[str, dict[Task, Answer]], options: argparse.Namespace) -> Forecaster:
+    """Fits what is expected of --tiers to their ``answers``. Open requests are right with none of them, and small talk
+    with the last. Raises ValueError for too few tasks."""
     known = vocabulary_of(features(conversation(task)) for task in draw_tasks(KNOWN_TASKS, "routing vocabulary"))
     every = [*requests.fitted, *requests.opened, *requests.small_talk]
     seen = [features(conversation(task)) for task in every]
     right: list[list[bool | None]] = [[answers[tier][task].right for tier in options.tiers] for task in requests.fitted]
     right += [[False] * len(options.tiers) for _ in requests.opened]
     right += [[None] * (len(options.tiers) - 1) + [True] for _ in requests.small_talk]
-    try:
-        forecaster = fit(seen, right, options.tiers, options.seed, known)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return fit(seen, right, options.tiers, options.seed, known)
 
+
+def with_chosen_margin(
+    forecaster: Forecaster,
+    requests: Requests,
+    models: Sequence[Path],
+    answers: dict[str, dict[Task, Answer]],
+    options: argparse.Namespace,
+) -> Forecaster:
+    """``forecaster`` with the chances of cheaper tiers lowered by the least margin that costs no right answers, chosen
+    on requests to which nothing was fitted. Prints how well each tier is foretold, and what tolerances come to."""
     judged = {kind: judge(tasks, answers, forecaster) for kind, tasks in requests.judged.items()}
     best = best_tier([item for part in judged.values() for item in part.items])
     margin = least_margin(
@@ -104,9 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\nmargin {margin:.2f}; `auto` less {options.tiers[best]} alone, right answers of a thousand:\n")
     print(settings_table(judged, best, margin))
     told = about(options, requests, models, judged, best, margin)
-    lowered = replace(with_margin(forecaster, best, margin), about=told)
-    write(options.out, recognising(lowered, shown, requests, options))
-    return 0
+    return replace(with_margin(forecaster, best, margin), about=told)
 
 
 def kept_of(options: argparse.Namespace) -> Forecaster:
