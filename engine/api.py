@@ -327,7 +327,7 @@ class TtftObjective(NamedTuple):
     ttft_s_per_1k_tokens: float = 0.0
 
     def allowed_s(self, uncached_tokens: float) -> float:
-        """Returns the seconds from arrival that a request of that number of uncached prompt tokens may take, and be in time."""
+        """Returns the seconds from arrival by which a request with that number of uncached prompt tokens is in time."""
         return self.ttft_s + self.ttft_s_per_1k_tokens * uncached_tokens / 1000
 
 
