@@ -1,5 +1,5 @@
-"""The classifier that ships, alone and with its second opinion: benign twins pass, attacks are flagged, at the thresholds
-of its config.json."""
+"""The classifier that ships, alone and with its second opinion: at the thresholds of its config.json benign twins pass
+and attacks are flagged."""
 
 from __future__ import annotations
 
