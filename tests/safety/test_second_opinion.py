@@ -64,7 +64,7 @@ async def queued(classifier: BatchingClassifier, sequences: int, tenant: str = "
     """Waits until ``sequences`` of a tenant wait for the second model."""
     assert classifier.second is not None
     async with asyncio.timeout(10):
-        while classifier.second.runner.waiting(tenant) < sequences:
+        while classifier.second.runner.waiting(tenant) < sequences:  # noqa: ASYNC110 - a queue has no event
             await asyncio.sleep(0.001)
 
 
