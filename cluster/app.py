@@ -20,7 +20,7 @@ from cluster.embedder.deployment import NAME as EMBEDDER
 from cluster.embedder.deployment import bind_embedder
 from cluster.ingress import Router
 from cluster.lanes.pinned_request_router import PinnedRequestRouter
-from cluster.latency_objectives import all_objectives, with_objectives
+from cluster.latency_objectives import all_objectives, ttft_objectives, with_objectives
 from cluster.model_version import has_model_files, model_version
 from cluster.optional_tiers import missing_tiers, without_tiers
 from cluster.replica.rank_launcher import bundles
@@ -60,7 +60,7 @@ def build_with(config: MantaConfig, engine_factory: EngineFactory) -> Applicatio
     """
     logs = config.telemetry.logs
     handles: dict[str, Any] = {
-        tier.name: tier_deployment(tier, replicas_of(config, tier), logs).bind(
+        tier.name: tier_deployment(tier, replicas_of(config, tier), logs, ttft_objectives(config, tier)).bind(
             with_objectives(config, tier), engine_factory, config.telemetry
         )
         for tier in config.tiers
@@ -237,15 +237,19 @@ def serve_autoscaling(
         )
 
 
-def tier_deployment(tier: TierConfig, replicas: dict[str, Any], logs: LogsConfig) -> Any:
-    """Returns the deployment of a tier. ``replicas`` has Serve's options for the number of its replicas. The caller
-    binds it to the tier's config, an ``EngineFactory`` and the settings of the telemetry."""
+def tier_deployment(
+    tier: TierConfig, replicas: dict[str, Any], logs: LogsConfig, objectives: dict[str, list[float]] | None = None
+) -> Any:
+    """Returns the deployment of a tier. ``replicas`` has Serve's options for the number of its replicas, ``objectives``
+    are those of ``ttft_objectives``: running replicas take new ones over. The caller binds it to the tier's config, an
+    ``EngineFactory`` and the settings of the telemetry."""
     placement_group: dict[str, Any] = {}
     if tier.engine.tensor_parallel > 1:
         placement_group = {"placement_group_bundles": bundles(tier), "placement_group_strategy": "STRICT_PACK"}
     return serve.deployment(
         name=tier.name,
         **replicas,
+        user_config=objectives or {},
         ray_actor_options={"num_cpus": tier.num_cpus, "num_gpus": tier.num_gpus, "resources": tier.resources},
         max_ongoing_requests=MAX_CALLS_PER_REPLICA,
         request_router_config=RequestRouterConfig(request_router_class=PinnedRequestRouter),  # type: ignore[arg-type]

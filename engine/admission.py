@@ -158,6 +158,7 @@ class Admission:
             max_tokens=max_tokens,
             tenant=request.tenant,
             priority=request.priority,
+            continues=request.continues,
             surplus=request.surplus,
             arrived=now,
             deadline=None if request.deadline_s is None else now + request.deadline_s,

@@ -319,6 +319,18 @@ LATENCY_BOUNDS_S = (
 above all of them."""
 
 
+class TtftObjective(NamedTuple):
+    """The seconds within which the first token of a request should come, and those that each 1,000 prompt tokens add
+    that are not in the prefix cache."""
+
+    ttft_s: float
+    ttft_s_per_1k_tokens: float = 0.0
+
+    def allowed_s(self, uncached_tokens: float) -> float:
+        """Returns the seconds from arrival by which a request with that number of uncached prompt tokens is in time."""
+        return self.ttft_s + self.ttft_s_per_1k_tokens * uncached_tokens / 1000
+
+
 @dataclass(frozen=True, slots=True)
 class ClassLoad:
     """Counts of one scheduling class since the start.
@@ -326,7 +338,8 @@ class ClassLoad:
     ``arrivals`` include refused requests, and leave out those that another replica had before
     (``GenerationRequest.continues``). ``finished`` includes those that ended before their answer was complete. Of
     ``prompt_tokens`` those are left out that the prefix cache was expected to have. ``ttft`` counts the first tokens by
-    LATENCY_BOUNDS_S.
+    LATENCY_BOUNDS_S. ``late`` counts the requests among the arrivals whose first token came later than their
+    ``TtftObjective`` allows, or that ended after that time without one; None: it is not counted.
     """
 
     arrivals: int = 0
@@ -335,6 +348,7 @@ class ClassLoad:
     finished: int = 0
     output_tokens: int = 0
     ttft: tuple[int, ...] = (0,) * (len(LATENCY_BOUNDS_S) + 1)
+    late: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from engine.admission import Job
@@ -23,8 +23,10 @@ from engine.api import (
     Grammar,
     ModelInfo,
     OverloadedError,
+    Priority,
     RequestError,
     StepFacts,
+    TtftObjective,
 )
 from engine.engine import Engine
 from engine.load import waits
@@ -167,6 +169,11 @@ class AsyncEngine:
             if not self._arrivals and age_s <= LOAD_PERIOD_S:
                 return self._load
             return replace(self._load, waiting=self._load.waiting + self._arrivals.total(), age_s=age_s)
+
+    def expect(self, objectives: Mapping[Priority, TtftObjective]) -> None:
+        """Counts requests as late (``ClassLoad.late``) by these objectives from now on. A class without one has no
+        count."""
+        self._engine.recorder.objectives = dict(objectives)
 
     def check_alive(self) -> None:
         """Raises EngineDeadError if the thread has ended or was not started, or if the process of another rank has

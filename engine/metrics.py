@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from engine.api import LATENCY_BOUNDS_S, ClassLoad, EngineStats, Priority
+from engine.api import LATENCY_BOUNDS_S, ClassLoad, EngineStats, Priority, TtftObjective
 from engine.kv.prefix import Miss
 
 if TYPE_CHECKING:  # it imports torch, which those who read metrics do without
@@ -134,6 +134,7 @@ class ClassUse:
     prompt_tokens: float = 0.0
     finished: int = 0
     output_tokens: int = 0
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,10 @@ class EngineMetrics:
 class Recorder:
     """Records the metrics of one engine. Counts the tenants ``names`` separately in any case, and others until there
     are ``tenants`` in all. A bucket of TTFT and ITL ends at each of ``objectives_s``, too. Instants are seconds of the
-    engine's clock."""
+    engine's clock.
+
+    ``objectives`` are those by which the requests of a class are late, if it has one. They may be replaced at any time.
+    """
 
     def __init__(self, names: Iterable[str] = (), tenants: int = 64, objectives_s: Iterable[float] = ()) -> None:
         self._bound = tenants
@@ -209,6 +213,7 @@ class Recorder:
         self._answer_length = Histogram(LENGTHS)
         self._misses = dict.fromkeys(Miss, 0)
         self._classes = {each: ClassUse() for each in Priority}
+        self.objectives: Mapping[Priority, TtftObjective] = {}
         self._last_step = 0.0  # end of the last step that emitted tokens
         self.refused = 0
         self.repairs = 0
@@ -242,9 +247,12 @@ class Recorder:
         use.arrivals += 1
         use.prompt_tokens += prompt_tokens
 
-    def broken(self, priority: Priority) -> None:
-        """Counts a request that ended before its answer was complete."""
-        self._classes[priority].finished += 1
+    def broken(self, sequence: Sequence, now: float) -> None:
+        """Counts a request that ended before its answer was complete, at the instant ``now``. ``sequence`` is its
+        first choice."""
+        self._classes[sequence.priority].finished += 1
+        if not sequence.last_token_at:
+            self._count_if_late(sequence, now)
 
     @property
     def mean_output(self) -> float | None:
@@ -262,6 +270,7 @@ class Recorder:
                 use.finished,
                 use.output_tokens,
                 self._first_token_s[each].folded(self._extra),
+                use.late if each in self.objectives else None,
             )
             for each, use in self._classes.items()
         }
@@ -305,10 +314,20 @@ class Recorder:
                 self._between_tokens_s.observe(now - sequence.last_token_at)
             else:
                 self._first_token_s[sequence.priority].observe(now - sequence.arrived)
+                self._count_if_late(sequence, now)
             sequence.last_token_at = now
         if regular:
             self._between_tokens_s.observe(now - last, regular)
         self._last_step = now
+
+    def _count_if_late(self, sequence: Sequence, now: float) -> None:
+        """Counts a request without a token before the instant ``now``, if it is late by its objective. Not one that
+        another replica had before, which is none of the arrivals here; and not its further choices."""
+        objective = self.objectives.get(sequence.priority)
+        if objective is None or sequence.continues or sequence.choice:
+            return
+        uncached = sequence.prompt_length - (sequence.cached_tokens or 0)
+        self._classes[sequence.priority].late += now - sequence.arrived > objective.allowed_s(uncached)
 
     def ended(self, sequence: Sequence, generated: int, finished: bool) -> None:
         """Adds the tokens of a sequence that has ended to the counts of its tenant: its computed prompt tokens and

@@ -300,7 +300,7 @@ class OutputProcessor:
             self._leave(group, job.sequence, finished=False)
         if group.search is not None:
             self._recorder.ended(group.first.sequence, 0, finished=False)
-        self._recorder.broken(group.first.sequence.priority)
+        self._recorder.broken(group.first.sequence, self._clock())
         return group.usage
 
     def _forget(self, request_id: str) -> None:

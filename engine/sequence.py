@@ -64,6 +64,7 @@ class Sequence:
     miss: Miss | None = None  # why no more prompt tokens were found in the prefix cache
     tenant: str = ""
     priority: Priority = Priority.STANDARD
+    continues: bool = False  # another replica had its request before
     surplus: bool = False  # its tenant has had its share, so it comes after those of all classes that are not surplus
     arrived: float = 0.0  # instant at which the request arrived
     deadline: float | None = None  # instant by which its first token must have been generated
@@ -173,6 +174,7 @@ class Sequence:
             max_tokens=self.max_tokens,
             tenant=self.tenant,
             priority=self.priority,
+            continues=self.continues,
             surplus=self.surplus,
             arrived=self.arrived,
             objective=self.objective,

@@ -36,6 +36,7 @@ class ArrivalCounts:
     prompt_tokens: float = 0.0
     finished: float = 0.0
     output_tokens: float = 0.0
+    late: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ def point_of(tier: TierSnapshot, at_s: float, stale_s: float) -> ArrivalCounts |
         sum(each.prompt_tokens for each in waited_for),
         sum(each.finished for each in waited_for),
         sum(each.output_tokens for each in waited_for),
+        sum(each.late for each in waited_for),
     )
     numbers = astuple(point)
     return point if all(map(isfinite, numbers)) and min(numbers[1:]) >= 0 else None

@@ -177,11 +177,18 @@ class FastLoopConfig(Settings):
     """The part of the ITL objective that the predicted mean may take."""
     kv_margin: float = Field(0.8, gt=0, le=1)
     """The part of the KV cache that running and waiting requests may need."""
-    headroom: float = Field(1.0, ge=0)
+    headroom: float = Field(1.05, ge=0)
     """Spare replicas for chance, in standard deviations of the count of requests within a TTFT objective."""
     steady_headroom: float = Field(0.25, ge=0)
     """As ``headroom``, while the flow has not changed for five to ten minutes by more than chance explains, or while
     ``following_window_s`` counts. At most ``headroom`` counts."""
+    unspent_headroom: float = Field(0.25, ge=0, le=1)
+    """The part of the headroom of a flow that is not steady that is kept while no request is late or refused. 1 % of
+    them may be: that is the error budget. The more of it is being spent, the more of the headroom is kept, and all of
+    it from a quarter of the budget on. 1: always all."""
+    budget_window_s: Seconds = 600.0
+    """A request counts less in the error budget the older it is: after this time, for about a third. So long it takes
+    until most of the budget is known. What is not known counts as spent."""
     band: float = Field(0.05, ge=0, lt=1)
     """The dead band: the target is raised if the need exceeds it by this part, and lowered to the need and this part of
     it."""
@@ -196,12 +203,13 @@ class FastLoopConfig(Settings):
     falling_window_s: Seconds = 60.0
     """As ``down_window_s``, while the arrivals of the last three minutes fall along a line. At most ``down_window_s``
     counts."""
-    following_window_s: Seconds | None = None
-    """As ``falling_window_s``, where the arrivals differ from the line by no more than chance explains. Such a lowering
-    has no dead band. Its headroom is that of a steady flow and the line's standard error. None: ``falling_window_s``
-    counts. For loads that rise and fall over tens of minutes: what bursts comes back too soon."""
+    following_window_s: Seconds = 20.0
+    """As ``falling_window_s``, where the arrivals have fallen along lines for almost five minutes, which they leave by
+    no more than single requests explain. Such a lowering has no dead band. Its headroom is that of a steady flow and
+    the line's standard error. At most ``down_window_s`` counts."""
     down_period_s: Seconds = 60.0
-    """The least number of seconds between any change and a lowering."""
+    """The least number of seconds between any change and a lowering: at most ``following_window_s`` while that
+    counts."""
     flow_window_s: Seconds = 60.0
     """Arrivals are averaged over this window. A shorter one counts where chance cannot explain its higher rate."""
     drain_s: Seconds = 60.0
@@ -224,17 +232,26 @@ class ForecastConfig(Settings):
     """Parts of the day that have a season of their own. 1: no season."""
     alpha: float = Field(0.5, gt=0, le=1)
     """Weight of an observation in the level."""
-    beta: float = Field(0.3, ge=0, le=1)
+    beta: float = Field(0.5, ge=0, le=1)
     """Weight of an observation in the trend."""
     gamma: float = Field(0.3, ge=0, le=1)
     """Weight of an observation in the season."""
-    damping: float = Field(0.9, gt=0, le=1)
+    damping: float = Field(0.97, gt=0, le=1)
     """The trend's factor for each interval ahead."""
+    length_beta: float = Field(0.3, ge=0, le=1)
+    """As ``beta``, for the lengths of prompts and answers, whose means are less certain."""
+    length_damping: float = Field(0.9, gt=0, le=1)
+    """As ``damping``, for lengths."""
     caution: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Mean errors of the forecast by which it is lowered before it sets a floor."""
-    min_observations: int = Field(5, ge=2)
-    """The number of observations from which on a forecast sets a floor."""
+    min_observations: int = Field(3, ge=2)
+    """The number of observations from which on a forecast sets a floor: a rise at the start is known after a minute."""
     enabled: bool = True
+
+    @property
+    def of_lengths(self) -> ForecastConfig:
+        """The settings for lengths, which have their own trend."""
+        return self.model_copy(update={"beta": self.length_beta, "damping": self.length_damping})
 
 
 class AutoscalingConfig(Settings):

@@ -8,6 +8,7 @@ ray_manta_autoscaling_ready_replicas    tier                   replicas that ser
 ray_manta_autoscaling_needed_replicas   tier                   replicas that the load needs, as a fraction
 ray_manta_autoscaling_cold_start_s      tier                   seconds from the order of a replica until it serves
 ray_manta_autoscaling_waiting_requests  tier                   requests that wait for a first replica
+ray_manta_autoscaling_budget_burn       tier                   requests late or refused lately, by those that may be
 ======================================  =====================  =======================================================
 
 The deployments beside the tiers (``autoscaling.followers``) have the first three, with their names as ``tier``.
@@ -35,6 +36,9 @@ class DecisionMetrics:
         self._waiting = make.gauge(
             "manta_autoscaling_waiting_requests", "Requests that wait for a tier at zero to start.", ("tier",)
         )
+        self._burn = make.gauge(
+            "manta_autoscaling_budget_burn", "Requests late or refused lately, by those that may be.", ("tier",)
+        )
         self._decisions = make.counter("manta_autoscaling_decisions", "Decisions by reason.", ("tier", "reason"))
         why_not = "manta_autoscaling_why_not", "Decisions by why there were not more or fewer."
         self._why_not = make.counter(*why_not, ("tier", "direction", "reason"))
@@ -47,6 +51,8 @@ class DecisionMetrics:
         self._needed.set(numbers.get("need", 0), tier)
         self._cold_start.set(numbers.get("cold_start_s", 0), tier)
         self._waiting.set(numbers.get("waiting_room", 0), tier)
+        if "burn" in numbers:  # a follower has no objectives
+            self._burn.set(numbers["burn"], tier)
         self._decisions.inc(1, {**tier, "reason": decision.reason.value})
         self._why_not.inc(1, {**tier, "direction": "more", "reason": decision.why_not_more.reason.value})
         self._why_not.inc(1, {**tier, "direction": "fewer", "reason": decision.why_not_fewer.reason.value})

@@ -8,6 +8,9 @@ from cluster.autoscaling.decision import Need, Reason, TierDecision, WhyNot
 
 Numbers = Mapping[str, float]
 
+KNOWN = 0.9
+"""The part of the error budget's window from which on it is called known."""
+
 
 def explain(decision: TierDecision) -> str:
     """Returns the decision in a few sentences: the target and its reason, the load, and why not more or fewer."""
@@ -61,6 +64,8 @@ def _state(numbers: Numbers) -> str:
         load.append(f"{numbers['requests_per_s']:.2f} requests/s arrive")
     if "headroom" in numbers:
         load.append(_headroom(numbers))
+    if "burn" in numbers:
+        load.append(_budget(numbers))
     if "predicted_ttft_s" in numbers:
         load.append(f"TTFT {numbers['predicted_ttft_s']:.2f} s predicted, {numbers['ttft_limit_s']:.3g} s allowed")
     if "predicted_itl_s" in numbers:
@@ -73,7 +78,15 @@ def _state(numbers: Numbers) -> str:
 def _headroom(numbers: Numbers) -> str:
     why = " as the flow is steady" if numbers.get("steady") else ""
     why = " as the flow falls along a line" if numbers.get("falling") else why
-    return f"headroom {numbers['headroom']:g} x the standard deviation of those within {numbers['slo_ttft_s']:g} s{why}"
+    return (
+        f"headroom {numbers['headroom']:.3g} x the standard deviation of those within {numbers['slo_ttft_s']:g} s{why}"
+    )
+
+
+def _budget(numbers: Numbers) -> str:
+    """Returns the state of the error budget."""
+    known = "" if numbers["budget_known"] >= KNOWN else f" of the {numbers['budget_known']:.0%} that are known"
+    return f"{numbers['burn']:.2f} times as many requests late or refused lately{known} as the objectives allow"
 
 
 def _follower_state(numbers: Numbers) -> str:

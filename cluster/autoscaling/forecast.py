@@ -31,7 +31,8 @@ class Forecast:
     """The state after ``count`` observations. ``error`` is the mean absolute error of the forecasts.
 
     ``season`` has a factor for each part of the day, empty until all parts were observed. ``sums`` and ``visits`` are
-    the sums and numbers of observations in each part of the first day.
+    the sums and numbers of observations in each part of the first day. ``cut``: the last observation counted as less
+    than it was, so that the rest of a step is still to come.
     """
 
     count: int = 0
@@ -41,6 +42,7 @@ class Forecast:
     season: tuple[float, ...] = ()
     sums: tuple[float, ...] = ()
     visits: tuple[float, ...] = ()
+    cut: bool = False
 
     def observe(self, value: float, at_s: float, config: ForecastConfig) -> Forecast:
         """Returns the state with the observation ``value`` of the interval that ended at ``at_s``, in seconds of local
@@ -50,12 +52,13 @@ class Forecast:
         if not self.count:
             return known(value, slot, config)
         expected = max(0.0, self._expected(slot, config))
-        value = min(value, MAX_JUMP * expected + MIN_JUMP)
+        most = MAX_JUMP * expected + MIN_JUMP
+        value, cut = min(value, most), value > most
         error = self.error + config.alpha * (abs(value - expected) - self.error)
         after = known(value, slot, config)
-        if abs(value - expected) > SURPRISE * max(self.error, MIN_ERROR * expected):
-            return replace(after, level=value / after._factor(slot), trend=0.0, error=self.error)
-        return replace(after, error=error)
+        if self.cut or abs(value - expected) > SURPRISE * max(self.error, MIN_ERROR * expected):
+            return replace(after, level=value / after._factor(slot), trend=0.0, error=self.error, cut=cut)
+        return replace(after, error=error, cut=cut)
 
     def ahead(self, at_s: float, horizon_s: float, config: ForecastConfig) -> float | None:
         """Returns the highest value forecast for the intervals from ``at_s``, in seconds of local time, to

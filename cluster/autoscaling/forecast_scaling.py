@@ -35,6 +35,7 @@ class ForecastScaling:
         cold_start_s: float,
         ahead_s: float,
         config: ForecastConfig,
+        steady: bool = False,
     ) -> ForecastScaling:
         """Returns the state after a tick. The forecasts change once in an interval.
 
@@ -42,7 +43,8 @@ class ForecastScaling:
         forecasts, everything is forgotten, so that none sets a floor any more. ``confirmed`` is the share of the
         arrivals, 0 to 1, that other signals confirm, so that the forecasts do not learn from a wrong counter.
         ``cold_start_s`` is the seconds that a replica takes to start: the forecast looks that far ahead. Local time, by
-        which days repeat, is ``ahead_s`` seconds ahead of the counters' clock.
+        which days repeat, is ``ahead_s`` seconds ahead of the counters' clock. ``steady``: the arrivals vary by no more
+        than chance explains, so that a trend of theirs is chance, too.
         """
         if not config.enabled:
             return ForecastScaling()
@@ -55,10 +57,16 @@ class ForecastScaling:
             return replace(self, confirmed=min(self.confirmed, confirmed)) if confirmed < self.confirmed else self
         if elapsed_s > MAX_GAP * config.interval_s:
             return replace(self, start=point, confirmed=1.0, rate=self.rate.after_gap())
-        return self._with_interval(self.start, point, cold_start_s, ahead_s, config)
+        return self._with_interval(self.start, point, cold_start_s, ahead_s, config, steady)
 
     def _with_interval(
-        self, start: ArrivalCounts, end: ArrivalCounts, cold_start_s: float, ahead_s: float, config: ForecastConfig
+        self,
+        start: ArrivalCounts,
+        end: ArrivalCounts,
+        cold_start_s: float,
+        ahead_s: float,
+        config: ForecastConfig,
+        steady: bool,
     ) -> ForecastScaling:
         local_s = end.at_s + ahead_s
         arrivals = end.arrivals - start.arrivals
@@ -66,17 +74,18 @@ class ForecastScaling:
         rate, prompts, outputs = (
             each.with_slots(config.slots, local_s) for each in (self.rate, self.prompt_tokens, self.output_tokens)
         )
+        lengths = config.of_lengths
         rate = rate.observe(self.confirmed * arrivals / (end.at_s - start.at_s), local_s, config)
         if arrivals:
-            prompts = prompts.observe(max(0.0, end.prompt_tokens - start.prompt_tokens) / arrivals, local_s, config)
+            prompts = prompts.observe(max(0.0, end.prompt_tokens - start.prompt_tokens) / arrivals, local_s, lengths)
         if finished > 0:
-            outputs = outputs.observe(max(0.0, end.output_tokens - start.output_tokens) / finished, local_s, config)
+            outputs = outputs.observe(max(0.0, end.output_tokens - start.output_tokens) / finished, local_s, lengths)
         horizon_s = cold_start_s + config.interval_s
         ahead = None
-        if (expected := rate.ahead(local_s, horizon_s, config)) is not None:
+        if (expected := (rate.after_gap() if steady else rate).ahead(local_s, horizon_s, config)) is not None:
             ahead = ArrivalRate(
                 expected,
-                prompts.ahead(local_s, horizon_s, config) or 0.0,
-                outputs.ahead(local_s, horizon_s, config) or 0.0,
+                prompts.ahead(local_s, horizon_s, lengths) or 0.0,
+                outputs.ahead(local_s, horizon_s, lengths) or 0.0,
             )
         return ForecastScaling(end, 1.0, rate, prompts, outputs, ahead)

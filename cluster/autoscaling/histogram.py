@@ -57,6 +57,14 @@ class LatencyHistogram:
         be half as much again as what is in it."""
         return None if self.sum_s is None or not self.total else self.sum_s / self.total
 
+    def above(self, limit_s: float) -> float:
+        """Returns the number of latencies above ``limit_s`` seconds, by linear interpolation within a bucket. All of
+        the last bucket are above every limit."""
+        total = float(self.counts[-1])
+        for low, high, count in zip((0.0, *self.bounds_s), self.bounds_s, self.counts, strict=False):
+            total += count * min(1.0, max(0.0, (high - limit_s) / (high - low)))
+        return total
+
     def quantile(self, q: float) -> float:
         """Returns the ``q`` quantile in seconds, by linear interpolation within a bucket, as Prometheus'
         histogram_quantile. Returns the highest bound if the quantile lies above all bounds, and 0 if the histogram is

@@ -82,7 +82,7 @@ def _lowered(
     peak: float,
 ) -> Proposal:
     """Returns the proposal where the needs would allow ``lowest``, which is below ``target``."""
-    fast, at_s = evidence.fast, evidence.at_s
+    at_s = evidence.at_s
 
     def held(why: WhyNot) -> Proposal:
         return Proposal(target, why.reason, why_more, why, latest, peak)
@@ -91,9 +91,9 @@ def _lowered(
     if known_s < evidence.down_window_s:
         numbers = {"known_s": known_s, "window_s": evidence.down_window_s, "peak": peak}
         return held(WhyNot(Reason.STABILISING, numbers))
-    if _within(at_s, changed_at_s, fast.down_period_s):
+    if _within(at_s, changed_at_s, evidence.down_period_s):
         since = at_s - (changed_at_s or at_s)
-        return held(WhyNot(Reason.DOWN_RATE, {"since_s": since, "period_s": fast.down_period_s}))
+        return held(WhyNot(Reason.DOWN_RATE, {"since_s": since, "period_s": evidence.down_period_s}))
     if not evidence.load.fresh:
         return held(WhyNot(Reason.NO_FRESH_DATA, {"ready": evidence.load.ready, "fresh": 0}))
     fewer, against = fewest(evidence, lowest, target)

@@ -70,7 +70,8 @@ class WindowedLatencies:
 class ReplicaReport:
     """The report of one replica. The instant of ``sample`` is 0; the receiver sets it to the time of receipt.
     ``start_s`` is the number of seconds in which the replica loaded its model; 0: unknown. ``age_s`` is the age of all
-    other numbers when they were sent, in seconds. ``due`` is batch work with a deadline."""
+    other numbers when they were sent, in seconds. ``due`` is batch work with a deadline. ``counts_late`` is as in
+    ``LatencyReport``; that of an earlier release does not."""
 
     sample: ReplicaSample
     counters: Mapping[Priority, ClassCounters]
@@ -78,6 +79,7 @@ class ReplicaReport:
     start_s: float = 0.0
     age_s: float = 0.0
     due: tuple[DueWork, ...] = ()
+    counts_late: bool = False
 
     def latency_reports(self, source: str, observed_at_s: float) -> tuple[LatencyReport, ...]:
         """Returns the latencies of each class of WAITED_FOR, as those of the replica ``source`` up to the instant
@@ -92,6 +94,7 @@ class ReplicaReport:
                 LatencyHistogram(self.latencies.ttft[priority], LATENCY_BOUNDS_S),
                 of_all if priority is Priority.STANDARD else empty,
                 self.latencies.window_s,
+                self.counts_late,
             )
             for priority in WAITED_FOR
         )
@@ -106,6 +109,8 @@ def to_numbers(load: EngineLoad, latencies: WindowedLatencies, start_s: float, m
     numbers: dict[str, float] = {name: float(getattr(load, name)) for name in SAMPLE}
     numbers.update(start_s=start_s, window_s=latencies.window_s, age_s=load.age_s, bounds=BOUNDS)
     numbers.update(_full_chunk(load))
+    if any(counts.late is not None for counts in load.classes.values()):
+        numbers["counts_late"] = 1.0
     numbers["model"] = float(int(model[:MODEL_DIGITS] or "0", 16))
     nothing = (0,) * BUCKETS
     for priority in Priority:
@@ -157,16 +162,17 @@ def from_numbers(numbers: Mapping[str, float]) -> ReplicaReport | None:
             numbers["start_s"],
             max(0.0, numbers.get("age_s", 0.0)),
             _due(numbers),
+            counts_late=bool(numbers.get("counts_late")),
         )
     except (KeyError, TypeError):
         return None
 
 
 def _counters(numbers: Mapping[str, float], priority: Priority) -> ClassCounters:
-    arrivals, refusals, prompt, finished, output = (
+    arrivals, refusals, prompt, finished, output, late = (
         numbers.get(f"{priority.name.lower()}.{each}", 0.0) for each in COUNTERS
     )
-    return ClassCounters(int(arrivals), int(refusals), prompt, int(finished), output)
+    return ClassCounters(int(arrivals), int(refusals), prompt, int(finished), output, int(late))
 
 
 def _due(numbers: Mapping[str, float]) -> tuple[DueWork, ...]:

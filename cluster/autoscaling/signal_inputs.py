@@ -36,6 +36,7 @@ class SignalInputs:
     latencies: Sequence[LatencyReport]
     batch_work: Sequence[BatchWork]
     falling: bool = False  # whether the arrivals are known to fall along a line
+    spent: float = 1.0  # the part of the error budget that is being spent (``ErrorBudget``)
     fall: Fall | None = None  # if single requests explain what they leave that line by
 
     @property
@@ -82,9 +83,14 @@ class SignalInputs:
     def down_window_s(self) -> float:
         """The seconds whose highest need a lowering has to leave: fewer while the arrivals fall."""
         longest = self.fast.down_window_s
-        if self.fall and self.fast.following_window_s is not None:
+        if self.fall:
             return min(self.fast.following_window_s, longest)
         return min(self.fast.falling_window_s, longest) if self.falling else longest
+
+    @property
+    def down_period_s(self) -> float:
+        """The least number of seconds between any change and a lowering: fewer while a fall is followed."""
+        return min(self.fast.down_period_s, self.down_window_s) if self.fall else self.fast.down_period_s
 
     @property
     def down_band(self) -> float:
@@ -94,8 +100,13 @@ class SignalInputs:
 
     @property
     def headroom(self) -> float:
-        """The headroom for the flow, in standard deviations: less while it is steady, or falls along a line."""
-        return min(self.fast.headroom, self.fast.steady_headroom) if self.steady or self.fall else self.fast.headroom
+        """The headroom for the flow, in standard deviations: less while it is steady, or falls along a line. If it is
+        not steady, less while the error budget is not being spent."""
+        little = min(self.fast.headroom, self.fast.steady_headroom)
+        if self.steady:
+            return little
+        unspent = self.fast.unspent_headroom
+        return (little if self.fall else self.fast.headroom) * (unspent + (1.0 - unspent) * self.spent)
 
     def staffed(self, replicas: float, flow: ArrivalRate | None) -> float:
         """Returns the number of replicas, with headroom for random peaks, for a flow that keeps ``replicas`` busy on

@@ -71,7 +71,9 @@ class ClassCounters:
     """The counters of one scheduling class of a tier, as sums over all routers.
 
     ``arrivals`` include refused requests. ``prompt_tokens`` counts the arrivals' prompt tokens that are not in a prefix
-    cache, as the router estimates. ``finished`` and ``output_tokens`` give the mean length of answers.
+    cache, as the router estimates. ``finished`` and ``output_tokens`` give the mean length of answers. ``late`` counts
+    the first tokens that came later than the objective of their class allows after their own prompt, by the replicas
+    whose reports say so (``LatencyReport.counts_late``).
     """
 
     arrivals: int = 0
@@ -79,12 +81,13 @@ class ClassCounters:
     prompt_tokens: float = 0.0
     finished: int = 0
     output_tokens: float = 0.0
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyReport:
     """Latencies of one class of a tier from one source (a router or a replica), over the ``window_s`` seconds before
-    ``observed_at_s``."""
+    ``observed_at_s``. ``counts_late``: the first tokens of this source that are late are in ``ClassCounters.late``."""
 
     source: str
     priority: Priority
@@ -92,6 +95,7 @@ class LatencyReport:
     ttft: LatencyHistogram
     itl: LatencyHistogram
     window_s: float = 30.0
+    counts_late: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,6 +252,7 @@ def _combined(one: Counters, other: Counters, sign: int) -> dict[Priority, Class
             a.prompt_tokens + sign * b.prompt_tokens,
             a.finished + sign * b.finished,
             a.output_tokens + sign * b.output_tokens,
+            a.late + sign * b.late,
         )
         for priority in Priority
         for a, b in [(one.get(priority, ClassCounters()), other.get(priority, ClassCounters()))]

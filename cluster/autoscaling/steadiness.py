@@ -27,6 +27,10 @@ LEAST, MOST = 15, 30
 FALLING = 9
 """The number of the last counts along which a line has to fall: three minutes."""
 
+LASTING = 5
+"""The number of counts before which the arrivals have to have fallen along a line, too, before they are followed:
+between two bursts they fall for a minute or two."""
+
 
 class Fall(NamedTuple):
     """The present rate of arrivals that fall along a line, and its standard error, in requests/s."""
@@ -72,11 +76,11 @@ class Steadiness:
         return self._line(at_s, sum(self.dispersions) / max(1, len(self.dispersions))) is not None
 
     def fall(self, at_s: float) -> Fall | None:
-        """Returns the rate to which the arrivals have fallen along a line at the instant ``at_s``; None if they are not
-        known to fall, or leave the line by more than single requests explain: what comes in clumps may come back as
-        one."""
+        """Returns the rate to which the arrivals have fallen along a line at the instant ``at_s``. None if they are not
+        known to fall now and LASTING counts ago, or leave the line by more than single requests explain: what comes in
+        clumps may come back as one."""
         line = self._line(at_s, 1.0)
-        if line is None:
+        if line is None or not self._has_lasted():
             return None
         later = self._elapsed_s(at_s) / INTERVAL_S
         return Fall(line.count(later) / INTERVAL_S, line.error(later) / INTERVAL_S)
@@ -85,6 +89,11 @@ class Steadiness:
         if not 0 <= self._elapsed_s(at_s) < GAP_S or len(self.counts) < FALLING:
             return None
         return falling_line(self.counts[-FALLING:], dispersion)
+
+    def _has_lasted(self) -> bool:
+        """Returns whether the arrivals were known to fall along a line before the last LASTING counts."""
+        before = self.counts[-FALLING - LASTING : -LASTING]
+        return len(before) == FALLING and falling_line(before, 1.0) is not None
 
     def _elapsed_s(self, at_s: float) -> float:
         """Returns the seconds of the present interval; infinity if nothing is known."""

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from cluster.autoscaling.arrival_rate import ArrivalCounts, dispersion_of, flow_of, point_of, remembered
-from cluster.autoscaling.config import AutoscalingConfig, SloConfig, TierScalingConfig
+from cluster.autoscaling.config import AutoscalingConfig, FastLoopConfig, SloConfig, TierScalingConfig
 from cluster.autoscaling.decision import Need, Reason, TierDecision, WhyNot
+from cluster.autoscaling.error_budget import ErrorBudget, observed_budget, uncounted_late
 from cluster.autoscaling.predictions import step_s, ttft_s
 from cluster.autoscaling.reactive_scaling import Proposal, proposed
 from cluster.autoscaling.replica_bounds import Bounds, bounds_of
@@ -22,7 +23,7 @@ from cluster.autoscaling.signals.observed_ttft import observed_ttft
 from cluster.autoscaling.signals.refusals import refusals
 from cluster.autoscaling.signals.request_flow import request_flow
 from cluster.autoscaling.slowness import TRUSTED, disturbed_at, learnt_slowness, mean_itl_s, measured_slowness
-from cluster.autoscaling.snapshot import Snapshot, TierSnapshot
+from cluster.autoscaling.snapshot import LatencyReport, Snapshot, TierSnapshot
 from cluster.autoscaling.staffing import whole
 from cluster.autoscaling.steadiness import Steadiness
 from cluster.autoscaling.tier_load import TierLoad, load_of
@@ -102,6 +103,7 @@ def _observed(
         state,
         points=points,
         steadiness=_steadiness(state, points, at_s, fast.flow_window_s),
+        budget=_budget(fast, tier, state, points, seen.latencies, at_s),
         measurements=measurements.with_step(load.decode_batch, load.decode_step_s, config.interval_s),
         prompt_tokens=(flow.prompt_tokens if flow else 0.0) or state.prompt_tokens,
         output_tokens=(flow.output_tokens if flow else 0.0) or state.output_tokens,
@@ -116,7 +118,7 @@ def _observed(
     measured = measured_slowness(model, flow, load, itl_s, at_s - disturbed_at_s)
     slowness = learnt_slowness(learnt.slowness, measured, config.interval_s)
     learnt = replace(learnt, slowness=slowness, disturbed_at_s=disturbed_at_s)
-    fall = None if fast.following_window_s is None else learnt.steadiness.fall(at_s)
+    fall = learnt.steadiness.fall(at_s)
     if fall is not None and flow is not None and flow.rate == flow.mean_rate:
         flow = replace(flow, rate=fall.rate)  # the mean is of half a minute ago
     else:
@@ -139,6 +141,7 @@ def _observed(
         batch_work=seen.batch_work,
         falling=learnt.steadiness.is_falling(at_s),
         fall=fall,
+        spent=learnt.budget.spent,
     )
     return learnt, evidence
 
@@ -149,6 +152,20 @@ def _steadiness(state: TierState, points: tuple[ArrivalCounts, ...], at_s: float
     if not points or points[-1].at_s != at_s:
         return state.steadiness
     return state.steadiness.observe(at_s, points[-1].arrivals, dispersion_of(points, window_s))
+
+
+def _budget(
+    fast: FastLoopConfig,
+    tier: TierScalingConfig,
+    state: TierState,
+    points: tuple[ArrivalCounts, ...],
+    latencies: Sequence[LatencyReport],
+    at_s: float,
+) -> ErrorBudget:
+    """Returns the error budget after ``points`` and the latencies of now."""
+    late = uncounted_late(latencies, tier, state.prompt_tokens, at_s, fast.stale_s)
+    before, now = (each[-1] if each else None for each in (state.points, points))
+    return observed_budget(state.budget, before, now, late, fast.budget_window_s)
 
 
 def _sequences(load: TierLoad, learnt: TierState, margin: float) -> float:
@@ -185,7 +202,7 @@ def _with_forecast(
     point: ArrivalCounts | None = state.points[-1] if state.points and state.points[-1].at_s == evidence.at_s else None
     asked = next((each.replicas for each in needs if each.reason is Reason.FLOW), 0.0)
     believed = min(1.0, need.replicas / asked) if asked else 1.0
-    slow = state.slow.observe(point, believed, evidence.cold_start_s, ahead_s, config.forecast)
+    slow = state.slow.observe(point, believed, evidence.cold_start_s, ahead_s, config.forecast, evidence.steady)
     return replace(state, slow=slow)
 
 
@@ -298,6 +315,7 @@ def numbers_of(state: TierState, evidence: SignalInputs, proposal: Proposal, flo
     if flow is not None:
         numbers.update(requests_per_s=flow.rate, prompt_tokens=flow.prompt_tokens, output_tokens=flow.output_tokens)
         numbers.update(headroom=evidence.headroom, steady=float(evidence.steady))
+        numbers.update(burn=state.budget.burn, budget_known=state.budget.known)
         if evidence.fall is not None:
             numbers["falling"] = 1.0
     if state.slowness > TRUSTED:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from cluster.autoscaling.arrival_rate import ArrivalCounts
+from cluster.autoscaling.error_budget import ErrorBudget
 from cluster.autoscaling.forecast_scaling import ForecastScaling
 from cluster.autoscaling.replica_model import ReplicaMeasurements
 from cluster.autoscaling.steadiness import Steadiness
@@ -26,6 +27,7 @@ class TierState:
 
     points: tuple[ArrivalCounts, ...] = ()
     steadiness: Steadiness = field(default_factory=Steadiness)
+    budget: ErrorBudget = field(default_factory=ErrorBudget)
     model: int = 0
     measurements: ReplicaMeasurements = field(default_factory=ReplicaMeasurements)
     slowness: float = 1.0  # how many times slower replicas are than they report, by what came out of them

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import replace
@@ -57,7 +57,9 @@ from engine.api import (
     Grammar,
     ModelInfo,
     ModelVersionError,
+    Priority,
     StepFacts,
+    TtftObjective,
 )
 from router.ports.replica_load import ReplicaLoad
 
@@ -86,6 +88,7 @@ class ReplicaEngine(Protocol):
     @property
     def last_step(self) -> StepFacts: ...
     def metrics(self) -> EngineMetrics: ...
+    def expect(self, objectives: Mapping[Priority, TtftObjective]) -> None: ...
     def check_alive(self) -> None: ...
     def check_health(self) -> None: ...
     @property
@@ -139,6 +142,12 @@ class TierReplica:
         metrics = ReplicaMetrics(tier.name, self._version, self._sent or RayInstruments(application))
         # It must not hold the replica itself, which ends when nothing does.
         self._publishing = self._loop.create_task(metrics.keep_publishing(self._engine.metrics))
+
+    def reconfigure(self, objectives: Mapping[str, Sequence[float]]) -> None:
+        """Sets the objectives by which requests are late, for autoscaling: the fields of ``TtftObjective`` by the name
+        of the class (``ttft_objectives``). Serve calls it after the constructor, and again when they change, without a
+        restart."""
+        self._engine.expect({Priority[name.upper()]: TtftObjective(*each) for name, each in objectives.items()})
 
     async def lane(self, lane_id: str, *, replica_id: str) -> AsyncGenerator[LaneItem, None]:
         """Opens a lane and yields its items until the router closes it: one per engine step, or after HEARTBEAT_S.

@@ -192,7 +192,7 @@ def replica_series(tier: TierConfig) -> Series:
 
 def autoscaler_series(deployments: int) -> Series:
     """Returns the most series of the autoscaler, of a number of tiers and followers together."""
-    gauges = ("target_replicas", "ready_replicas", "needed_replicas", "cold_start_s", "waiting_requests")
+    gauges = ("target_replicas", "ready_replicas", "needed_replicas", "cold_start_s", "waiting_requests", "budget_burn")
     named = {f"manta_autoscaling_{each}": deployments for each in gauges}
     reasons = deployments * len(ScalingReason)
     return {**named, "manta_autoscaling_decisions": reasons, "manta_autoscaling_why_not": 2 * reasons}

@@ -59,6 +59,7 @@ START_FAILURES = "ray_manta_replica_start_failures_total"
 READY_REPLICAS = "ray_manta_autoscaling_ready_replicas"
 WAITING_FOR_START = "ray_manta_autoscaling_waiting_requests"
 COLD_START = "ray_manta_autoscaling_cold_start_s"
+BUDGET_BURN = "ray_manta_autoscaling_budget_burn"
 SCALING_DECISIONS = "ray_manta_autoscaling_decisions_total"
 SCALING_WHY_NOT = "ray_manta_autoscaling_why_not_total"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -23,8 +23,10 @@ from engine.api import (
     GenerationRequest,
     Grammar,
     ModelInfo,
+    Priority,
     RequestError,
     StepFacts,
+    TtftObjective,
     Usage,
 )
 from engine.metrics import EngineMetrics, Recorder
@@ -123,6 +125,9 @@ class StubEngine:
     def knows_grammar(self, grammar: Grammar) -> bool:
         """It compiles none."""
         return True
+
+    def expect(self, objectives: Mapping[Priority, TtftObjective]) -> None:
+        """It counts no request as late."""
 
     def abort(self, request_ids: Iterable[str]) -> None:
         """Gives requests up; unknown ids are ignored. A step under way may still bring one last delta."""

@@ -18,6 +18,7 @@ from cluster.autoscaling import arrival_rate, reactive_scaling, signal_agreement
 from cluster.autoscaling.config import AutoscalingConfig, ForecastConfig
 from cluster.autoscaling.signal_inputs import SignalInputs
 from cluster.autoscaling.snapshot import ReplicaSample, Snapshot
+from cluster.autoscaling.steadiness import Steadiness
 from load_tests.simulation.measures import measure
 from load_tests.simulation.observation import Observation
 from load_tests.simulation.policies.manta import MantaPolicy
@@ -78,6 +79,8 @@ ABLATIONS = (
     Ablation("max_step", fast={"max_step": inf}),
     Ablation("dead band", fast={"band": 0.0}),
     Ablation("headroom", fast={"headroom": 0.0}),
+    Ablation("error budget", fast={"unspent_headroom": 1.0}),
+    Ablation("falls by their line", patches=((Steadiness, "fall", lambda _, __: None),)),
     Ablation("window before a raise", fast={"up_window_s": NEVER_S}),
     Ablation("period between raises", fast={"up_period_s": NEVER_S}),
     Ablation("window before a lowering", fast={"down_window_s": NEVER_S}),

@@ -66,6 +66,13 @@ def _counts(latencies: Sequence[float]) -> NDArray[np.int64]:
     return np.bincount(np.searchsorted(BOUNDS_S, latencies), minlength=len(BOUNDS_S) + 1).astype(np.int64)
 
 
+class FirstToken(NamedTuple):
+    """The first token of a request: its TTFT, in seconds, and the tokens of its prompt that were computed."""
+
+    ttft_s: float
+    uncached_tokens: float
+
+
 @dataclass(frozen=True, slots=True)
 class Starting:
     """A replica that loads its model."""
@@ -129,6 +136,8 @@ class Observation:
     room_since: float  # arrival of the first of them
     counters: Sequence[Counters]  # by class: interactive, batch
     latencies: Sequence[Latencies]  # by class
+    first_tokens: Sequence[Sequence[FirstToken]] | None = None
+    """Those since the last call of ``decide``, by class. None: not known one by one."""
 
     @property
     def arrivals(self) -> int:

@@ -21,7 +21,7 @@ from cluster.config import PlacementConfig
 from engine.garbage_collection import gc_paused
 from load_tests.simulation.admission import SimulatedAdmission
 from load_tests.simulation.fleet import Fleet
-from load_tests.simulation.observation import Counters, Latencies, Observation, Policy
+from load_tests.simulation.observation import Counters, FirstToken, Latencies, Observation, Policy
 from load_tests.simulation.placement import PEERS, PREDICTED, Asked, Placement, PredictedTtft
 from load_tests.simulation.profile import ReplicaProfile
 from load_tests.simulation.replica import Replica
@@ -119,7 +119,8 @@ class Simulation:
         self._target = min(max(settings.replicas_start, settings.replicas_min), settings.replicas_max)
         self._counters = [Counters() for _ in range(CLASSES)]
         self._latencies = [Latencies() for _ in range(CLASSES)]
-        self._ttft: list[list[float]] = [[] for _ in range(CLASSES)]  # since the last decision
+        self._uncached = self._prompt.copy()  # of the latest placement
+        self._first_tokens: list[list[FirstToken]] = [[] for _ in range(CLASSES)]  # since the last decision
         self._itl: list[list[float]] = [[] for _ in range(CLASSES)]
         self._left = count
         self._late = 0
@@ -222,6 +223,7 @@ class Simulation:
             fleet.prefixes.remember(slot, chain, max(profile.kv_tokens - replica.kv_reserved, 0) // BLOCK_TOKENS)
         if self._admission is not None:
             self._admission.placed(request, slot, uncached)
+        self._uncached[request] = uncached
         self._counters[self._class[request]].uncached_tokens += uncached
         self._prompt_tokens += prompt
         self._cached_tokens += prompt - uncached
@@ -257,7 +259,7 @@ class Simulation:
             if self._admission is not None:
                 self._admission.first_token(first, now)
             ttft = now - self._arrival[first]
-            self._ttft[self._class[first]].append(ttft)
+            self._first_tokens[self._class[first]].append(FirstToken(ttft, self._uncached[first]))
             if ttft - self._allowance[first] > self._settings.slo.ttft_s and not self._class[first]:
                 self._late += 1
         for request in ended:
@@ -281,8 +283,7 @@ class Simulation:
     def _decide(self, now: float) -> None:
         fleet = self._fleet
         for kind in range(CLASSES):
-            self._latencies[kind].add(now, self._ttft[kind], self._itl[kind])
-            self._ttft[kind].clear()
+            self._latencies[kind].add(now, [each.ttft_s for each in self._first_tokens[kind]], self._itl[kind])
             self._itl[kind].clear()
         ready = [fleet.replica(slot) for slot in fleet.ready]
         for replica in ready:
@@ -298,8 +299,11 @@ class Simulation:
             room_since=self._arrival[self._room[0]] if self._room else now,
             counters=self._counters,
             latencies=self._latencies,
+            first_tokens=self._first_tokens,
         )
         target = min(max(self._policy.decide(seen), self._settings.replicas_min), self._settings.replicas_max)
+        for first_tokens in self._first_tokens:
+            first_tokens.clear()
         if target != self._target:
             self._changes += now <= self._trace.duration
             self._target = target

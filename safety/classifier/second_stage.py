@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safety.classifier.artefact import Artefact, Blend, SecondOpinion
-from safety.classifier.blending import asked_windows, blended
+from safety.classifier.blending import asked_windows, blended, heeded
 from safety.classifier.scoring import probabilities
 from safety.classifier.windows import Span
 from safety.encoder.batch_runner import MAX_BATCH_TOKENS, BatchRunner, OnBatches
 
 NAME = "second opinion"
 
-MAX_INLINE_TEXT = 1024  # characters; more take over 1 ms to cut into tokens, which is then done off the event loop
+MAX_INLINE_TEXT = 1024  # characters of a call; more take over 1 ms to cut into tokens: then off the event loop
 
 FindSpans = Callable[[str], list[Span]]
 """Returns the part of a text that each of its windows is cut from."""
@@ -64,25 +64,32 @@ class SecondStage:
         """
         found = [probabilities(each, self._artefact) for each in logits]
         asked = [asked_windows(each, self._second.gate) for each in found]
-        sequences = [await self._sequences(text, each) for text, each in zip(texts, asked, strict=True)]
+        sequences = await self._sequences(texts, asked)
         if not any(sequences):
             return found
         rows = await self.runner.rows(list(chain.from_iterable(sequences)), tenant, urgent=urgent)
-        ends = np.cumsum([len(each) for each in asked])[:-1]
-        for each, first, places, second in zip(found, logits, asked, np.split(rows, ends), strict=True):
-            each[places] = blended(first[places], second, self._blends)
+        answers = np.split(rows, np.cumsum([len(each) for each in asked])[:-1])
+        for each, first, places, ids, answer in zip(found, logits, asked, sequences, answers, strict=True):
+            both = blended(first[places], answer, self._blends)
+            each[places] = heeded(each[places], both, self._are_whole(ids))
         return found
 
-    async def _sequences(self, text: str, places: NDArray[np.intp]) -> list[list[int]]:
-        if not len(places):
-            return []
-        if len(text) <= MAX_INLINE_TEXT:
-            return self._sequences_of(text, places)
-        return await asyncio.to_thread(self._sequences_of, text, places)
+    async def _sequences(self, texts: Sequence[str], asked: Sequence[NDArray[np.intp]]) -> list[list[list[int]]]:
+        """Returns the sequences of the windows of each text that are asked about."""
+        if sum(len(text) for text, places in zip(texts, asked, strict=True) if len(places)) <= MAX_INLINE_TEXT:
+            return list(map(self._sequences_of, texts, asked))
+        return await asyncio.to_thread(lambda: list(map(self._sequences_of, texts, asked)))
 
     def _sequences_of(self, text: str, places: NDArray[np.intp]) -> list[list[int]]:
+        if not len(places):
+            return []
         spans = self._spans(text)
         return [self._model.sequence(text[slice(*spans[place])]) for place in places]
+
+    def _are_whole(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
+        """Returns which sequences have a text that was not cut off, bool [sequences]."""
+        longest = len(self._second.prefix) + self._second.max_tokens + 1
+        return np.array([len(each) < longest for each in sequences], np.bool_)
 
 
 def _described(artefact: Artefact) -> tuple[SecondOpinion, list[Blend]]:

@@ -60,7 +60,9 @@ def ready(at_s: float, sample: ReplicaSample | None, name: str = "r", since_s: f
     return ReplicaSnapshot(name, ReplicaState.READY, since_s, sample)
 
 
-def counters_of(arrivals: float, *, prompt: float = PROMPT, refusals: float = 0) -> dict[Priority, ClassCounters]:
+def counters_of(
+    arrivals: float, *, prompt: float = PROMPT, refusals: float = 0, late: float = 0
+) -> dict[Priority, ClassCounters]:
     return {
         Priority.STANDARD: ClassCounters(
             arrivals=int(arrivals),
@@ -68,6 +70,7 @@ def counters_of(arrivals: float, *, prompt: float = PROMPT, refusals: float = 0)
             prompt_tokens=int(arrivals) * prompt,
             finished=int(arrivals),
             output_tokens=int(arrivals) * OUTPUT,
+            late=int(late),
         )
     }
 
@@ -84,6 +87,7 @@ class Bench:
     running: int = 0  # of each replica
     waiting: int = 0
     refused: float = 0.0  # part of the arrivals
+    late: float = 0.0  # part of the arrivals
     frozen: bool = False
     starting: bool = False  # whether new replicas stay in STARTING
     edit: Callable[[float, TierSnapshot], TierSnapshot] = lambda at_s, tier: tier
@@ -94,6 +98,7 @@ class Bench:
     at_s: float = START_S
     arrivals: float = 0.0
     refusals: float = 0.0
+    were_late: float = 0.0
     state: AutoscalerState = field(default_factory=AutoscalerState)
     target: int = -1
 
@@ -108,7 +113,7 @@ class Bench:
             "fast",
             target,
             (*serving, *loading),
-            counters_of(self.arrivals, refusals=self.refusals),
+            counters_of(self.arrivals, refusals=self.refusals, late=self.were_late),
             latencies=tuple(self.latencies(self.at_s)),
             waiting_room=self.waiting_room,
             batch_work=self.batch_work,
@@ -127,6 +132,7 @@ class Bench:
         self.at_s += 1.0
         self.arrivals += self.rate
         self.refusals += self.rate * self.refused
+        self.were_late += self.rate * self.late
         return decision
 
     def run(self, seconds: int) -> list[TierDecision]:

@@ -38,7 +38,7 @@ def test_an_error_in_the_input_is_part_of_the_explanation() -> None:
 
 def test_the_headroom_is_explained_with_its_reason() -> None:
     decisions = Bench(rate=20.0, running=5).run(301)
-    assert "headroom 1 x the standard deviation of those within 2 s;" in explain(decisions[299])
+    assert "headroom 1.05 x the standard deviation of those within 2 s;" in explain(decisions[299])
     assert "headroom 0.25 x the standard deviation of those within 2 s as the flow is steady;" in explain(
         decisions[300]
     )

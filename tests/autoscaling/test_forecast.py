@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from math import pi, sin
 
 import pytest
@@ -61,12 +62,25 @@ def test_a_rise_is_forecast_for_the_end_of_a_cold_start() -> None:
 
 def test_a_jump_counts_as_twice_what_was_forecast() -> None:
     before = after([50.0] * 20)
-    assert before.observe(5000.0, 21 * 900.0, CONFIG) == before.observe(101.0, 21 * 900.0, CONFIG)
+    jumped = before.observe(5000.0, 21 * 900.0, CONFIG)
+    assert replace(jumped, cut=False) == before.observe(101.0, 21 * 900.0, CONFIG)
+
+
+@pytest.mark.parametrize("to", [120.0, 190.0, 700.0])
+def test_the_rest_of_a_jump_is_no_trend_either(to: float) -> None:
+    """A step counts as twice what was forecast, and again, so that its last part is small."""
+    forecast = after([50.0] * 20 + [to] * 12)
+    ahead = [forecast.ahead(32 * 900.0, 3600, CONFIG) or 0.0]
+    for more in range(6):
+        forecast = forecast.observe(to, (33 + more) * 900.0, CONFIG)
+        ahead.append(forecast.ahead((33 + more) * 900.0, 3600, CONFIG) or 0.0)
+    assert max(ahead) <= 1.01 * to
 
 
 def test_there_is_no_forecast_before_there_are_observations() -> None:
-    assert after([5.0] * 4).ahead(4 * 900.0, 900, CONFIG) is None
-    assert after([5.0] * 5).ahead(5 * 900.0, 900, CONFIG) == pytest.approx(5.0)
+    least = CONFIG.min_observations
+    assert after([5.0] * (least - 1)).ahead((least - 1) * 900.0, 900, CONFIG) is None
+    assert after([5.0] * least).ahead(least * 900.0, 900, CONFIG) == pytest.approx(5.0)
 
 
 def test_a_day_without_requests_is_no_season_to_divide_by() -> None:

@@ -68,7 +68,7 @@ def flow() -> TierDecision:
 
 def refusals() -> TierDecision:
     bench = Bench(replicas=4, rate=45.0, running=20, frozen=True)
-    bench.run(60)
+    bench.run(40)  # no forecast yet
     bench.refused = 0.4
     return bench.run(10)[-1]
 

@@ -56,6 +56,25 @@ def test_a_report_arrives_as_it_was_sent() -> None:
     assert report.start_s == 7.5
 
 
+def test_late_requests_are_counted_by_class_where_the_engine_counts_them() -> None:
+    late = replace(LOAD, classes={Priority.STANDARD: ClassLoad(10, late=3), Priority.INTERACTIVE: ClassLoad(5, late=0)})
+    found, earlier = (from_numbers(to_numbers(load, WindowedLatencies(), 0.0)) for load in (late, LOAD))
+    assert found is not None
+    assert earlier is not None
+    assert [found.counters[each].late for each in (Priority.STANDARD, Priority.INTERACTIVE)] == [3, 0]
+    assert all(each.counts_late for each in found.latency_reports("r1", 0.0))
+    assert earlier.counters[Priority.STANDARD].late == 0
+    assert not any(each.counts_late for each in earlier.latency_reports("r1", 0.0))
+
+
+def test_a_report_of_an_earlier_release_counts_no_late_requests_and_is_read() -> None:
+    numbers = to_numbers(replace(LOAD, classes={Priority.STANDARD: ClassLoad(10, late=3)}), WindowedLatencies(), 0.0)
+    del numbers["counts_late"], numbers["standard.late"]
+    report = from_numbers(numbers)
+    assert report is not None
+    assert (report.counts_late, report.counters[Priority.STANDARD]) == (False, ClassCounters(10))
+
+
 def test_latencies_are_histograms_by_class_and_those_between_tokens_are_with_the_standard_class() -> None:
     report = from_numbers(to_numbers(LOAD, WindowedLatencies(30.0, {Priority.STANDARD: buckets(b9=4)}, LOAD.itl), 0.0))
     assert report is not None

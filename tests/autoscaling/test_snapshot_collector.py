@@ -245,3 +245,17 @@ def test_cold_starts_of_another_model_are_forgotten() -> None:
     assert serve.tick().cold_start_s == 41.0
     serve.set(modelled("a", 2.0, "bb", 5.0), modelled("b", 2.0, "bb", 5.0))  # updated in place
     assert serve.tick().cold_start_s == 5.0
+
+
+def late_view(name: str, reported_at_s: float, arrivals: int, late: int) -> ReplicaView:
+    load = EngineLoad(classes={Priority.STANDARD: ClassLoad(arrivals, late=late)})
+    return ReplicaView(name, reported_at_s, to_numbers(load, WindowedLatencies(), 0.0))
+
+
+def test_late_requests_of_replicas_that_have_gone_stay_counted() -> None:
+    serve = Serve(2, late_view("a", 1.0, 100, 4), late_view("b", 1.0, 50, 1))
+    before = serve.tick().counters[Priority.STANDARD].late
+    serve.set(late_view("a", 2.0, 130, 9))
+    assert serve.tick().counters[Priority.STANDARD].late == before + 5
+    del serve.replicas["a"]
+    assert serve.tick().counters[Priority.STANDARD].late == before + 5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any
 
 from cluster.config import TierConfig
@@ -20,7 +20,9 @@ from engine.api import (
     Grammar,
     ModelInfo,
     OverloadedError,
+    Priority,
     StepFacts,
+    TtftObjective,
     Usage,
 )
 from engine.config import EngineConfig
@@ -40,6 +42,7 @@ class SteppedEngine:
         self.closed = False
         self.dead = False
         self.grammars: set[Grammar] = set()
+        self.objectives: dict[Priority, TtftObjective] = {}
         self.steps = 0
         self.waiting = 0
         self.wait_s = 0.0
@@ -59,6 +62,9 @@ class SteppedEngine:
 
     def knows_grammar(self, grammar: Grammar) -> bool:
         return grammar in self.grammars
+
+    def expect(self, objectives: Mapping[Priority, TtftObjective]) -> None:
+        self.objectives = dict(objectives)
 
     def abort(self, request_ids: Iterable[str]) -> None:
         for request_id in request_ids:

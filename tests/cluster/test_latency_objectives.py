@@ -8,10 +8,11 @@ import pytest
 
 from cluster.app import build_with
 from cluster.config import MantaConfig, TierConfig
-from cluster.latency_objectives import all_objectives, with_objectives
+from cluster.latency_objectives import all_objectives, ttft_objectives, with_objectives
 from cluster.replica.tier_engine import make_engine
-from engine.api import LATENCY_BOUNDS_S, Priority
+from engine.api import LATENCY_BOUNDS_S, Priority, TtftObjective
 from load_tests.chaos.engines import PacedFactory
+from tests.cluster.engines import LocalReplica
 from tests.cluster.traced_service import FAST
 
 
@@ -75,3 +76,40 @@ def test_the_engine_of_a_replica_counts_up_to_the_objectives_and_tells_the_autos
         assert len(engine.load().itl) == len(LATENCY_BOUNDS_S) + 1
     finally:
         engine.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "objectives"),
+    [
+        ({}, {}),
+        (
+            {"autoscaling": scaled(standard={"ttft_p99_s": 3.0, "ttft_s_per_1k_tokens": 0.125})},
+            {"standard": [3.0, 0.125], "interactive": [3.0, 0.125]},
+        ),
+        (
+            {"autoscaling": scaled(standard={"ttft_p99_s": 3.0}, interactive={"ttft_p99_s": 0.3})},
+            {"standard": [3.0, 0.0], "interactive": [0.3, 0.0]},
+        ),
+        ({"autoscaling": scaled(batch={"ttft_p99_s": 60.0})}, {}),
+    ],
+)
+def test_replicas_get_the_objectives_of_the_policy_which_no_restart_needs(
+    settings: dict[str, Any], objectives: dict[str, list[float]]
+) -> None:
+    made = config(**settings)
+    assert ttft_objectives(made, made.tiers[0]) == objectives
+    router: Any = build_with(made, PacedFactory(0.0))._bound_deployment
+    assert router.init_args[3]["fast"]._bound_deployment.user_config == objectives
+
+
+async def test_a_running_replica_takes_new_objectives_over() -> None:
+    replica = LocalReplica()
+    replica.actor.reconfigure({"standard": [3.0, 0.125]})
+    assert replica.engine.objectives == {Priority.STANDARD: TtftObjective(3.0, 0.125)}
+    replica.actor.reconfigure({"standard": [4.0, 0.0], "interactive": [0.3, 0.0]})
+    assert replica.engine.objectives == {
+        Priority.STANDARD: TtftObjective(4.0),
+        Priority.INTERACTIVE: TtftObjective(0.3),
+    }
+    replica.actor.reconfigure({})
+    assert replica.engine.objectives == {}

@@ -19,7 +19,7 @@ from engine.model.location import ModelDigestError
 from router.ports.trace_names import Attribute
 from tests.cluster.graph import dev_config
 from tests.cluster.otlp_receiver import attributes, http_receiver
-from tests.cluster.test_call_traces import SAMPLED
+from tests.cluster.traced_actors import SAMPLED
 from tests.safety.artefacts import write_classifier
 from tests.safety.second_opinions import write_second_opinion
 

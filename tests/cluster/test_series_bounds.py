@@ -155,7 +155,7 @@ def test_the_autoscaler_has_series_by_deployment_and_reason() -> None:
     bounds = autoscaler_series(3)
     assert bounds["manta_autoscaling_decisions"] == 3 * len(ScalingReason)
     assert bounds["manta_autoscaling_why_not"] == 2 * bounds["manta_autoscaling_decisions"]
-    assert sum(bounds.values()) == 3 * (3 * len(ScalingReason) + 5)
+    assert sum(bounds.values()) == 3 * (3 * len(ScalingReason) + 6)
 
 
 @pytest.mark.parametrize(("name", "tenants"), [("dev.yaml", 20), ("dev.yaml", 56), ("prod.yaml", 20)])

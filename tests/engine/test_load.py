@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from engine import GenerationRequest, SamplingParams
-from engine.api import LATENCY_BOUNDS_S, DueWork, OverloadedError, Priority
+from engine.api import LATENCY_BOUNDS_S, DueWork, OverloadedError, Priority, TtftObjective
 from engine.load import StepTimes, demand, due_work
 from engine.scheduler.step_plan import Load
 from tests.engine.conftest import MakeEngine
@@ -164,3 +164,19 @@ def test_a_request_that_another_replica_had_before_is_no_arrival(make_engine: Ma
     found = engine.load().classes[Priority.STANDARD]
     assert (found.arrivals, found.refusals, found.prompt_tokens) == (2, 1, 3)
     assert engine.metrics().refused == 2
+
+
+def test_an_engine_counts_a_late_request_once_whatever_its_choices_and_not_one_from_another_replica(
+    make_engine: MakeEngine,
+) -> None:
+    engine = make_engine()
+    engine.recorder.objectives = {Priority.STANDARD: TtftObjective(1e-9)}
+    several = replace(PARAMS, n=2, temperature=1.0)
+    first = GenerationRequest("first", (1, 2, 3), several)
+    for request in (first, GenerationRequest("b", (1, 2, 3), PARAMS, resume=(7,)), replace(first, request_id="c")):
+        engine.add(request)
+    while engine.has_work:
+        engine.step()
+    engine.add(GenerationRequest("d", (1, 2, 3), PARAMS))
+    engine.abort(["d"])
+    assert engine.load().classes[Priority.STANDARD].late == 3

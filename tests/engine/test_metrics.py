@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import GenerationRequest, SamplingParams
-from engine.api import EngineStats, Priority
+from engine.api import EngineStats, Priority, TtftObjective
 from engine.metrics import OTHERS, SECONDS, Histogram, Phase, Recorder, extra_buckets
 from tests.engine.conftest import MakeEngine
 from tests.engine.sequences import sequence
@@ -44,6 +46,52 @@ def test_counts_are_the_same_whether_further_buckets_are_folded_or_were_never_th
     extra = extra_buckets(fine.bounds, SECONDS)
     assert len(extra) == len(fine.bounds) - len(SECONDS)
     assert fine.folded(extra) == fine.counted_by(SECONDS) == tuple(plain.counts) == plain.folded(())
+
+
+OBJECTIVES = {Priority.STANDARD: TtftObjective(2.0, 1.0), Priority.INTERACTIVE: TtftObjective(0.5)}
+
+
+@pytest.mark.parametrize(
+    ("ttft_s", "cached", "fields", "late"),
+    [
+        pytest.param(2.1, 0, {}, 0, id="a long prompt is allowed more"),
+        pytest.param(6.1, 0, {}, 1, id="later than that"),
+        pytest.param(2.1, 4_000, {}, 1, id="not if it was cached"),
+        pytest.param(0.6, 0, {"priority": Priority.INTERACTIVE}, 1, id="by its class"),
+        pytest.param(99.0, 0, {"priority": Priority.BATCH}, 0, id="a class without objective"),
+        pytest.param(99.0, 0, {"continues": True}, 0, id="another replica has counted it"),
+        pytest.param(99.0, 0, {"choice": 1}, 0, id="its first choice is counted"),
+    ],
+)
+def test_first_tokens_are_late_by_the_objective_of_their_own_prompt(
+    ttft_s: float, cached: int, fields: dict[str, Any], late: int
+) -> None:
+    recorder = Recorder()
+    recorder.objectives = OBJECTIVES
+    one = sequence("a", [1] * 4_000, arrived=100.0)
+    one = replace(one, cached_tokens=cached, **fields)
+    recorder.tokens_emitted([one], 100.0 + ttft_s)
+    recorder.tokens_emitted([one], 200.0)
+    recorder.broken(one, 300.0)
+    assert sum(each.late or 0 for each in recorder.class_loads().values()) == late
+
+
+def test_a_request_that_ends_without_a_token_is_late_if_its_time_has_passed() -> None:
+    recorder = Recorder()
+    recorder.objectives = OBJECTIVES
+    for waited_s in (1.0, 2.5, 30.0):
+        recorder.broken(sequence("a", [1], arrived=100.0), 100.0 + waited_s)
+    assert recorder.class_loads()[Priority.STANDARD].late == 2
+
+
+def test_objectives_may_change_and_without_one_nothing_is_counted() -> None:
+    recorder = Recorder()
+    assert {each.late for each in recorder.class_loads().values()} == {None}
+    for objective_s, late in ((2.0, 1), (5.0, 1), (1.0, 2)):
+        recorder.objectives = {Priority.STANDARD: TtftObjective(objective_s)}
+        recorder.tokens_emitted([sequence("a", [1], arrived=100.0)], 103.0)
+        loads = recorder.class_loads()
+        assert (loads[Priority.STANDARD].late, loads[Priority.INTERACTIVE].late) == (late, None)
 
 
 def test_a_bucket_ends_at_each_objective_and_the_load_is_counted_by_the_usual_ones() -> None:

@@ -25,7 +25,7 @@ from safety.classifier.scoring import check_scores, probabilities, scores_of
 from safety.classifier.window_classifier import WindowClassifier
 from safety.classifier.windows import Span, WindowSize, spans, windows
 from safety.encoder.sequence_queue import SequenceQueue
-from safety.encoder.word_pieces import WordPieces
+from safety.encoder.word_pieces import MAX_LOCKED_CHARACTERS, WordPieces
 from tests.safety.artefacts import LABELS, config, write_classifier
 
 MODEL = Path(__file__).parents[2] / "deployments" / "models" / "safety"
@@ -142,6 +142,17 @@ def test_spans_have_the_pieces_of_their_windows_and_cover_the_text(
     assert all(before[0] <= after[0] <= before[1] <= after[1] for before, after in pairwise(found))
     for (start, end), places in zip(found, windows(range(len(offsets)), size), strict=True):
         assert all(start <= offsets[place][0] < offsets[place][1] <= end for place in places)
+
+
+def test_a_long_text_has_the_pieces_and_offsets_of_its_parts(pieces: WordPieces) -> None:
+    part = "Ünbelievable \u200btexts, [SEP] 你好 한글. "
+    times = MAX_LOCKED_CHARACTERS // len(part) + 1
+    assert pieces(part * times) == pieces(part) * times
+    assert pieces.offsets(part * times) == [
+        (begin + len(part) * place, end + len(part) * place)
+        for place in range(times)
+        for begin, end in pieces.offsets(part)
+    ]
 
 
 def test_the_span_of_whole_words_has_their_pieces_again(pieces: WordPieces) -> None:

@@ -94,6 +94,17 @@ async def test_a_second_opinion_changes_the_scores_and_the_version(directory: Pa
     one.close()
 
 
+async def test_long_words_do_not_hide_an_attack_from_the_second_model(directory: Path) -> None:
+    """A word is one piece for the first model, and all the tokens that the second one reads."""
+    both, one = loaded_classifier(directory, directory / "base.gguf"), loaded_classifier(directory)
+    for filler in ("x" * 150, "b" * 101, "~@" * 13):
+        (judged,), (alone,) = await both.classify([f"{filler} the bomb"]), await one.classify([f"{filler} the bomb"])
+        assert all(judged.categories[name] >= score - 1e-6 for name, score in alone.categories.items())
+        assert judged.injection >= alone.injection - 1e-6
+    both.close()
+    one.close()
+
+
 def test_files_without_a_second_opinion_need_no_base(tmp_path: Path) -> None:
     classifier = loaded_classifier(write_classifier(tmp_path), tmp_path / "none.gguf")
     assert (classifier.version, classifier.second) == ("tiny-1", None)

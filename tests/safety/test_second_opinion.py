@@ -21,6 +21,7 @@ from safety.api import ClassifierBusyError, ClassifierUnavailableError
 from safety.classifier.artefact import Artefact, ArtefactError, read_artefact
 from safety.classifier.batching_classifier import SECOND_WINDOWS, BatchingClassifier
 from safety.classifier.blending import MAX_ASKED, asked_windows
+from safety.classifier.second_stage import MAX_INLINE_TEXT
 from safety.encoder.batch_runner import BatchFacts
 from tests.safety.artefacts import LABELS, config
 from tests.safety.second_opinions import second_config
@@ -36,6 +37,7 @@ class ScriptedSecond:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.labels = len(LABELS)
+        self.cut_on: set[int] = set()  # threads
         self.go = threading.Event()
         self.go.set()
         self.begun = threading.Event()
@@ -45,6 +47,7 @@ class ScriptedSecond:
         assert await asyncio.to_thread(self.begun.wait, 10)
 
     def sequence(self, text: str) -> list[int]:
+        self.cut_on.add(threading.get_ident())
         return list(text.encode())
 
     def logits(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -55,6 +58,14 @@ class ScriptedSecond:
             raise RuntimeError("the model broke")
         rows = [{ord("?"): np.nan, ord("+"): -np.inf}.get(tokens[-1], logit(tokens[-1])) for tokens in batch]
         return np.repeat(np.array(rows, np.float32)[:, None], self.labels, axis=1)
+
+
+async def queued(classifier: BatchingClassifier, sequences: int, tenant: str = "") -> None:
+    """Waits until ``sequences`` of a tenant wait for the second model."""
+    assert classifier.second is not None
+    async with asyncio.timeout(10):
+        while classifier.second.runner.waiting(tenant) < sequences:  # noqa: ASYNC110 - a queue has no event
+            await asyncio.sleep(0.001)
 
 
 def logit(letter: int) -> float:
@@ -123,6 +134,27 @@ async def test_windows_in_doubt_are_asked_and_the_worst_one_counts(
 async def test_a_second_opinion_clears_a_text_as_well_as_it_accuses_one(classifier: BatchingClassifier) -> None:
     cleared, accused = await classifier.classify(["za", "gz"])
     assert cleared.categories["violence"] < ord("a") / 256 < ord("g") / 256 < accused.categories["violence"]
+
+
+@pytest.mark.parametrize(("length", "is_whole"), [(2, True), (22, True), (23, False), (999, False)])
+async def test_a_window_that_is_not_read_to_its_end_is_accused_but_not_cleared(
+    classifier: BatchingClassifier, length: int, is_whole: bool
+) -> None:
+    """With its prefix and end, a sequence of the described model has at most 23 tokens."""
+    mild, harmful = f"z{'a' * (length - 1)}", f"g{'z' * (length - 1)}"
+    cleared, accused = await classifier.classify([mild, harmful])
+    alone = ord("z") / 256
+    assert cleared.categories["violence"] == pytest.approx(expected(mild)[0] if is_whole else alone, abs=1e-6)
+    assert accused.categories["violence"] == pytest.approx(expected(harmful)[0], abs=1e-6)
+    assert expected(mild)[0] < alone < expected(harmful)[0]
+
+
+@pytest.mark.parametrize(("words", "is_inline"), [(1, True), (3, False)])
+async def test_the_texts_of_a_call_are_cut_off_the_event_loop_if_they_are_long_together(
+    classifier: BatchingClassifier, second: ScriptedSecond, words: int, is_inline: bool
+) -> None:
+    await classifier.classify(["a" * 9999, *["z" * (MAX_INLINE_TEXT // 2)] * words])
+    assert second.cut_on == {threading.get_ident()} if is_inline else threading.get_ident() not in second.cut_on
 
 
 async def test_nothing_is_asked_where_there_is_no_doubt(
@@ -245,7 +277,7 @@ async def test_tenants_take_turns_at_the_second_model_too(first: Scripted, secon
     flood = [asyncio.create_task(classifier.classify([f"h{letter}"], "busy")) for letter in "abcdefgh"]
     await second.computes()
     other = asyncio.create_task(classifier.classify(["zz"], "other"))
-    await asyncio.sleep(0.05)  # it is queued at the second
+    await queued(classifier, 1, "other")
     second.go.set()
     await asyncio.gather(other, *flood)
     assert ["zz"] in second.batches[1:3]
@@ -258,7 +290,7 @@ async def test_an_urgent_call_is_urgent_at_the_second_model_too(first: Scripted,
     others = [asyncio.create_task(classifier.classify([f"h{letter}"])) for letter in "abcd"]
     await second.computes()
     urgent = asyncio.create_task(classifier.classify(["zz"], urgent=True))
-    await asyncio.sleep(0.05)  # it is queued at the second
+    await queued(classifier, 4)
     second.go.set()
     await asyncio.gather(urgent, *others)
     assert second.batches[1] == ["zz"]

@@ -42,6 +42,12 @@ def scaling_row() -> Row:
             ),
             Panel("Waiting for a first replica", [Query(f"max by (tier) ({m.WAITING_FOR_START}{TIER})", "{{tier}}")]),
             Panel("Failed starts", [Query(gauge(m.START_FAILURES, "tier"), "{{tier}}")]),
+            Panel(
+                "Error budget",
+                [Query(f"max by (tier) ({m.BUDGET_BURN}{TIER})", "{{tier}}")],
+                description="Requests late or refused lately, by those that may be: at 1 the budget is spent as fast as"
+                " the objectives allow. Below a quarter the autoscaler keeps less in reserve.",
+            ),
             Panel("Cold start", [Query(f"max by (tier) ({m.COLD_START}{TIER})", "{{tier}}")], Unit.SECONDS),
         ],
     )

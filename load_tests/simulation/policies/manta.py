@@ -48,15 +48,23 @@ class MantaPolicy:
         )
         scaling = TierScalingConfig(min=tier.replicas_min, max=tier.replicas_max, slos={"standard": slo})
         self._config = (config or AutoscalingConfig()).model_copy(update={"tiers": {TIER: scaling}})
+        self._slo = slo
+        self._late = [0 for _ in PRIORITIES]  # first tokens, since the start
         self._state = AutoscalerState()
         self.interval_s = self._config.interval_s
         self.last: TierDecision | None = None
 
     def decide(self, seen: Observation) -> int:
         """Returns the target of the product's policy."""
+        self._count_late(seen)
         self._state, decisions = decide(self._config, self._state, self.snapshot(seen))
         self.last = decisions.tiers[TIER]
         return self.last.target
+
+    def _count_late(self, seen: Observation) -> None:
+        """Counts the first tokens that were late for their own prompts, as replicas do."""
+        for kind, first_tokens in enumerate(seen.first_tokens or ()):
+            self._late[kind] += sum(each.ttft_s > self._slo.ttft_s(each.uncached_tokens) for each in first_tokens)
 
     def snapshot(self, seen: Observation) -> Snapshot:
         """Returns what the collector of a cluster would have gathered."""
@@ -80,9 +88,9 @@ class MantaPolicy:
             replicas=tuple(replicas),
             counters={
                 priority: ClassCounters(
-                    each.arrivals, each.refusals, each.uncached_tokens, each.finished, each.output_tokens
+                    each.arrivals, each.refusals, each.uncached_tokens, each.finished, each.output_tokens, late
                 )
-                for priority, each in zip(PRIORITIES, seen.counters, strict=True)
+                for priority, each, late in zip(PRIORITIES, seen.counters, self._late, strict=True)
             },
             latencies=tuple(
                 LatencyReport(
@@ -92,6 +100,7 @@ class MantaPolicy:
                     LatencyHistogram(tuple(each.ttft_counts.tolist()), BOUNDS_S),
                     LatencyHistogram(tuple(each.itl_counts.tolist()), BOUNDS_S, max(0.0, each.itl_s)),
                     WINDOW_S,
+                    counts_late=seen.first_tokens is not None,
                 )
                 for priority, each in zip(PRIORITIES, seen.latencies, strict=True)
             ),
