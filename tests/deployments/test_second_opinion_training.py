@@ -115,7 +115,7 @@ def fitted_to_noise(weight: float) -> tuple[CascadeFit, dict[str, Opinions], dic
 
     def said(examples: Sequence[Example]) -> Opinions:
         first, second = (logits_of(examples, noise, generator) for noise in (2.0, 0.7))
-        return Opinions(first, second, torch.arange(len(examples)))
+        return Opinions(first, second, torch.arange(len(examples)), torch.ones(len(examples), dtype=torch.bool))
 
     alone = dict.fromkeys(LABELS, (1.0, 0.0))
     others = {judge.name: said(judge.examples) for judge in found}
@@ -165,6 +165,19 @@ def test_a_card_has_one_part_about_the_second_opinion(sequences: Sequences) -> N
 def test_what_the_first_model_is_sure_of_is_not_asked() -> None:
     found, others, alone = fitted_to_noise(0.5)
     assert found.asked["other"] == pytest.approx(float(gated(others["other"], alone).float().mean()))
-    low = Opinions(torch.full((3, len(LABELS)), -3.0), torch.zeros(3, len(LABELS)), torch.arange(3))
+    low = Opinions(
+        torch.full((3, len(LABELS)), -3.0),
+        torch.zeros(3, len(LABELS)),
+        torch.arange(3),
+        torch.ones(3, dtype=torch.bool),
+    )
     assert not gated(low, alone).any()
     assert torch.sigmoid(torch.tensor(-3.0)) < GATE
+
+
+def test_a_window_that_cannot_be_read_whole_is_the_first_models() -> None:
+    found, others, alone = fitted_to_noise(0.5)
+    said = others["other"]
+    long = Opinions(said.first, said.second, said.texts, torch.zeros(len(said.texts), dtype=torch.bool))
+    assert not gated(long, alone).any()
+    assert found.asked["other"] > 0

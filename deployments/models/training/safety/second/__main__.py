@@ -90,8 +90,10 @@ def judged(
     first = WindowClassifier(options.out)
     second = SecondModel(options.out, replace(first.artefact, second_opinion=described), options.base)
 
+    longest = len(described.prefix) + described.max_tokens + 1
+
     def said(examples: Sequence[Example]) -> Opinions:
-        return opinions(first, second, [each.text for each in examples])
+        return opinions(first, second, longest, [each.text for each in examples])
 
     others = {judge.name: said(judge.examples) for judge in held_out}
     alone = artefact.calibration(first.artefact)

@@ -14,8 +14,9 @@ TITLE: Final = "## With the second opinion"
 PROSE: Final = """\
 {base} (Apache-2.0): its layers {first} to {last} were trained on the same mix, with a head for all labels over
 [mean of the text's last hidden states; that of the turn's end]. The layers below are as published. It is asked about a
-window if the first model gives any label {gate:g} or more. Then the score is the sigmoid of a weighted sum of both
-logits; the second model's weight is {weight:g}. Without the base the first model answers alone, with the figures above.
+window of less than {most} tokens if the first model gives any label {gate:g} or more. Then the score is the sigmoid of
+a weighted sum of both logits; the second model's weight is {weight:g}. Without the base the first model answers
+alone, with the figures above.
 
 Texts longer than 128 tokens were cut to windows. Of a text with harm the first one was trained on, of harmless ones
 up to three. Both were judged as the service runs them: in int8, on the windows of the first model. `asked` is the
@@ -25,7 +26,12 @@ share of a set's windows that the second one read."""
 def section(fitted: CascadeFit, second: SecondOpinion, weight: float) -> str:
     """Returns the Markdown of the part. ``weight`` is that of the second model in the mean."""
     prose = PROSE.format(
-        base=second.base, first=second.tuned_from + 1, last=second.layers, gate=second.gate, weight=weight
+        base=second.base,
+        first=second.tuned_from + 1,
+        last=second.layers,
+        gate=second.gate,
+        most=second.max_tokens,
+        weight=weight,
     )
     reliability = reliability_table(fitted.fitted.reliability)
     return "\n\n".join([TITLE, prose, table(fitted.fitted.figures), asked_table(fitted.asked), reliability]) + "\n"

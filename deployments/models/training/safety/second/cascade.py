@@ -14,11 +14,13 @@ from deployments.models.training.safety.fit import Fit, calibrate, fit, probabil
 from deployments.models.training.safety.judges import Judge
 from deployments.models.training.safety.labels import LABELS
 from deployments.models.training.safety.second.opinions import Opinions
+from deployments.models.training.safety.thresholds import FLAG
 
 GATE: Final = 0.2
 """The score of any label, by the first model alone, from which on the second one is asked."""
 
-UNFLAGGED: Final = -0.5  # in logits; no label is flagged below even odds
+UNFLAGGED, FLAGGED = -0.5, 15.0
+"""In logits: below the threshold of any label, since none is flagged below even odds, and above it."""
 
 Calibration = Mapping[str, tuple[float, float]]
 """Scale and offset by label."""
@@ -56,8 +58,10 @@ def fit_cascade(
     def combined(each: Opinions) -> Tensor:
         one, other = scaled(each.first, first), scaled(each.second, second)
         mean = (1 - weight) * one + weight * other
-        # What is not asked is not flagged; its place among the others is that of the first model.
-        return each.highest(torch.where(gated(each, alone)[:, None], mean, one.clamp(max=UNFLAGGED)))
+        # What is not asked is flagged where the first model alone flags it. Below, its place is that of this model.
+        flagged = probabilities(each.first, alone) >= FLAG
+        rest = torch.where(flagged, one.clamp(min=FLAGGED), one.clamp(max=UNFLAGGED))
+        return each.highest(torch.where(gated(each, alone)[:, None], mean, rest))
 
     fitted = fit(
         development, combined(development_opinions), judges, {name: combined(each) for name, each in said.items()}
@@ -68,7 +72,7 @@ def fit_cascade(
 
 def gated(said: Opinions, alone: Calibration) -> Tensor:
     """Returns which windows the second model is asked of, bool [windows]."""
-    return (probabilities(said.first, alone) >= GATE).any(dim=1)
+    return (probabilities(said.first, alone) >= GATE).any(dim=1) & said.whole
 
 
 def mixture(

@@ -18,11 +18,12 @@ BATCH = 8  # windows
 @dataclass(frozen=True, slots=True)
 class Opinions:
     """``first`` and ``second``: logits, float32 [windows, labels]. ``texts``: int64 [windows], the number of the text
-    of each window."""
+    of each window. ``whole``: bool [windows], the second model can read it to its end."""
 
     first: Tensor
     second: Tensor
     texts: Tensor
+    whole: Tensor
 
     def highest(self, logits: Tensor) -> Tensor:
         """Returns the highest of ``logits`` [windows, labels] of each text, [texts, labels]."""
@@ -30,8 +31,8 @@ class Opinions:
         return low.scatter_reduce(0, self.texts[:, None].expand_as(logits), logits, "amax")
 
 
-def opinions(first: WindowClassifier, second: SecondModel, texts: Sequence[str]) -> Opinions:
-    """Returns the opinions on all windows of ``texts``."""
+def opinions(first: WindowClassifier, second: SecondModel, longest: int, texts: Sequence[str]) -> Opinions:
+    """Returns the opinions on all windows of ``texts``. ``longest``: tokens of a sequence that may have been cut."""
     windows = [
         (number, ids, second.sequence(text[begin:end]))
         for number, text in enumerate(texts)
@@ -43,4 +44,6 @@ def opinions(first: WindowClassifier, second: SecondModel, texts: Sequence[str])
         batch = windows[begin : begin + BATCH]
         firsts.append(torch.from_numpy(first.logits([ids for _, ids, _ in batch])))
         seconds.append(torch.from_numpy(second.logits([tokens for _, _, tokens in batch])))
-    return Opinions(torch.cat(firsts), torch.cat(seconds), torch.tensor([number for number, _, _ in windows]))
+    texts_of = torch.tensor([number for number, _, _ in windows])
+    whole = torch.tensor([len(tokens) < longest for _, _, tokens in windows])
+    return Opinions(torch.cat(firsts), torch.cat(seconds), texts_of, whole)
