@@ -39,10 +39,3 @@ def blended(first: NDArray[np.float32], second: NDArray[np.float32], blends: Seq
         raise ClassifierUnavailableError(f"{NONSENSE}: an output of the second opinion is no number")
     weights = np.array([(each.first, each.second, each.offset) for each in blends])
     return sigmoid(weights[:, 0] * first.astype(np.float64) + weights[:, 1] * second + weights[:, 2])
-
-
-def heeded(alone: NDArray[np.float64], both: NDArray[np.float64], is_whole: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Returns the probabilities of windows after a second opinion, float64 [windows, labels]. ``alone`` are those of
-    the first model, ``both`` those of both models. ``is_whole``, bool [windows]: the second model has read the window
-    to its end. It does not lower a probability of any other window: a few long words would hide an attack from it."""
-    return np.where(is_whole[:, None], both, np.maximum(alone, both))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from safety.classifier.artefact import Artefact, Blend, SecondOpinion
-from safety.classifier.blending import asked_windows, blended, heeded
+from safety.classifier.blending import asked_windows, blended
 from safety.classifier.scoring import probabilities
 from safety.classifier.windows import Span
 from safety.encoder.batch_runner import MAX_BATCH_TOKENS, BatchRunner, OnBatches
@@ -19,6 +18,9 @@ from safety.encoder.batch_runner import MAX_BATCH_TOKENS, BatchRunner, OnBatches
 NAME = "second opinion"
 
 MAX_INLINE_TEXT = 1024  # characters of a call; more take over 1 ms to cut into tokens: then off the event loop
+
+_Window = tuple[int, Sequence[int]]
+"""The index of a window of a text, and its token ids for the second model."""
 
 FindSpans = Callable[[str], list[Span]]
 """Returns the part of a text that each of its windows is cut from."""
@@ -64,32 +66,30 @@ class SecondStage:
         """
         found = [probabilities(each, self._artefact) for each in logits]
         asked = [asked_windows(each, self._second.gate) for each in found]
-        sequences = await self._sequences(texts, asked)
-        if not any(sequences):
+        windows = await self._windows(texts, asked)
+        if not any(windows):
             return found
-        rows = await self.runner.rows(list(chain.from_iterable(sequences)), tenant, urgent=urgent)
-        answers = np.split(rows, np.cumsum([len(each) for each in asked])[:-1])
-        for each, first, places, ids, answer in zip(found, logits, asked, sequences, answers, strict=True):
-            both = blended(first[places], answer, self._blends)
-            each[places] = heeded(each[places], both, self._are_whole(ids))
+        rows = await self.runner.rows([ids for each in windows for _, ids in each], tenant, urgent=urgent)
+        answers = np.split(rows, np.cumsum([len(each) for each in windows])[:-1])
+        for each, first, read, answer in zip(found, logits, windows, answers, strict=True):
+            if places := [place for place, _ in read]:
+                each[places] = blended(first[places], answer, self._blends)
         return found
 
-    async def _sequences(self, texts: Sequence[str], asked: Sequence[NDArray[np.intp]]) -> list[list[list[int]]]:
-        """Returns the sequences of the windows of each text that are asked about."""
+    async def _windows(self, texts: Sequence[str], asked: Sequence[NDArray[np.intp]]) -> list[list[_Window]]:
+        """Returns those windows of each text, of the ``asked`` ones, that the second model can read to their ends."""
         if sum(len(text) for text, places in zip(texts, asked, strict=True) if len(places)) <= MAX_INLINE_TEXT:
-            return list(map(self._sequences_of, texts, asked))
-        return await asyncio.to_thread(lambda: list(map(self._sequences_of, texts, asked)))
+            return list(map(self._windows_of, texts, asked))
+        return await asyncio.to_thread(lambda: list(map(self._windows_of, texts, asked)))
 
-    def _sequences_of(self, text: str, places: NDArray[np.intp]) -> list[list[int]]:
+    def _windows_of(self, text: str, places: NDArray[np.intp]) -> list[_Window]:
         if not len(places):
             return []
         spans = self._spans(text)
-        return [self._model.sequence(text[slice(*spans[place])]) for place in places]
-
-    def _are_whole(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
-        """Returns which sequences have a text that was not cut off, bool [sequences]."""
-        longest = len(self._second.prefix) + self._second.max_tokens + 1
-        return np.array([len(each) < longest for each in sequences], np.bool_)
+        longest = len(self._second.prefix) + self._second.max_tokens
+        windows = [(int(place), self._model.sequence(text[slice(*spans[place])])) for place in places]
+        # One that reaches the limit may have been cut off, and what was cut off may be the attack.
+        return [(place, ids) for place, ids in windows if len(ids) <= longest]
 
 
 def _described(artefact: Artefact) -> tuple[SecondOpinion, list[Blend]]:
