@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from deployments.models.training.safety.evaluation import figures
 from deployments.models.training.safety.example import Example
-from deployments.models.training.safety.fit import Fit, calibrate, fit, probabilities, scaled
+from deployments.models.training.safety.fit import Fit, calibrate, fit, probabilities, reliability_of, scaled
 from deployments.models.training.safety.judges import Judge
 from deployments.models.training.safety.labels import LABELS
 from deployments.models.training.safety.second.opinions import Opinions
@@ -66,8 +67,28 @@ def fit_cascade(
     fitted = fit(
         development, combined(development_opinions), judges, {name: combined(each) for name, each in said.items()}
     )
+    mixed = {label: mixture(label, first, second, fitted, weight) for label in LABELS}
     asked = {name: float(gated(each, alone).float().mean()) for name, each in said.items()}
-    return CascadeFit(fitted, {label: mixture(label, first, second, fitted, weight) for label in LABELS}, asked)
+    scores = {name: served(each, alone, mixed) for name, each in said.items()}
+    return CascadeFit(judged(fitted, judges, scores), mixed, asked)
+
+
+def judged(fitted: Fit, judges: Sequence[Judge], scores: Mapping[str, Tensor]) -> Fit:
+    """Returns ``fitted`` with the figures of ``scores``, [texts, labels] by judge, at the thresholds that ship."""
+    flag = torch.full((len(LABELS),), FLAG)
+    unseen = [judge for judge in judges if not judge.tuned]
+    return replace(
+        fitted,
+        figures=tuple(figures(judge, scores[judge.name], flag) for judge in judges),
+        reliability={label: reliability_of(label, unseen, scores) for label in fitted.reliability},
+    )
+
+
+def served(said: Opinions, alone: Calibration, mixed: Mixed) -> Tensor:
+    """Returns the scores of texts as the service gives them, [texts, labels]."""
+    rows = torch.tensor([mixed[label] for label in LABELS])
+    both = torch.sigmoid(rows[:, 0] * said.first + rows[:, 1] * said.second + rows[:, 2])
+    return said.highest(torch.where(gated(said, alone)[:, None], both, probabilities(said.first, alone)))
 
 
 def gated(said: Opinions, alone: Calibration) -> Tensor:

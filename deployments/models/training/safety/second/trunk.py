@@ -14,7 +14,7 @@ from safety.decoder.gguf_file import GGUFFile
 def llama_config(file: GGUFFile) -> LlamaConfig:
     """Returns the configuration of the whole model in ``file``. Raises UnsupportedDecoderError."""
     shape = file.architecture()
-    return LlamaConfig(
+    config = LlamaConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
@@ -25,6 +25,8 @@ def llama_config(file: GGUFFile) -> LlamaConfig:
         rms_norm_eps=shape.norm_epsilon,
         rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
     )
+    config._attn_implementation = "sdpa"  # causal without a mask; layers outside of a model choose none by themselves
+    return config
 
 
 class Trunk:
