@@ -78,7 +78,8 @@ async def test_a_text_has_the_same_scores_alone_and_in_any_batch(directory: Path
     texts = ["hi", "the bomb " * 60, "", "Ünïcödé 我们 \u200b🙂", "x" * 300, "a-b [c]!" * 9]
     together = await classifier.classify(texts)
     assert classifier.second is not None
-    assert classifier.second.runner.sequences == classifier.runner.sequences
+    # The long windows are the first model's alone.
+    assert 0 < classifier.second.runner.sequences < classifier.runner.sequences
     for text, scores in zip(texts, together, strict=True):
         (alone,) = await classifier.classify([text])
         assert alone.categories == pytest.approx(scores.categories, abs=1e-5)
