@@ -35,7 +35,7 @@ SHORT, CHECK, WINDOW = (12, 40), (60, 128), 128
 """Tokens of a short prompt, of a check of an answer, and of a window of a long document."""
 
 REST, MAX_REST_S, MIN_REST_S = 8.0, 1.0, 0.25
-"""A check rests for so many times as long as it took; new text comes meanwhile."""
+"""After a check, a stream waits this many times the check's duration before the next one, as the service does."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The order in which sequences wait for the encoder: urgent and short calls first, and nobody for ever."""
+"""The order of waiting sequences: urgent and short calls are served first, and no call starves."""
 
 from __future__ import annotations
 
