@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Collection, Iterable
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from engine.api import (
     SamplingParams,
     TokenLogprobs,
 )
+from engine.config import EngineConfig
 from engine.decode.beams import FinishedHypothesis
 from engine.decode.grammar import GrammarCompiler, GrammarError, GrammarState
 from engine.decode.logprobs import Scored, score
@@ -126,6 +128,24 @@ class Admission:
     grammars: GrammarCompiler
     speculates: bool  # whether the engine uses speculative decoding
     ahead: int  # tokens beyond the known ones that a sequence has KV blocks for (vLLM's lookahead slots)
+
+    @classmethod
+    def of(
+        cls, config: EngineConfig, tokenizer: Tokenizer | TokenIds, vocab_size: int, context_length: int, ahead: int
+    ) -> Self:
+        """Returns the admission of an engine with this ``config``, whose grammar compiler is loaded."""
+        grammars = tokenizer.grammar_compiler(vocab_size)
+        grammars.load()
+        return cls(
+            tokenizer,
+            vocab_size,
+            context_length,
+            config.default_max_tokens,
+            config.reserve_answers,
+            grammars,
+            config.speculative_tokens > 0,
+            ahead,
+        )
 
     def prepare(self, request: GenerationRequest, now: float) -> Job:
         """Returns the first job of a request, that of choice 0, for a request that arrives at the instant ``now``, in

@@ -6,9 +6,8 @@ Imports no torch, so that router and cluster can use these types without loading
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import NamedTuple
 
 from engine.conversation import (
@@ -21,6 +20,7 @@ from engine.conversation import (
     ToolCall,
     is_plain_json,
 )
+from engine.engine_load import LATENCY_BOUNDS_S, ClassLoad, DueWork, EngineLoad, TtftObjective
 from engine.errors import (
     ContextLengthError,
     EngineDeadError,
@@ -30,6 +30,7 @@ from engine.errors import (
     RequestError,
     UnsatisfiableError,
 )
+from engine.priority import Priority, rank_of
 from engine.sampling_params import (
     MAX_BEAM_STOP_TOKENS,
     MAX_BEAM_WIDTH,
@@ -46,6 +47,7 @@ from engine.structured_output import JSON_STYLE, MAX_GRAMMAR_CHARS, Grammar
 __all__ = [
     "FAILURE_REASONS",
     "JSON_STYLE",
+    "LATENCY_BOUNDS_S",
     "MAX_BEAM_STOP_TOKENS",
     "MAX_BEAM_WIDTH",
     "MAX_CHOICES",
@@ -58,11 +60,14 @@ __all__ = [
     "TOOL_CALL_END",
     "TOOL_CALL_START",
     "BeamSearch",
+    "ClassLoad",
     "ContextLengthError",
     "Conversation",
     "Delta",
+    "DueWork",
     "EngineDeadError",
     "EngineError",
+    "EngineLoad",
     "EngineStats",
     "FinishReason",
     "GenerationRequest",
@@ -79,10 +84,12 @@ __all__ = [
     "StepFacts",
     "TokenLogprobs",
     "ToolCall",
+    "TtftObjective",
     "UnsatisfiableError",
     "Usage",
     "choice_seed",
     "is_plain_json",
+    "rank_of",
     "unenforced_keywords",
     "without_unenforced",
 ]
@@ -97,22 +104,6 @@ class FinishReason(StrEnum):
     DEADLINE = "deadline"  # its deadline passed before its first token; there is no text
     REFUSED = "refused"  # no answer satisfies its rules or grammar; Delta.error says why
     ERROR = "error"  # an exception inside the request; Delta.error names it
-
-
-class Priority(IntEnum):
-    """The scheduling class of a request. A request of a higher class is scheduled first; while it waits, a request
-    rises by one class every ``EngineConfig.ageing_s`` seconds. As with vLLM's ``priority``, a lower number is earlier.
-    """
-
-    INTERACTIVE = -1  # a user reads the answer as it is written
-    STANDARD = 0
-    BATCH = 1  # runs on capacity that the other classes leave
-
-
-def rank_of(priority: Priority, surplus: bool) -> int:
-    """Returns the place of a class in the order of scheduling; the lowest is first. The classes of surplus requests
-    (``GenerationRequest.surplus``) come after all others, in the same order."""
-    return priority + len(Priority) * surplus
 
 
 MIN_DEADLINE_S = 0.001
@@ -309,95 +300,6 @@ class EngineStats:
     queued_short: tuple[int, ...] = (0,) * 3  # of prompts that one chunk completes
     queued_long: tuple[int, ...] = (0,) * 3  # of longer ones
     long_prompts: int = 0  # of these
-
-
-LATENCY_BOUNDS_S = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1.0, 2.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
-)
-"""Upper bounds, inclusive, of the engine's histogram buckets for latencies, in seconds. One more bucket has what is
-above all of them."""
-
-
-class TtftObjective(NamedTuple):
-    """The seconds within which the first token of a request should come, and those that each 1,000 prompt tokens add
-    that are not in the prefix cache."""
-
-    ttft_s: float
-    ttft_s_per_1k_tokens: float = 0.0
-
-    def allowed_s(self, uncached_tokens: float) -> float:
-        """Returns the seconds from arrival by which a request with that number of uncached prompt tokens is in time."""
-        return self.ttft_s + self.ttft_s_per_1k_tokens * uncached_tokens / 1000
-
-
-@dataclass(frozen=True, slots=True)
-class ClassLoad:
-    """Counts of one scheduling class since the start.
-
-    ``arrivals`` include refused requests, and leave out those that another replica had before
-    (``GenerationRequest.continues``). ``finished`` includes those that ended before their answer was complete. Of
-    ``prompt_tokens`` those are left out that the prefix cache was expected to have. ``ttft`` counts the first tokens by
-    LATENCY_BOUNDS_S. ``late`` counts the requests among the arrivals whose first token came later than their
-    ``TtftObjective`` allows, or that ended after that time without one; None: it is not counted.
-    """
-
-    arrivals: int = 0
-    refusals: int = 0  # because the queue was full
-    prompt_tokens: float = 0.0  # of the arrivals that were not refused
-    finished: int = 0
-    output_tokens: int = 0
-    ttft: tuple[int, ...] = (0,) * (len(LATENCY_BOUNDS_S) + 1)
-    late: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DueWork:
-    """The work of the class BATCH whose first tokens are due ``left_s`` seconds from now, or somewhat later: the last
-    ones ``latest_left_s`` seconds from now."""
-
-    left_s: float
-    prompt_tokens: float = 0.0  # not yet computed
-    output_tokens: float = 0.0  # expected
-    latest_left_s: float = 0.0  # 0: unknown
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLoad:
-    """The work and the speed of one engine, for autoscaling. Fields that begin with ``batch`` are those of the class
-    BATCH, which is in the totals too. Rates and durations are recent means, 0 until measured."""
-
-    running: int = 0  # sequences
-    waiting: int = 0  # sequences
-    queued_prompt_tokens: float = 0.0  # not yet computed, without those that the prefix cache is expected to have
-    kv_used_tokens: float = 0.0
-    kv_demand_tokens: float = 0.0  # of running and waiting sequences at their expected ends
-    kv_capacity_tokens: float = 0.0
-    prefill_tokens_per_s: float = 0.0  # of the time that goes into prefill
-    decode_step_s: float = 0.0  # of steps without prefill
-    decode_batch: float = 0.0  # sequences of those steps
-    chunk_tokens: float = 0.0  # prompt tokens of a step that has some
-    batch_prompt_tokens: float = 0.0  # of queued_prompt_tokens
-    batch_sequences: int = 0  # of running and waiting
-    batch_kv_tokens: float = 0.0  # of kv_demand_tokens
-    batch_due: tuple[DueWork, ...] = ()  # of BATCH, with a deadline that is still to be kept; earliest first
-    step_s: float = 0.0  # of a step, before its tokens: least squares fit, as the next three
-    prompt_token_s: float = 0.0  # that a prompt token adds to a step
-    sequence_s: float = 0.0  # that a decoding sequence adds to a step
-    free_prompt_tokens: int = 0  # of each step, which add nothing: they are computed while the weights are read
-    step_tokens: int = 0  # most tokens of a step
-    long_step_tokens: int = 0  # most tokens of a step for prompts of several chunks
-    long_beside_decodes: int = 0  # the same in a step with decodes, at present
-    long_at_once: int = 1  # prompts of several chunks that share a step, at present
-    prefill_chunk: int = 0  # most tokens of one prompt in a step
-    max_sequences: int = 0  # most that run at once
-    output_tokens: float = 0.0  # mean length of an answer; 0: none has ended
-    classes: Mapping[Priority, ClassLoad] = field(default_factory=dict)
-    itl: tuple[int, ...] = (0,) * (
-        len(LATENCY_BOUNDS_S) + 1
-    )  # times between tokens by LATENCY_BOUNDS_S, since the start
-    itl_s: float = 0.0  # their sum
-    age_s: float = 0.0  # seconds since the engine looked; 0 while it has nothing to do
 
 
 @dataclass(frozen=True, slots=True)

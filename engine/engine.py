@@ -18,7 +18,6 @@ import torch
 
 from engine.admission import MAX_FORCED_TOKENS, Admission, Job
 from engine.api import (
-    Conversation,
     Delta,
     EngineError,
     EngineLoad,
@@ -28,12 +27,11 @@ from engine.api import (
     ModelInfo,
     OverloadedError,
     Priority,
-    RequestError,
     SamplingParams,
     StepFacts,
 )
 from engine.backend import StepRunner, make_runner, uses_triton
-from engine.completion import Completion, completions
+from engine.completion import Completion
 from engine.config import EngineConfig
 from engine.counters import Counters
 from engine.draft_model import Drafter
@@ -48,6 +46,7 @@ from engine.loaded_model import loaded_model
 from engine.log_failure import log_failure
 from engine.metrics import EngineMetrics, Phase, Recorder
 from engine.model.decoder import Decoder
+from engine.offline import OfflinePrompt, generate
 from engine.output_processor import OutputProcessor
 from engine.parallel.crew import Crew
 from engine.parallel.launch import Launcher, Subprocesses
@@ -58,7 +57,6 @@ from engine.scheduler.queue_limit import QueueState, check_room
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import Chunk, Load, Plan
 from engine.sequence import Status
-from engine.speculation import Speculator
 from engine.speculative_decoding import SpeculativeDecoding
 from engine.step_speed import StepSpeed
 from engine.token_id_tokenizer import TokenIds
@@ -92,21 +90,8 @@ class Engine:
         self._clock = clock
         self.last_step = StepFacts()
         self.speed = StepSpeed()
-        vocab_size = model.spec.vocab_size
-        grammars = tokenizer.grammar_compiler(vocab_size)
-        grammars.load()
-        speculates = config.speculative_tokens > 0
         ahead = int(uses_triton(config))  # that runner launches the next step before this step's tokens are known
-        self._admission = Admission(
-            tokenizer,
-            vocab_size,
-            context,
-            config.default_max_tokens,
-            config.reserve_answers,
-            grammars,
-            speculates,
-            ahead,
-        )
+        self._admission = Admission.of(config, tokenizer, model.spec.vocab_size, context, ahead)
         self._new_scheduler()
         runner = make_runner(model, config, self._shapes, context)
         self._runner: StepRunner = runner if crew is None else ParallelRunner(runner, crew)
@@ -281,7 +266,7 @@ class Engine:
 
     def generate(
         self,
-        prompts: Sequence[str | Sequence[int] | Conversation],
+        prompts: Sequence[OfflinePrompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[Completion]:
         """Runs all prompts to their end and returns their completions in the order of the prompts, ``n`` of each
@@ -292,25 +277,7 @@ class Engine:
         Raises RequestError or OverloadedError before anything is run, EngineError if other requests are in progress,
         and EngineDeadError as ``step`` does.
         """
-        if self.has_work:
-            raise EngineError("generate needs the engine for itself; requests are under way")
-        settings = params if isinstance(params, Sequence) else [params or SamplingParams()] * len(prompts)
-        if len(settings) != len(prompts):
-            raise RequestError(f"{len(prompts)} prompts but {len(settings)} sampling parameters", "params")
-        given = [prompt if isinstance(prompt, str | Conversation) else tuple(prompt) for prompt in prompts]
-        asked = zip(given, settings, strict=True)
-        jobs = [
-            self.prepare(GenerationRequest(str(i), *request, priority=Priority.BATCH))
-            for i, request in enumerate(asked)
-        ]
-        for job in jobs:
-            self.enqueue(job)
-        deltas: dict[str, list[Delta]] = {job.sequence.request_id: [] for job in jobs}
-        while self.has_work:
-            for delta in self.step():
-                deltas[delta.request_id].append(delta)
-        asked_for = zip(deltas.values(), settings, strict=True)
-        return [one for parts, each in asked_for for one in completions(parts, each)]
+        return generate(self, prompts, params)
 
     def reset_counts(self) -> None:
         """Forgets counts, metrics and cached prefixes, as if nothing had been computed. Raises EngineError if requests
@@ -341,9 +308,7 @@ class Engine:
         self._output_processor = OutputProcessor(
             self._admission, self._scheduler, self._counters, self.recorder, self._clock, most_forced
         )
-        max_drafts = min(config.speculative_tokens, config.prefill_chunk - 1)
-        speculator = Speculator(max_drafts, config.speculative_rows, self._drafter is not None)
-        self._speculation = SpeculativeDecoding(speculator, self._drafter, self.recorder, self._clock)
+        self._speculation = SpeculativeDecoding.of(config, self._drafter, self.recorder, self._clock)
         score_prompt = self._output_processor.score_prompt
         self._forward = Forward(self._runner, self.recorder, self._clock, self._computed, score_prompt)
 
@@ -353,18 +318,7 @@ class Engine:
         form = format_of(config.kv_dtype, getattr(torch, config.dtype))
         version = f"{self.model_info.name} {config.dtype} {config.weight_dtype} {form.name}"
         self._cache = KVCache(self._shapes, config.prefix_caching, version)
-        limits = Limits(
-            batch_tokens=config.max_batch_tokens,
-            prefill_chunk=config.prefill_chunk,
-            sequences=config.max_sequences,
-            partial_prefills=config.max_partial_prefills,
-            decode_slowdown=config.max_decode_slowdown,
-            ageing_s=config.ageing_s,
-            prefix_bonus_s=config.prefix_bonus_s,
-            cooldown=config.preemption_cooldown,
-            weights=config.tenant_weights,
-        )
-        self._scheduler = Scheduler(self._cache, limits)
+        self._scheduler = Scheduler(self._cache, Limits.of(config))
 
     def _plan(self, now: float) -> Plan:
         """Plans the next step, and copies the blocks that it needs."""

@@ -7,7 +7,9 @@ nothing. The target model verifies them (``forward.py``).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Self
 
+from engine.config import EngineConfig
 from engine.draft_model import Drafter
 from engine.kv.format import BlockCopy
 from engine.log_failure import log_failure
@@ -29,6 +31,12 @@ class SpeculativeDecoding:
         self._recorder = recorder
         self._clock = clock
         self._drafting = False  # whether the draft model was to propose in this step
+
+    @classmethod
+    def of(cls, config: EngineConfig, drafter: Drafter | None, recorder: Recorder, clock: Callable[[], float]) -> Self:
+        """Returns the speculative decoding of an engine with this ``config``, which has proposed nothing."""
+        most = min(config.speculative_tokens, config.prefill_chunk - 1)
+        return cls(Speculator(most, config.speculative_rows, drafter is not None), drafter, recorder, clock)
 
     def propose(self, running: Sequence[SequenceState]) -> None:
         """Sets the draft tokens of the ``running`` sequences, or placeholders for those of the draft model."""

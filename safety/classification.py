@@ -21,7 +21,8 @@ from safety.api import (
     TextClassifier,
     Verdict,
 )
-from safety.policy import Band, ContentPolicy, DocumentBand, PolicyConfig
+from safety.check_policies import Band, ContentPolicy, DocumentBand
+from safety.policy import PolicyConfig
 from safety.quoting import DROPPED, closing_mark, opening_mark
 
 logger = logging.getLogger(__name__)

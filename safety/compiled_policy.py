@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 from safety.api import Action, TextClassifier
+from safety.check_policies import PhrasePolicy
 from safety.classification import AbsentClassifier, BoundedClassifier, Decode
 from safety.patterns.recogniser import Recogniser
 from safety.phrases.automaton import PhraseAutomaton
 from safety.phrases.phrase import Phrase, is_literal
 from safety.pii.kinds import recognisers_of
-from safety.policy import PhrasePolicy, PolicyConfig
+from safety.policy import PolicyConfig
 from safety.streaming.recent_checks import RecentChecks
 from safety.structure.payloads import decoded
 

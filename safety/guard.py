@@ -33,13 +33,14 @@ from safety.api import (
 )
 from safety.audit import Scanned, answer_records, audit_records
 from safety.blocked_rate import BlockedRate
+from safety.check_policies import Band, ContentPolicy
 from safety.checks import CHECKS, CheckEntry
 from safety.classification import action_of
 from safety.compiled_policy import CompiledPolicy, Parts, failure_action
 from safety.dropped_passages import with_dropped
 from safety.leak.canary import canary, with_canary
 from safety.pii.restorer import Restorer
-from safety.policy import Band, ContentPolicy, PolicyConfig
+from safety.policy import PolicyConfig
 from safety.request_size import SizeCheck, exceeding
 from safety.review import NoOversight, with_decisions, without_exceptions
 from safety.rule import rule, with_document_actions, with_pseudonyms

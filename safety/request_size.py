@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from safety.api import Action, Passage, Verdict
-from safety.policy import SizePolicy
+from safety.check_policies import SizePolicy
 from safety.structure.anomalies import scripts
 
 MIN_LETTERS = 20

@@ -18,7 +18,8 @@ from safety.api import (
     Subject,
     Verdict,
 )
-from safety.policy import PolicyConfig, ReviewPolicy
+from safety.check_policies import ReviewPolicy
+from safety.policy import PolicyConfig
 
 USUAL_TERMS = ReviewTerms()
 UNCERTAIN = frozenset({"classifier"})

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from safety.api import FAULTS_OF_TEXTS, TOOLS, UNTRUSTED, Action, Passage, Ruling, Span, Verdict
+from safety.check_policies import DocumentBand
 from safety.classification import document_action, passage_spans
 from safety.pii.pseudonyms import Pseudonymiser
-from safety.policy import DocumentBand, PolicyConfig
+from safety.policy import PolicyConfig
 
 PII, STRUCTURE = "pii", "structure"
 """The names of checks whose verdicts the policy says more about."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from safety.api import TOOLS, Action, Verdict
-from safety.policy import ToolRule
+from safety.check_policies import ToolRule
 
 VERSION = "1"
 TYPE = "function"  # the only type of tools that requests have

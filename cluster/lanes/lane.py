@@ -22,6 +22,7 @@ from contextlib import aclosing
 from contextvars import Context
 from typing import Any, TypeVar
 
+from cluster.lanes.awaited_counts import AwaitedCounts
 from cluster.lanes.dataclass_codec import Record, Row, VersionMismatchError
 from cluster.lanes.delta_stream import DeltaStream
 from cluster.lanes.lane_messages import LaneItem, LaneReader, orphans_in, pack_request, unpack_refusal
@@ -46,8 +47,6 @@ from router.ports.tier_backend import (
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-LATE_S = 25.0  # after the end of a request, within which the counts of an abort must arrive
 
 
 def _detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -122,7 +121,7 @@ class Lane:
         self._on_change = on_change
         self._on_orphans = on_orphans
         self._streams: dict[str, DeltaStream] = {}
-        self._settling: dict[str, OnUsage] = {}  # requests whose reader has left, until their counts have arrived
+        self._awaited = AwaitedCounts(self._close_if_drained)
         self._aborts: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pump: asyncio.Task[None] | None = None
@@ -245,24 +244,11 @@ class Lane:
 
     def _settle(self, request_id: str, stream: DeltaStream, on_usage: OnUsage) -> None:
         """Reports the counts of a request whose reader has left: at once if the stream has them, or will never have
-        them; else when the replica's row after the abort arrives. If none arrives within LATE_S that can be read, the
-        counts are lost."""
+        them; else when the replica's row after the abort arrives, if one arrives that can be read."""
         if stream.usage is not None or self.state is LaneState.CLOSED:
             on_usage(stream.usage)
         else:
-            late = asyncio.get_running_loop().call_later(LATE_S, self._report, request_id, None)
-
-            def settle(usage: Usage | None) -> None:
-                late.cancel()  # else it would hold the lane, and what the event loop has to do, for LATE_S
-                on_usage(usage)
-
-            self._settling[request_id] = settle
-
-    def _report(self, request_id: str, usage: Usage | None) -> None:
-        """Reports the counts of a request that waits for them in ``_settling``, if it does."""
-        if (on_usage := self._settling.pop(request_id, None)) is not None:
-            on_usage(usage)
-            self._close_if_drained()
+            self._awaited.add(request_id, on_usage)
 
     async def _run(self) -> None:
         """Receives the lane's items until it ends."""
@@ -292,9 +278,7 @@ class Lane:
         fault = self._lost(self._fault)
         for stream in self._streams.values():
             stream.fail(fault)
-        settling, self._settling = self._settling, {}
-        for on_usage in settling.values():
-            on_usage(None)
+        self._awaited.end()
         self._move(LaneState.CLOSED)
 
     def _receive(self, item: LaneItem) -> None:
@@ -324,14 +308,14 @@ class Lane:
 
     def _receive_late(self, reader: LaneReader, row: Row) -> None:
         """Takes the counts from the last row of a request whose reader has left, if they are waited for."""
-        if row[0] not in self._settling:
+        if row[0] not in self._awaited:
             return
         try:
             delta = reader.delta(row)
         except VersionMismatchError:
-            return  # it may have been the last row; ``_settle`` ends the wait
+            return  # it may have been the last row; ``AwaitedCounts`` ends the wait
         if delta.last:
-            self._report(row[0], delta.usage)
+            self._awaited.report(row[0], delta.usage)
 
     def _open(self, first: LaneItem) -> LaneReader:
         """Makes the lane ready, by the header in its first item. Raises ReplicaLostError for another protocol."""
@@ -360,7 +344,7 @@ class Lane:
         self._on_change()
 
     def _close_if_drained(self) -> None:
-        if self.state is LaneState.DRAINING and not (self._streams or self._settling or self._tasks) and self._pump:
+        if self.state is LaneState.DRAINING and not (self._streams or self._awaited or self._tasks) and self._pump:
             self._pump.cancel()
 
     async def _abort_after(self, submission: asyncio.Future[Record | None], request_id: str) -> None:
@@ -369,12 +353,12 @@ class Lane:
         if (error := submission.exception()) is not None:
             # The replica may have the request, since only its reply may be lost. If it has not, no row will follow.
             logger.warning("a submission on %r failed: %s", self, type(error).__name__)
-            self._report(request_id, None)
+            self._awaited.report(request_id, None)
             self._abort(request_id)
         elif submission.result() is None:
             self._abort(request_id)
         else:
-            self._report(request_id, Usage(0, 0, 0))
+            self._awaited.report(request_id, Usage(0, 0, 0))
 
     def _abort(self, request_id: str) -> None:
         """Aborts a request in the background. Aborts of one iteration of the event loop are sent in one call."""

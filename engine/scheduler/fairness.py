@@ -7,8 +7,11 @@ idleness saves nothing up; if its own counter is higher, it keeps that. Counters
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping
+
+from engine.scheduler.step_plan import Chunk
+from engine.sequence import Sequence
 
 INPUT_COST, OUTPUT_COST = 1.0, 2.0
 """Cost of an input and of an output token, as in the paper. An output token takes a step of its own, while the tokens
@@ -65,6 +68,24 @@ class TokenCounters:
         """Adds ``cost`` tokens, divided by its weight, to the counter of ``tenant``, which must have a sequence in the
         engine."""
         self._active[tenant] += cost / self._weights.get(tenant, 1.0)
+
+    def charge_generated(self, decodes: Iterable[Chunk], prompts: Iterable[Chunk]) -> None:
+        """Charges the tokens that a step of these chunks generates to the counters of their tenants."""
+        tokens: defaultdict[str, int] = defaultdict(int)
+        for chunk in decodes:
+            if chunk.samples:
+                tokens[chunk.sequence.tenant] += chunk.length - chunk.draft
+        for chunk in prompts:
+            if chunk.samples:
+                tokens[chunk.sequence.tenant] += 1 + chunk.sequence.branches
+        for tenant, count in tokens.items():
+            self.charge(tenant, OUTPUT_COST * count)
+
+    def is_ahead(self, sequence: Sequence, passed: Iterable[Sequence], tokens: int) -> bool:
+        """Returns whether the counter of a sequence's tenant is more than ``tokens`` above that of a tenant whose
+        sequence it would pass. Prevents small requests from passing large ones, which do not fit, again and again."""
+        own = self.of(sequence.tenant)
+        return any(own > self.of(other.tenant) + tokens for other in passed)
 
     def share(self, tenant: str) -> float:
         """Returns the share of ``tenant`` in the engine by its weight, 0 to 1, among the tenants with a sequence there.

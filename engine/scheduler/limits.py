@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
+
+from engine.config import EngineConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +24,18 @@ class Limits:
     cooldown: int = 32  # tokens that a preempted sequence generates before it may be preempted again
     overtakes: int = 8  # later sequences admitted past one that does not fit, before all wait for it
     weights: Mapping[str, float] = field(default_factory=dict)  # weights of tenants by name; 1 for others
+
+    @classmethod
+    def of(cls, config: EngineConfig) -> Self:
+        """Returns the settings of the scheduler of an engine with this ``config``."""
+        return cls(
+            batch_tokens=config.max_batch_tokens,
+            prefill_chunk=config.prefill_chunk,
+            sequences=config.max_sequences,
+            partial_prefills=config.max_partial_prefills,
+            decode_slowdown=config.max_decode_slowdown,
+            ageing_s=config.ageing_s,
+            prefix_bonus_s=config.prefix_bonus_s,
+            cooldown=config.preemption_cooldown,
+            weights=config.tenant_weights,
+        )

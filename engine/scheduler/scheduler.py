@@ -14,8 +14,7 @@ The order of the waiting is in ``queue``, the choice of victims in ``preemption`
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
 from itertools import groupby
 
 from engine.api import MAX_PREEMPTIONS, Priority
@@ -137,11 +136,11 @@ class Scheduler:
             tokens,
             tokens if not watched else min(tokens, self._prefills.long_tokens(len(decodes))),
             self._tenant_limits.step_tokens,
-            self._others(prompts),
+            self._tenant_limits.others_rank(prompts),
         )
         self._prefill(budget, prompts)
         started, failed = ([], []) if preempted else self._start(now, budget)
-        self._charge(decodes, budget.chunks)
+        self.counters.charge_generated(decodes, budget.chunks)
         chunks = (*decodes, *budget.chunks)
         short, long = budget.load
         load = Load(len(decodes), watched, long, short, sum(chunk.length - 1 for chunk in decodes))
@@ -209,9 +208,8 @@ class Scheduler:
         """Preempts running sequences so that the first waiting one can be admitted, if it may. Returns them."""
         if not self.running or not self.waiting:
             return []
-        candidate = next(
-            (one for one in self._candidates(now) if self._tenant_limits.has_place(one, self.running, now)), None
-        )
+        candidates = self._tenant_limits.candidates(self.waiting, now)
+        candidate = next((one for one in candidates if self._tenant_limits.has_place(one, self.running, now)), None)
         if candidate is None:
             return []
         victims = displace(
@@ -228,17 +226,6 @@ class Scheduler:
         for victim in victims:
             self._preempt(victim, now)
         return victims
-
-    def _candidates(self, now: float) -> Iterator[Sequence]:
-        """Yields the waiting sequences as ``WaitingQueue.candidates`` does, and those that have to leave room for
-        others after these."""
-        if self._tenant_limits.others_wait is None:
-            yield from self.waiting.candidates(now)
-            return
-        for behind in (False, True):
-            for one in self.waiting.candidates(now):
-                if self._tenant_limits.steps_back(one, now) is behind:
-                    yield one
 
     def _shortage(self, candidate: Sequence) -> tuple[int, Blocks]:
         """Returns how many running sequences and how many blocks per KV cache group must go before ``candidate`` can be
@@ -289,27 +276,6 @@ class Scheduler:
             self._preempt(preempted[-1], now)
         return []
 
-    def _charge(self, decodes: list[Chunk], prompts: list[Chunk]) -> None:
-        """Charges the tokens that the step generates to the counters of their tenants."""
-        tokens: defaultdict[str, int] = defaultdict(int)
-        for chunk in decodes:
-            if chunk.samples:
-                tokens[chunk.sequence.tenant] += chunk.length - chunk.draft
-        for chunk in prompts:
-            if chunk.samples:
-                tokens[chunk.sequence.tenant] += 1 + chunk.sequence.branches
-        for tenant, count in tokens.items():
-            self.counters.charge(tenant, OUTPUT_COST * count)
-
-    def _others(self, prompts: list[Sequence]) -> int | None:
-        """Returns the highest rank of the prompts for which limited ones leave room, waiting or among ``prompts``,
-        those in prefill; None without any."""
-        if not self._tenant_limits.apply:
-            return None
-        ranks = [one.rank for one in prompts if self._tenant_limits.standing(one) is None]
-        waiting = self._tenant_limits.others_wait
-        return min(ranks if waiting is None else [*ranks, waiting], default=None)
-
     def _prefill(self, budget: StepBudget, prompts: list[Sequence]) -> None:
         """Plans a chunk for each running sequence of ``prompts``, which are in prefill: those of limited tenants last,
         higher classes first, and in a class the tenants in their turn. Tenants with long prompts of a class share the
@@ -343,7 +309,7 @@ class Scheduler:
         failed: list[tuple[Sequence, Exception]] = []
         passed: list[Sequence] = []  # sequences that do not fit
         starts = 0
-        for sequence in self._candidates(now) if self.waiting else ():
+        for sequence in self._tenant_limits.candidates(self.waiting, now) if self.waiting else ():
             if budget.tokens < 1 or len(self.running) >= self.limits.sequences:
                 break
             standing = self._tenant_limits.standing_waiting(sequence, now)
@@ -353,7 +319,9 @@ class Scheduler:
             ):
                 continue
             try:
-                if self._prefills.too_many_long(sequence, budget) or self._overdrawn(sequence, passed):
+                if self._prefills.too_many_long(sequence, budget):
+                    continue
+                if passed and self.counters.is_ahead(sequence, passed, self.limits.batch_tokens):
                     continue
                 fits = self.cache.admit(sequence, spare=len(self.running))
             except Exception as error:  # noqa: BLE001 - the fault boundary of a sequence: it fails alone
@@ -383,12 +351,6 @@ class Scheduler:
         return (
             min(self.limits.prefill_chunk, MAX_SCORED_TOKENS) if sequence.scores_prompt else self.limits.prefill_chunk
         )
-
-    def _overdrawn(self, sequence: Sequence, passed: list[Sequence]) -> bool:
-        """Returns whether the tenant's counter is more than a step's tokens above that of a tenant whose sequence it
-        would pass. Prevents small requests from passing large ones, which do not fit, again and again."""
-        own = self.counters.of(sequence.tenant)
-        return any(own > self.counters.of(other.tenant) + self.limits.batch_tokens for other in passed)
 
     def _run(self, sequence: Sequence, now: float) -> None:
         """Moves a sequence whose blocks are allocated from the waiting queue to the running sequences."""

@@ -13,7 +13,7 @@ limited. Nor is one that has had less than others whose prompts are there, since
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from engine.api import Priority
 from engine.scheduler.fairness import TokenCounters
@@ -120,6 +120,26 @@ class TenantLimits:
         """The highest rank of the waiting sequences for which limited ones leave room; None if no tenant is limited, or
         none waits."""
         return None if self._front is None else self._front[0]
+
+    def others_rank(self, prompts: Iterable[Sequence]) -> int | None:
+        """Returns the highest rank of the prompts for which limited ones leave room, waiting or among ``prompts``,
+        those in prefill; None without any."""
+        if not self.apply:
+            return None
+        ranks = [one.rank for one in prompts if self.standing(one) is None]
+        waiting = self.others_wait
+        return min(ranks if waiting is None else [*ranks, waiting], default=None)
+
+    def candidates(self, waiting: WaitingQueue, now: float) -> Iterator[Sequence]:
+        """Yields the waiting sequences as ``WaitingQueue.candidates`` does, and those that have to leave room for
+        others after these."""
+        if self.others_wait is None:
+            yield from waiting.candidates(now)
+            return
+        for behind in (False, True):
+            for one in waiting.candidates(now):
+                if self.steps_back(one, now) is behind:
+                    yield one
 
     def arrive(self, sequence: Sequence) -> None:
         """Counts a sequence that is in the engine from now on."""

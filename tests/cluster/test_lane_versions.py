@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+import cluster.lanes.awaited_counts
 import cluster.lanes.lane
 import cluster.lanes.lane_messages
 import cluster.replica.lane_registry
@@ -68,7 +69,7 @@ async def test_a_row_that_this_router_does_not_understand_ends_its_request_alone
 async def test_a_last_row_that_this_router_does_not_understand_holds_up_no_lane(
     monkeypatch: pytest.MonkeyPatch, *, reader_left_first: bool
 ) -> None:
-    monkeypatch.setattr(cluster.lanes.lane, "LATE_S", 0.02)
+    monkeypatch.setattr(cluster.lanes.awaited_counts, "LATE_S", 0.02)
     replica, counts = LocalReplica(), list[Usage | None]()
     lane, _ = await open_lane(replica)
     strange = ("q", (1,), "x", "bored", (1, 1, 0))

@@ -11,7 +11,7 @@ import jsonschema
 import openai
 import pytest
 
-from safety.policy import ContentPolicy
+from safety.check_policies import ContentPolicy
 from tests.router.guarded import Guarded
 from tests.router.served import KEY, OTHER_KEY, Served
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safety.policy import ToolRule
+from safety.check_policies import ToolRule
 from safety.tool_rules import called, needs_arguments, offered
 
 RULES = (
