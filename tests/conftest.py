@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -11,6 +13,8 @@ from tests.leftovers import mark, pytest_sessionfinish
 
 __all__ = ["pytest_sessionfinish"]
 
+# Assertions of helper modules too tell what differs. By folders, since ``tests`` itself is imported already.
+pytest.register_assert_rewrite(*(f"tests.{each.name}" for each in Path(__file__).parent.iterdir() if each.is_dir()))
 if not torch.cuda.is_available():
     # Before anybody imports triton, as transformers does, whichever folder comes first: it looks once, when its own
     # functions are made.

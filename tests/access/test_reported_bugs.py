@@ -16,7 +16,7 @@ from router.memory_store import MemoryStore
 from router.ports.limit_store import Charge, LimitName, Reservation, Scope
 from router.usage_meter import AttemptMeter
 from tests.access.service import Service, config
-from tests.access.test_tokens import SIGNING, Published, token
+from tests.access.tokens import SIGNING, Published, token
 from tests.router.backend import ScriptedBackend
 from tests.state.clock import VirtualClock
 

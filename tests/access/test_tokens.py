@@ -20,39 +20,13 @@ from router.config.access import AccessConfig, JwtConfig
 from router.errors import AuthenticationError
 from router.principal import Principal
 from tests.access.service import Service, config
+from tests.access.tokens import SIGNING, Published, claims, token
 from tests.router.loaded import LoadedBackend
 from tests.state.clock import VirtualClock
 
 JWT = JwtConfig(issuer="https://issuer", audience="manta", algorithms=("RS256", "ES256"), jwks_file="jwks.json")
-SIGNING = RSAKey.generate_key(2048, {"kid": "k1", "use": "sig", "alg": "RS256"})
 OTHER = RSAKey.generate_key(2048, {"kid": "k1", "use": "sig", "alg": "RS256"})
 NEXT = ECKey.generate_key("P-256", {"kid": "k2", "use": "sig", "alg": "ES256"})
-
-
-class Published:
-    """A key set that a test changes."""
-
-    def __init__(self, *keys: RSAKey | ECKey) -> None:
-        self.keys = keys
-        self.reads = 0
-        self.read_again = asyncio.Event()
-
-    async def read(self) -> bytes:
-        self.reads += 1
-        if self.reads > 1:
-            self.read_again.set()
-        return json.dumps(KeySet(list(self.keys)).as_dict(private=False)).encode()
-
-
-def claims(now: float, **changes: Any) -> dict[str, Any]:
-    found = {"iss": "https://issuer", "aud": ["manta", "x"], "exp": int(now) + 600, "sub": "ada", "tenant": "acme"}
-    return {name: value for name, value in (found | changes).items() if value is not None}
-
-
-def token(now: float, key: Any = SIGNING, header: dict[str, Any] | None = None, **changes: Any) -> str:
-    return jwt.encode(
-        header or {"alg": "RS256", "kid": "k1"}, claims(now, **changes), key, algorithms=["RS256", "ES256"]
-    )
 
 
 def encoded(document: dict[str, Any]) -> str:

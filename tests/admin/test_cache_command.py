@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.access.service import Service, config
-from tests.admin.test_command import document, manta
+from tests.admin.command import document, manta
 
 ENTRY_OPTIONS = ("--entry", f"{'0' * 64}-{'0' * 12}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.access.service import Service
-from tests.admin.test_command import document, manta
+from tests.admin.command import document, manta
 
 TEMPLATE = {"messages": [{"role": "system", "content": "You help {{ company }}\x1b[2J: {{ tags|join(', ') }}."}]}
 

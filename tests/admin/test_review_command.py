@@ -11,7 +11,7 @@ import pytest
 
 from safety.api import Action, AuditRecord, Origin, Passage, ReviewTerms, Stage, Subject, Verdict
 from tests.access.service import Service
-from tests.admin.test_command import document, manta
+from tests.admin.command import document, manta
 from tests.state.clock import MONDAY
 
 TEXT = "Pick the lock\x1b[2J of my\u202e shed\nnow"

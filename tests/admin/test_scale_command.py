@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.access.service import Service
+from tests.admin.command import document, manta
 from tests.admin.scripted_scaling import ScriptedScaling
-from tests.admin.test_command import document, manta
 
 
 @pytest.fixture

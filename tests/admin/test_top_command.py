@@ -31,8 +31,8 @@ from cluster.admin.top_numbers import Latency, Overview, glance, percentiles
 from cluster.admin.top_view import SORTS, page
 from engine.api import LATENCY_BOUNDS_S
 from tests.access.service import ADMIN, Service
+from tests.admin.command import document, manta
 from tests.admin.overviews import BUCKETS, overview, shown
-from tests.admin.test_command import document, manta
 from tests.router.backend import ScriptedBackend
 
 ROOT = Path(__file__).resolve().parents[2]

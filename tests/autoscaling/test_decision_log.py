@@ -11,7 +11,7 @@ from cluster.autoscaling.decision import Decisions, Reason, TierDecision, WhyNot
 from cluster.autoscaling.decision_log import AGAIN_S, DecisionLog
 from cluster.autoscaling.decision_metrics import DecisionMetrics
 from cluster.telemetry.instruments import RayInstruments
-from tests.autoscaling.test_sent_decisions import publisher
+from tests.autoscaling.publishers import publisher
 from tests.cluster.ray_metrics import record
 
 STEADY = WhyNot(Reason.STEADY, {"need": 2.0})

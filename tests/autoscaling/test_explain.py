@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from cluster.autoscaling.decision import Reason
 from cluster.autoscaling.explain import explain
+from tests.autoscaling.reason_cases import CASES
 from tests.autoscaling.snapshots import Bench
-from tests.autoscaling.test_reasons import CASES
 
 
 def test_a_decision_is_explained_in_words_with_its_numbers() -> None:

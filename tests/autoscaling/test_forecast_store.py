@@ -18,8 +18,8 @@ from cluster.autoscaling.forecast_memory import Forecasts
 from cluster.autoscaling.forecast_scaling import ForecastScaling
 from cluster.autoscaling.forecast_store import ForecastStore, document_of, read_forecasts
 from cluster.autoscaling.snapshot import Pin
-from tests.autoscaling.test_application_scaler import Serve, T, config_of
-from tests.autoscaling.test_sent_decisions import publisher
+from tests.autoscaling.publishers import publisher
+from tests.autoscaling.serve_loop import Serve, T, config_of
 from tests.cluster.ray_metrics import record
 
 CONFIG = ForecastConfig(interval_s=600.0, slots=24)

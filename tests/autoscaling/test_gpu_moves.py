@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from cluster.autoscaling.snapshot import WaitingRoom
-from tests.autoscaling.test_pools_under_faults import Load, Pool
+from tests.autoscaling.gpu_pools import Load, Pool
 
 PHASE_S = 15
 

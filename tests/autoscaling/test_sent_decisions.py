@@ -5,48 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, cast
 
 import pytest
 
 from cluster.autoscaling import decision_publisher
 from cluster.autoscaling.decision import Decisions, Reason, TierDecision, WhyNot
 from cluster.autoscaling.decision_publisher import DecisionPublisher
-from cluster.autoscaling.decision_store import DecisionStore
-from cluster.autoscaling.forecast_store import ForecastStore
-from cluster.autoscaling.waiting_room_store import WaitingRoomStore
 from cluster.telemetry.config import TelemetryConfig
+from tests.autoscaling.publishers import publisher
 from tests.cluster.otlp_receiver import Received, http_receiver
 from tests.cluster.ray_metrics import RecordedMetrics, record
-
-
-class Stored:
-    """Takes decisions and forecasts, and knows no pin, no request that waits and no season."""
-
-    def pins(self) -> tuple[()]:
-        return ()
-
-    def write(self, what: object) -> None:
-        pass
-
-    def read(self) -> dict[str, Any]:
-        return {}
 
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> RecordedMetrics:
     return record(monkeypatch)
-
-
-def publisher(application: str, silent_s: float = 60.0, forecasts: ForecastStore | None = None) -> DecisionPublisher:
-    stored = Stored()
-    return DecisionPublisher(
-        application,
-        cast("DecisionStore", stored),
-        cast("WaitingRoomStore", stored),
-        silent_s,
-        forecasts or cast("ForecastStore", stored),
-    )
 
 
 def telemetry(received: Received) -> TelemetryConfig:

@@ -18,7 +18,7 @@ from cluster.local.redis_server import RedisServer
 from cluster.state.redis_entry_store import RedisEntryStore
 from router.cache.calibration_table import CalibrationTable, Row
 from router.ports.answer_cache import SemanticMatch, SemanticQuestion, SemanticUnavailableError
-from tests.cache_index.test_semantic_lookup import WordScorer, no_negation
+from tests.cache_index.word_scorer import WordScorer, no_negation
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.state.cached import ROOM, entry, key
 from tests.state.conftest import wait_until_ready

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -24,30 +24,12 @@ from router.ports.answer_cache import (
 )
 from router.ports.pair_scorer import Candidate
 from tests.cache_index.memory_questions import MemoryQuestions
+from tests.cache_index.word_scorer import WordScorer, no_negation
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.state.cached import NOW_MS, ROOM, entry, key
 from tests.state.clock import VirtualClock
 
 PARTITION = key(9999)
-
-
-class WordScorer:
-    """Implements ``PairScorer``: the share of words that two questions have in common. ``asked`` has the candidates of
-    each call."""
-
-    version = "words@1"
-
-    def __init__(self) -> None:
-        self.asked: list[list[str]] = []
-
-    async def score(self, question: str, candidates: Sequence[Candidate]) -> Sequence[float]:
-        self.asked.append([each.question for each in candidates])
-        words = set(question.lower().split())
-        return [len(words & (other := set(each.question.lower().split()))) / len(words | other) for each in candidates]
-
-
-def no_negation(question: str, candidate: str) -> str | None:
-    return "negation" if ("not" in question.split()) != ("not" in candidate.split()) else None
 
 
 class WordThreshold:

@@ -13,7 +13,7 @@ from tests.cluster.otlp_receiver import attributes, http_receiver
 from tests.cluster.traced_actors import CLASSIFIER, SAMPLED
 from tests.cluster.traced_classifier import classifier, directory, scripted
 from tests.cluster.traced_service import CALLER
-from tests.safety.test_classifier import Scripted
+from tests.safety.scripted_model import Scripted
 
 __all__ = ["classifier", "directory", "scripted"]
 

@@ -29,7 +29,7 @@ from safety.api import ClassifierBusyError, ClassifierUnavailableError
 from safety.classifier.batching_classifier import BatchingClassifier
 from tests.cluster.otlp_receiver import attributes, failed, http_receiver
 from tests.cluster.ray_metrics import record
-from tests.cluster.test_small_models import settings
+from tests.cluster.small_models import settings
 from tests.cluster.traced_actors import (
     CLASSIFIER,
     DROPPED,
@@ -45,7 +45,7 @@ from tests.cluster.traced_actors import (
 from tests.cluster.traced_classifier import classifier, directory, scripted
 from tests.cluster.traced_service import CALLER, IN, KEY, PARENT, ROOMS, TRACE, service
 from tests.embedder.models import embedder_config, write_model
-from tests.safety.test_classifier import Scripted
+from tests.safety.scripted_model import Scripted
 
 __all__ = ["classifier", "directory", "scripted"]
 

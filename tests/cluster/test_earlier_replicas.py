@@ -18,8 +18,8 @@ from cluster.safety.deployment import ClassifierLink, classifier_client
 from cluster.telemetry.log_context import logged_request
 from safety.api import ClassifierUnavailableError, Scores
 from safety.classifier.batching_classifier import BatchingClassifier
+from tests.cluster.local_fake import LocalFake
 from tests.cluster.local_handle import LocalHandle
-from tests.cluster.test_embedder import LocalFake
 from tests.cluster.traced_actors import CLASSIFIER, SAMPLED
 from tests.cluster.traced_classifier import classifier, directory, scripted
 from tests.embedder.models import embedder_config

@@ -24,8 +24,8 @@ from cluster.embedder.embedder_reply import EmbedderReply
 from cluster.model_service.model_health import ModelStuckError
 from router.ports.embedder import Embedded, EmbedderUnavailableError, Embeddings, TextTooLongError
 from tests.cluster.graph import Graph, dev_config, eventually
+from tests.cluster.local_fake import LocalFake
 from tests.embedder.contract import check_embedder
-from tests.embedder.fake_embedder import FakeEmbedder
 from tests.embedder.models import PACKAGED, embedder_config, packaged_directory, write_model
 from tests.state.clock import VirtualClock
 
@@ -134,15 +134,6 @@ async def test_a_caller_that_leaves_is_no_fault(clock: VirtualClock) -> None:
         with pytest.raises(asyncio.CancelledError):
             await call
     assert embedder.state.value == "closed"
-
-
-class LocalFake(FakeEmbedder):
-    """The fake embedder in a replica, whose batch has been computed for ``busy`` seconds."""
-
-    busy = 1.0
-
-    def busy_s(self) -> float:
-        return self.busy
 
 
 async def test_a_replica_answers_failures_and_reports_a_stuck_batch() -> None:

@@ -40,7 +40,7 @@ from tests.cluster.seen_service import (
     arguments,
     load,
 )
-from tests.k8s.test_monitoring import METRIC, expressions
+from tests.k8s.expressions import METRIC, expressions
 from tests.state.conftest import free_port, wait_until_ready
 
 pytestmark = pytest.mark.slow

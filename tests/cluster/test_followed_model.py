@@ -24,7 +24,7 @@ from router.retrieval.chunk_embedder import ChunkEmbedder
 from router.retrieval.collections import Collections, Found
 from router.retrieval.passage_index import Query
 from tests.cache_index.memory_questions import MemoryQuestions
-from tests.cluster.test_embedder import LocalFake
+from tests.cluster.local_fake import LocalFake
 from tests.embedder.fake_embedder import FakeEmbedder
 from tests.embedder.models import embedder_config
 from tests.state.cached import ROOM, entry

@@ -24,10 +24,10 @@ from router.memory_safety_store import MemorySafetyStore
 from router.ports.clock import SystemClock
 from router.ports.limit_store import LimitName
 from router.ports.usage_metrics import UsageSample
+from tests.cluster.engine_stats import STATS
 from tests.cluster.graph import eventually
 from tests.cluster.otlp_receiver import Received, grpc_receiver, http_receiver
 from tests.cluster.ray_metrics import RecordedMetrics, record
-from tests.cluster.test_replica_metrics import STATS
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from cluster.lanes.ttft_correction import LEAST, MOST, MOST_OVERHEAD_S, TtftCorr
 from engine.api import Conversation, GenerationRequest, Message, Priority
 from router.latency_prediction import predict_ttft
 from router.ports.replica_load import ReplicaLoad
-from tests.router.test_latency_prediction import IDLE
+from tests.router.replica_loads import IDLE
 
 
 def test_what_was_sent_since_the_last_report_is_queued() -> None:

@@ -14,7 +14,7 @@ from cluster.lanes.replica_choice import NEAR, Candidate, place
 from engine.api import Priority
 from router.latency_prediction import predict_ttft
 from router.ports.replica_load import ReplicaLoad
-from tests.router.test_latency_prediction import IDLE, loads
+from tests.router.replica_loads import IDLE, loads
 
 PROMPT = 1_000
 

@@ -9,30 +9,12 @@ from cluster.telemetry.bounded_label import OTHER, bounded
 from cluster.telemetry.engine_metric_definitions import KERNELS, MISSES, PHASES
 from cluster.telemetry.instruments import RayInstruments
 from cluster.telemetry.replica_metrics import ReplicaMetrics
-from engine.api import EngineStats, Priority
+from engine.api import Priority
 from engine.kv.prefix import Miss
 from engine.metrics import SECONDS, EngineMetrics, Phase, Recorder
+from tests.cluster.engine_stats import STATS
 from tests.cluster.ray_metrics import RecordedMetrics, record
 from tests.engine.sequences import sequence
-
-STATS = EngineStats(
-    running=3,
-    waiting=2,
-    blocks_total=100,
-    blocks_used=40,
-    blocks_cached=10,
-    steps=7,
-    prompt_tokens=50,
-    cached_tokens=20,
-    generated_tokens=30,
-    finished=4,
-    aborted=1,
-    failed=0,
-    preemptions=2,
-    guessed_tokens=9,
-    right_guesses=6,
-    wait_s=1.5,
-)
 
 
 @pytest.fixture

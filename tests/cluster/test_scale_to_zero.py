@@ -18,7 +18,7 @@ from cluster.autoscaling.config import AutoscalingConfig
 from cluster.config import MantaConfig
 from tests.cluster.graph import KEY, eventually
 from tests.cluster.queueing_engine import QueueingFactory
-from tests.cluster.test_autoscaling import ADMIN_KEY, scaled_config
+from tests.cluster.scaled import ADMIN_KEY, scaled_config
 
 pytestmark = pytest.mark.slow
 

@@ -41,8 +41,8 @@ from router.ports.limit_store import LimitName
 from router.ports.stage_metrics import Operation
 from router.ports.usage_metrics import AdmissionSample, UsageSample
 from safety.api import Action, Stage, Verdict
+from tests.cluster.engine_stats import STATS
 from tests.cluster.ray_metrics import RecordedMetrics, record
-from tests.cluster.test_replica_metrics import STATS
 
 ROOT = Path(__file__).resolve().parents[2]
 UNKNOWN = ("of the next release", "zanzibar")

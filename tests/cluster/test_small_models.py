@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,24 +21,11 @@ from cluster.safety.classifier_replica import load_classifier
 from cluster.small_models import small_models_replica
 from cluster.small_models.small_models_replica import HostedModels, SmallModelsReplica
 from tests.cluster.graph import ROOT, Graph, dev_config
+from tests.cluster.small_models import settings
 from tests.cluster.workers import actor_pids
-from tests.embedder.models import embedder_config, write_model
-from tests.safety.artefacts import write_classifier
+from tests.embedder.models import embedder_config
 
 TEXTS = ["the rain is lovely", "bomb"]
-
-
-def settings(directory: Path, **changes: Any) -> MantaConfig:
-    """dev.yaml with small models in place of the shipped ones."""
-    arguments = dev_config()
-    classifier = directory / "classifier"
-    classifier.mkdir()
-    arguments["safety"]["classifier"] = {"model": str(write_classifier(classifier))}
-    embedder = directory / "embedder"
-    embedder.mkdir()
-    arguments["embedder"] = {"model": str(write_model(embedder))}
-    arguments["state"] = {"url": "redis://127.0.0.1:1", "journal": str(directory)}
-    return MantaConfig.model_validate(arguments | changes)
 
 
 def test_the_three_share_one_deployment(tmp_path: Path) -> None:

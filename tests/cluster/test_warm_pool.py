@@ -14,7 +14,7 @@ from cluster.autoscaling.config import AutoscalingConfig
 from cluster.autoscaling.warm_replica_store import FOLLOW_S, WarmReplicaStore
 from cluster.config import MantaConfig
 from tests.cluster.queueing_engine import EXPECTED
-from tests.cluster.test_autoscaling import Scaled, scaled_config
+from tests.cluster.scaled import Scaled, scaled_config
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from cluster.telemetry.noted_batches import note_batches
 from safety.classifier.batching_classifier import BatchingClassifier
-from tests.safety.test_classifier import Scripted, directory, scripted
+from tests.safety.scripted_model import Scripted, directory, scripted
 
 __all__ = ["classifier", "directory", "scripted"]
 

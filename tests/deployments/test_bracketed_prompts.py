@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from router.tiers.quality_forecast import Forecaster, cheapest_within, features
+from tests.deployments.shipped_forecaster import FORECASTER
 
-FORECASTER = Path(__file__).parents[2] / "deployments" / "models" / "auto.json"
 PROMPTS = Path(__file__).with_name("bracketed_prompts.jsonl")
 TOLERANCE = 0.05  # as deployments/dev.yaml has it
 

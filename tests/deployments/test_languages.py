@@ -2,35 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from pathlib import Path
-
 import pytest
 
-from engine.api import Conversation, Message
-from router.config.auto import AutoConfig
-from router.tiers.choose_tier import TierChoice, choose_tier
-from router.tiers.quality_forecast import Forecaster
-
-FORECASTER = Path(__file__).parents[2] / "deployments" / "models" / "auto.json"
-QUESTIONS: dict[str, list[str]] = json.loads(
-    Path(__file__).with_name("questions_by_language.json").read_text(encoding="utf-8")
-)
-"""Written for this test; nothing was fitted to them."""
-EVERY = [(language, question) for language, questions in QUESTIONS.items() for question in questions]
-
-
-@cache
-def shipped() -> TierChoice:
-    forecaster = Forecaster.from_json(FORECASTER.read_text(encoding="utf-8"))
-    return TierChoice(forecaster.tiers, AutoConfig(tolerance=0.05), forecaster)
-
-
-def tier_of(*turns: str) -> str:
-    roles = ("user", "assistant")
-    messages = tuple(Message(roles[place % 2], turn) for place, turn in enumerate(turns))
-    return choose_tier("auto", [Conversation(messages)], None, shipped()).tier
+from tests.deployments.questions import EVERY
+from tests.deployments.shipped_forecaster import tier_of
 
 
 @pytest.mark.parametrize(("language", "question"), EVERY)

@@ -2,47 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from pathlib import Path
-
 import pytest
 
 from deployments.models.training.curriculum import draw_tasks
-from engine.api import Conversation, Message
-from router.config.auto import AutoConfig
-from router.tiers.choose_tier import TierChoice, choose_tier
-from router.tiers.quality_forecast import Forecaster
+from tests.deployments.questions import FOLLOW_UPS, OPEN
+from tests.deployments.shipped_forecaster import tier_of
 
-FORECASTER = Path(__file__).parents[2] / "deployments" / "models" / "auto.json"
-OPEN: list[str] = json.loads(Path(__file__).with_name("open_questions.json").read_text(encoding="utf-8"))
-# "Thanks!" is not among them: a tier for tasks answers it.
-FOLLOW_UPS = (
-    *("And why?", "Give me an example.", "Shorter, please.", "In French?", "Tell me more."),
-    *("What makes you say so?", "Say that in other words.", "Any drawbacks?", "Could you be more specific?"),
-    *("Et sinon ?", "Cuéntame más.", "Erzähl mehr davon.", "Расскажи подробнее.", "Dimmi di più."),
-    *(
-        "说得更详细一些",
-        "もう少し詳しく教えて",
-        "더 자세히 말해 줘",
-        "اشرح أكثر من فضلك",
-        "और बताओ",
-        "ขออีกตัวอย่าง",
-    ),
-)
 ANSWER = "Here is an answer of some length, with a few words in it."
-
-
-@cache
-def shipped() -> TierChoice:
-    forecaster = Forecaster.from_json(FORECASTER.read_text(encoding="utf-8"))
-    return TierChoice(forecaster.tiers, AutoConfig(tolerance=0.05), forecaster)
-
-
-def tier_of(*turns: str) -> str:
-    roles = ("user", "assistant")
-    messages = tuple(Message(roles[place % 2], turn) for place, turn in enumerate(turns))
-    return choose_tier("auto", [Conversation(messages)], None, shipped()).tier
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,8 @@ from deployments.models.training.routing.recognition import LANGUAGES, PEOPLE_WR
 from deployments.models.training.routing.requests import Requests
 from load_tests.quality.item import read_held_out
 from load_tests.quality.options import HELD_OUT
-from tests.deployments.test_languages import EVERY
-from tests.deployments.test_open_conversations import FOLLOW_UPS
-from tests.deployments.test_open_conversations import OPEN as ASKED
+from tests.deployments.questions import EVERY, FOLLOW_UPS
+from tests.deployments.questions import OPEN as ASKED
 
 WRITTEN = Vocabulary(("quasar", "treaty"), ("Zanzibar",))
 

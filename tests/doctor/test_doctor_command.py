@@ -27,39 +27,11 @@ from cluster.doctor.cluster_facts import cluster_facts
 from cluster.doctor.node_facts import constraints, node_facts, unreadable
 from cluster.doctor.service_facts import running_facts
 from cluster.local.redis_server import RedisServer
+from tests.doctor.command import PASSWORD, SECRET, config, doctor
 from tests.doctor.conftest import MakeCertificate
 from tests.state.conftest import free_port, wait_until_ready
 
 ROOT = Path(__file__).resolve().parents[2]
-SECRET = "sk-hidden-quokka"
-PASSWORD = "hunter2-quokka"
-
-
-def config(tmp_path: Path, port: int | None = None, **arguments: Any) -> Path:
-    """A Serve config with one tier and a secret key; its file."""
-    model = tmp_path / "model"
-    model.mkdir(exist_ok=True)
-    (model / "config.json").write_text("{}")
-    args = {
-        "router": {"keys": [{"key": SECRET, "tenant": "t", "team": "t"}]},
-        "tiers": [{"name": "fast", "engine": {"model": str(model)}}],
-    } | arguments
-    application = {"name": "manta", "import_path": "cluster.app:build", "args": args}
-    path = tmp_path / "serve.yaml"
-    path.write_text(yaml.safe_dump({"http_options": {"port": port or free_port()}, "applications": [application]}))
-    return path
-
-
-def doctor(*arguments: object) -> tuple[dict[str, dict[str, str]], int]:
-    """Runs the command; its findings by name, the worst of each, and its exit status."""
-    client = AdminClient("http://127.0.0.1:9", "")
-    result = CliRunner().invoke(app, ["doctor", *map(str, arguments), "--json"], obj=client)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert SECRET not in result.output
-    assert PASSWORD not in result.output
-    order = ["ok", "skipped", "warning", "error"]
-    rows = sorted(json.loads(result.stdout)["data"], key=lambda row: order.index(row["severity"]))
-    return {row["name"]: row for row in rows}, result.exit_code
 
 
 def test_without_a_config_it_looks_at_this_machine() -> None:

@@ -29,8 +29,8 @@ from cluster.doctor.port_facts import (
     redis_without_password,
 )
 from cluster.local.redis_server import RedisServer, redis_binary
-from tests.doctor.test_checks import GOOD
-from tests.doctor.test_doctor_command import PASSWORD, config, doctor
+from tests.doctor.command import PASSWORD, config, doctor
+from tests.doctor.good_node import GOOD
 from tests.state.conftest import free_port
 
 HOST = f"127.{64 + (os.getpid() >> 16)}.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"

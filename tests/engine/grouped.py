@@ -1,4 +1,4 @@
-"""Matrices whose groups have a scale and a minimum, made from weights."""
+"""Matrices whose groups have a scale and a minimum: made from weights, and any."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from engine.model.weights import LayerWeights, MLPWeights, ModelWeights, plain
@@ -41,3 +42,12 @@ def grouped_model(weights: ModelWeights, bits: Mapping[str, Bits]) -> ModelWeigh
     embedding = weights.embedding[:0] if tied else weights.embedding
     head = of("head", plain(weights.head))
     return replace(weights, embedding=embedding, layers=tuple(map(layer, weights.layers)), head=head)
+
+
+def random_matrix(outputs: int, inputs: int, bits: Bits) -> GroupedMatrix:
+    """Any numbers, with any finite scales and minimums."""
+    generator = torch.Generator().manual_seed(outputs)
+    numbers = torch.randint(0, 2**bits, (outputs, inputs), generator=generator, dtype=torch.uint8)
+    halves = torch.randint(-(2**15), 2**15, (2, outputs, inputs // GROUP), generator=generator, dtype=torch.int16)
+    factors = halves.view(torch.float16).nan_to_num(nan=0.5, posinf=-0.5, neginf=0.25)
+    return GroupedMatrix(bits, numbers, factors[0], factors[1])

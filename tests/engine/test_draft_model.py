@@ -16,8 +16,8 @@ from scipy import stats
 from engine import Engine, SamplingParams
 from engine.decode.lookup import PromptLookup
 from engine.speculation import MAX_FAILURES, RENEWAL, SAMPLE, DraftModelSwitch
+from tests.engine.answers import tokens_of
 from tests.engine.models import VOCAB, ragged_prompts
-from tests.engine.test_speculation import tokens_of
 
 MakeEngine = Callable[..., Engine]
 PROMPTS = [tuple(prompt) for prompt in ragged_prompts(VOCAB)]

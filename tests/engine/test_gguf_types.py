@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import gguf
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from engine.gguf.dequantise import dequantised
 from engine.gguf.types import TENSOR_TYPES, TensorType
 from engine.quant.blocks import BlockMatrix, BlockRows, rounded
+from tests.engine.gguf_rows import random_rows
 
 QUANTISED = [kind for kind in TENSOR_TYPES.values() if kind.quantised]
-FACTORS = {
-    "Q2_K": (80, 82),
-    "Q3_K": (108,),
-    "Q6_K": (208,),
-    "Q4_1": (0, 2),
-    "Q5_1": (0, 2),
-    "Q4_K": (0, 2),
-    "Q5_K": (0, 2),
-}
 ROUNDED = ("Q2_K", "Q3_K", "Q6_K")
-
-
-def random_rows(kind: TensorType, rows: int, blocks: int, seed: int = 0) -> Tensor:
-    """Random bytes, uint8 [rows, blocks x bytes], with factors that are finite and not tiny."""
-    random = np.random.default_rng(seed)
-    raw = random.integers(0, 256, (rows, blocks, kind.nbytes), dtype=np.uint8)
-    for place in FACTORS.get(kind.name, (0,)):
-        factors = random.uniform(0.001, 0.1, (rows, blocks, 1)) * random.choice([-1, 1], (rows, blocks, 1))
-        raw[..., place : place + 2] = factors.astype(np.float16).view(np.uint8)
-    return torch.from_numpy(raw.reshape(rows, -1))
 
 
 @pytest.mark.parametrize("kind", TENSOR_TYPES.values(), ids=lambda kind: kind.name)

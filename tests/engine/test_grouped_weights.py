@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -28,8 +27,9 @@ from engine.quant.quantise import quantise
 from engine.runner import Runner
 from tests.engine.compiled import make_engine
 from tests.engine.families import CONFIGS, disturb, record
-from tests.engine.grouped import NAMES, Bits, grouped_matrix, grouped_model
+from tests.engine.grouped import NAMES, Bits, grouped_matrix, grouped_model, random_matrix
 from tests.engine.models import VOCAB, ragged_prompts, write
+from tests.engine.products import product
 from tests.engine.rounding import MIN_STEPS, Rounding
 
 EPSILON = torch.finfo(torch.float32).eps
@@ -52,21 +52,6 @@ def library(lesser_library: Callable[[str], ctypes.CDLL], flag: str) -> ctypes.C
     return lesser_library(flag) if flag else loaded()
 
 
-@contextmanager
-def threads(library: ctypes.CDLL, count: int) -> Iterator[int]:
-    pool = library.manta_pool_open(count)
-    yield pool
-    library.manta_pool_close(pool)
-
-
-def product(library: ctypes.CDLL, linear: Linear, x: Tensor, count: int = 1) -> Tensor:
-    """[rows, outputs] of ``x`` [rows, inputs], on ``count`` threads."""
-    y, room = torch.empty(len(x), linear.outputs), torch.empty(-(-len(x) // 16) * 16, x.shape[1])
-    with threads(library, count) as pool:
-        library.manta_product(ctypes.byref(linear), x.data_ptr(), y.data_ptr(), room.data_ptr(), len(x), pool)
-    return y
-
-
 def packed(matrix: GroupedMatrix) -> tuple[Linear, object]:
     """For the kernels, and the memory that they read."""
     numbers, scales = grouped_panels(matrix)
@@ -82,15 +67,6 @@ def packed_symmetric(weight: Tensor, form: WeightFormat) -> tuple[Linear, Tensor
     outputs, inputs = weight.shape
     linear = Linear(numbers.data_ptr(), scales.data_ptr(), None, inputs, outputs, WEIGHT_TYPES[form])
     return linear, matrix.dequantised(torch.float64), (numbers, scales)
-
-
-def random_matrix(outputs: int, inputs: int, bits: Bits) -> GroupedMatrix:
-    """Any numbers, with any finite scales and minimums."""
-    generator = torch.Generator().manual_seed(outputs)
-    numbers = torch.randint(0, 2**bits, (outputs, inputs), generator=generator, dtype=torch.uint8)
-    halves = torch.randint(-(2**15), 2**15, (2, outputs, inputs // GROUP), generator=generator, dtype=torch.int16)
-    factors = halves.view(torch.float16).nan_to_num(nan=0.5, posinf=-0.5, neginf=0.25)
-    return GroupedMatrix(bits, numbers, factors[0], factors[1])
 
 
 def exact(matrix: GroupedMatrix) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from engine import Engine, SamplingParams
 from engine.decode.lookup import LENGTHS, PromptLookup
+from tests.engine.answers import tokens_of
 from tests.engine.families import CONFIGS, disturb
 from tests.engine.models import VOCAB, ragged_prompts, write
 
@@ -29,13 +30,6 @@ KINDS = {
 
 
 DECOY = [5, 6, 7, 8] * 10
-
-
-def tokens_of(engine: Engine, prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[tuple[int, ...]]:
-    answers = [answer.token_ids for answer in engine.generate(prompts, params)]
-    engine.check_integrity()
-    assert engine.stats().blocks_used == 0
-    return answers
 
 
 @pytest.mark.usefixtures("clear_choices")

@@ -26,8 +26,9 @@ from engine.quant.format import INT4, INT8
 from engine.quant.quantise import quantise
 from tests.engine.compiled import make_engine
 from tests.engine.families import Recorded, record, write_family
+from tests.engine.grouped import random_matrix
 from tests.engine.models import VOCAB, ragged_prompts
-from tests.engine.test_grouped_weights import product, random_matrix
+from tests.engine.products import product
 
 ANSWER = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
 ROWS = (1, 4, 5, 8, 15, 16, 17, 31, 32, 33, 100, 600)

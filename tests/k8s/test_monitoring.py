@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import cast
@@ -30,18 +30,18 @@ from cluster.telemetry.summed_instruments import SummedInstruments
 from cluster.telemetry.trace_sampling import TraceSampler
 from engine.api import EngineStats, Priority
 from engine.metrics import Recorder
-from k8s.monitoring.alerts import PROCESS, groups
+from k8s.monitoring.alerts import PROCESS
 from k8s.monitoring.dashboards import dashboards
 from k8s.monitoring.grafana import Dashboard
 from k8s.monitoring.objectives import BURN_RATES, objectives, promised
-from k8s.monitoring.rule import Alert, Recording, Severity
+from k8s.monitoring.rule import Severity
 from k8s.monitoring.written_files import DASHBOARDS, ROOT, RULES, written_files
 from router.memory_safety_store import MemorySafetyStore
 from router.ports.clock import SystemClock
 from tests.cluster.ray_metrics import record
+from tests.k8s.expressions import METRIC, alerts, expressions, recordings
 from tests.k8s.overlays import OVERLAYS, objects
 
-METRIC = re.compile(r"\b(ray_manta_\w+|manta:[\w:]+)(\{[^}]*\})?")
 MATCHER = re.compile(r"(\w+)\s*(?:=~|!=|!~|=)")
 LE = re.compile(r'le="([^"]+)"')
 BY = re.compile(r"\b(?:by|ignoring) \(([^)]*)\)")
@@ -66,28 +66,6 @@ def defined(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, frozenset[str]]:
         each.name: frozenset({"application", "tier"}) for objective in objectives() for each in objective.recordings()
     }
     return recorded.labels | series
-
-
-def alerts() -> list[Alert]:
-    return [rule for group in groups() for rule in group.rules if isinstance(rule, Alert)]
-
-
-def recordings() -> list[Recording]:
-    return [rule for group in groups() for rule in group.rules if isinstance(rule, Recording)]
-
-
-def expressions() -> Iterator[tuple[str, str]]:
-    """Every expression of rules and dashboards, with where it is."""
-    for alert in alerts():
-        yield alert.name, alert.expression
-    for rule in recordings():
-        yield rule.name, rule.expression
-    for board in dashboards():
-        for panel in board.panels:
-            yield from ((f"{board.uid}: {panel.title}", query.expression) for query in panel.queries)
-        yield from (
-            (f"{board.uid}: {each.label}", f"sum by ({each.label}) ({each.metric})") for each in board.variables
-        )
 
 
 def faults(expression: str, defined: Mapping[str, frozenset[str]]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from tests.router.test_last_resort import Client
+from tests.router.asgi_client import Client
 
 BODY: dict[str, Any] = {
     "model": "fast",

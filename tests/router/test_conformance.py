@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from engine.api import OverloadedError
 from router.ports.tier_backend import TierUnavailableError
 from tests.router.backend import ScriptedBackend
+from tests.router.openai_spec import SPEC
 from tests.router.served import CONFIG, Served
-from tests.router.test_openapi import SPEC
 
 Check = Callable[[str, Any], None]
 

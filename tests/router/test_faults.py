@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -22,6 +21,7 @@ from engine.api import (
 from router.ports.tier_backend import ReplicaLostError, ReplicaVersionError, TierStartingError, TierUnavailableError
 from tests.router.backend import ScriptedBackend
 from tests.router.served import CONFIG, KEY, Served
+from tests.router.waiting import wait_for
 
 CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -43,16 +43,6 @@ class LateBackend(ScriptedBackend):
 
     def _words(self, request: GenerationRequest) -> Sequence[str]:
         return ()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """The server runs on a thread of its own; look until it has got there."""
-    patience = threading.Event()
-    for _ in range(2000):
-        if condition():
-            return
-        patience.wait(0.005)
-    raise AssertionError("never happened")
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -2,90 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
-from router.config.failover import FailoverConfig
-from router.config.keys import KeyConfig
 from router.config.limits import LimitPolicy, LimitsConfig
-from router.config.router import RouterConfig
-from router.config.tenants import TenantConfig
 from router.limits.limit_refusal import refusal
-from router.memory_store import MemoryStore
 from router.openai.rate_limit_headers import go_duration
-from router.ports.clock import SystemClock
-from router.ports.limit_store import Charge, LimitDecision, LimitName, LimitUse, Reservation, Scope
-from router.ports.state_store import StateUnavailableError
+from router.ports.limit_store import Charge, LimitDecision, LimitName, LimitUse, Scope
 from router.ports.tier_backend import ReplicaLostError
 from tests.router.backend import ScriptedBackend
+from tests.router.limited import CHAT, OTHER, Limited
 from tests.router.served import KEY, Served
-from tests.router.test_faults import wait_for
+from tests.router.waiting import wait_for
 
-CHAT: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 10}
-OTHER = "sk-limited-other"
 USED = 3 + 5  # tokens of a scripted answer
-
-
-class Limited(Served):
-    """A router with a store that the test can look into, and that fails on demand."""
-
-    def __init__(
-        self, key: LimitsConfig | None = None, tenant: LimitsConfig | None = None, policy: LimitPolicy | None = None
-    ) -> None:
-        self.store = FallibleStore()
-        config = RouterConfig(
-            keys=(
-                KeyConfig(key=KEY, tenant="acme", team="core", limits=key or LimitsConfig()),
-                KeyConfig(key=OTHER, tenant="acme", team="core"),
-            ),
-            tenants={"acme": TenantConfig(limits=tenant or LimitsConfig())},
-            limits=policy or LimitPolicy(lease_s=1),
-            failover=FailoverConfig(max_attempts=1),
-        )
-        super().__init__(config, self.store)
-
-    def chat(self, key: str = KEY, **fields: Any) -> httpx.Response:
-        return self.http.post("/v1/chat/completions", json=CHAT | fields, headers={"authorization": f"Bearer {key}"})
-
-    def used(self, name: LimitName) -> int:
-        """What is used of the tenant's limit now."""
-        state = self.store._limits["acme"]
-        return sum(sum(counter.values()) for (_, kind), counter in state.counters.items() if kind is name)
-
-    def open(self) -> int:
-        return len(self.store._limits["acme"].held)
-
-
-class FallibleStore(MemoryStore):
-    """The store in memory, which can be out of reach."""
-
-    def __init__(self) -> None:
-        super().__init__(SystemClock())
-        self.down = False
-        self.late = False  # what is reserved is answered too late
-        self.stuck = False  # settlements do not end
-
-    async def reserve(self, reservation: Reservation, lease_ms: int) -> LimitDecision:
-        decision = await super().reserve(reservation, lease_ms)
-        if self.late:
-            raise StateUnavailableError("late")
-        return decision
-
-    async def settle(self, tenant: str, reservation_id: str, used: Charge) -> bool:
-        if self.stuck:
-            await asyncio.sleep(60)
-        return await super().settle(tenant, reservation_id, used)
-
-    def _check_open(self) -> None:
-        super()._check_open()
-        if self.down:
-            raise StateUnavailableError("down")
 
 
 @pytest.fixture

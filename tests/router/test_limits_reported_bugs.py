@@ -12,9 +12,9 @@ from router.config.limits import LimitsConfig
 from router.limits.guessed_charge import within_limits
 from router.ports.limit_store import Charge, LimitName, Scope
 from tests.router.backend import ScriptedBackend
+from tests.router.limited import Limited
 from tests.router.served import Served
-from tests.router.test_faults import wait_for
-from tests.router.test_limits import Limited
+from tests.router.waiting import wait_for
 
 STREAMED: dict[str, Any] = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +13,9 @@ from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
+from tests.router.openai_spec import SPEC
 from tests.router.served import KEY, Served
 
-SPEC = Path(__file__).resolve().parents[3] / "shared" / "data" / "openai" / "openapi.json.gz"
 PATH = "/chat/completions"
 EXAMPLES = int(os.environ.get("MANTA_SCHEMATHESIS_EXAMPLES", "60"))
 """In the suite; 500 for a thorough run."""

@@ -21,10 +21,10 @@ from router.requests.text_logging import SentTexts, without_escapes
 from router.router_ports import RouterPorts
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
+from tests.router.asgi_client import Client
 from tests.router.backend import WORDS, ScriptedBackend
 from tests.router.policies import Policies
 from tests.router.served import CONFIG, KEY, OTHER_KEY, Served
-from tests.router.test_last_resort import Client
 from tests.safety.scripted_classifier import ScriptedClassifier
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"

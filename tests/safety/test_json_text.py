@@ -15,7 +15,7 @@ from safety.streaming.json_text import MAX_LITERAL, JsonText
 from safety.streaming.moderator import StreamModerator
 from safety.streaming.plan import StreamPlan
 from tests.safety.scripted import needles
-from tests.safety.test_windows import pieces_of
+from tests.safety.streams import pieces_of
 
 SECRET = 'k\n"e😀'
 VALUES = st.recursive(

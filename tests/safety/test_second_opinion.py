@@ -24,8 +24,8 @@ from safety.classifier.blending import MAX_ASKED, asked_windows
 from safety.classifier.second_stage import MAX_INLINE_TEXT
 from safety.encoder.batch_runner import BatchFacts
 from tests.safety.artefacts import LABELS, config
+from tests.safety.scripted_model import Scripted
 from tests.safety.second_opinions import second_config
-from tests.safety.test_classifier import Scripted
 
 ASKED, SURE = "ghijklmnopqrstuvwxyz", "abcdef"
 """The first letters of words that the second model is asked about, and of others: ``Scripted`` scores by them."""

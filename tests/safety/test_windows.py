@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -14,15 +13,10 @@ from safety.streaming.moderator import StreamModerator
 from safety.streaming.plan import ScannerRule, StreamPlan
 from safety.streaming.window import Window
 from tests.safety.scripted import needles
+from tests.safety.streams import pieces_of
 
 SECRET, PHRASE = "abcab", "bad"
 ALPHABET = "abcd "
-
-
-def pieces_of(text: str, cuts: list[int]) -> list[str]:
-    """The text, cut at the given places."""
-    places = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    return [text[start:end] for start, end in pairwise(places)]
 
 
 def moderated(pieces: list[str], *rules: ScannerRule) -> tuple[list[str], StreamModerator]:

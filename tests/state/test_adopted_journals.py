@@ -18,12 +18,12 @@ import pytest
 
 from cluster.local.redis_server import RedisServer
 from tests.state.conftest import acknowledge_what_is_written, wait_until_ready
-from tests.state.test_outage import counted, opened, recovered
+from tests.state.opened_store import counted, opened, recovered
 
 ROUTER = """
 import asyncio, sys
 from pathlib import Path
-from tests.state.test_outage import entry, opened
+from tests.state.opened_store import entry, opened
 
 async def main(url, journal, first):
     async with opened(url, Path(journal)) as store:

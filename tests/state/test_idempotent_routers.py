@@ -7,24 +7,17 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
-from cluster.config import StateConfig
 from cluster.local.redis_server import RedisServer
-from cluster.state.redis_idempotency_store import RedisIdempotencyStore
-from engine.api import Delta, GenerationRequest, Usage
+from engine.api import Usage
 from router.app_factory import build_app
 from router.config.admission import AdmissionConfig, ClassAdmission
-from router.config.failover import FailoverConfig
 from router.config.idempotency import IdempotencyConfig
-from router.config.keys import KeyConfig
-from router.config.router import RouterConfig
 from router.errors import AdmissionRefusedError
 from router.idempotency.idempotent_requests import Claim, IdempotentRequests
 from router.ledger.orphaned_entries import part_of
@@ -32,48 +25,14 @@ from router.memory_idempotency_store import MemoryIdempotencyStore
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
 from router.ports.idempotency_store import KeyClaim, KeyTerms
-from router.ports.ledger_store import LedgerQuery, Resolution
 from router.ports.state_store import StateUnavailableError
-from router.ports.tier_backend import OnPlaced, OnUsage, OrphanedAttempt
+from router.ports.tier_backend import OrphanedAttempt
 from router.router_ports import RouterPorts
-from tests.router.backend import WORDS, ScriptedBackend
+from tests.router.backend import WORDS
 from tests.state.clock import VirtualClock
+from tests.state.keyed_router import CHAT, CONFIG, LEASE_S, KeyedRouter
 
 ROOT = Path(__file__).resolve().parents[2]
-CHAT = "/v1/chat/completions"
-BODY = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
-LEASE_S = 1.0
-CONFIG = RouterConfig.model_validate(
-    {
-        "keys": (
-            KeyConfig(key="sk-user", tenant="acme", team="core"),
-            KeyConfig(key="sk-second", tenant="acme", team="core"),
-        ),
-        "idempotency": {"lease_s": LEASE_S, "max_answer_bytes": 2000},
-        "failover": FailoverConfig(max_attempts=1),
-    }
-)
-
-
-@dataclass
-class GatedBackend(ScriptedBackend):
-    """Begins an answer when ``gate`` is open."""
-
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def generate(
-        self,
-        tier: str,
-        request: GenerationRequest,
-        avoid: Collection[str] = (),
-        on_usage: OnUsage | None = None,
-        account: str = "",
-        on_placed: OnPlaced | None = None,
-    ) -> AsyncGenerator[Sequence[Delta], None]:
-        async with aclosing(super().generate(tier, request, avoid, on_usage, account, on_placed)) as batches:
-            async for batch in batches:
-                await self.gate.wait()
-                yield batch
 
 
 class SlowToAnswer(MemoryIdempotencyStore):
@@ -86,29 +45,6 @@ class SlowToAnswer(MemoryIdempotencyStore):
         if not self.answers:
             raise StateUnavailableError("the shared state did not answer within 0.1 s")
         return claimed
-
-
-class KeyedRouter:
-    """A router with its own backend and connections; the ledger may be shared."""
-
-    def __init__(self, url: str, journal: Path, ledger: MemoryStore | None = None) -> None:
-        self.backend = GatedBackend()
-        self.backend.gate.set()
-        state = StateConfig(journal=journal, timeout_s=5, background_timeout_s=5, max_faults=3)
-        self.keys = RedisIdempotencyStore(state, url)
-        self.ledger = ledger or MemoryStore(SystemClock())
-        self.app = build_app(CONFIG, self.backend, RouterPorts(store=self.ledger, idempotency=self.keys))
-
-    async def ask(self, key: str | None = "key-1", user: str = "sk-user", **more: object) -> httpx.Response:
-        headers = {"authorization": f"Bearer {user}"} | ({} if key is None else {"idempotency-key": key})
-        transport = httpx.ASGITransport(self.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as http:
-            return await http.post(CHAT, json={**BODY, **more})
-
-    async def billed(self) -> tuple[int, int]:
-        """The requests and the output tokens in the ledger."""
-        found = await self.ledger.sums(LedgerQuery(0, 2**62, Resolution.DAY))
-        return (found[0].amounts["requests"], found[0].amounts["output_tokens"]) if found else (0, 0)
 
 
 @asynccontextmanager
@@ -299,7 +235,7 @@ async def test_a_refused_retry_keeps_the_account_of_a_lost_router_unless_it_has_
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from tests.state.test_idempotent_routers import KeyedRouter
+from tests.state.keyed_router import KeyedRouter
 
 async def main():
     router = KeyedRouter(sys.argv[1], Path(sys.argv[2]))

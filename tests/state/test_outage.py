@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,85 +16,11 @@ from cluster.local.redis_server import RedisServer
 from cluster.state.circuit_breaker import BreakerState
 from cluster.state.redis_store import RedisStore
 from router.ports.ledger_store import LedgerEntry, LedgerQuery
-from router.ports.limit_store import Charge, LimitName, Reservation, Scope
+from router.ports.limit_store import Charge
 from router.ports.state_store import StateUnavailableError
 from tests.state.conftest import acknowledge_what_is_written, wait_until_ready
-
-SCOPES = (Scope("tenant", ((LimitName.TOKENS_PER_DAY, 1000),)),)
-
-
-class SlowProxy:
-    """Passes bytes on to Redis, ``delay_s`` late."""
-
-    def __init__(self, url: str) -> None:
-        self._target = urlsplit(url)
-        self.delay_s = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> str:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        return f"redis://:{self._target.password}@127.0.0.1:{port}/0"
-
-    async def stop(self) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        below, above = await asyncio.open_connection(self._target.hostname, self._target.port)
-        for ends in ((reader, above, self), (below, writer, None)):
-            task = asyncio.create_task(self._pass(*ends))
-            self._tasks.add(task)
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, slow: SlowProxy | None) -> None:
-        try:
-            while data := await reader.read(65536):
-                await asyncio.sleep(slow.delay_s if slow else 0)
-                writer.write(data)
-                await writer.drain()
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def opened(url: str, journal: Path, timeout_s: float = 0.05) -> AsyncIterator[RedisStore]:
-    config = StateConfig(journal=journal, timeout_s=timeout_s, max_faults=3, open_s=0.2, max_open_s=0.2)
-    store = RedisStore(config, url)
-    await store.start()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-def request(number: int) -> Reservation:
-    return Reservation(f"r{number}", "acme", SCOPES, Charge(10))
-
-
-def entry(number: int) -> LedgerEntry:
-    return LedgerEntry(f"e{number}", "acme", 0, {}, {"requests": 1})
-
-
-async def counted(store: RedisStore) -> int:
-    sums = await store.sums(LedgerQuery(0, 86_400_000))
-    return sums[0].amounts["requests"] if sums else 0
-
-
-async def recovered(store: RedisStore) -> None:
-    """Returns when the store takes requests again."""
-    for number in range(500):
-        try:
-            await store.reserve(request(10_000 + number), 1000)
-        except StateUnavailableError:
-            await asyncio.sleep(0.02)
-        else:
-            return
-    raise AssertionError("the breaker stays open")
+from tests.state.opened_store import counted, entry, opened, recovered, request
+from tests.state.slow_proxy import SlowProxy
 
 
 async def test_a_slow_store_costs_the_deadline_a_few_times_and_then_nothing(

@@ -22,7 +22,7 @@ from router.ports.state_store import StateUnavailableError
 from router.review.audit_reader import AuditReader, DayReport
 from tests.state.clock import VirtualClock
 from tests.state.conftest import acknowledge_what_is_written, wait_until_ready
-from tests.state.test_outage import SlowProxy
+from tests.state.slow_proxy import SlowProxy
 
 
 @asynccontextmanager

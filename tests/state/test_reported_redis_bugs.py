@@ -18,7 +18,7 @@ from cluster.state.circuit_breaker import BreakerState
 from cluster.state.redis_store import RedisStore
 from router.ports.limit_store import Charge, LimitName, Reservation, Scope
 from router.ports.state_store import StateUnavailableError
-from tests.state.test_outage import SCOPES, counted, entry, opened, recovered, request
+from tests.state.opened_store import SCOPES, counted, entry, opened, recovered, request
 
 
 # BerriAI/litellm 35273: a server that no longer answered, its connections open, held up every request for ever

@@ -35,8 +35,8 @@ from router.ports.prompt_store import Activation, ActivationKind
 from router.ports.review_store import NewReviewItem, ReviewAction, ReviewStep
 from router.review.audit_chain import verify
 from tests.state import cached
+from tests.state.audit_entries import entry as audit_entry
 from tests.state.conftest import free_port, wait_until_ready
-from tests.state.test_safety_store_contract import entry as audit_entry
 
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 KEY = KeyRecord("k1", "acme", "digest-1", '{"team": "core"}')

@@ -26,6 +26,7 @@ from router.ports.review_store import (
 from router.ports.safety_store import SafetyStore
 from router.ports.state_store import StateUnavailableError
 from router.review.audit_chain import verify
+from tests.state.audit_entries import entry
 from tests.state.clock import MONDAY, VirtualClock
 
 START_MS = int(MONDAY * 1000)
@@ -230,10 +231,6 @@ class TestReviews:
         await take(store, step(ReviewAction.REJECT, exception_ms=5000))
 
         assert await store.reviews.exceptions() == []
-
-
-def entry(number: int, tenant: str = "acme") -> AuditEntry:
-    return AuditEntry(f"e{number}", tenant, json.dumps({"check": "words", "text": "é" * number, "score": 0.5}))
 
 
 class TestAudit:

@@ -32,8 +32,8 @@ from engine.quant.grouped import GroupedMatrix
 from engine.quant.packed_groups import packed_groups
 from engine.token_id_tokenizer import TokenIds
 from tests.engine.gguf_files import SavedGGUF, Type
+from tests.engine.gguf_rows import random_rows
 from tests.engine.grouped import Bits, grouped_matrix
-from tests.engine.test_gguf_types import random_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.*")  # of rows of padding
 
