@@ -160,17 +160,15 @@ class Admission:
         rules = self._rules(params, len(tokens))
         grammar = None if params.grammar is None else self.grammars.compile(params.grammar, len(tokens))
         output = self._output(params, tokens)
-        ended = self._replay(request.resume, output, max_tokens)
+        known = [*tokens, *request.resume]
+        ended = self._ended(request.resume, output, max_tokens, grammar, known)
         lookup = PromptLookup() if self._can_speculate(params, rules) else None
         for reader in (rules, lookup):
             if reader is not None:
-                reader.read([*tokens, *request.resume])  # on the caller's thread, so that no step waits for it
-        if grammar is not None and self._follow(grammar, [*tokens, *request.resume]):
-            # Also at ``max_tokens``: an answer that is complete with its last token has not been cut.
-            ended = (output.rest() if ended is None else ended[0]), FinishReason.STOP
+                reader.read(known)  # on the caller's thread, so that no step waits for it
         sequence = Sequence(
             request_id=request.request_id,
-            tokens=[*tokens, *request.resume],
+            tokens=known,
             prompt_length=len(tokens),
             sampling=params,
             cache_salt=request.cache_salt,
@@ -302,6 +300,16 @@ class Admission:
         final_tokens = ends | frozenset(params.stop_token_ids)
         bad_words = [word for word in self.tokenizer.spellings(params.bad_words) if max(word) < self.vocab_size]
         return LogitRules.of(params, prompt_length, self.vocab_size, final_tokens, bad_words)
+
+    def _ended(
+        self, resume: tuple[int, ...], output: Output, max_tokens: int, grammar: GrammarState | None, known: list[int]
+    ) -> tuple[str, FinishReason] | None:
+        """Returns as ``_replay``. The grammar, too, reads all tokens that are ``known``, and may be complete."""
+        ended = self._replay(resume, output, max_tokens)
+        if grammar is not None and self._follow(grammar, known):
+            # Also at ``max_tokens``: an answer that is complete with its last token has not been cut.
+            return (output.rest() if ended is None else ended[0]), FinishReason.STOP
+        return ended
 
     def _replay(self, resume: tuple[int, ...], output: Output, max_tokens: int) -> tuple[str, FinishReason] | None:
         """Checks the tokens of the answer that the request resumes, and detokenises them, so that only later text is

@@ -131,12 +131,7 @@ class PolicyGuard:
         stated = await self._policies.of(subject.tenant)
         policy = stated.for_use(use)
         blocked_before = self._blocked_too_often(policy, subject)
-        refused = [
-            *blocked_before,
-            *replaced_verdicts(policy, self._policies.replaced(subject.tenant)),
-            *offered_verdicts(policy, subject.role, tools),
-            *oversized_verdicts(policy, passages),
-        ]
+        refused = [*blocked_before, *self._refusals(policy, subject, passages, tools)]
         prepared = self._prepare(policy, subject.tenant)
         # What is refused anyway is not read.
         checks = () if any(each.action is Action.BLOCK for each in refused) else prepared.checks
@@ -160,14 +155,11 @@ class PolicyGuard:
         ruling = replace(ruling, scanned=read, message=message, restored=restored, dropped=dropped)
         ruling = replace(ruling, banned=prepared.compiled.banned, checks=prepared.versions, policy=stated.version)
         if policy.prompt_canary != "off":
-            token = canary(self._parts.canary_key(), subject.tenant)
-            ruling = replace(ruling, texts=with_canary(passages, ruling.texts, token), canary=token)
+            ruling = self._with_canary(subject.tenant, passages, ruling)
         for record in audit_records(policy, subject, passages, scanned, ruling):
             self._oversight.record(record)
-        answered = use is TextUse.GENERATION
-        if answered and ruling.action is Action.BLOCK and not ruling.unavailable and not blocked_before:
-            for counted in _counted(subject):
-                self._rate.add(counted)
+        if use is TextUse.GENERATION and not blocked_before:
+            self._count(subject, ruling)
         return ruling
 
     async def moderate(self, subject: Subject, texts: Sequence[str], *, urgent: bool = True) -> Sequence[Moderation]:
@@ -262,6 +254,27 @@ class PolicyGuard:
                 memory.put(keys[place], [verdict for verdict in found if verdict.passage == index])
         verdicts += [replace(verdict, passage=new[verdict.passage]) for verdict in found]
         return Scanned(check.name, version, sorted(verdicts, key=lambda each: each.passage), read=len(new))
+
+    def _refusals(
+        self, policy: PolicyConfig, subject: Subject, passages: Sequence[Passage], tools: Sequence[str]
+    ) -> list[Verdict]:
+        """Returns the verdicts on a request that need no look at its texts."""
+        return [
+            *replaced_verdicts(policy, self._policies.replaced(subject.tenant)),
+            *offered_verdicts(policy, subject.role, tools),
+            *oversized_verdicts(policy, passages),
+        ]
+
+    def _with_canary(self, tenant: str, passages: Sequence[Passage], ruling: Ruling) -> Ruling:
+        """Returns ``ruling`` with the canary token of the tenant in its texts."""
+        token = canary(self._parts.canary_key(), tenant)
+        return replace(ruling, texts=with_canary(passages, ruling.texts, token), canary=token)
+
+    def _count(self, subject: Subject, ruling: Ruling) -> None:
+        """Counts a blocked request against its user and key."""
+        if ruling.action is Action.BLOCK and not ruling.unavailable:
+            for counted in _counted(subject):
+                self._rate.add(counted)
 
     def _blocked_too_often(self, policy: PolicyConfig, subject: Subject) -> list[Verdict]:
         """Returns a verdict of BLOCK for a user, or a key, whose requests were blocked too often lately."""

@@ -63,12 +63,9 @@ def stuck_replicas() -> str:
     return f"{of_each(RUNNING)} + {of_each(WAITING)} > 0 {progress}"
 
 
-def load_alerts() -> list[Alert]:
-    """Returns the alerts about tiers that have too much to do."""
+def queue_alerts() -> list[Alert]:
+    """Returns the alerts about requests that get on too slowly."""
     waits = f"sum by (application, tier, class, le) (rate({bucket_of(QUEUE_WAIT)}{{class!='batch'}}[10m]))"
-    used = f'{KV_BLOCKS}{{state="used"}} / ignoring (state) {KV_BLOCKS}{{state="total"}}'
-    preempted = f"sum by (application, tier) (increase({PREEMPTIONS}[10m]))"
-    admitted = f"sum by (application, tier) (increase({count_of(QUEUE_WAIT)}[10m]))"
     return [
         Alert(
             "MantaWorkWithoutTokens",
@@ -94,6 +91,15 @@ def load_alerts() -> list[Alert]:
             "A request of class {{ $labels.class }} is not admitted to tier {{ $labels.tier }}.",
             "It has waited for {{ $value | humanizeDuration }} on a replica.",
         ),
+    ]
+
+
+def kv_cache_alerts() -> list[Alert]:
+    """Returns the alerts about KV caches that are too small for what comes."""
+    used = f'{KV_BLOCKS}{{state="used"}} / ignoring (state) {KV_BLOCKS}{{state="total"}}'
+    preempted = f"sum by (application, tier) (increase({PREEMPTIONS}[10m]))"
+    admitted = f"sum by (application, tier) (increase({count_of(QUEUE_WAIT)}[10m]))"
+    return [
         Alert(
             "MantaKVPressure",
             f"max by (application, tier) ({used}) > 0.95",
@@ -113,11 +119,8 @@ def load_alerts() -> list[Alert]:
     ]
 
 
-def fault_alerts() -> list[Alert]:
-    """Returns the alerts about parts that fail."""
-    inspected = f"sum by (application) (rate({SAFETY_DECISIONS}[10m]))"
-    unscanned = f'sum by (application) (rate({SAFETY_DECISIONS}{{decision="unscanned"}}[10m]))'
-    waiting = f"sum by (application, log) (min_over_time({JOURNAL_BYTES}[15m]))"
+def replica_alerts() -> list[Alert]:
+    """Returns the alerts about replicas that are lost or do not start."""
     return [
         Alert(
             "MantaFailovers",
@@ -143,6 +146,14 @@ def fault_alerts() -> list[Alert]:
             "Replicas of tier {{ $labels.tier }} do not start.",
             "{{ $value | humanize }} have failed, and Serve tries again.",
         ),
+    ]
+
+
+def dependency_alerts() -> list[Alert]:
+    """Returns the alerts about what routers depend on."""
+    inspected = f"sum by (application) (rate({SAFETY_DECISIONS}[10m]))"
+    unscanned = f'sum by (application) (rate({SAFETY_DECISIONS}{{decision="unscanned"}}[10m]))'
+    return [
         Alert(
             "MantaBreakerOpen",
             f"max by (application, dependency) (avg_over_time({BREAKER_OPEN}[5m])) > 0.5",
@@ -159,6 +170,13 @@ def fault_alerts() -> list[Alert]:
             "Requests pass or are refused without having been inspected.",
             "A check did not run for {{ $value | humanizePercentage }} of the requests that the guard saw.",
         ),
+    ]
+
+
+def data_alerts() -> list[Alert]:
+    """Returns the alerts about data that cannot be written, read or relied upon."""
+    waiting = f"sum by (application, log) (min_over_time({JOURNAL_BYTES}[15m]))"
+    return [
         Alert(
             "MantaJournalGrowing",
             f"{waiting} > 0\nand sum by (application, log) (deriv({JOURNAL_BYTES}[15m])) > 0",
@@ -240,7 +258,7 @@ def groups() -> Sequence[Group]:
     return [
         Group("manta-objectives", [each for objective in promises for each in objective.recordings()]),
         Group("manta-burn-rates", [each for objective in promises for each in objective.alerts()]),
-        Group("manta-load", load_alerts()),
-        Group("manta-faults", fault_alerts()),
+        Group("manta-load", [*queue_alerts(), *kv_cache_alerts()]),
+        Group("manta-faults", [*replica_alerts(), *dependency_alerts(), *data_alerts()]),
         Group("manta-watch", watch_alerts()),
     ]

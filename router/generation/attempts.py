@@ -191,10 +191,7 @@ async def _attempts(
         asked_at = time.monotonic()
         attempt = _numbered(run, request).after(asked_at - began_at)
         try:
-            source = run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account, run.on_placed)
-            turn = run.suspects.turn(partial(_a_replica, run, request)) if run.on_probation else None
-            if turn is not None:
-                source = _in_turn(turn, source)
+            source, turn = _started(run, request, attempt, plan, meter)
             async with aclosing(source) as batches:
                 async for deltas in batches:
                     if paused:
@@ -229,9 +226,7 @@ async def _attempts(
             run.failed(error, sent.began, in_turn=turn is not None and turn.broken)
         decision = _decide(run, bool(request.resume) or sent.began or run.promised)
         if isinstance(decision, GiveUp):
-            taken = meter.seen or isinstance(run.failures[-1], ReplicaLostError | ReplicaDrainedError)
-            meter.report(None if taken else Usage(0, 0, 0))
-            _log_end(run, attempt, decision.error)
+            _give_up(run, attempt, meter, decision.error)
             raise decision.error
         request, rest = _continued(run, request, sent, decision)
         if not rest:
@@ -247,6 +242,26 @@ async def _attempts(
     async with aclosing(_choices(run, request, rest, sent.ended_tokens, events_of)) as choices:
         async for events in choices:
             yield events
+
+
+def _started(
+    run: Run, request: GenerationRequest, attempt: GenerationRequest, plan: Attempt, meter: AttemptMeter
+) -> tuple[AsyncGenerator[Sequence[Delta], None], Turn | None]:
+    """Returns the deltas of ``attempt`` at ``request``, and the turn in which it begins, if it has to wait for one."""
+    source = run.backend.generate(run.tier, attempt, plan.avoid, meter.report, run.account, run.on_placed)
+    if not run.on_probation:
+        return source, None
+    turn = run.suspects.turn(partial(_a_replica, run, request))
+    return _in_turn(turn, source), turn
+
+
+def _give_up(run: Run, attempt: GenerationRequest, meter: AttemptMeter, error: BackendError) -> None:
+    """Settles the counts of the last ``attempt``, and reports a request that may kill replicas."""
+    taken = meter.seen or isinstance(run.failures[-1], ReplicaLostError | ReplicaDrainedError)
+    meter.report(None if taken else Usage(0, 0, 0))
+    if isinstance(error, PoisonRequestError):
+        logger.error("request %s is given up: lost were %s", attempt.request_id, ", ".join(error.replica_ids))
+        run.on_failover("poison", False)
 
 
 def _numbered(run: Run, request: GenerationRequest) -> GenerationRequest:
@@ -357,10 +372,3 @@ def _log_pause(run: Run, attempt: GenerationRequest) -> None:
             1000 * run.waited_s,
             ", ".join(f"{failure.replica_id} ({type(failure).__name__})" for failure in run.failures[-4:]),
         )
-
-
-def _log_end(run: Run, attempt: GenerationRequest, error: BackendError) -> None:
-    """Reports a request that may kill replicas."""
-    if isinstance(error, PoisonRequestError):
-        logger.error("request %s is given up: lost were %s", attempt.request_id, ", ".join(error.replica_ids))
-        run.on_failover("poison", False)
