@@ -77,18 +77,11 @@ class OutputProcessor:
         """Ends all choices of the request and frees their KV blocks. Returns a final delta without text, with finish
         reason ABORT and the usage; None for an unknown id.
 
-        Sampled tokens not yet sent are not counted. If no token was sent, only the prompt tokens already prefilled
-        count."""
-        group = self._groups.get(request_id)
-        if group is None:
+        The usage is as ``_break`` returns it."""
+        if request_id not in self._groups:
             return None
         self._counters.aborted += 1
-        computed = group.first.sequence.computed
-        usage = self._break(request_id)
-        if not usage.completion_tokens:
-            prompt = min(computed, usage.prompt_tokens)
-            usage = Usage(prompt, 0, min(prompt, usage.cached_tokens))
-        return Delta(request_id, (), "", FinishReason.ABORT, usage)
+        return Delta(request_id, (), "", FinishReason.ABORT, self._break(request_id))
 
     def take_ended(self) -> list[Delta]:
         """Removes the last deltas of requests that resume a whole answer, and returns them."""
@@ -289,8 +282,12 @@ class OutputProcessor:
         return group.usage
 
     def _break(self, request_id: str) -> Usage:
-        """Ends a request with all its choices, before its answer is complete. Returns its usage."""
+        """Ends a request with all its choices, before its answer is complete. Returns its usage.
+
+        Sampled tokens not yet sent are not counted. If no token was sent, only the prompt tokens already prefilled
+        count: what was not computed costs nothing, whoever is at fault."""
         group = self._groups[request_id]
+        computed = group.first.sequence.computed
         self._forget(request_id)
         for job in list(group.live.values()):
             if group.search is not None:
@@ -301,7 +298,11 @@ class OutputProcessor:
         if group.search is not None:
             self._recorder.ended(group.first.sequence, 0, finished=False)
         self._recorder.broken(group.first.sequence, self._clock())
-        return group.usage
+        usage = group.usage
+        if usage.completion_tokens:
+            return usage
+        prompt = min(computed, usage.prompt_tokens)
+        return Usage(prompt, 0, min(prompt, usage.cached_tokens))
 
     def _forget(self, request_id: str) -> None:
         """Removes a request from those in progress."""

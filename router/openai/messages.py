@@ -45,7 +45,7 @@ class TextPart(StrictModel):
 
 ContentField = Annotated[
     Annotated[ValidText, Tag("<text>")]
-    | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True), Tag("<list>")],
+    | Annotated[list[TextPart], Field(max_length=MAX_LIST_ITEMS, fail_fast=True), Tag("<list>")],
     Discriminator(text_or_list_tag),
 ]
 
@@ -131,8 +131,9 @@ class ChatMessage(StrictModel):
             for name in ("tool_calls", "reasoning_content", "reasoning"):
                 if getattr(self, name):
                     raise PydanticCustomError("misplaced", "belongs to messages of the assistant", {"name": name})
-        if self.content is None and not self.tool_calls and not self.reasoning_text:
-            message = "is required, unless the message has calls or reasoning"
+        if self.content in (None, []) and self.role not in ("assistant", "tool"):
+            # An answer and a tool's result may have been empty, and would otherwise end the conversation with them.
+            message = "is required, unless the role is assistant or tool"
             raise PydanticCustomError("misplaced", message, {"name": "content"})
         if (self.tool_call_id is not None) != (self.role == "tool"):
             message = "is required where the role is tool, and misplaced elsewhere"
