@@ -9,6 +9,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from http.client import HTTPResponse
 from urllib.parse import urlsplit
 
 import httpx
@@ -100,6 +101,35 @@ def test_a_request_whose_body_does_not_end_is_let_go(edge: Edge) -> None:
     assert outcome.status == 408
     assert outcome.closed_s is not None
     assert outcome.closed_s < BODY_S + CLIENT_S + 1.5  # HAProxy waits for the rest as for any client
+
+
+BODY = json.dumps({"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (f"Content-Length: {len(BODY)}", BODY),
+        ("Transfer-Encoding: chunked", b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)),
+    ],
+    ids=["length", "chunked"],
+)
+def test_a_client_that_offers_http_2_is_answered_in_http_1(edge: Edge, framing: str, body: bytes) -> None:
+    """Kludex/uvicorn#2722, vllm-project/vllm#57203, langchain4j/langchain4j#3682: the body was lost."""
+    address = urlsplit(edge.url)
+    edge.served.backend = ScriptedBackend()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n{framing}\r\n"
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n\r\n"
+    )
+    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=20) as connection:
+        connection.sendall(head.encode() + body)
+        answer = HTTPResponse(connection)
+        answer.begin()
+        told = answer.read()
+
+    assert answer.status == 200, told
+    assert json.loads(told)["object"] == "chat.completion"
 
 
 def test_a_client_that_does_not_read_is_let_go_and_its_work_is_aborted(edge: Edge) -> None:
