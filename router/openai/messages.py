@@ -61,6 +61,7 @@ class CalledFunction(StrictModel):
     name: FunctionName
     arguments: ValidText  # JSON; several clients send an empty string for no arguments
     parsed_arguments: Any = None  # OpenAI's library sends back what it has parsed of them; they are read over
+    provider_specific_fields: Any = None  # LiteLLM's, as in ``ChatMessage``
 
 
 class AssistantToolCall(StrictModel):
@@ -70,6 +71,7 @@ class AssistantToolCall(StrictModel):
     type: Literal["function"]
     function: CalledFunction
     index: Integer | None = None  # sent by clients that assemble the call from stream chunks
+    provider_specific_fields: Any = None  # LiteLLM's, as in ``ChatMessage``
 
 
 def check_part_count(messages: object) -> object:
@@ -102,6 +104,7 @@ class ChatMessage(StrictModel):
     function_call: Unsupported = None
     annotations: Annotated[list[Any], Field(max_length=MAX_ANNOTATIONS)] | None = None  # of answers that are sent back
     parsed: Any = None  # what OpenAI's library has made of the content; it is read over
+    provider_specific_fields: Any = None  # what LiteLLM has got from another provider; they are read over
 
     @property
     def reasoning_text(self) -> str | None:

@@ -7,9 +7,11 @@ import asyncio
 import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from http.client import HTTPResponse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import httpx
@@ -132,6 +134,27 @@ def test_a_client_that_offers_http_2_is_answered_in_http_1(edge: Edge, framing: 
     assert json.loads(told)["object"] == "chat.completion"
 
 
+@pytest.mark.parametrize(
+    ("offered", "kept"),
+    [
+        (["trace-1.2:3/4+5=6@7"], True),
+        (["a" * 128], True),
+        (["a" * 129], False),
+        (["a b"], False),
+        (["a\tb"], False),
+        (["a,b"], False),
+        (["é"], False),
+        (["one", "two"], False),
+    ],
+    ids=str,
+)
+def test_an_id_that_the_router_would_replace_does_not_reach_serve(echo: str, offered: list[str], kept: bool) -> None:
+    """Serve repeats the id in the response, which would be another than that of ledger and log. Without one it makes
+    one, which the router takes."""
+    headers = [("x-request-id", each.encode("latin-1")) for each in offered]
+    assert httpx.get(f"{echo}/v1/models", headers=headers).json() == (offered if kept else [])
+
+
 def test_a_client_that_does_not_read_is_let_go_and_its_work_is_aborted(edge: Edge) -> None:
     backend = edge.served.backend = Talkative()
     address = urlsplit(edge.url)
@@ -146,6 +169,33 @@ def test_a_client_that_does_not_read_is_let_go_and_its_work_is_aborted(edge: Edg
         reading.cancel()
 
     asyncio.run(run())
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Answers with the ids of a request, as a router behind HAProxy gets them, and the status that its test expects."""
+
+    def do_GET(self) -> None:
+        body = json.dumps(self.headers.get_all("x-request-id", [])).encode()
+        self.send_response(401)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            with haproxy(tmp_path_factory.mktemp("echo"), [server.server_port], HeldFor(HEADER_S, CLIENT_S)) as url:
+                yield url
+        finally:
+            server.shutdown()
+            serving.join()
 
 
 @pytest.fixture

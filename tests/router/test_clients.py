@@ -135,6 +135,18 @@ def test_the_arguments_of_an_earlier_call_need_not_be_an_object(real: Served, ar
     assert answer.status_code == 200, answer.text
 
 
+def test_what_litellm_knows_of_another_provider_goes_back_with_its_message(real: Served) -> None:
+    """HolmesGPT/holmesgpt#1943: its messages have a member of its own, and so have their calls."""
+    own: dict[str, Any] = {"provider_specific_fields": {"refusal": None, "citations": [{"a": 1}]}}
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"} | own} | own
+    answered = {"role": "assistant", "content": None, "tool_calls": [call]} | own
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "1"}
+    asked = {"messages": [*CHAT["messages"], answered, result], "max_tokens": 2}
+    answer = real.http.post("/v1/chat/completions", json=CHAT | asked)
+
+    assert answer.status_code == 200, answer.text
+
+
 USUAL: dict[str, Any] = {
     "skip_special_tokens": True,
     "spaces_between_special_tokens": True,
