@@ -285,7 +285,7 @@ class OutputProcessor:
         """Ends a request with all its choices, before its answer is complete. Returns its usage.
 
         Sampled tokens not yet sent are not counted. If no token was sent, only the prompt tokens already prefilled
-        count: what was not computed costs nothing, whoever is at fault."""
+        count: what was not computed costs nothing, also where the service is at fault."""
         group = self._groups[request_id]
         computed = group.first.sequence.computed
         self._forget(request_id)

@@ -151,7 +151,7 @@ def test_a_client_that_offers_http_2_is_answered_in_http_1(edge: Edge, framing: 
 def test_an_id_that_the_router_would_replace_does_not_reach_serve(echo: str, offered: list[str], kept: bool) -> None:
     """Serve repeats the id in the response, which would be another than that of ledger and log. Without one it makes
     one, which the router takes."""
-    headers = [("x-request-id", each.encode("latin-1")) for each in offered]
+    headers = [(b"x-request-id", each.encode("latin-1")) for each in offered]
     assert httpx.get(f"{echo}/v1/models", headers=headers).json() == (offered if kept else [])
 
 
