@@ -132,11 +132,10 @@ class OutputProcessor:
         return deltas
 
     def expire(self, request_id: str) -> Delta:
-        """Ends a request whose deadline passed while it waited. Returns its only delta, with DEADLINE. Its usage counts
-        nothing, since nothing of its prompt is computed."""
+        """Ends a request whose deadline passed while it waited. Returns its only delta, with DEADLINE and the usage,
+        which is as ``_break`` returns it: nothing, unless it was preempted in its prompt."""
         self._counters.expired += 1
-        self._break(request_id)
-        return Delta(request_id, (), "", FinishReason.DEADLINE, Usage(0, 0, 0))
+        return Delta(request_id, (), "", FinishReason.DEADLINE, self._break(request_id))
 
     def fail(self, request_id: str, error: Exception) -> Delta:
         """Ends a request in which ``error`` was raised, with all its choices. Returns its last delta: REFUSED with the
@@ -285,9 +284,9 @@ class OutputProcessor:
         """Ends a request with all its choices, before its answer is complete. Returns its usage.
 
         Sampled tokens not yet sent are not counted. If no token was sent, only the prompt tokens already prefilled
-        count: what was not computed costs nothing, also where the service is at fault."""
+        count, also those of a sequence that has lost its blocks since: what was not computed costs nothing, also where
+        the service is at fault."""
         group = self._groups[request_id]
-        computed = group.first.sequence.computed
         self._forget(request_id)
         for job in list(group.live.values()):
             if group.search is not None:
@@ -301,7 +300,7 @@ class OutputProcessor:
         usage = group.usage
         if usage.completion_tokens:
             return usage
-        prompt = min(computed, usage.prompt_tokens)
+        prompt = group.first.sequence.prompt_computed
         return Usage(prompt, 0, min(prompt, usage.cached_tokens))
 
     def _forget(self, request_id: str) -> None:

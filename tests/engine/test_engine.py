@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 import engine as package
 from engine import Conversation, Delta, Engine, EngineConfig, FinishReason, GenerationRequest, Message, SamplingParams
 from engine.admission import Job
-from engine.api import ContextLengthError, EngineError, OverloadedError, Prompt, RequestError, Usage
+from engine.api import ContextLengthError, EngineError, OverloadedError, Priority, Prompt, RequestError, Usage
 from engine.decode.output import Output
 from engine.kernels.interface import AttentionPlan, StepPlan
 from engine.kernels.reference import ReferenceKernels
@@ -257,6 +258,25 @@ def test_a_request_that_fails_in_its_prompt_counts_what_was_computed(
     (failed,) = drain(engine)["bad"]
 
     assert (failed.finish_reason, failed.usage) == (FinishReason.ERROR, Usage(computed, 0, 0))
+
+
+@pytest.mark.parametrize("reason", [FinishReason.ABORT, FinishReason.DEADLINE])
+def test_a_request_that_was_preempted_in_its_prompt_counts_what_was_computed(
+    make_engine: MakeEngine, reason: FinishReason
+) -> None:
+    engine, now = make_engine(kv_cache_tokens=64, prefill_chunk=8, prefix_caching=False), 0.0
+    engine._clock = lambda: now
+    low = replace(request("low", tuple(range(20, 60))), priority=Priority.BATCH, deadline_s=9.0)
+    engine.add(low)
+    assert engine.step() == engine.step() == []
+    engine.add(replace(request("high", tuple(range(60, 100))), priority=Priority.INTERACTIVE))
+    assert engine.step() == []
+    assert engine.stats().preemptions == 1
+
+    now = 10.0
+    (ended,) = engine.step() if reason is FinishReason.DEADLINE else engine.abort(["low"])
+
+    assert (ended.request_id, ended.finish_reason, ended.usage) == ("low", reason, Usage(16, 0, 0))
 
 
 @pytest.fixture(scope="module")
