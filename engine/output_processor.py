@@ -77,18 +77,11 @@ class OutputProcessor:
         """Ends all choices of the request and frees their KV blocks. Returns a final delta without text, with finish
         reason ABORT and the usage; None for an unknown id.
 
-        Sampled tokens not yet sent are not counted. If no token was sent, only the prompt tokens already prefilled
-        count."""
-        group = self._groups.get(request_id)
-        if group is None:
+        The usage is as ``_break`` returns it."""
+        if request_id not in self._groups:
             return None
         self._counters.aborted += 1
-        computed = group.first.sequence.computed
-        usage = self._break(request_id)
-        if not usage.completion_tokens:
-            prompt = min(computed, usage.prompt_tokens)
-            usage = Usage(prompt, 0, min(prompt, usage.cached_tokens))
-        return Delta(request_id, (), "", FinishReason.ABORT, usage)
+        return Delta(request_id, (), "", FinishReason.ABORT, self._break(request_id))
 
     def take_ended(self) -> list[Delta]:
         """Removes the last deltas of requests that resume a whole answer, and returns them."""
@@ -139,11 +132,10 @@ class OutputProcessor:
         return deltas
 
     def expire(self, request_id: str) -> Delta:
-        """Ends a request whose deadline passed while it waited. Returns its only delta, with DEADLINE. Its usage counts
-        nothing, since nothing of its prompt is computed."""
+        """Ends a request whose deadline passed while it waited. Returns its only delta, with DEADLINE and the usage,
+        which is as ``_break`` returns it: nothing, unless it was preempted in its prompt."""
         self._counters.expired += 1
-        self._break(request_id)
-        return Delta(request_id, (), "", FinishReason.DEADLINE, Usage(0, 0, 0))
+        return Delta(request_id, (), "", FinishReason.DEADLINE, self._break(request_id))
 
     def fail(self, request_id: str, error: Exception) -> Delta:
         """Ends a request in which ``error`` was raised, with all its choices. Returns its last delta: REFUSED with the
@@ -289,7 +281,11 @@ class OutputProcessor:
         return group.usage
 
     def _break(self, request_id: str) -> Usage:
-        """Ends a request with all its choices, before its answer is complete. Returns its usage."""
+        """Ends a request with all its choices, before its answer is complete. Returns its usage.
+
+        Sampled tokens not yet sent are not counted. If no token was sent, only the prompt tokens already prefilled
+        count, also those of a sequence that has lost its blocks since: what was not computed costs nothing, also where
+        the service is at fault."""
         group = self._groups[request_id]
         self._forget(request_id)
         for job in list(group.live.values()):
@@ -301,7 +297,11 @@ class OutputProcessor:
         if group.search is not None:
             self._recorder.ended(group.first.sequence, 0, finished=False)
         self._recorder.broken(group.first.sequence, self._clock())
-        return group.usage
+        usage = group.usage
+        if usage.completion_tokens:
+            return usage
+        prompt = group.first.sequence.prompt_computed
+        return Usage(prompt, 0, min(prompt, usage.cached_tokens))
 
     def _forget(self, request_id: str) -> None:
         """Removes a request from those in progress."""

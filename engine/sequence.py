@@ -59,6 +59,7 @@ class Sequence:
     tables: list[BlockTable] = field(default_factory=list)  # block table of each KV cache group; empty while waiting
     computed: int = 0  # tokens whose KV is in the blocks
     committed: int = 0  # computed tokens whose blocks are in the prefix index
+    prefilled: int = 0  # most prompt tokens that had been computed when its blocks were freed
     digests: list[bytes] = field(default_factory=list)  # chained hashes of the first full blocks, as far as needed
     cached_tokens: int | None = None  # prompt tokens found in the prefix cache when first admitted
     miss: Miss | None = None  # why no more prompt tokens were found in the prefix cache
@@ -104,6 +105,12 @@ class Sequence:
     def pending(self) -> int:
         """Number of tokens whose KV must be computed before the next token can be sampled."""
         return len(self.tokens) - self.computed
+
+    @property
+    def prompt_computed(self) -> int:
+        """Number of prompt tokens that are computed, or were before its blocks were freed. Those found in the prefix
+        cache count."""
+        return max(self.prefilled, min(self.computed, self.prompt_length))
 
     @property
     def generated(self) -> int:

@@ -103,7 +103,7 @@ class CollectionApi:
                 return await self._documents(asked, tenant, name, body, inspect)
             return await self._one(asked, tenant, name)
 
-        return await self._requests.run(asked.call, work, has_body=asked.method == "POST")
+        return await self._requests.run(asked.call, work)
 
     async def _all(self, asked: CollectionCall, tenant: str, body: bytes, inspect: Inspect) -> dict[str, Any]:
         if asked.method == "GET":

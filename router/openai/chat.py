@@ -133,6 +133,8 @@ class ChatRequest(GenerationFields):
     function_call: Unsupported = None
     audio: Unsupported = None
     web_search_options: Unsupported = None
+    echo: Annotated[Any, unsupported_except(False)] = None  # vLLM's, as the next
+    add_special_tokens: Annotated[Any, unsupported_except(False)] = None  # the chat template writes them
 
     @model_validator(mode="before")
     @classmethod

@@ -148,6 +148,12 @@ class GenerationFields(StrictModel):
     max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)  # Manta's: the most that the request may cost
     cache: CacheField | None = None
     on_failure: Literal["error", "partial"] | None = None  # Manta's: what an answer becomes that cannot be finished
+    # vLLM's, which its clients write out: their usual values ask for what is done anyway, and others are refused.
+    skip_special_tokens: Annotated[Any, unsupported_except(True)] = None
+    spaces_between_special_tokens: Annotated[Any, unsupported_except(True)] = None
+    include_stop_str_in_output: Annotated[Any, unsupported_except(False)] = None
+    return_token_ids: Annotated[Any, unsupported_except(False)] = None
+    return_tokens_as_token_ids: Annotated[Any, unsupported_except(False)] = None
 
     def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """Returns the engine's sampling parameters.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
@@ -15,7 +15,15 @@ from router.inference_request import InferenceRequest
 from router.openai.common_request import GenerationFields, TokenId
 from router.openai.completions_writer import CompletionWriter
 from router.openai.errors import error_body
-from router.openai.validation import MAX_LIST_ITEMS, Integer, Unsupported, ValidText, integral_items, parse
+from router.openai.validation import (
+    MAX_LIST_ITEMS,
+    Integer,
+    Unsupported,
+    ValidText,
+    integral_items,
+    parse,
+    unsupported_except,
+)
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's default for this endpoint
 
@@ -46,6 +54,7 @@ class CompletionRequest(GenerationFields):
     prompt: PromptField
     echo: bool | None = None
     suffix: Unsupported = None
+    add_special_tokens: Annotated[Any, unsupported_except(True)] = None  # vLLM's
     max_tokens: Integer | None = Field(None, ge=0, le=2**31)  # 0: nothing is generated, the prompt is only scored
     logprobs: Integer | None = Field(None, ge=0, le=MAX_LOGPROBS)  # per token; 0: the chosen one's alone
 

@@ -20,6 +20,7 @@ ERROR_TYPE: Mapping[RefusalKind, str] = {
     RefusalKind.UNPROCESSABLE: "invalid_request_error",
     RefusalKind.DEADLINE_EXCEEDED: "timeout_error",
     RefusalKind.PAYLOAD_TOO_LARGE: "invalid_request_error",
+    RefusalKind.UNSUPPORTED_MEDIA_TYPE: "invalid_request_error",
     RefusalKind.RATE_LIMITED: "rate_limit_error",
     RefusalKind.INTERNAL: "server_error",
     RefusalKind.UNAVAILABLE: "server_error",

@@ -45,7 +45,7 @@ class TextPart(StrictModel):
 
 ContentField = Annotated[
     Annotated[ValidText, Tag("<text>")]
-    | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_LIST_ITEMS, fail_fast=True), Tag("<list>")],
+    | Annotated[list[TextPart], Field(max_length=MAX_LIST_ITEMS, fail_fast=True), Tag("<list>")],
     Discriminator(text_or_list_tag),
 ]
 
@@ -61,6 +61,7 @@ class CalledFunction(StrictModel):
     name: FunctionName
     arguments: ValidText  # JSON; several clients send an empty string for no arguments
     parsed_arguments: Any = None  # OpenAI's library sends back what it has parsed of them; they are read over
+    provider_specific_fields: Any = None  # LiteLLM's, as in ``ChatMessage``
 
 
 class AssistantToolCall(StrictModel):
@@ -70,6 +71,7 @@ class AssistantToolCall(StrictModel):
     type: Literal["function"]
     function: CalledFunction
     index: Integer | None = None  # sent by clients that assemble the call from stream chunks
+    provider_specific_fields: Any = None  # LiteLLM's, as in ``ChatMessage``
 
 
 def check_part_count(messages: object) -> object:
@@ -102,6 +104,7 @@ class ChatMessage(StrictModel):
     function_call: Unsupported = None
     annotations: Annotated[list[Any], Field(max_length=MAX_ANNOTATIONS)] | None = None  # of answers that are sent back
     parsed: Any = None  # what OpenAI's library has made of the content; it is read over
+    provider_specific_fields: Any = None  # what LiteLLM has got from another provider; they are read over
 
     @property
     def reasoning_text(self) -> str | None:
@@ -131,8 +134,9 @@ class ChatMessage(StrictModel):
             for name in ("tool_calls", "reasoning_content", "reasoning"):
                 if getattr(self, name):
                     raise PydanticCustomError("misplaced", "belongs to messages of the assistant", {"name": name})
-        if self.content is None and not self.tool_calls and not self.reasoning_text:
-            message = "is required, unless the message has calls or reasoning"
+        if self.content in (None, []) and self.role not in ("assistant", "tool"):
+            # An answer and a tool's result may have been empty, and would otherwise end the conversation with them.
+            message = "is required, unless the role is assistant or tool"
             raise PydanticCustomError("misplaced", message, {"name": "content"})
         if (self.tool_call_id is not None) != (self.role == "tool"):
             message = "is required where the role is tool, and misplaced elsewhere"

@@ -42,19 +42,16 @@ class CollectionRequests:
         self._inspection = inspection
         self._clock = clock
 
-    async def run(
-        self, call: Call, work: Callable[[str, bytes, Inspect], Awaitable[T]], *, has_body: bool
-    ) -> Worked[T]:
+    async def run(self, call: Call, work: Callable[[str, bytes, Inspect], Awaitable[T]]) -> Worked[T]:
         """Authenticates a request for the tenant's collections, and returns the result of ``work``, which gets the
         tenant, the body, and what inspects the texts of the request.
 
-        It counts as one request without tokens in the limits and the ledger. ``has_body``: the body is read; otherwise
-        ``work`` gets b"". Raises a RefusalError, and what ``work`` raises, but UnavailableError in place of
-        StateUnavailableError.
+        It counts as one request without tokens in the limits and the ledger. Raises a RefusalError, and what ``work``
+        raises, but UnavailableError in place of StateUnavailableError.
         """
         started_at = self._clock.now()
         async with self._intake.open(call) as principal:
-            body = await self._intake.body(call) if has_body else b""
+            body = await self._intake.body(call)  # of a GET too: a client is seen to leave only after its body
             account = Account(call, principal, retrieval_request(), RETRIEVAL, "", started_at)
             inspected = False
 

@@ -119,8 +119,8 @@ class Collections:
     async def delete(self, tenant: str, name: str) -> None:
         """Deletes a collection with all its documents. Raises NotFoundError."""
         record = (await self.get(tenant, name)).record
-        await self._store.delete_collection(tenant, name)
-        self._indexes.drop(record.uid)
+        # Also for a client that has left: of what is begun to be deleted nothing stays, nor its index in memory.
+        await finished(self._remove(tenant, name, record.uid))
 
     async def add(self, tenant: str, name: str, documents: Sequence[Document]) -> Sequence[DocumentState]:
         """Stores documents, all or none. Searches find them at once by words, and by vectors as soon as they are
@@ -176,6 +176,10 @@ class Collections:
             comparable = query.comparable(held.model)
             # Also for a client that has left: the index must not change while the thread reads it.
             return await finished(asyncio.to_thread(found_in, held.index, comparable, mode, count, trade_off))
+
+    async def _remove(self, tenant: str, name: str, uid: str) -> None:
+        await self._store.delete_collection(tenant, name)
+        self._indexes.drop(uid)
 
     async def _put(self, tenant: str, uid: str, documents: Sequence[NewDocument]) -> bool:
         """Stores documents and queues them for the embedder. Returns whether the collection still exists. Raises

@@ -17,8 +17,16 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from router.errors import DeadlineExceededError, InvalidRequestError, PayloadTooLargeError, RefusalError, RefusalKind
+from router.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    PayloadTooLargeError,
+    RefusalError,
+    RefusalKind,
+    UnsupportedMediaTypeError,
+)
 from router.request_id import request_id
+from router.transport.content_coding import ACCEPTED, coding_of, decoded
 from router.transport.keep_alive import COMMENT_LINE, KeepAlive
 from router.transport.sse import HEADERS, event
 
@@ -39,6 +47,7 @@ STATUS: Mapping[RefusalKind, int] = {
     RefusalKind.CONFLICT: 409,
     RefusalKind.GONE: 410,
     RefusalKind.PAYLOAD_TOO_LARGE: 413,
+    RefusalKind.UNSUPPORTED_MEDIA_TYPE: 415,
     RefusalKind.UNPROCESSABLE: 422,
     RefusalKind.RATE_LIMITED: 429,
     RefusalKind.INTERNAL: 500,
@@ -116,12 +125,14 @@ class HttpExchange:
         return found
 
     async def body(self, limit: int) -> bytes:
-        """Receives and returns the whole body. May be called once.
+        """Receives and returns the whole body, as it was before its content coding. May be called once.
 
-        Raises PayloadTooLargeError as soon as the body is known to exceed ``limit`` bytes, InvalidRequestError for a
-        malformed content-length, DeadlineExceededError if it takes longer than ``body_timeout_s``, and ClientLeftError
-        if the client disconnects.
+        Raises PayloadTooLargeError as soon as the body is known to exceed ``limit`` bytes, also decoded,
+        InvalidRequestError for a malformed content-length and for a body that cannot be decoded,
+        UnsupportedMediaTypeError for an unknown coding, DeadlineExceededError if it takes longer than
+        ``body_timeout_s``, and ClientLeftError if the client disconnects.
         """
+        coding = self._content_coding()
         declared = self.header("content-length") or "0"
         if not LENGTH.fullmatch(declared):
             raise InvalidRequestError("The header content-length is not a number.", "invalid_header")
@@ -129,11 +140,21 @@ class HttpExchange:
             raise _too_large(limit)
         try:
             async with asyncio.timeout(self._body_timeout_s):
-                return await self._receive_body(limit)
+                body = await self._receive_body(limit)
         except TimeoutError:
             self.headers.append((b"connection", b"close"))  # the rest of the body is not waited for either
             message = f"The body of the request did not arrive within {self._body_timeout_s:g} s."
             raise DeadlineExceededError(message, "body_timeout") from None
+        return await asyncio.to_thread(decoded, body, limit) if body and coding else body
+
+    def _content_coding(self) -> str:
+        """Returns the content coding of the body; "": it has none. Raises UnsupportedMediaTypeError for one that the
+        service does not decode; the response then names those that it does."""
+        try:
+            return coding_of(self.joined("content-encoding"))
+        except UnsupportedMediaTypeError:
+            self.headers.append((b"accept-encoding", ACCEPTED.encode()))
+            raise
 
     async def _receive_body(self, limit: int) -> bytes:
         """Receives and returns the whole body. Raises PayloadTooLargeError beyond ``limit`` bytes, and

@@ -61,6 +61,8 @@ async def test_limits_are_changed_and_a_revoked_key_leaves_the_list() -> None:
         assert (await http.delete(path)).json()["deleted"] is True
         assert (await http.get("/admin/v1/keys")).json()["data"] == []
         assert (await http.get("/admin/v1/keys?include_revoked=true")).json()["data"][0]["id"] == made["id"]
+        refused = await http.get("/admin/v1/keys?include_revoked=1")
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "include_revoked")
         assert (await http.post(f"{path}/rotate")).status_code == 404
 
 

@@ -7,8 +7,11 @@ import asyncio
 import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from http.client import HTTPResponse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import httpx
@@ -102,6 +105,56 @@ def test_a_request_whose_body_does_not_end_is_let_go(edge: Edge) -> None:
     assert outcome.closed_s < BODY_S + CLIENT_S + 1.5  # HAProxy waits for the rest as for any client
 
 
+BODY = json.dumps({"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (f"Content-Length: {len(BODY)}", BODY),
+        ("Transfer-Encoding: chunked", b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)),
+    ],
+    ids=["length", "chunked"],
+)
+def test_a_client_that_offers_http_2_is_answered_in_http_1(edge: Edge, framing: str, body: bytes) -> None:
+    """Kludex/uvicorn#2722, vllm-project/vllm#57203, langchain4j/langchain4j#3682: the body was lost."""
+    address = urlsplit(edge.url)
+    edge.served.backend = ScriptedBackend()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n{framing}\r\n"
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n\r\n"
+    )
+    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=20) as connection:
+        connection.sendall(head.encode() + body)
+        answer = HTTPResponse(connection)
+        answer.begin()
+        told = answer.read()
+
+    assert answer.status == 200, told
+    assert json.loads(told)["object"] == "chat.completion"
+
+
+@pytest.mark.parametrize(
+    ("offered", "kept"),
+    [
+        (["trace-1.2:3/4+5=6@7"], True),
+        (["a" * 128], True),
+        (["a" * 129], False),
+        (["a b"], False),
+        (["a\tb"], False),
+        (["a,b"], False),
+        (["é"], False),
+        (["one", "two"], False),
+    ],
+    ids=str,
+)
+def test_an_id_that_the_router_would_replace_does_not_reach_serve(echo: str, offered: list[str], kept: bool) -> None:
+    """Serve repeats the id in the response, which would be another than that of ledger and log. Without one it makes
+    one, which the router takes."""
+    headers = [(b"x-request-id", each.encode("latin-1")) for each in offered]
+    assert httpx.get(f"{echo}/v1/models", headers=headers).json() == (offered if kept else [])
+
+
 def test_a_client_that_does_not_read_is_let_go_and_its_work_is_aborted(edge: Edge) -> None:
     backend = edge.served.backend = Talkative()
     address = urlsplit(edge.url)
@@ -116,6 +169,33 @@ def test_a_client_that_does_not_read_is_let_go_and_its_work_is_aborted(edge: Edg
         reading.cancel()
 
     asyncio.run(run())
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Answers with the ids of a request, as a router behind HAProxy gets them, and the status that its test expects."""
+
+    def do_GET(self) -> None:
+        body = json.dumps(self.headers.get_all("x-request-id", [])).encode()
+        self.send_response(401)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            with haproxy(tmp_path_factory.mktemp("echo"), [server.server_port], HeldFor(HEADER_S, CLIENT_S)) as url:
+                yield url
+        finally:
+            server.shutdown()
+            serving.join()
 
 
 @pytest.fixture

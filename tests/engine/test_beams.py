@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engine import Engine, SamplingParams
-from engine.api import BeamSearch, Delta, FinishReason, GenerationRequest, Grammar, RequestError
+from engine.api import BeamSearch, Delta, FinishReason, GenerationRequest, Grammar, RequestError, Usage
 from engine.completion import Completion, completions
 from tests.engine.beam_oracle import BeamOracle
 from tests.engine.margins import MIN_MARGIN
@@ -272,6 +272,20 @@ def test_aborting_a_search_gives_all_its_blocks_back(make_engine: MakeEngine) ->
     assert (stats.running, stats.waiting, stats.blocks_used, stats.aborted) == (0, 0, 0, 1)
     assert not engine.has_work
     assert engine.generate([[1, 2]], replace(OTHERS, max_tokens=3))[0].finish_reason is FinishReason.LENGTH
+
+
+@pytest.mark.parametrize("steps", range(2, 12))
+def test_a_search_that_is_cut_off_costs_its_prompt(make_engine: MakeEngine, steps: int) -> None:
+    """Also if its first beam has been dropped since, or has no blocks at the moment."""
+    engine = make_engine(kv_cache_tokens=160)
+    prompt = tuple(range(1, 60))
+    engine.add(GenerationRequest("a", prompt, params(BeamSearch(8))))
+    for _ in range(steps):
+        assert engine.step() == []
+
+    (last,) = engine.abort(["a"])
+
+    assert last.usage == Usage(len(prompt), 0, 0)
 
 
 def test_a_beam_that_breaks_ends_its_request_and_no_other(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 import engine as package
 from engine import Conversation, Delta, Engine, EngineConfig, FinishReason, GenerationRequest, Message, SamplingParams
 from engine.admission import Job
-from engine.api import ContextLengthError, EngineError, OverloadedError, Prompt, RequestError, Usage
+from engine.api import ContextLengthError, EngineError, OverloadedError, Priority, Prompt, RequestError, Usage
 from engine.decode.output import Output
 from engine.kernels.interface import AttentionPlan, StepPlan
 from engine.kernels.reference import ReferenceKernels
@@ -230,10 +231,13 @@ class PoisonedDecoder(Decoder[AttentionPlan]):
         return super().forward(tokens, plan, cache, wanted)
 
 
-def test_a_failing_pass_fails_its_batch_and_no_other(model_path: Callable[[str], Path]) -> None:
-    directory = model_path("llama-tied")
+def poisoned_engine(directory: Path, **settings: Any) -> Engine:
     model = PoisonedDecoder.load(open_model(directory), torch.float32, torch.device("cpu"), ReferenceKernels())
-    engine = Engine(EngineConfig(model=str(directory)), model, Tokenizer.from_directory(directory))
+    return Engine(EngineConfig(model=str(directory), **settings), model, Tokenizer.from_directory(directory))
+
+
+def test_a_failing_pass_fails_its_batch_and_no_other(model_path: Callable[[str], Path]) -> None:
+    engine = poisoned_engine(model_path("llama-tied"))
     engine.add(request("bad", (12, 13)))
     failed = drain(engine)["bad"]
     params = SamplingParams(temperature=0, max_tokens=1)
@@ -242,6 +246,37 @@ def test_a_failing_pass_fails_its_batch_and_no_other(model_path: Callable[[str],
     assert engine.generate([(12, 14)], params)[0].finish_reason is not FinishReason.ERROR
     assert engine.stats().blocks_used == 0
     engine.check_integrity()
+
+
+@pytest.mark.parametrize(("good", "computed"), [(1, 0), (7, 0), (8, 8), (20, 16)])
+def test_a_request_that_fails_in_its_prompt_counts_what_was_computed(
+    model_path: Callable[[str], Path], good: int, computed: int
+) -> None:
+    """A step that has failed has computed nothing, whatever it was given."""
+    engine = poisoned_engine(model_path("llama-tied"), prefill_chunk=8)
+    engine.add(request("bad", (*range(20, 20 + good), 13, 14, 15)))
+    (failed,) = drain(engine)["bad"]
+
+    assert (failed.finish_reason, failed.usage) == (FinishReason.ERROR, Usage(computed, 0, 0))
+
+
+@pytest.mark.parametrize("reason", [FinishReason.ABORT, FinishReason.DEADLINE])
+def test_a_request_that_was_preempted_in_its_prompt_counts_what_was_computed(
+    make_engine: MakeEngine, reason: FinishReason
+) -> None:
+    engine, now = make_engine(kv_cache_tokens=64, prefill_chunk=8, prefix_caching=False), 0.0
+    engine._clock = lambda: now
+    low = replace(request("low", tuple(range(20, 60))), priority=Priority.BATCH, deadline_s=9.0)
+    engine.add(low)
+    assert engine.step() == engine.step() == []
+    engine.add(replace(request("high", tuple(range(60, 100))), priority=Priority.INTERACTIVE))
+    assert engine.step() == []
+    assert engine.stats().preemptions == 1
+
+    now = 10.0
+    (ended,) = engine.step() if reason is FinishReason.DEADLINE else engine.abort(["low"])
+
+    assert (ended.request_id, ended.finish_reason, ended.usage) == ("low", reason, Usage(16, 0, 0))
 
 
 @pytest.fixture(scope="module")

@@ -114,6 +114,36 @@ async def test_documents_of_a_client_that_leaves_while_they_are_stored_get_their
     await collections.close()
 
 
+class SlowDeletion(MemoryCollectionStore):
+    """Deletes a collection when ``go`` is set. ``asked`` is set when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+
+    async def delete_collection(self, tenant: str, name: str) -> bool:
+        self.asked.set()
+        await self.go.wait()
+        return await super().delete_collection(tenant, name)
+
+
+async def test_a_collection_whose_deletion_has_begun_is_deleted_though_its_client_leaves(clock: VirtualClock) -> None:
+    store = SlowDeletion()
+    collections = Collections(RetrievalConfig(), store, None, clock)
+    await collections.start()
+    await collections.create("acme", "notes", {})
+    deleting = asyncio.create_task(collections.delete("acme", "notes"))
+    await store.asked.wait()
+
+    deleting.cancel()
+    store.go.set()
+    await asyncio.wait({deleting})
+
+    assert deleting.cancelled()
+    assert await collections.list("acme") == []
+    await collections.close()
+
+
 class SlowTerms(list[str]):
     """Terms that a search reads when ``go`` is set. ``read`` is set when it begins."""
 

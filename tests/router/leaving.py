@@ -25,9 +25,16 @@ class SlowPeople(People):
 
 
 async def post(app: Any, path: str, body: Any, leaves: asyncio.Event | None = None) -> list[dict[str, Any]]:
-    """Posts ``body`` as JSON to an ASGI app, and returns the messages that come back. The client leaves when ``leaves``
-    is set; None: it stays."""
-    messages = iter([{"type": "http.request", "body": json.dumps(body).encode()}])
+    """Posts ``body`` as JSON, as by ``ask``."""
+    return await ask(app, "POST", path, json.dumps(body).encode(), leaves)
+
+
+async def ask(
+    app: Any, method: str, path: str, body: bytes = b"", leaves: asyncio.Event | None = None
+) -> list[dict[str, Any]]:
+    """Sends a request to an ASGI app, and returns the messages that come back. The client leaves when ``leaves`` is
+    set; None: it stays."""
+    messages = iter([{"type": "http.request", "body": body}])
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -40,6 +47,6 @@ async def post(app: Any, path: str, body: Any, leaves: asyncio.Event | None = No
         sent.append(message)
 
     headers = [(b"authorization", f"Bearer {KEY}".encode())]
-    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
     await app(scope, receive, send)
     return sent

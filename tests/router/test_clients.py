@@ -88,6 +88,95 @@ def test_a_bad_message_is_the_clients_fault_and_named(served: Served, message: d
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": None},
+        {"role": "assistant", "content": []},
+        {"role": "assistant", "content": ""},
+        {"role": "assistant"},
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "tool", "tool_call_id": "call_1", "content": []},
+        {"role": "tool", "tool_call_id": "call_1", "content": None},
+    ],
+    ids=str,
+)
+def test_an_empty_answer_does_not_end_the_conversation(real: Served, message: dict[str, Any]) -> None:
+    """tashfeenahmed/freellmapi#165, defilantech/LLMKube#935, github/copilot-sdk#2469, vllm-project/vllm#21089: agents
+    send back what they got, and each later turn failed."""
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    before = [{"role": "assistant", "tool_calls": [call]}] if message["role"] == "tool" else []
+    messages = [*CHAT["messages"], *before, message, {"role": "user", "content": "Go on."}]
+    answer = real.http.post("/v1/chat/completions", json=CHAT | {"messages": messages, "max_tokens": 2})
+
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("role", ["user", "system", "developer"])
+@pytest.mark.parametrize("content", [None, []], ids=str)
+def test_who_asks_says_something(served: Served, role: str, content: Any) -> None:
+    message = {"role": role, "content": content}
+    answer = served.http.post("/v1/chat/completions", json=CHAT | {"messages": [message]})
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages[0].content")
+
+
+@pytest.mark.parametrize("arguments", ['{"value": ', '"Beijing"', '["a"]', "not json", "{" * 500, '{"a": "\\ud800"}'])
+def test_the_arguments_of_an_earlier_call_need_not_be_an_object(real: Served, arguments: str) -> None:
+    """vllm-project/vllm#48922, sgl-project/sglang#28035, ggml-org/llama.cpp#25510: a call that was cut off by
+    max_tokens failed all turns after it."""
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "The arguments are no JSON."}
+    messages = [*CHAT["messages"], {"role": "assistant", "content": None, "tool_calls": [call]}, result]
+    answer = real.http.post(
+        "/v1/chat/completions", json=CHAT | {"messages": messages, "tools": [TOOL], "max_tokens": 2}
+    )
+
+    assert answer.status_code == 200, answer.text
+
+
+def test_what_litellm_knows_of_another_provider_goes_back_with_its_message(real: Served) -> None:
+    """HolmesGPT/holmesgpt#1943: its messages have a member of its own, and so have their calls."""
+    own: dict[str, Any] = {"provider_specific_fields": {"refusal": None, "citations": [{"a": 1}]}}
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"} | own} | own
+    answered = {"role": "assistant", "content": None, "tool_calls": [call]} | own
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "1"}
+    asked = {"messages": [*CHAT["messages"], answered, result], "max_tokens": 2}
+    answer = real.http.post("/v1/chat/completions", json=CHAT | asked)
+
+    assert answer.status_code == 200, answer.text
+
+
+USUAL: dict[str, Any] = {
+    "skip_special_tokens": True,
+    "spaces_between_special_tokens": True,
+    "include_stop_str_in_output": False,
+    "return_token_ids": False,
+    "return_tokens_as_token_ids": False,
+    "echo": False,
+}
+"""Values that vLLM's fields have if they are left out."""
+
+
+@pytest.mark.parametrize(
+    ("path", "base"),
+    [
+        ("chat/completions", CHAT | {"add_special_tokens": False}),
+        ("completions", TEXT | {"add_special_tokens": True}),
+    ],
+    ids=["chat", "text"],
+)
+def test_what_clients_of_vllm_write_out_asks_for_nothing(served: Served, path: str, base: dict[str, Any]) -> None:
+    """ai-dynamo/dynamo#4175, NVIDIA-NeMo/Skills#1488: settings of clients have these fields."""
+    answer = served.http.post(f"/v1/{path}", json=base | USUAL)
+    assert answer.status_code == 200, answer.text
+    assert "x-manta-ignored" not in answer.headers
+
+    refused = served.http.post(f"/v1/{path}", json=base | {"skip_special_tokens": False})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unsupported_parameter")
+    assert "only true" in refused.json()["error"]["message"]
+
+
 def test_a_message_with_a_name_is_taken(served: Served) -> None:
     """vllm-project/vllm#12864."""
     named: Any = [{"role": "user", "content": "Hi", "name": "bob"}]

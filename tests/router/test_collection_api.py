@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from cluster.config import StateConfig
 from cluster.state.redis_collection_store import RedisCollections
+from router.app_factory import build_app
+from router.memory_collection_store import MemoryCollectionStore
+from router.ports.collection_store import CollectionRecord
+from router.router_ports import RouterPorts
 from tests.embedder.fake_embedder import FakeEmbedder
+from tests.router.backend import ScriptedBackend
+from tests.router.leaving import ask
 from tests.router.retrieving import LIMITED_KEY, VIEWER_KEY, Retrieving
-from tests.router.served import OTHER_KEY
+from tests.router.served import CONFIG, OTHER_KEY
 from tests.state.conftest import _redis_server, redis_server
 
 __all__ = ["_redis_server", "redis_server"]
@@ -323,3 +330,48 @@ def test_a_collection_that_cannot_be_reached_is_a_503_and_documents_go_on() -> N
         assert made.ask(documents=[HARBOUR]).status_code == 200
     finally:
         made.served.stop()
+
+
+class HangingStore(MemoryCollectionStore):
+    """Does not answer while ``hangs``. ``asked`` is set by the first look-up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.hangs = asyncio.Event(), True
+
+    async def collection(self, tenant: str, name: str) -> CollectionRecord | None:
+        await self._answer()
+        return await super().collection(tenant, name)
+
+    async def collections(self, tenant: str) -> Sequence[CollectionRecord]:
+        await self._answer()
+        return await super().collections(tenant)
+
+    async def _answer(self) -> None:
+        self.asked.set()
+        if self.hangs:
+            await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", ""),
+        ("GET", "/town"),
+        ("DELETE", "/town"),
+        ("GET", "/town/documents"),
+        ("GET", "/town/documents/map"),
+        ("DELETE", "/town/documents/map"),
+    ],
+)
+async def test_a_request_without_a_body_ends_with_its_client(method: str, path: str) -> None:
+    store = HangingStore()
+    config = CONFIG.model_copy(update={"max_concurrent_requests": 1})
+    app = build_app(config, ScriptedBackend(), RouterPorts(collections=store))
+
+    async with asyncio.timeout(30):
+        assert await ask(app, method, f"/v1/collections{path}", leaves=store.asked) == []
+        store.hangs = False
+        sent = await ask(app, "GET", "/v1/collections")
+
+    assert sent[0]["status"] == 200  # it has the place of the first one

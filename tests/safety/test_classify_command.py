@@ -47,6 +47,21 @@ def test_a_wrong_line_is_named(model: Path, line: str, message: str) -> None:
     assert message in result.output
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [([], "describe none"), (["--alone"], "--alone and --second-opinion exclude each other")],
+    ids=["files", "alone"],
+)
+def test_a_second_opinion_that_would_not_be_asked_is_an_error(
+    model: Path, tmp_path: Path, more: list[str], message: str
+) -> None:
+    arguments = ["classify", "--input", "-", "--output", "-", "--model", str(model)]
+    arguments += ["--second-opinion", str(tmp_path / "base.gguf"), *more]
+    result = CliRunner().invoke(app, arguments, input='{"text": "a"}')
+    assert result.exit_code == 1
+    assert message in result.output
+
+
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     arguments = ["classify", "--input", "-", "--output", "-", "--model", str(tmp_path / "none")]
     result = CliRunner().invoke(app, arguments, input='{"text": "a"}')
