@@ -37,21 +37,28 @@ def predict_ttft(
     ``prompt_tokens`` include the ``matched_tokens``, which the replica is expected to have in its prefix cache. A
     replica that has not measured its steps, or whose release reports none, has ``wait_s``.
     """
-    if not load.measured:
+    # This runs for each replica and request: comparisons in place of calls, and nothing that has no effect.
+    tokens_s, fixed_s = load.prompt_token_s, load.step_s
+    if not (tokens_s > 0 or fixed_s > 0):  # ``load.measured``
         return max(0.0, load.wait_s)
-    own = max(1, prompt_tokens - max(0, matched_tokens))
-    step_s = load.step_s + load.sequence_s * load.decoding  # without prompt tokens
+    own = prompt_tokens - matched_tokens if matched_tokens > 0 else prompt_tokens
+    if own < 1:
+        own = 1
+    step_s = fixed_s + load.sequence_s * load.decoding  # without prompt tokens
     everything = sum(load.queued_short) + sum(load.queued_long)
     step_tokens = load.step_tokens or DEFAULT_STEP_TOKENS
-    tokens_s = load.prompt_token_s
     busy_s = step_s if load.running or everything else 0.0  # prompt tokens of the step at work are in the queue
-    free_s = _free_s(load, step_s)
+    free_s = _free_s(load, step_s) if load.free_prompt_tokens else 0.0
     steps, tokens = _prefill(load, step_tokens, own, priority)
-    prefill_s = steps * step_s + max(0.0, tokens * tokens_s - steps * free_s)
-    full_s = busy_s + max(0.0, tokens_s * (everything if everything < step_tokens else step_tokens) - free_s)
-    return load.overhead_s + max(0.0, load.correction) * (
-        _left_s(load, busy_s) + _place_s(load, max(1, prompt_tokens), full_s) + prefill_s
-    )
+    own_s = tokens * tokens_s - steps * free_s
+    prefill_s = steps * step_s + (own_s if own_s > 0.0 else 0.0)
+    place_s = 0.0
+    if load.running:
+        rest_s = tokens_s * (everything if everything < step_tokens else step_tokens) - free_s
+        full_s = busy_s + (rest_s if rest_s > 0.0 else 0.0)
+        place_s = _place_s(load, prompt_tokens if prompt_tokens > 1 else 1, full_s)
+    correction = load.correction
+    return load.overhead_s + (correction if correction > 0.0 else 0.0) * (_left_s(load, busy_s) + place_s + prefill_s)
 
 
 def _free_s(load: ReplicaLoad, step_s: float) -> float:
@@ -99,7 +106,9 @@ def _prefill(load: ReplicaLoad, step_tokens: int, own: int, priority: Priority) 
         room = 1
     chunk = load.prefill_chunk or room
     classes = priority - INTERACTIVE + 1
-    short, long = _ahead(load.queued_short, classes), _ahead(load.queued_long, classes)
+    queued_short, queued_long = load.queued_short, load.queued_long
+    short = _ahead(queued_short, classes) if any(queued_short) else 0
+    long = _ahead(queued_long, classes) if any(queued_long) else 0
     everything = short + long + own
     if not long and own <= chunk:
         return ceil(everything / room), everything
@@ -143,10 +152,9 @@ def _ahead(queued: tuple[int, ...], classes: int) -> int:
 
 def _place_s(load: ReplicaLoad, prompt: int, busy_s: float) -> float:
     """Returns the seconds until running sequences have left a place in the batch, and room in the KV cache for the
-    prompt and those that wait. In the time of an answer, whose steps take ``busy_s``, as many leave as run."""
+    prompt and those that wait. In the time of an answer, whose steps take ``busy_s``, as many leave as run. At least
+    one runs."""
     running, capacity = load.running, load.kv_capacity_tokens
-    if not running:
-        return 0.0
     output = load.output_tokens or DEFAULT_OUTPUT_TOKENS
     queue = load.waiting
     excess = running + queue + 1 - load.max_sequences if load.max_sequences else 0

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     UNCONFIRMED = "unconfirmed"  # one signal asks for far more than all others support
     STARTING = "starting"  # replicas that start are expected to be enough
     UP_RATE = "up_rate"  # raised a moment ago
+    SETTLING = "settling"  # changed a moment ago, and headroom alone asks for more
     DOWN_RATE = "down_rate"  # changed a moment ago
     STABILISING = "stabilising"  # the need was higher within the window
     CONSOLIDATION = "consolidation"  # the rest would not meet the objectives

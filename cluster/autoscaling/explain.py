@@ -158,6 +158,7 @@ _PLAIN: dict[Reason, str] = {
     Reason.UNCONFIRMED: "One signal asks for more than the others support.",
     Reason.STARTING: "Replicas that start are expected to be enough.",
     Reason.UP_RATE: "The target was raised a moment ago.",
+    Reason.SETTLING: "The target was changed a moment ago, and headroom alone asks for more.",
     Reason.DOWN_RATE: "The target was changed a moment ago.",
     Reason.STABILISING: "The need was higher a moment ago.",
     Reason.CONSOLIDATION: "The other replicas would miss an objective.",
@@ -183,6 +184,7 @@ _NAMES: dict[Reason, tuple[str, ...]] = {
     Reason.UNCONFIRMED: ("asked", "confirmed"),
     Reason.STARTING: ("starting", "ready", "need", "cold_start_s"),
     Reason.UP_RATE: ("since_s", "period_s", "need"),
+    Reason.SETTLING: ("need", "busy", "window_s"),
     Reason.DOWN_RATE: ("since_s", "period_s"),
     Reason.STABILISING: ("peak",),
     Reason.CONSOLIDATION: ("replicas", "value", "limit"),
@@ -219,6 +221,10 @@ _SENTENCES: dict[Reason, Callable[[Numbers], str]] = {
     Reason.UP_RATE: lambda n: (
         f"The target was raised {n['since_s']:.0f} s ago, and is raised every {n['period_s']:.0f} s at most; the load "
         f"needs {n['need']:.2f}."
+    ),
+    Reason.SETTLING: lambda n: (
+        f"The load keeps {n['busy']:.2f} replicas busy and needs {n['need']:.2f} with headroom, which has to last for "
+        f"{n['window_s']:.0f} s, since the target was changed a moment ago."
     ),
     Reason.DOWN_RATE: lambda n: (
         f"The target was changed {n['since_s']:.0f} s ago, and is lowered {n['period_s']:.0f} s after a change at the "

@@ -78,6 +78,11 @@ class Forecast:
             best = max(best, (self.level + damped * self.trend) * season)
         return max(0.0, best - config.caution * self.error)
 
+    def present(self, at_s: float, config: ForecastConfig) -> float:
+        """Returns the value that the forecast takes for that of the instant ``at_s``, in seconds of local time: without
+        trend, so that it lags behind a rise."""
+        return max(0.0, self.level * self._factor(_slot(at_s, config.slots)))
+
     def with_slots(self, slots: int, at_s: float) -> Forecast:
         """Returns the state for a day of ``slots`` parts, at the instant ``at_s`` as in ``observe``. If it had another
         number, the season begins anew, as on the first day: its factors are those of other parts of the day."""

@@ -17,8 +17,8 @@ class ForecastScaling:
     """The forecasts of arrivals per second and of their lengths, and the counters at the start of the present interval.
 
     ``ahead`` is the highest forecast flow until replicas that are ordered now would be ready; None until there are
-    enough observations. ``confirmed`` is the lowest share of the arrivals, during the interval, that other signals
-    confirmed.
+    enough observations. ``present`` is the rate that the forecast took for that of the end of the last interval.
+    ``confirmed`` is the lowest share of the arrivals, during the interval, that other signals confirmed.
     """
 
     start: ArrivalCounts | None = None
@@ -27,6 +27,7 @@ class ForecastScaling:
     prompt_tokens: Forecast = field(default_factory=Forecast)
     output_tokens: Forecast = field(default_factory=Forecast)
     ahead: ArrivalRate | None = None
+    present: float = 0.0
 
     def observe(
         self,
@@ -88,4 +89,4 @@ class ForecastScaling:
                 prompts.ahead(local_s, horizon_s, lengths) or 0.0,
                 outputs.ahead(local_s, horizon_s, lengths) or 0.0,
             )
-        return ForecastScaling(end, 1.0, rate, prompts, outputs, ahead)
+        return ForecastScaling(end, 1.0, rate, prompts, outputs, ahead, rate.present(local_s, config))

@@ -16,6 +16,9 @@ from cluster.autoscaling.tier_state import NeedPoint, needs_within
 MAX_MADE_UP = 0.25
 """Of the need: the most replicas that are ordered to make up for stuck ones, and at least one."""
 
+SETTLING = 2.0
+"""Down windows after a raise of the target, in which reserve alone is no reason for another one."""
+
 
 class Proposal(NamedTuple):
     """The target by load alone, before bounds and GPU budgets. ``latest`` is the present need, and ``peak`` the highest
@@ -45,7 +48,8 @@ def proposed(
     fast, at_s = evidence.fast, evidence.at_s
     needs = needs_within(needs, evidence.down_window_s)
     latest = needs[-1].replicas
-    before = max(2, sum(each.at_s > at_s - fast.up_window_s for each in needs))
+    up_window_s = _up_window_s(evidence, target, need, raised_at_s, changed_at_s)
+    before = max(2, sum(each.at_s > at_s - up_window_s for each in needs))
     lasting = min(each.replicas for each in needs[-before:]) if len(needs) > 1 else 0.0
     peak = max(each.replicas for each in needs)
     made_up = min(evidence.load.stuck, max(1, ceil(MAX_MADE_UP * latest))) if evidence.load.ready else 0
@@ -64,11 +68,28 @@ def proposed(
         since = at_s - (raised_at_s or at_s)
         why_more = WhyNot(Reason.UP_RATE, {"since_s": since, "period_s": fast.up_period_s, "need": latest})
         return Proposal(target, Reason.UP_RATE, why_more, _needed(need, latest, peak), latest, peak)
+    if up_window_s > fast.up_window_s and latest > target * (1 + fast.band):
+        numbers = {"need": latest, "busy": evidence.flow_replicas or 0.0, "window_s": up_window_s}
+        why_more = WhyNot(Reason.SETTLING, numbers)
+        return Proposal(target, Reason.SETTLING, why_more, _needed(need, latest, peak), latest, peak)
     if lowest >= target:
         why_fewer = _why_not_lower(target, need, latest, peak, evidence.down_band)
         reason = Reason.DEAD_BAND if latest > target or whole(latest) < target else Reason.STEADY
         return Proposal(target, reason, why_more, why_fewer, latest, peak)
     return _lowered(evidence, target, lowest, needs, changed_at_s, why_more, latest, peak)
+
+
+def _up_window_s(
+    evidence: SignalInputs, target: int, need: Confirmed, raised_at_s: float | None, changed_at_s: float | None
+) -> float:
+    """Returns the seconds for which the need has to exceed the target before a raise: those of a lowering, where the
+    target has changed lately and keeps all replicas less than busy, so that headroom alone asks for more."""
+    fast, mean = evidence.fast, evidence.flow_replicas
+    is_reserve = need.top is not None and need.top.reason is Reason.FLOW and mean is not None and mean <= target
+    is_settling = _within(evidence.at_s, changed_at_s, fast.down_window_s) or _within(
+        evidence.at_s, raised_at_s, SETTLING * fast.down_window_s
+    )
+    return fast.down_window_s if is_reserve and is_settling else fast.up_window_s
 
 
 def _lowered(

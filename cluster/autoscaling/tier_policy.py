@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from cluster.autoscaling.arrival_rate import ArrivalCounts, dispersion_of, flow_of, point_of, remembered
+from cluster.autoscaling.arrival_rate import ArrivalCounts, dispersion_of, fell_below, flow_of, point_of, remembered
 from cluster.autoscaling.config import AutoscalingConfig, FastLoopConfig, SloConfig, TierScalingConfig
 from cluster.autoscaling.decision import Need, Reason, TierDecision, WhyNot
 from cluster.autoscaling.error_budget import ErrorBudget, observed_budget, uncounted_late
@@ -62,7 +62,7 @@ def decide_tier(
     if load.ready and load.fresh < config.fast.min_fresh * load.ready:
         held = _held(seen.target, WhyNot(Reason.NO_FRESH_DATA, {"ready": load.ready, "fresh": load.fresh}))
         return _keeping(_bounded(learnt, evidence, seen, bounds, held, (), 0), seen, bounds)
-    floor = _floor(learnt, evidence)
+    floor, is_outdated = _floor(learnt, evidence), _is_outdated(config, learnt)
     needs = _needs(evidence, max(floor, bounds.least))
     need = confirmed(needs, load.ready, evidence.at_work_replicas)
     sample = min(need.replicas, config.fast.max_step * max(1, seen.target))
@@ -81,7 +81,10 @@ def decide_tier(
     else:
         proposal = proposed(evidence, seen.target, need, history, state.raised_at_s, state.changed_at_s)
     # The dead band holds for the forecast too, which says little more than the flow while the load is steady.
-    outcome = _bounded(learnt, evidence, seen, bounds, proposal, needs, whole(floor / (1 + config.fast.band)))
+    least = whole(floor / (1 + config.fast.band))
+    outcome = _bounded(
+        learnt, evidence, seen, bounds, proposal, needs, min(least, seen.target) if is_outdated else least
+    )
     # After a restart of the controller the flow is not known at once, and the need is too low.
     known = snapshot.at_s - history[0].at_s >= config.fast.down_window_s
     return outcome if known else _keeping(outcome, seen, bounds)
@@ -122,7 +125,7 @@ def _observed(
     if fall is not None and flow is not None and flow.rate == flow.mean_rate:
         flow = replace(flow, rate=fall.rate)  # the mean is of half a minute ago
     else:
-        fall = None  # a surge shows in a short window first
+        fall = None  # a surge shows in its last seconds first
     evidence = SignalInputs(
         at_s=at_s,
         load=load,
@@ -188,6 +191,13 @@ def _floor(state: TierState, evidence: SignalInputs) -> float:
     if ahead is None or not evidence.model.known or ahead.rate * evidence.tier.idle_s < IDLE_REQUESTS:
         return 0.0
     return evidence.staffed(evidence.model.replicas(ahead, evidence.itl_limit_s), ahead)
+
+
+def _is_outdated(config: AutoscalingConfig, state: TierState) -> bool:
+    """Whether the forecast's last interval was before, or around, a drop of the arrivals: fewer came since than it
+    takes for the present."""
+    fast = config.fast
+    return fell_below(state.points, state.slow.present, config.forecast.interval_s, fast.flow_window_s)
 
 
 def _with_forecast(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -66,11 +66,18 @@ def _counts(latencies: Sequence[float]) -> NDArray[np.int64]:
     return np.bincount(np.searchsorted(BOUNDS_S, latencies), minlength=len(BOUNDS_S) + 1).astype(np.int64)
 
 
-class FirstToken(NamedTuple):
-    """The first token of a request: its TTFT, in seconds, and the tokens of its prompt that were computed."""
+@dataclass(frozen=True, slots=True)
+class FirstTokens:
+    """First tokens of requests, in order: their TTFTs, in seconds, and the tokens of their prompts that were computed.
+    Two lists, since an object for each of them takes longer than the rest of its bookkeeping."""
 
-    ttft_s: float
-    uncached_tokens: float
+    ttft_s: list[float] = field(default_factory=list)
+    uncached_tokens: list[float] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Removes all."""
+        self.ttft_s.clear()
+        self.uncached_tokens.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +143,7 @@ class Observation:
     room_since: float  # arrival of the first of them
     counters: Sequence[Counters]  # by class: interactive, batch
     latencies: Sequence[Latencies]  # by class
-    first_tokens: Sequence[Sequence[FirstToken]] | None = None
+    first_tokens: Sequence[FirstTokens] | None = None
     """Those since the last call of ``decide``, by class. None: not known one by one."""
 
     @property

@@ -21,7 +21,7 @@ from cluster.config import PlacementConfig
 from engine.garbage_collection import gc_paused
 from load_tests.simulation.admission import SimulatedAdmission
 from load_tests.simulation.fleet import Fleet
-from load_tests.simulation.observation import Counters, FirstToken, Latencies, Observation, Policy
+from load_tests.simulation.observation import Counters, FirstTokens, Latencies, Observation, Policy
 from load_tests.simulation.placement import PEERS, PREDICTED, Asked, Placement, PredictedTtft
 from load_tests.simulation.profile import ReplicaProfile
 from load_tests.simulation.replica import Replica
@@ -120,7 +120,7 @@ class Simulation:
         self._counters = [Counters() for _ in range(CLASSES)]
         self._latencies = [Latencies() for _ in range(CLASSES)]
         self._uncached = self._prompt.copy()  # of the latest placement
-        self._first_tokens: list[list[FirstToken]] = [[] for _ in range(CLASSES)]  # since the last decision
+        self._first_tokens = [FirstTokens() for _ in range(CLASSES)]  # since the last decision
         self._itl: list[list[float]] = [[] for _ in range(CLASSES)]
         self._left = count
         self._late = 0
@@ -259,8 +259,11 @@ class Simulation:
             if self._admission is not None:
                 self._admission.first_token(first, now)
             ttft = now - self._arrival[first]
-            self._first_tokens[self._class[first]].append(FirstToken(ttft, self._uncached[first]))
-            if ttft - self._allowance[first] > self._settings.slo.ttft_s and not self._class[first]:
+            kind = self._class[first]
+            first_tokens = self._first_tokens[kind]
+            first_tokens.ttft_s.append(ttft)
+            first_tokens.uncached_tokens.append(self._uncached[first])
+            if ttft - self._allowance[first] > self._settings.slo.ttft_s and not kind:
                 self._late += 1
         for request in ended:
             self._end[request] = now
@@ -283,7 +286,7 @@ class Simulation:
     def _decide(self, now: float) -> None:
         fleet = self._fleet
         for kind in range(CLASSES):
-            self._latencies[kind].add(now, [each.ttft_s for each in self._first_tokens[kind]], self._itl[kind])
+            self._latencies[kind].add(now, self._first_tokens[kind].ttft_s, self._itl[kind])
             self._itl[kind].clear()
         ready = [fleet.replica(slot) for slot in fleet.ready]
         for replica in ready:

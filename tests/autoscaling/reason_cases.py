@@ -136,6 +136,15 @@ def up_rate() -> TierDecision:
     return next(each for each in decisions if each.reason is Reason.UP_RATE)
 
 
+def settling() -> TierDecision:
+    bench = Bench(replicas=2, rate=2.0, running=2)
+    bench.run(20)
+    bench.rate, bench.running = 40.0, 8
+    bench.run(90)
+    bench.rate = 44.0
+    return next(each for each in bench.run(60) if each.reason is Reason.SETTLING)
+
+
 def starting() -> TierDecision:
     bench = Bench(replicas=2, rate=2.0, running=2, starting=True)
     bench.run(20)
@@ -237,6 +246,7 @@ CASES: dict[Reason, Case] = {
     Reason.DEAD_BAND: dead_band,
     Reason.UNCONFIRMED: unconfirmed,
     Reason.UP_RATE: up_rate,
+    Reason.SETTLING: settling,
     Reason.DOWN_RATE: down_rate,
     Reason.STABILISING: stabilising,
     Reason.CONSOLIDATION: consolidation,

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 import pytest
 
-from cluster.autoscaling.arrival_rate import ArrivalCounts, flow_of, point_of, remembered
+from cluster.autoscaling.arrival_rate import (
+    ArrivalCounts,
+    fell_below,
+    flow_of,
+    point_of,
+    rate_since_change,
+    remembered,
+)
 from cluster.autoscaling.snapshot import ClassCounters, TierSnapshot
 from engine.api import Priority
 
@@ -111,3 +118,58 @@ def test_batches_are_still_no_surge() -> None:
         if second > 2 * WINDOW_S:
             found.append(rate_of(points))
     assert max(found) < 2.4
+
+
+def poisson(rates: Sequence[float], seed: int = 3) -> list[tuple[ArrivalCounts, ...]]:
+    """Returns the points after each second, in which requests came at random with that second's rate."""
+    random = Random(seed)
+    points: tuple[ArrivalCounts, ...] = ()
+    found, arrivals = [], 0
+    for second, rate in enumerate(rates):
+        points = remembered(points, ArrivalCounts(float(second), arrivals), WINDOW_S)
+        found.append(points)
+        arrivals += sum(random.random() < rate / 1000 for _ in range(1000))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_after_a_step_chance_clusters_are_compared_with_what_came_since_it(seed: int) -> None:
+    """The mean of a minute has what was before the step in it, so that each cluster would pass for another step."""
+    found = [rate_of(points) for points in poisson([3.0] * 100 + [12.0] * 60, seed)[108:]]
+    assert max(found) < 14.5
+    assert sum(rate < 10.0 for rate in found) <= 1
+
+
+def test_after_a_drop_the_rate_is_that_of_the_window() -> None:
+    points = points_of(lambda at_s: 5.0 if at_s >= 100 else 40.0, 121)
+    assert rate_since_change(points, WINDOW_S) == pytest.approx(5.0)
+    flow = flow_of(points, WINDOW_S)
+    assert flow is not None
+    assert flow.rate == flow.mean_rate == pytest.approx((40 * 40 + 20 * 5) / 60)
+
+
+def test_a_second_step_within_the_window_is_seen_as_soon_as_the_first() -> None:
+    steps = points_of(lambda at_s: 60.0 if at_s >= 130 else 36.0 if at_s >= 100 else 20.0, 133)
+    assert rate_of(steps) == pytest.approx(60.0)
+
+
+def test_what_comes_in_the_first_seconds_is_no_step() -> None:
+    """Five seconds are too short to say what was before."""
+    for end in range(2, 8):
+        assert rate_since_change(points_of(lambda at_s: 10.0 if at_s >= 2 else 0.0, end), WINDOW_S) is None
+
+
+@pytest.mark.parametrize(("since_s", "fell"), [(0.0, False), (1.0, False), (3.0, True), (15.0, True)])
+def test_arrivals_fell_below_a_forecast_when_chance_does_not_explain_it(since_s: float, fell: bool) -> None:
+    points = points_of(lambda at_s: 2.0 if at_s >= 100 else 12.0, 101 + int(since_s))
+    assert fell_below(points, 12.0, 20.0, WINDOW_S) is fell
+
+
+def test_chance_is_no_drop_below_a_forecast() -> None:
+    found = [fell_below(points, 12.0, 20.0, WINDOW_S) for points in poisson([12.0] * 600)[30:]]
+    assert sum(found) < 0.02 * len(found)
+
+
+@pytest.mark.parametrize("points", [(), (ArrivalCounts(0.0),)])
+def test_without_two_points_nothing_fell(points: tuple[ArrivalCounts, ...]) -> None:
+    assert not fell_below(points, 100.0, 20.0, WINDOW_S)

@@ -11,7 +11,7 @@ pytest.importorskip("cluster.autoscaling.policy", reason="the autoscaler is not 
 from cluster.autoscaling.snapshot import ReplicaState
 from engine.api import Priority
 from load_tests.simulation.measures import Measures, measure
-from load_tests.simulation.observation import Counters, FirstToken, Latencies, Observation, Starting
+from load_tests.simulation.observation import Counters, FirstTokens, Latencies, Observation, Starting
 from load_tests.simulation.policies.manta import EPOCH_S, MantaPolicy
 from load_tests.simulation.profile import PROFILES
 from load_tests.simulation.replica import Replica
@@ -63,7 +63,7 @@ def test_the_snapshot_has_what_replicas_and_routers_would_report() -> None:
     assert (tier.waiting_room.requests, tier.waiting_room.prompt_tokens, tier.waiting_room.oldest_s) == (2, 70, 2.0)
 
 
-def seen_with(first_tokens: list[FirstToken] | None) -> Observation:
+def seen_with(first_tokens: FirstTokens | None) -> Observation:
     """A tier with one replica, and the first tokens since the last decision."""
     return Observation(
         at=10.0,
@@ -76,15 +76,15 @@ def seen_with(first_tokens: list[FirstToken] | None) -> Observation:
         room_since=10.0,
         counters=(Counters(), Counters()),
         latencies=(Latencies(), Latencies()),
-        first_tokens=None if first_tokens is None else (first_tokens, ()),
+        first_tokens=None if first_tokens is None else (first_tokens, FirstTokens()),
     )
 
 
 def test_first_tokens_are_late_by_the_objective_of_their_own_prompt_and_each_counts_once() -> None:
     policy = MantaPolicy(TIER)
-    late, in_time = FirstToken(3.0, 1_000.0), FirstToken(3.0, 14_400.0)  # half of the allowance: 2.1 and 3.8 s
-    for first_tokens in ([late, in_time], [], [late]):
-        seen = seen_with(first_tokens)
+    late, in_time = 1_000.0, 14_400.0  # uncached tokens, with half of the allowance: 2.1 and 3.8 s
+    for uncached in ([late, in_time], [], [late]):
+        seen = seen_with(FirstTokens([3.0 for _ in uncached], uncached))
         policy.decide(seen)
     tier = policy.snapshot(seen).tiers[0]
     assert tier.counters[Priority.STANDARD].late == 2

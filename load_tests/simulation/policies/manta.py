@@ -7,6 +7,8 @@ estimated by the mean length of the answers that have ended.
 
 from __future__ import annotations
 
+import numpy as np
+
 from cluster.autoscaling.config import AutoscalingConfig, SloConfig, TierScalingConfig
 from cluster.autoscaling.decision import TierDecision
 from cluster.autoscaling.histogram import LatencyHistogram
@@ -63,8 +65,10 @@ class MantaPolicy:
 
     def _count_late(self, seen: Observation) -> None:
         """Counts the first tokens that were late for their own prompts, as replicas do."""
+        base_s, per_1k_s = self._slo.ttft_p99_s, self._slo.ttft_s_per_1k_tokens
         for kind, first_tokens in enumerate(seen.first_tokens or ()):
-            self._late[kind] += sum(each.ttft_s > self._slo.ttft_s(each.uncached_tokens) for each in first_tokens)
+            limits_s = base_s + per_1k_s * np.asarray(first_tokens.uncached_tokens) / 1000  # ``SloConfig.ttft_s``
+            self._late[kind] += int(np.count_nonzero(np.asarray(first_tokens.ttft_s) > limits_s))
 
     def snapshot(self, seen: Observation) -> Snapshot:
         """Returns what the collector of a cluster would have gathered."""

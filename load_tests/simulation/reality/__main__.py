@@ -27,7 +27,7 @@ from load_tests.simulation.policies.manta import MantaPolicy
 from load_tests.simulation.profile import ReplicaProfile
 from load_tests.simulation.reality.probes import CROWD, LENGTHS, Probes
 from load_tests.simulation.reality.setup import SETUPS, Setup
-from load_tests.simulation.simulation import Settings, Simulation
+from load_tests.simulation.simulation import Outcome, Settings, Simulation
 from load_tests.simulation.tier import Tier
 from load_tests.simulation.trace import Trace, build, cut, read_trace, scaled
 
@@ -221,6 +221,15 @@ def simulated(
     trace: Trace, profile: ReplicaProfile, setup: Setup, cold_start_s: float, overhead_s: float, seed: int
 ) -> Found:
     """Returns the same run in the simulator. ``overhead_s`` is added to each TTFT."""
+    outcome = outcome_of(trace, profile, setup, cold_start_s, seed)
+    ttft = outcome.first - trace.arrival + overhead_s
+    p50, p99 = np.nanpercentile(ttft, [50, 99])
+    found = measure(outcome)
+    return Found(float(p50), float(p99), found.gpu_hours, found.changes, found.peak_replicas)
+
+
+def outcome_of(trace: Trace, profile: ReplicaProfile, setup: Setup, cold_start_s: float, seed: int) -> Outcome:
+    """Returns what happened in the same run in the simulator."""
     least, most, slo = setup.least, setup.most, setup.slo
     settings = Settings(
         profile, slo, replicas_min=least, replicas_max=most, replicas_start=least, cold_start_s=cold_start_s, seed=seed
@@ -228,11 +237,7 @@ def simulated(
     tier = Tier(
         profile, slo, least, most, cold_start_s, float(trace.prompt.mean()), 0.0, float(trace.output.mean()), 1.0, 1.0
     )
-    outcome = Simulation(trace, MantaPolicy(tier, policy_config(setup)), settings).run()
-    ttft = outcome.first - trace.arrival + overhead_s
-    p50, p99 = np.nanpercentile(ttft, [50, 99])
-    found = measure(outcome)
-    return Found(float(p50), float(p99), found.gpu_hours, found.changes, found.peak_replicas)
+    return Simulation(trace, MantaPolicy(tier, policy_config(setup)), settings).run()
 
 
 def square(duration_s: float, half_s: float, seed: int) -> tuple[Trace, list[float]]:
