@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.gguf_bytes import rewritten
+
 TESTS = Path(__file__).resolve().parent
 TEST_MODULE = re.compile(
     r"^ *(?:(?:from|import) +tests\.(?:\w+\.)*test_\w+|from +tests(?:\.\w+)* +import +(?:\([^)]*|[^#\n]*)\btest_\w+)",
@@ -59,3 +61,11 @@ def test_no_module_imports_a_test_module() -> None:
         "Move what is imported to a module named by its noun, as tests/router/waiting.py is, or into a fixture of the "
         f"folder's conftest.py: {found}"
     )
+
+
+def test_an_assertion_of_a_helper_tells_what_differs(tmp_path: Path) -> None:
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"a")
+
+    with pytest.raises(AssertionError, match="1 == 2"):
+        rewritten(model, b"a", b"bc")
