@@ -17,7 +17,7 @@ MAX_MADE_UP = 0.25
 """Of the need: the most replicas that are ordered to make up for stuck ones, and at least one."""
 
 SETTLING = 2.0
-"""Down windows after a raise of the target, in which reserve alone is no reason for another one."""
+"""Down windows after a raise of the target, in which headroom alone has to ask for a whole one before another one."""
 
 
 class Proposal(NamedTuple):
@@ -48,11 +48,12 @@ def proposed(
     fast, at_s = evidence.fast, evidence.at_s
     needs = needs_within(needs, evidence.down_window_s)
     latest = needs[-1].replicas
-    up_window_s = _up_window_s(evidence, target, need, raised_at_s, changed_at_s)
+    made_up = min(evidence.load.stuck, max(1, ceil(MAX_MADE_UP * latest))) if evidence.load.ready else 0
+    is_settling = not made_up and _is_settling(evidence, target, need, raised_at_s, changed_at_s)
+    up_window_s = max(fast.up_window_s, fast.down_window_s) if is_settling else fast.up_window_s
     before = max(2, sum(each.at_s > at_s - up_window_s for each in needs))
     lasting = min(each.replicas for each in needs[-before:]) if len(needs) > 1 else 0.0
     peak = max(each.replicas for each in needs)
-    made_up = min(evidence.load.stuck, max(1, ceil(MAX_MADE_UP * latest))) if evidence.load.ready else 0
     wanted = whole(latest) + made_up
     lowest = max(1, whole(peak * (1 + evidence.down_band))) + made_up
     above = wanted > target and lasting > (target - made_up) * (1 + fast.band)
@@ -68,7 +69,7 @@ def proposed(
         since = at_s - (raised_at_s or at_s)
         why_more = WhyNot(Reason.UP_RATE, {"since_s": since, "period_s": fast.up_period_s, "need": latest})
         return Proposal(target, Reason.UP_RATE, why_more, _needed(need, latest, peak), latest, peak)
-    if up_window_s > fast.up_window_s and latest > target * (1 + fast.band):
+    if is_settling and latest > target * (1 + fast.band):
         numbers = {"need": latest, "busy": evidence.flow_replicas or 0.0, "window_s": up_window_s}
         why_more = WhyNot(Reason.SETTLING, numbers)
         return Proposal(target, Reason.SETTLING, why_more, _needed(need, latest, peak), latest, peak)
@@ -79,17 +80,17 @@ def proposed(
     return _lowered(evidence, target, lowest, needs, changed_at_s, why_more, latest, peak)
 
 
-def _up_window_s(
+def _is_settling(
     evidence: SignalInputs, target: int, need: Confirmed, raised_at_s: float | None, changed_at_s: float | None
-) -> float:
-    """Returns the seconds for which the need has to exceed the target before a raise: those of a lowering, where the
-    target has changed lately and keeps all replicas less than busy, so that headroom alone asks for more."""
+) -> bool:
+    """Whether the target has changed lately and headroom alone could ask for more: the flow keeps no more than all
+    replicas busy, no other signal asks for more than there are, and first tokens come in time."""
     fast, mean = evidence.fast, evidence.flow_replicas
-    is_reserve = need.top is not None and need.top.reason is Reason.FLOW and mean is not None and mean <= target
-    is_settling = _within(evidence.at_s, changed_at_s, fast.down_window_s) or _within(
+    if mean is None or max(mean, need.besides) > target or need.is_late:
+        return False
+    return _within(evidence.at_s, changed_at_s, fast.down_window_s) or _within(
         evidence.at_s, raised_at_s, SETTLING * fast.down_window_s
     )
-    return fast.down_window_s if is_reserve and is_settling else fast.up_window_s
 
 
 def _lowered(

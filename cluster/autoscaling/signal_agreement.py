@@ -23,11 +23,14 @@ from its jobs and needs no confirmation."""
 
 class Confirmed(NamedTuple):
     """The confirmed need of a tier. ``top`` is the signal that asks for most, None if there is none. ``asked`` is the
-    number of replicas that it asks for, ``replicas`` the number that the other signals confirm."""
+    number of replicas that it asks for, ``replicas`` the number that the other signals confirm. ``besides`` is the
+    highest confirmed need of all signals but the flow. ``is_late``: a P99 of the TTFT misses its objective."""
 
     replicas: float
     top: Need | None
     asked: float
+    besides: float = 0.0
+    is_late: bool = False
 
 
 def confirmed(needs: Sequence[Need], ready: int, at_work: float) -> Confirmed:
@@ -53,7 +56,9 @@ def confirmed(needs: Sequence[Need], ready: int, at_work: float) -> Confirmed:
     if not allowed:
         return Confirmed(0.0, None, 0.0)
     replicas, asked, top = max(allowed, key=lambda each: each[:2])
-    return Confirmed(replicas, top, asked)
+    besides = max((each for each, _, need in allowed if need.reason is not Reason.FLOW), default=0.0)
+    is_late = any(need.reason is Reason.OBSERVED_TTFT for need in needs)
+    return Confirmed(replicas, top, asked, besides, is_late)
 
 
 def _allowed(need: Need, limit: float) -> float:
