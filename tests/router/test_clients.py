@@ -96,6 +96,7 @@ def test_a_bad_message_is_the_clients_fault_and_named(served: Served, message: d
         {"role": "assistant", "content": ""},
         {"role": "assistant"},
         {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "assistant", "content": None, "reasoning_content": ""},
         {"role": "tool", "tool_call_id": "call_1", "content": []},
         {"role": "tool", "tool_call_id": "call_1", "content": None},
     ],

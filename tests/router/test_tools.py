@@ -302,7 +302,6 @@ def test_with_a_choice_of_none_there_are_no_tools(served: Served) -> None:
         ({"tools": TOOLS, "guided_regex": "a", "guided_choice": ["a"]}, "guided_choice"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
         ({"messages": [{"role": "user", "content": "x", "tool_call_id": "y"}]}, "messages[0].tool_call_id"),
-        ({"messages": [{"role": "assistant"}]}, "messages[0].content"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": "x"}]}]}, "messages[0].tool_calls[0].type"),
     ],
     ids=str,
