@@ -13,10 +13,11 @@ import torch
 
 from deployments.models.training.safety.__main__ import MODELS, ROOT
 from deployments.models.training.safety.example import Example
+from deployments.models.training.safety.folds.calm import calm_texts
 from deployments.models.training.safety.folds.first import train_first
 from deployments.models.training.safety.folds.fitting import DEVELOPMENT, write_fit
 from deployments.models.training.safety.folds.mean import write_mean
-from deployments.models.training.safety.folds.mix import REPLAYED, REPLAYED_STATES, fold_mix, replay
+from deployments.models.training.safety.folds.mix import REPLAYED_STATES, replay, rounds_of
 from deployments.models.training.safety.folds.second import train_second
 from deployments.models.training.safety.halves import HALVES, training_texts
 from deployments.models.training.safety.judges import judges
@@ -37,9 +38,11 @@ what is in --work, judges and writes it to --out.
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """``halves``: the training texts of each half. ``mix`` and ``development`` are those of the mix."""
+    """``halves``: the training texts of each half. ``calm``: harmless ones for both folds. ``mix`` and ``development``
+    are those of the mix."""
 
     halves: tuple[list[Example], ...]
+    calm: list[Example]
     mix: list[Example]
     development: list[Example]
 
@@ -59,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 shutil.copy(options.start / "vocab.txt", folder)
             write_mean(folders, options.out)
             held_out = judges(options.data, options.seed, options.judged)
-            print(write_fit(folders, texts.halves, texts.development, held_out, options))
+            print(write_fit(folders, texts.halves, len(texts.calm), texts.development, held_out, options))
     except (OSError, ValueError, ArtefactError, UnsupportedDecoderError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -72,7 +75,7 @@ def read_texts(data: Path, seed: int) -> Texts:
     mix = read_mix(data, apart, seed)
     around = documents(data)
     halves = tuple(training_texts(half, apart, data, around, seed) for half in HALVES)
-    return Texts(halves, mix.training, mix.development[:DEVELOPMENT])
+    return Texts(halves, calm_texts(data, apart, seed), mix.training, mix.development[:DEVELOPMENT])
 
 
 def train_fold(number: int, texts: Texts, folder: Path, options: argparse.Namespace) -> None:
@@ -80,8 +83,8 @@ def train_fold(number: int, texts: Texts, folder: Path, options: argparse.Namesp
     other = 1 - number
     half, own = HALVES[other], texts.halves[other]
     folder.mkdir(parents=True, exist_ok=True)
-    mixed = fold_mix(half, own, texts.mix, REPLAYED, options.seed)
-    train_first(mixed, options.start, folder, options.minutes, options.seed)
+    rounds = rounds_of(half, own, texts.mix, texts.calm, options.minutes, options.seed)
+    train_first(rounds, options.start, folder, options.seed)
     unique = list({each.text: each for each in texts.mix}.values())
     examples = [*own, *replay(unique, REPLAYED_STATES, options.seed)]
     described = read_artefact(options.start).second_opinion
@@ -111,8 +114,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=MODELS / "safety", help="where the artefact is; it holds vocab.txt")
     parser.add_argument("--work", type=Path, default=ROOT / ".manta" / "training" / "folds", help="weights and states")
     parser.add_argument("--version", default="4", help="what config.json calls this classifier")
-    parser.add_argument("--minutes", type=float, default=11, help="of the processor, for the first model of a fold")
-    parser.add_argument("--second-minutes", type=float, default=12, help="the same for the second one")
+    parser.add_argument(
+        "--minutes", type=float, nargs=2, default=(11, 6), help="of the processor, for both rounds of a first model"
+    )
+    parser.add_argument("--second-minutes", type=float, default=12, help="the same for a second model")
     parser.add_argument("--weight", type=float, default=0.5, help="of the second model in the mean of the logits")
     parser.add_argument("--fold", type=int, choices=(1, 2), help="train this one only; no mean is made")
     parser.add_argument("--judged", type=int, default=400, help="texts of each judging set, at most")

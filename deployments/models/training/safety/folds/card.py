@@ -45,13 +45,15 @@ class Figured:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """``minutes`` and ``replayed``, texts of the mix, are of each fold, for the first model and the second one.
-    ``trained``: texts of each half by source. ``weight``: of the second model in the mean. ``prose`` is Markdown."""
+    """``minutes`` and ``replayed``, texts of the mix, are of each fold, for both rounds of the first model and for the
+    second one. ``calm``: harmless texts in the second round. ``trained``: texts of each half by source. ``weight``: of
+    the second model in the mean. ``prose`` is Markdown."""
 
     version: str
     seed: int
-    minutes: tuple[float, float]
-    replayed: tuple[int, int]
+    minutes: tuple[float, float, float]
+    replayed: tuple[int, int, int]
+    calm: int
     trained: Sequence[Mapping[str, int]]
     prose: str
     alone: Figured
@@ -86,10 +88,12 @@ class Card:
         return "\n\n".join(parts) + "\n"
 
     def training(self) -> str:
-        (first, second), (texts, states) = self.minutes, self.replayed
+        first, last, second = self.minutes
+        texts, fewer, states = self.replayed
         parts = [
-            f"Seed {self.seed}. Each fold: {first:g} minutes of one core for the first model, with {texts:,} texts of the\n"
-            f"mix, and {second:g} minutes for the second one, with {states:,}."
+            f"Seed {self.seed}. Each fold, of one core: {first:g} minutes for the first model, with {texts:,} texts of\n"
+            f"the mix and the copies below; {last:g} minutes more, with {fewer:,}, {self.calm:,} harmless texts\n"
+            f"(folds/calm.py) and no copies; {second:g} minutes for the second model, with {states:,} of the mix."
         ]
         for number, (half, counts) in enumerate(zip(HALVES, self.trained, strict=True), 1):
             sources = (f"{name} {count:,} (× {half.copies[name]})" for name, count in sorted(counts.items()))

@@ -43,6 +43,7 @@ PARTS: Final = ("card_prose.md", "folds/card_splits.md", "card_limits.md")
 def write_fit(
     folders: Sequence[Path],
     halves: Sequence[Sequence[Example]],
+    calm: int,
     development: Sequence[Example],
     held_out: Sequence[Judge],
     options: argparse.Namespace,
@@ -68,8 +69,9 @@ def write_fit(
     card = Card(
         version=options.version,
         seed=options.seed,
-        minutes=(options.minutes, options.second_minutes),
-        replayed=(REPLAYED, REPLAYED_STATES),
+        minutes=(*options.minutes, options.second_minutes),
+        replayed=(*REPLAYED, REPLAYED_STATES),
+        calm=calm,
         trained=[Counter(example.source for example in texts) for texts in halves],
         prose="\n".join((TRAINING / part).read_text(encoding="utf-8") for part in PARTS),
         alone=figured(held_out, found, lambda each: each.highest(probabilities(each.first, alone.calibration))),
