@@ -91,8 +91,8 @@ class Card:
         first, last, second = self.minutes
         texts, fewer, states = self.replayed
         parts = [
-            f"Seed {self.seed}. Each fold, of one core: {first:g} minutes for the first model, with {texts:,} texts of\n"
-            f"the mix and the copies below; {last:g} minutes more, with {fewer:,}, {self.calm:,} harmless texts\n"
+            f"Seed {self.seed}. Each fold, of one core: {first:g} minutes for the first model, with {texts:,} texts\n"
+            f"of the mix and the copies below; {last:g} minutes more, with {fewer:,}, {self.calm:,} harmless texts\n"
             f"(folds/calm.py) and no copies; {second:g} minutes for the second model, with {states:,} of the mix."
         ]
         for number, (half, counts) in enumerate(zip(HALVES, self.trained, strict=True), 1):
