@@ -13,23 +13,22 @@ import torch
 
 from deployments.models.training.safety.__main__ import MODELS, ROOT
 from deployments.models.training.safety.example import Example
-from deployments.models.training.safety.folds.calm import calm_texts
 from deployments.models.training.safety.folds.first import train_first
 from deployments.models.training.safety.folds.fitting import DEVELOPMENT, write_fit
 from deployments.models.training.safety.folds.mean import write_mean
-from deployments.models.training.safety.folds.mix import REPLAYED_STATES, replay, rounds_of
+from deployments.models.training.safety.folds.mix import REPLAYED, REPLAYED_STATES, fold_mix, replay
 from deployments.models.training.safety.folds.second import train_second
 from deployments.models.training.safety.halves import HALVES, training_texts
 from deployments.models.training.safety.judges import judges
 from deployments.models.training.safety.mix import documents, read_mix
-from safety.classifier.artefact import ArtefactError, read_artefact
+from safety.classifier.artefact import ArtefactError, SecondOpinion, read_artefact
 from safety.decoder.architecture import UnsupportedDecoderError
 
 DESCRIPTION = """\
 Train the classifier on with the sets that judge it, in two folds: each fold starts from the weights in --start and is
 trained on one half of these sets (halves.py) and a sample of the mix; the other half judges it. What ships is the mean
-of both folds. Its figures are those of the fold that left a set out (cross-fitting), and its thresholds hold for the
-mean on everyday requests that neither fold was trained on.
+of both folds. A set is judged by this mean with the start in place of the fold that was trained on it (cross-fitting);
+calibration and thresholds are fitted to such scores too.
 
 With --fold only that one is trained, so that both can run beside each other; then --skip-training makes the mean of
 what is in --work, judges and writes it to --out.
@@ -38,11 +37,9 @@ what is in --work, judges and writes it to --out.
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """``halves``: the training texts of each half. ``calm``: harmless ones for both folds. ``mix`` and ``development``
-    are those of the mix."""
+    """``halves``: the training texts of each half. ``mix`` and ``development`` are those of the mix."""
 
     halves: tuple[list[Example], ...]
-    calm: list[Example]
     mix: list[Example]
     development: list[Example]
 
@@ -52,17 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     folders = [options.work / f"fold-{number}" for number in range(1, len(HALVES) + 1)]
     try:
+        if options.start.resolve() == options.out.resolve():
+            raise ValueError("--start and --out must differ: the folds are judged beside the weights they start from")
         texts = read_texts(options.data, options.seed)
         for number, folder in enumerate(folders):
             if not options.skip_training and options.fold in (None, number + 1):
                 train_fold(number, texts, folder, options)
         if options.fold is None:
-            for folder in folders:
-                shutil.copy(options.start / "config.json", folder)
-                shutil.copy(options.start / "vocab.txt", folder)
-            write_mean(folders, options.out)
-            held_out = judges(options.data, options.seed, options.judged)
-            print(write_fit(folders, texts.halves, len(texts.calm), texts.development, held_out, options))
+            print(finish(folders, texts, options))
     except (OSError, ValueError, ArtefactError, UnsupportedDecoderError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -75,7 +69,29 @@ def read_texts(data: Path, seed: int) -> Texts:
     mix = read_mix(data, apart, seed)
     around = documents(data)
     halves = tuple(training_texts(half, apart, data, around, seed) for half in HALVES)
-    return Texts(halves, calm_texts(data, apart, seed), mix.training, mix.development[:DEVELOPMENT])
+    return Texts(halves, mix.training, mix.development[:DEVELOPMENT])
+
+
+def finish(folders: Sequence[Path], texts: Texts, options: argparse.Namespace) -> str:
+    """Writes the mean of the folds, and for each fold that of it and the start, by which it is judged. Returns the
+    card. Raises what ``write_fit`` raises."""
+    apart = [folder / "apart" for folder in folders]
+    for folder, beside in zip(folders, apart, strict=True):
+        beside.mkdir(exist_ok=True)
+        write_mean([options.start, folder], beside)
+        for name in ("config.json", "vocab.txt"):
+            shutil.copy(options.start / name, beside)
+    held_out = judges(options.data, options.seed, options.judged)
+    write_mean(folders, options.out)
+    return write_fit(apart, texts.halves, texts.development, held_out, described_in(options.start), options)
+
+
+def described_in(folder: Path) -> SecondOpinion:
+    """Returns the second opinion of an artefact. Raises ValueError if it has none."""
+    described = read_artefact(folder).second_opinion
+    if described is None:
+        raise ValueError(f"{folder} has no second opinion to train on")
+    return described
 
 
 def train_fold(number: int, texts: Texts, folder: Path, options: argparse.Namespace) -> None:
@@ -83,19 +99,16 @@ def train_fold(number: int, texts: Texts, folder: Path, options: argparse.Namesp
     other = 1 - number
     half, own = HALVES[other], texts.halves[other]
     folder.mkdir(parents=True, exist_ok=True)
-    rounds = rounds_of(half, own, texts.mix, texts.calm, options.minutes, options.seed)
-    train_first(rounds, options.start, folder, options.seed)
+    mixed = fold_mix(half, own, texts.mix, REPLAYED, options.seed)
+    train_first(mixed, options.start, folder, options.minutes, options.seed)
     unique = list({each.text: each for each in texts.mix}.values())
     examples = [*own, *replay(unique, REPLAYED_STATES, options.seed)]
-    described = read_artefact(options.start).second_opinion
-    if described is None:
-        raise ValueError(f"{options.start} has no second opinion to train on")
     train_second(
         examples,
         half.copies,
         options.start,
         options.base,
-        described,
+        described_in(options.start),
         folder,
         options.second_minutes,
         options.seed,
@@ -110,14 +123,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--base", type=Path, required=True, metavar="GGUF", help="SmolLM2-135M-Instruct")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the data sets")
-    parser.add_argument("--start", type=Path, default=MODELS / "safety", help="the artefact to start from")
+    parser.add_argument("--start", type=Path, required=True, help="a folder with the files of version 3; not --out")
     parser.add_argument("--out", type=Path, default=MODELS / "safety", help="where the artefact is; it holds vocab.txt")
     parser.add_argument("--work", type=Path, default=ROOT / ".manta" / "training" / "folds", help="weights and states")
     parser.add_argument("--version", default="4", help="what config.json calls this classifier")
-    parser.add_argument(
-        "--minutes", type=float, nargs=2, default=(11, 6), help="of the processor, for both rounds of a first model"
-    )
-    parser.add_argument("--second-minutes", type=float, default=12, help="the same for a second model")
+    parser.add_argument("--minutes", type=float, default=11, help="of the processor, for the first model of a fold")
+    parser.add_argument("--second-minutes", type=float, default=12, help="the same for the second one")
     parser.add_argument("--weight", type=float, default=0.5, help="of the second model in the mean of the logits")
     parser.add_argument("--fold", type=int, choices=(1, 2), help="train this one only; no mean is made")
     parser.add_argument("--judged", type=int, default=400, help="texts of each judging set, at most")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from deployments.models.training.safety.card import calibration_table, reliability_table
-from deployments.models.training.safety.evaluation import Figures, share, table
+from deployments.models.training.safety.evaluation import Figures, table
 from deployments.models.training.safety.fit import Fit
+from deployments.models.training.safety.folds.out_of_fold import in_no_half
 from deployments.models.training.safety.halves import HALVES
 from deployments.models.training.safety.second.card import TITLE, asked_table, prose
 from deployments.models.training.safety.second.cascade import CascadeFit
@@ -17,10 +18,9 @@ from safety.classifier.artefact import SecondOpinion
 APART: Final = """\
 Each set is judged by weights that were not trained on it. A set with \\* took part in calibration or thresholds, so its
 figures are no forecast. Recall counts what any label flags; in brackets what the injection label flags alone."""
-FOLDS: Final = "What each fold flags of harmless sets that none was trained on, at the thresholds that ship:"
 SHIPPED: Final = """\
-The weights that ship, at the same thresholds. Figures of sets in the halves are **in-sample**, since one of the folds
-was trained on each: they show that nothing broke in the mean, and are no forecast."""
+The weights that ship, at the same thresholds. Figures with (seen) are **in-sample**: one fold was trained on the set.
+They show that nothing broke in the mean, and are no forecast. The others are of sets that no fold was trained on."""
 RELIABILITY: Final = """\
 Of texts with a score in the band, the share that is harmful, on sets that nothing was fitted to, by the fold that left
 them out:"""
@@ -32,47 +32,41 @@ score of that point if harmful texts are as many as harmless ones."""
 
 @dataclass(frozen=True, slots=True)
 class Figured:
-    """``apart``: figures by weights that did not see the set. ``shipped``: of the mean. ``folds``: of each fold, on the
-    sets in no half."""
+    """``apart``: figures by weights that did not see the set. ``shipped``: those of the mean of the folds."""
 
     apart: Sequence[Figures]
     shipped: Sequence[Figures]
-    folds: Sequence[Sequence[Figures]]
 
     def markdown(self) -> str:
-        return "\n\n".join([table(self.apart), FOLDS, folds_table(self.folds), SHIPPED, table(self.shipped)])
+        seen = [row if in_no_half(row.judge) else replace(row, judge=f"{row.judge} (seen)") for row in self.shipped]
+        return "\n\n".join([table(self.apart), SHIPPED, table(seen)])
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """``minutes`` and ``replayed``, texts of the mix, are of each fold, for both rounds of the first model and for the
-    second one. ``calm``: harmless texts in the second round. ``trained``: texts of each half by source. ``weight``: of
-    the second model in the mean. ``prose`` is Markdown."""
+    """``minutes`` and ``replayed``, texts of the mix, are of each fold, for the first model and for the second one.
+    ``trained``: texts of each half by source. ``weight``: of the second model in the mean. ``prose`` is Markdown."""
 
     version: str
     seed: int
-    minutes: tuple[float, float, float]
-    replayed: tuple[int, int, int]
-    calm: int
+    minutes: tuple[float, float]
+    replayed: tuple[int, int]
     trained: Sequence[Mapping[str, int]]
     prose: str
     alone: Figured
     fitted: Fit
-    int8_difference: tuple[float, float]
     second: SecondOpinion
     weight: float
     both: Figured
     cascade: CascadeFit
 
     def markdown(self) -> str:
-        largest, mean = self.int8_difference
         parts = [
             f"# Safety classifier {self.version}",
             self.prose.strip(),
             "## Figures of the first model alone",
             APART,
             self.alone.markdown(),
-            f"int8 against float32 weights: the scores differ by {mean:.4f} on average and {largest:.3f} at most.",
             RELIABILITY,
             reliability_table(self.fitted.reliability),
             THRESHOLDS,
@@ -88,21 +82,12 @@ class Card:
         return "\n\n".join(parts) + "\n"
 
     def training(self) -> str:
-        first, last, second = self.minutes
-        texts, fewer, states = self.replayed
+        (first, second), (texts, states) = self.minutes, self.replayed
         parts = [
             f"Seed {self.seed}. Each fold, of one core: {first:g} minutes for the first model, with {texts:,} texts\n"
-            f"of the mix and the copies below; {last:g} minutes more, with {fewer:,}, {self.calm:,} harmless texts\n"
-            f"(folds/calm.py) and no copies; {second:g} minutes for the second model, with {states:,} of the mix."
+            f"of the mix, and {second:g} minutes for the second one, with {states:,}."
         ]
         for number, (half, counts) in enumerate(zip(HALVES, self.trained, strict=True), 1):
             sources = (f"{name} {count:,} (× {half.copies[name]})" for name, count in sorted(counts.items()))
             parts.append(f"Half {number}, which the fold read that the other half judges: {', '.join(sources)}.")
         return "\n\n".join(parts)
-
-
-def folds_table(folds: Sequence[Sequence[Figures]]) -> str:
-    """The share of harmless texts that each fold flags, by set."""
-    rows = [(row[0].judge, *(share(each.false_positives) for each in row)) for row in zip(*folds, strict=True)]
-    lines = ["| set | fold 1 | fold 2 |", "| --- | --- | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n".join(lines)
