@@ -19,7 +19,7 @@ from deployments.models.training.safety.folds.__main__ import main
 from deployments.models.training.safety.folds.card import Figured
 from deployments.models.training.safety.folds.first import train_first
 from deployments.models.training.safety.folds.mean import FILES, write_mean
-from deployments.models.training.safety.folds.mix import fold_mix, replay
+from deployments.models.training.safety.folds.mix import fold_mix, replay, without_written_attacks
 from deployments.models.training.safety.folds.out_of_fold import Said, in_no_half, in_turns, judgement
 from deployments.models.training.safety.folds.second import load, repeated, states_of
 from deployments.models.training.safety.halves import (
@@ -131,6 +131,11 @@ def test_a_fold_reads_each_text_as_often_as_its_half_says() -> None:
     found = [each.text for each in fold_mix(half, [benign("a", "few"), benign("b", "many")], mix, 20, seed=0)]
     assert [found.count(text) for text in ("a", "b")] == [3, 1]
     assert len(found) == 24
+
+
+def test_written_attacks_are_not_read_again_but_their_harmless_twins_are() -> None:
+    mix = [benign("a", source) for source in ("twins:role", "written:harmless", "written:injection", "written:harmful")]
+    assert [each.source for each in without_written_attacks(mix)] == ["twins:role", "written:harmless"]
 
 
 def test_a_sample_of_the_mix_has_no_text_twice_and_differs_by_seed() -> None:

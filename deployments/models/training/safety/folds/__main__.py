@@ -16,7 +16,13 @@ from deployments.models.training.safety.example import Example
 from deployments.models.training.safety.folds.first import train_first
 from deployments.models.training.safety.folds.fitting import DEVELOPMENT, write_fit
 from deployments.models.training.safety.folds.mean import write_mean
-from deployments.models.training.safety.folds.mix import REPLAYED, REPLAYED_STATES, fold_mix, replay
+from deployments.models.training.safety.folds.mix import (
+    REPLAYED,
+    REPLAYED_STATES,
+    fold_mix,
+    replay,
+    without_written_attacks,
+)
 from deployments.models.training.safety.folds.second import train_second
 from deployments.models.training.safety.halves import HALVES, training_texts
 from deployments.models.training.safety.judges import judges
@@ -99,7 +105,7 @@ def train_fold(number: int, texts: Texts, folder: Path, options: argparse.Namesp
     other = 1 - number
     half, own = HALVES[other], texts.halves[other]
     folder.mkdir(parents=True, exist_ok=True)
-    mixed = fold_mix(half, own, texts.mix, REPLAYED, options.seed)
+    mixed = fold_mix(half, own, without_written_attacks(texts.mix), REPLAYED, options.seed)
     train_first(mixed, options.start, folder, options.minutes, options.seed)
     unique = list({each.text: each for each in texts.mix}.values())
     examples = [*own, *replay(unique, REPLAYED_STATES, options.seed)]
@@ -127,7 +133,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=MODELS / "safety", help="where the artefact is; it holds vocab.txt")
     parser.add_argument("--work", type=Path, default=ROOT / ".manta" / "training" / "folds", help="weights and states")
     parser.add_argument("--version", default="4", help="what config.json calls this classifier")
-    parser.add_argument("--minutes", type=float, default=11, help="of the processor, for the first model of a fold")
+    parser.add_argument("--minutes", type=float, default=6.5, help="of the processor, for the first model of a fold")
     parser.add_argument("--second-minutes", type=float, default=12, help="the same for the second one")
     parser.add_argument("--weight", type=float, default=0.5, help="of the second model in the mean of the logits")
     parser.add_argument("--fold", type=int, choices=(1, 2), help="train this one only; no mean is made")
