@@ -192,7 +192,7 @@ def numbered(examples: Sequence[Example]) -> Opinions:
 def test_the_mean_is_that_of_both_models_within_a_step_of_int8(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     folders = [tmp_path / "one", tmp_path / "two"]
-    states = []
+    states: list[dict[str, torch.Tensor]] = []
     for folder in folders:
         folder.mkdir()
         states.append({"layer.weight": torch.randn(4, 8, generator=generator), "norm": torch.ones(3) * len(states)})

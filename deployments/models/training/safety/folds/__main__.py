@@ -15,14 +15,8 @@ from deployments.models.training.safety.__main__ import MODELS, ROOT
 from deployments.models.training.safety.example import Example
 from deployments.models.training.safety.folds.first import train_first
 from deployments.models.training.safety.folds.fitting import DEVELOPMENT, write_fit
-from deployments.models.training.safety.folds.mean import write_mean
-from deployments.models.training.safety.folds.mix import (
-    REPLAYED,
-    REPLAYED_STATES,
-    fold_mix,
-    replay,
-    without_written_attacks,
-)
+from deployments.models.training.safety.folds.mean import FIRST, write_mean, write_mean_of
+from deployments.models.training.safety.folds.mix import REPLAYED_STATES, first_trainings, fold_mix, replay
 from deployments.models.training.safety.folds.second import train_second
 from deployments.models.training.safety.halves import HALVES, training_texts
 from deployments.models.training.safety.judges import judges
@@ -33,8 +27,8 @@ from safety.decoder.architecture import UnsupportedDecoderError
 DESCRIPTION = """\
 Train the classifier on with the sets that judge it, in two folds: each fold starts from the weights in --start and is
 trained on one half of these sets (halves.py) and a sample of the mix; the other half judges it. What ships is the mean
-of both folds. A set is judged by this mean with the start in place of the fold that was trained on it (cross-fitting);
-calibration and thresholds are fitted to such scores too.
+of both folds. A set is judged by the fold that was not trained on it (cross-fitting), and calibration and thresholds
+are fitted to such scores too. The first model of a fold is the mean of two trainings, with written attacks and without.
 
 With --fold only that one is trained, so that both can run beside each other; then --skip-training makes the mean of
 what is in --work, judges and writes it to --out.
@@ -56,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folders = [options.work / f"fold-{number}" for number in range(1, len(HALVES) + 1)]
     try:
         if options.start.resolve() == options.out.resolve():
-            raise ValueError("--start and --out must differ: the folds are judged beside the weights they start from")
+            raise ValueError("--start and --out must differ, else a second run would start from what it made")
         texts = read_texts(options.data, options.seed)
         for number, folder in enumerate(folders):
             if not options.skip_training and options.fold in (None, number + 1):
@@ -79,17 +73,13 @@ def read_texts(data: Path, seed: int) -> Texts:
 
 
 def finish(folders: Sequence[Path], texts: Texts, options: argparse.Namespace) -> str:
-    """Writes the mean of the folds, and for each fold that of it and the start, by which it is judged. Returns the
-    card. Raises what ``write_fit`` raises."""
-    apart = [folder / "apart" for folder in folders]
-    for folder, beside in zip(folders, apart, strict=True):
-        beside.mkdir(exist_ok=True)
-        write_mean([options.start, folder], beside)
+    """Writes the mean of the folds, calibrates and judges it. Returns the card. Raises what ``write_fit`` raises."""
+    for folder in folders:
         for name in ("config.json", "vocab.txt"):
-            shutil.copy(options.start / name, beside)
+            shutil.copy(options.start / name, folder)
     held_out = judges(options.data, options.seed, options.judged)
     write_mean(folders, options.out)
-    return write_fit(apart, texts.halves, texts.development, held_out, described_in(options.start), options)
+    return write_fit(folders, texts.halves, texts.development, held_out, described_in(options.start), options)
 
 
 def described_in(folder: Path) -> SecondOpinion:
@@ -105,8 +95,13 @@ def train_fold(number: int, texts: Texts, folder: Path, options: argparse.Namesp
     other = 1 - number
     half, own = HALVES[other], texts.halves[other]
     folder.mkdir(parents=True, exist_ok=True)
-    mixed = fold_mix(half, own, without_written_attacks(texts.mix), REPLAYED, options.seed)
-    train_first(mixed, options.start, folder, options.minutes, options.seed)
+    trained = []
+    for name, (mix, number, minutes) in first_trainings(texts.mix, options.minutes).items():
+        trained.append(folder / name)
+        trained[-1].mkdir(exist_ok=True)
+        mixed = fold_mix(half, own, mix, number, options.seed)
+        train_first(mixed, options.start, trained[-1], minutes, options.seed)
+    write_mean_of(trained, folder, FIRST)
     unique = list({each.text: each for each in texts.mix}.values())
     examples = [*own, *replay(unique, REPLAYED_STATES, options.seed)]
     train_second(
@@ -133,8 +128,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=MODELS / "safety", help="where the artefact is; it holds vocab.txt")
     parser.add_argument("--work", type=Path, default=ROOT / ".manta" / "training" / "folds", help="weights and states")
     parser.add_argument("--version", default="4", help="what config.json calls this classifier")
-    parser.add_argument("--minutes", type=float, default=6.5, help="of the processor, for the first model of a fold")
-    parser.add_argument("--second-minutes", type=float, default=12, help="the same for the second one")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        nargs=2,
+        default=(11, 6.5),
+        help="of a core, for both trainings of a first model",
+    )
+    parser.add_argument("--second-minutes", type=float, default=12, help="the same for a second model")
     parser.add_argument("--weight", type=float, default=0.5, help="of the second model in the mean of the logits")
     parser.add_argument("--fold", type=int, choices=(1, 2), help="train this one only; no mean is made")
     parser.add_argument("--judged", type=int, default=400, help="texts of each judging set, at most")

@@ -44,13 +44,14 @@ class Figured:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """``minutes`` and ``replayed``, texts of the mix, are of each fold, for the first model and for the second one.
+    """``minutes`` and ``replayed``, texts of the mix, are of each fold, for both trainings of the first
+    model and for the second one.
     ``trained``: texts of each half by source. ``weight``: of the second model in the mean. ``prose`` is Markdown."""
 
     version: str
     seed: int
-    minutes: tuple[float, float]
-    replayed: tuple[int, int]
+    minutes: tuple[float, float, float]
+    replayed: tuple[int, int, int]
     trained: Sequence[Mapping[str, int]]
     prose: str
     alone: Figured
@@ -82,10 +83,12 @@ class Card:
         return "\n\n".join(parts) + "\n"
 
     def training(self) -> str:
-        (first, second), (texts, states) = self.minutes, self.replayed
+        first, other, second = self.minutes
+        texts, fewer, states = self.replayed
         parts = [
             f"Seed {self.seed}. Each fold, of one core: {first:g} minutes for the first model, with {texts:,} texts\n"
-            f"of the mix, and {second:g} minutes for the second one, with {states:,}."
+            f"of the mix; {other:g} minutes for it again from the same start, with {fewer:,} and without the written\n"
+            f"attacks, of both of which it is the mean; {second:g} minutes for the second model, with {states:,} texts."
         ]
         for number, (half, counts) in enumerate(zip(HALVES, self.trained, strict=True), 1):
             sources = (f"{name} {count:,} (× {half.copies[name]})" for name, count in sorted(counts.items()))

@@ -38,19 +38,19 @@ PROSE: Final = ("card_prose.md", "folds/card_splits.md", "card_limits.md")
 
 
 def write_fit(
-    apart: Sequence[Path],
+    folders: Sequence[Path],
     halves: Sequence[Sequence[Example]],
     development: Sequence[Example],
     held_out: Sequence[Judge],
     described: SecondOpinion,
     options: argparse.Namespace,
 ) -> str:
-    """Judges the weights in ``apart`` and their mean in ``options.out``, writes config.json and CARD.md there, and
+    """Judges the folds in ``folders`` and their mean in ``options.out``, writes config.json and CARD.md there, and
     returns the card. Raises OSError, ArtefactError and UnsupportedDecoderError."""
     judges = [replace(judge, tuned=judge.tuned or judge.name in TUNED) for judge in held_out]
-    beside = [speaker(folder, described, options.base) for folder in apart]
-    found = judgement(judges, beside, speaker(options.out, described, options.base))
-    said = in_turns(beside, development)
+    folds = [speaker(folder, described, options.base) for folder in folders]
+    found = judgement(judges, folds, speaker(options.out, described, options.base))
+    said = in_turns(folds, development)
     firsts = {name: each.highest(each.first) for name, each in found.apart.items()}
     alone = fit(development, said.highest(said.first), judges, firsts)
     cascade = fit_cascade(alone.calibration, development, said, judges, found.apart, options.weight)
@@ -59,8 +59,8 @@ def write_fit(
     card = Card(
         version=options.version,
         seed=options.seed,
-        minutes=(options.minutes, options.second_minutes),
-        replayed=(REPLAYED, REPLAYED_STATES),
+        minutes=(*options.minutes, options.second_minutes),
+        replayed=(*REPLAYED, REPLAYED_STATES),
         trained=[Counter(example.source for example in texts) for texts in halves],
         prose="\n".join((TRAINING / part).read_text(encoding="utf-8") for part in PROSE),
         alone=figured(judges, found, lambda each: each.highest(probabilities(each.first, alone.calibration))),

@@ -1,8 +1,7 @@
-"""Which weights judge which set.
+"""Which weights judge which set: each set the fold that was not trained on it.
 
-What ships is the mean of both folds. A set is judged by that mean with the start in place of the fold that was trained
-on it: such weights are called apart. Sets that no fold was trained on are read by both in turns, so that all scores to
-which thresholds are fitted are of the same kind.
+Sets that no fold was trained on are read by both folds in turns, so that all scores to which thresholds are fitted are
+of the same kind.
 """
 
 from __future__ import annotations
