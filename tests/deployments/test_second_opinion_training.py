@@ -54,10 +54,11 @@ def test_a_sequence_is_a_users_turn(sequences: Sequences) -> None:
     assert (sequences.prefix, sequences.end) == ([1, 4093, 198], 2)
 
 
-def test_only_of_harmless_texts_later_windows_are_trained_on(sequences: Sequences) -> None:
-    long = "Ships wait in the harbour. " * 200
-    assert len(sequences.training_windows(benign(long, "a"))) == HARMLESS_WINDOWS
-    assert len(sequences.training_windows(marked(long, "a", {HARMFUL: 1.0}))) == 1
+def test_a_text_with_harm_is_trained_on_if_it_is_one_window(sequences: Sequences) -> None:
+    short, long = ("Ships wait in the harbour. " * number for number in (2, 200))
+    for text, harmless, harmful in ((short, 1, 1), (long, HARMLESS_WINDOWS, 0)):
+        assert len(sequences.training_windows(benign(text, "a"))) == harmless
+        assert len(sequences.training_windows(marked(text, "a", {HARMFUL: 1.0}))) == harmful
 
 
 def test_layers_above_stored_states_are_those_of_the_whole_model(

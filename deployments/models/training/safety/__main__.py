@@ -27,7 +27,7 @@ from deployments.models.training.safety.windows import WordPieces
 
 MODELS = Path(__file__).resolve().parents[2]
 ROOT = MODELS.parents[1]
-PROSE = Path(__file__).with_name("card_prose.md")
+PROSE = tuple(Path(__file__).with_name(f"card_{part}.md") for part in ("prose", "splits", "limits"))
 COMPARED = 200  # texts on which int8 is compared with float32
 DESCRIPTION = """\
 Train the safety classifier: MiniLM-L6 with one head for OpenAI's moderation categories, harmful requests, and prompt
@@ -102,7 +102,7 @@ def finish(
         calibration=fitted.calibration,
         reliability=fitted.reliability,
         int8_difference=difference(model, pieces, held_out, logits, fitted),
-        prose=PROSE.read_text(encoding="utf-8"),
+        prose="\n".join(path.read_text(encoding="utf-8") for path in PROSE),
     )
     (options.out / "CARD.md").write_text(card.markdown(), encoding="utf-8")
     print(table(fitted.figures))

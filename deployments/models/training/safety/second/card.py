@@ -18,14 +18,20 @@ window of less than {most} tokens if the first model gives any label {gate:g} or
 a weighted sum of both logits; the second model's weight is {weight:g}. Without the base the first model answers
 alone, with the figures above.
 
-Texts longer than 128 tokens were cut to windows. Of a text with harm the first one was trained on, of harmless ones
-up to three. Both were judged as the service runs them: in int8, on the windows of the first model. `asked` is the
-share of a set's windows that the second one read."""
+Texts longer than 128 tokens were cut to windows. Of harmless ones up to three were trained on, of those with harm none,
+since nothing says which window has it. Both were judged as the service runs them: in int8, on the windows of the first
+model. `asked` is the share of a set's windows that the second one read."""
 
 
 def section(fitted: CascadeFit, second: SecondOpinion, weight: float) -> str:
     """Returns the Markdown of the part. ``weight`` is that of the second model in the mean."""
-    prose = PROSE.format(
+    parts = [TITLE, prose(second, weight), table(fitted.fitted.figures), asked_table(fitted.asked)]
+    return "\n\n".join([*parts, reliability_table(fitted.fitted.reliability)]) + "\n"
+
+
+def prose(second: SecondOpinion, weight: float) -> str:
+    """Returns what the second opinion is."""
+    return PROSE.format(
         base=second.base,
         first=second.tuned_from + 1,
         last=second.layers,
@@ -33,8 +39,6 @@ def section(fitted: CascadeFit, second: SecondOpinion, weight: float) -> str:
         most=second.max_tokens,
         weight=weight,
     )
-    reliability = reliability_table(fitted.fitted.reliability)
-    return "\n\n".join([TITLE, prose, table(fitted.fitted.figures), asked_table(fitted.asked), reliability]) + "\n"
 
 
 def asked_table(asked: Mapping[str, float]) -> str:

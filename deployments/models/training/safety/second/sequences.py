@@ -11,8 +11,8 @@ from safety.decoder.gguf_file import GGUFFile
 WINDOW: Final = 128  # tokens of a text
 STRIDE: Final = 112
 HARMLESS_WINDOWS: Final = 3
-"""Windows of a harmless text, all of which are harmless. Of any other text the first one counts, since nothing says
-which of its windows has the harm."""
+"""Windows of a harmless text, all of which are harmless. Any other text is trained on if it is one window, since
+nothing says which of several has the harm."""
 UNCERTAIN: Final = 0.3  # the probability of a label from which on a text is not taken for harmless
 
 
@@ -28,8 +28,10 @@ class Sequences:
 
     def training_windows(self, example: Example) -> list[list[int]]:
         """Returns the windows of a text that are trained on, without prefix and end."""
-        harmless = all(value <= UNCERTAIN for value in example.known.values())
-        return windows(self._cut(example.text))[: HARMLESS_WINDOWS if harmless else 1]
+        found = windows(self._cut(example.text))
+        if all(value <= UNCERTAIN for value in example.known.values()):
+            return found[:HARMLESS_WINDOWS]
+        return found if len(found) == 1 else []
 
 
 def windows(tokens: list[int]) -> list[list[int]]:
