@@ -1,6 +1,6 @@
 """The two halves of the judging sets. Each half is trained on by one fold, which the other half judges (cross-fitting).
 
-In both are all kinds of sets. What is in neither half is never trained on: everyday requests, which set thresholds, and
+Both have most kinds of sets. What is in neither half is never trained on: everyday requests, which set thresholds, and
 passages of Wikipedia.
 """
 

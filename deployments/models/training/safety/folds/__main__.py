@@ -96,10 +96,10 @@ def train_fold(number: int, texts: Texts, folder: Path, options: argparse.Namesp
     half, own = HALVES[other], texts.halves[other]
     folder.mkdir(parents=True, exist_ok=True)
     trained = []
-    for name, (mix, number, minutes) in first_trainings(texts.mix, options.minutes).items():
+    for name, (mix, replayed, minutes) in first_trainings(texts.mix, options.minutes).items():
         trained.append(folder / name)
         trained[-1].mkdir(exist_ok=True)
-        mixed = fold_mix(half, own, mix, number, options.seed)
+        mixed = fold_mix(half, own, mix, replayed, options.seed)
         train_first(mixed, options.start, trained[-1], minutes, options.seed)
     write_mean_of(trained, folder, FIRST)
     unique = list({each.text: each for each in texts.mix}.values())

@@ -44,9 +44,9 @@ class Figured:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """``minutes`` and ``replayed``, texts of the mix, are of each fold, for both trainings of the first
-    model and for the second one.
-    ``trained``: texts of each half by source. ``weight``: of the second model in the mean. ``prose`` is Markdown."""
+    """``minutes`` and ``replayed``, texts of the mix, are of each fold, for both trainings of the first model and for
+    the second one. ``trained``: texts of each half by source. ``weight``: of the second model in the mean. ``prose`` is
+    Markdown."""
 
     version: str
     seed: int
