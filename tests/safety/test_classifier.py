@@ -96,6 +96,14 @@ def test_spans_have_the_pieces_of_their_windows_and_cover_the_text(
         assert all(start <= offsets[place][0] < offsets[place][1] <= end for place in places)
 
 
+@given(st.text(LETTERS | st.sampled_from("👍🏽🇩❤\ufe0f🔪")))
+def test_windows_and_their_spans_are_as_many_where_emoji_have_names(model: WindowClassifier, text: str) -> None:
+    found = model.spans(text)
+
+    assert len(found) == len(model.windows(text))
+    assert (found[0][0], found[-1][1]) == (0, len(text))
+
+
 def test_a_long_text_has_the_pieces_and_offsets_of_its_parts(pieces: WordPieces) -> None:
     part = "Ünbelievable \u200btexts, [SEP] 你好 한글. "
     times = MAX_LOCKED_CHARACTERS // len(part) + 1

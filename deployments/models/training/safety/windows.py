@@ -8,6 +8,8 @@ from typing import Final
 
 from tokenizers import BertWordPieceTokenizer
 
+from safety.classifier.emoji_names import EmojiNames
+
 CLS: Final = 101
 SEP: Final = 102
 WINDOW: Final = 126  # word pieces, without [CLS] and [SEP]
@@ -15,13 +17,15 @@ STRIDE: Final = 96
 
 
 class WordPieces:
-    """Cuts texts into the ids of their word pieces, without special tokens."""
+    """Cuts texts, with names in place of emoji, into the ids of their word pieces, without special tokens."""
 
     def __init__(self, vocabulary: Path) -> None:
         self._tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
+        self._named = EmojiNames()
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        named = [self._named(text) for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(named, add_special_tokens=False)]
 
 
 def windows(pieces: Sequence[int]) -> list[list[int]]:
