@@ -21,7 +21,7 @@ REGIONAL_INDICATORS: Final = range(0x1F1E6, 0x1F200)
 OTHER_NAMES: Final = {0x1F52A: " knife "}
 """Words for emoji whose name few texts have: a knife is a HOCHO."""
 
-UNSAID: Final = frozenset("black white heavy medium sign symbol emoji face with".split())
+UNSAID: Final = frozenset(["black", "white", "heavy", "medium", "sign", "symbol", "emoji", "face", "with"])
 """Words of names that are about the drawing. A red heart is a HEAVY BLACK HEART in Unicode."""
 
 

@@ -75,7 +75,7 @@ def test_harmless_texts_with_an_attacks_words_frames_or_topics_pass(base: Path |
 
 
 def test_emoji_make_no_harmless_text_harmful(base: Path | None) -> None:
-    """To word pieces they are unknown words, with which the model had learnt to flag three of four everyday requests."""
+    """To word pieces each is the same unknown word, which the model had learnt to take for a sign of harm."""
     texts = [f"{text} {emoji}" for text, emoji in zip(read("benign_twins.jsonl"), cycle(EMOJI), strict=False)]
     wrong = [text for text, flag in zip(texts, flagged(base, texts), strict=True) if flag]
     assert len(wrong) <= MAX_OVERBLOCKED_WITH_EMOJI * len(texts), wrong
