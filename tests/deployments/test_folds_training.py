@@ -22,6 +22,7 @@ from deployments.models.training.safety.folds.mean import FILES, write_mean
 from deployments.models.training.safety.folds.mix import fold_mix, replay, without_written_attacks
 from deployments.models.training.safety.folds.out_of_fold import Said, in_no_half, in_turns, judgement
 from deployments.models.training.safety.folds.second import load, repeated, states_of
+from deployments.models.training.safety.folds.unlike import harmless_texts
 from deployments.models.training.safety.halves import (
     ABOUT_THE_TEXT,
     HALVES,
@@ -41,7 +42,7 @@ from safety.classifier.second_model import SecondModel
 from tests.safety.smollm2 import packaged_file
 
 SHIPPED = Path("deployments/models/safety")
-NEVER_TRAINED = {"clinc", "banking77", "gsm8k", "long_benign"}
+NEVER_TRAINED = {"clinc", "banking77", "gsm8k", "mgsm", "long_benign"}
 OTHER_JUDGES = {"long_benign": "long", "long_harmful": "harmful", "bipia": "indirect"}
 KINDS = {name: kind for name, (kind, _, _) in READERS.items()} | OTHER_JUDGES
 
@@ -250,3 +251,33 @@ def test_the_folds_do_not_overwrite_what_they_start_from(capsys: pytest.CaptureF
     arguments = ["--base", "none.gguf", "--start", str(SHIPPED), "--out", str(SHIPPED)]
     assert main(arguments) == 2
     assert "must differ" in capsys.readouterr().err
+
+
+def test_harmless_texts_of_other_kinds_are_in_one_language_each_or_excerpts(tmp_path: Path) -> None:
+    asked = {lang: [f"{lang}{number}" for number in range(9)] for lang in ("de", "el")}
+    questions = [{"lang": lang, "text": text} for lang, texts in asked.items() for text in texts]
+    schemas = [{"schema": {"type": "string", "title": f"{number}" * 900}} for number in range(150)]
+    for name, written in {
+        "benign/xquad_questions_11_languages": questions,
+        "json_schema/maskbench_600": schemas,
+    }.items():
+        path = tmp_path / f"{name}.jsonl.gz"
+        path.parent.mkdir()
+        with gzip.open(path, "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in written)
+    program = "def answer() -> int:\n    return 42\n" * 100
+    for floor in ("engine", "router", "safety", "cluster"):
+        (tmp_path / floor).mkdir()
+        (tmp_path / floor / "answer.py").write_text(program, encoding="utf-8")
+
+    found = harmless_texts(tmp_path, tmp_path, seed=0)
+    of = {name: [each.text for each in found if each.source == name] for name in ("languages", "code", "schemas")}
+
+    assert all(value == 0 for each in found for value in each.known.values())
+    assert all(len({question[:2] for question in text.split()}) == 1 for text in of["languages"])
+    assert {len(text.split()) for text in of["languages"]} == {2, 3, 4, 5, 6}
+    assert of["code"]
+    assert all(text in program and len(text) <= 600 for text in of["code"])
+    assert of["schemas"]
+    assert all(len(text) <= 600 for text in of["schemas"])
+    assert found == harmless_texts(tmp_path, tmp_path, seed=0)

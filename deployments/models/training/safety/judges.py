@@ -80,6 +80,7 @@ READERS: dict[str, tuple[str, Source, bool]] = {
     "gsm8k": ("everyday", Source("eval/gsm8k_test.jsonl.gz", harmless("gsm8k", "question"), 700), True),
     "humaneval": ("everyday", Source("eval/humaneval.jsonl.gz", harmless("humaneval", "prompt"), 164), False),
     "ifeval": ("everyday", Source("eval/ifeval.jsonl.gz", harmless("ifeval", "prompt"), 541), False),
+    "mgsm": ("everyday", Source("eval/mgsm.jsonl.gz", harmless("mgsm"), 2500), False),
     "mitre_frr": ("borderline", Source(f"{SAFETY}/mitre_frr_benign_cyber.json.gz", cyber, 750), False),
     "coconot": ("borderline", Source("benign/coconot_contrast.jsonl.gz", harmless("coconot"), 919), True),
     "role_prompts": ("borderline", Source("benign/role_prompts.jsonl.gz", harmless("role_prompts"), 155), False),

@@ -13,11 +13,18 @@ import torch
 
 from deployments.models.training.safety.__main__ import MODELS, ROOT
 from deployments.models.training.safety.example import Example
-from deployments.models.training.safety.folds.first import train_first
+from deployments.models.training.safety.folds.first import SETTLED, train_first
 from deployments.models.training.safety.folds.fitting import DEVELOPMENT, write_fit
 from deployments.models.training.safety.folds.mean import FIRST, write_mean, write_mean_of
-from deployments.models.training.safety.folds.mix import REPLAYED_STATES, first_trainings, fold_mix, replay
+from deployments.models.training.safety.folds.mix import (
+    REPLAYED_SETTLED,
+    REPLAYED_STATES,
+    first_trainings,
+    fold_mix,
+    replay,
+)
 from deployments.models.training.safety.folds.second import train_second
+from deployments.models.training.safety.folds.unlike import harmless_texts
 from deployments.models.training.safety.halves import HALVES, training_texts
 from deployments.models.training.safety.judges import judges
 from deployments.models.training.safety.mix import documents, read_mix
@@ -28,7 +35,8 @@ DESCRIPTION = """\
 Train the classifier on with the sets that judge it, in two folds: each fold starts from the weights in --start and is
 trained on one half of these sets (halves.py) and a sample of the mix; the other half judges it. What ships is the mean
 of both folds. A set is judged by the fold that was not trained on it (cross-fitting), and calibration and thresholds
-are fitted to such scores too. The first model of a fold is the mean of two trainings, with written attacks and without.
+are fitted to such scores too. The first model of a fold is the mean of two trainings, with written attacks and without,
+which is trained on for some minutes with harmless texts in other languages and in code.
 
 With --fold only that one is trained, so that both can run beside each other; then --skip-training makes the mean of
 what is in --work, judges and writes it to --out.
@@ -37,9 +45,11 @@ what is in --work, judges and writes it to --out.
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """``halves``: the training texts of each half. ``mix`` and ``development`` are those of the mix."""
+    """``halves``: the training texts of each half. ``unlike``: harmless ones of other kinds. ``mix`` and
+    ``development`` are those of the mix."""
 
     halves: tuple[list[Example], ...]
+    unlike: list[Example]
     mix: list[Example]
     development: list[Example]
 
@@ -69,14 +79,11 @@ def read_texts(data: Path, seed: int) -> Texts:
     mix = read_mix(data, apart, seed)
     around = documents(data)
     halves = tuple(training_texts(half, apart, data, around, seed) for half in HALVES)
-    return Texts(halves, mix.training, mix.development[:DEVELOPMENT])
+    return Texts(halves, harmless_texts(data, ROOT, seed), mix.training, mix.development[:DEVELOPMENT])
 
 
 def finish(folders: Sequence[Path], texts: Texts, options: argparse.Namespace) -> str:
     """Writes the mean of the folds, calibrates and judges it. Returns the card. Raises what ``write_fit`` raises."""
-    for folder in folders:
-        for name in ("config.json", "vocab.txt"):
-            shutil.copy(options.start / name, folder)
     held_out = judges(options.data, options.seed, options.judged)
     write_mean(folders, options.out)
     return write_fit(folders, texts.halves, texts.development, held_out, described_in(options.start), options)
@@ -95,6 +102,8 @@ def train_fold(number: int, texts: Texts, folder: Path, options: argparse.Namesp
     other = 1 - number
     half, own = HALVES[other], texts.halves[other]
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "vocab.txt"):
+        shutil.copy(options.start / name, folder)
     trained = []
     for name, (mix, replayed, minutes) in first_trainings(texts.mix, options.minutes).items():
         trained.append(folder / name)
@@ -102,6 +111,8 @@ def train_fold(number: int, texts: Texts, folder: Path, options: argparse.Namesp
         mixed = fold_mix(half, own, mix, replayed, options.seed)
         train_first(mixed, options.start, trained[-1], minutes, options.seed)
     write_mean_of(trained, folder, FIRST)
+    settled = [*fold_mix(half, own, texts.mix, REPLAYED_SETTLED, options.seed), *texts.unlike]
+    train_first(settled, folder, folder, options.settle_minutes, options.seed, SETTLED)
     unique = list({each.text: each for each in texts.mix}.values())
     examples = [*own, *replay(unique, REPLAYED_STATES, options.seed)]
     train_second(
@@ -135,6 +146,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=(11, 6.5),
         help="of a core, for both trainings of a first model",
     )
+    parser.add_argument("--settle-minutes", type=float, default=5.5, help="of its last training")
     parser.add_argument("--second-minutes", type=float, default=12, help="the same for a second model")
     parser.add_argument("--weight", type=float, default=0.5, help="of the second model in the mean of the logits")
     parser.add_argument("--fold", type=int, choices=(1, 2), help="train this one only; no mean is made")

@@ -13,6 +13,9 @@ from deployments.models.training.safety.written import SOURCE
 REPLAYED: Final = (30_000, 18_000)
 """Texts of the mix that each training of the first model reads, so that what it knew before is not forgotten."""
 
+REPLAYED_SETTLED: Final = 9_000
+"""The same for the last training of the first model."""
+
 REPLAYED_STATES: Final = 14_000
 """The same for the second model, which needs the states of each."""
 
