@@ -257,10 +257,13 @@ def test_harmless_texts_of_other_kinds_are_in_one_language_each_or_excerpts(tmp_
     asked = {lang: [f"{lang}{number}" for number in range(9)] for lang in ("de", "el")}
     questions = [{"lang": lang, "text": text} for lang, texts in asked.items() for text in texts]
     schemas = [{"schema": {"type": "string", "title": f"{number}" * 900}} for number in range(150)]
-    for name, written in {
+    problems = [{"id": f"mgsm-de-{number}", "text": f"Wie viel ist {number} + 1?"} for number in (0, 124, 125, 249)]
+    files = {
         "benign/xquad_questions_11_languages": questions,
         "json_schema/maskbench_600": schemas,
-    }.items():
+        "eval/mgsm": problems,
+    }
+    for name, written in files.items():
         path = tmp_path / f"{name}.jsonl.gz"
         path.parent.mkdir()
         with gzip.open(path, "wt", encoding="utf-8") as file:
@@ -271,9 +274,12 @@ def test_harmless_texts_of_other_kinds_are_in_one_language_each_or_excerpts(tmp_
         (tmp_path / floor / "answer.py").write_text(program, encoding="utf-8")
 
     found = harmless_texts(tmp_path, tmp_path, seed=0)
-    of = {name: [each.text for each in found if each.source == name] for name in ("languages", "code", "schemas")}
+    of = {
+        name: [each.text for each in found if each.source == name] for name in ("mgsm", "languages", "code", "schemas")
+    }
 
     assert all(value == 0 for each in found for value in each.known.values())
+    assert of["mgsm"] == [str(row["text"]) for row in problems[:2]]
     assert all(len({question[:2] for question in text.split()}) == 1 for text in of["languages"])
     assert {len(text.split()) for text in of["languages"]} == {2, 3, 4, 5, 6}
     assert of["code"]

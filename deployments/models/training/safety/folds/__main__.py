@@ -146,7 +146,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=(11, 6.5),
         help="of a core, for both trainings of a first model",
     )
-    parser.add_argument("--settle-minutes", type=float, default=5.5, help="of its last training")
+    parser.add_argument("--settle-minutes", type=float, default=8, help="of its last training")
     parser.add_argument("--second-minutes", type=float, default=12, help="the same for a second model")
     parser.add_argument("--weight", type=float, default=0.5, help="of the second model in the mean of the logits")
     parser.add_argument("--fold", type=int, choices=(1, 2), help="train this one only; no mean is made")

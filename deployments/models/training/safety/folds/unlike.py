@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from deployments.models.training.safety.example import Example, benign
+from deployments.models.training.safety.judges import judges_problem
 from deployments.models.training.safety.sources import rows
 
 LANGUAGES: Final = 1_200
@@ -25,7 +26,12 @@ FLOORS: Final = ("engine", "router", "safety", "cluster")
 def harmless_texts(data: Path, repository: Path, seed: int) -> list[Example]:
     """Raises OSError."""
     rng = random.Random(f"unlike {seed}")
-    return [*_questions(data, rng), *_code(repository, rng), *_schemas(data, rng)]
+    return [*_problems(data), *_questions(data, rng), *_code(repository, rng), *_schemas(data, rng)]
+
+
+def _problems(data: Path) -> list[Example]:
+    """Returns the problems of MGSM that do not judge, in ten languages."""
+    return [benign(str(row["text"]), "mgsm") for row in rows(data / "eval/mgsm.jsonl.gz") if not judges_problem(row)]
 
 
 def _questions(data: Path, rng: random.Random) -> list[Example]:
