@@ -258,7 +258,7 @@ def test_harmless_texts_of_other_kinds_are_in_one_language_each_or_excerpts(tmp_
     questions = [{"lang": lang, "text": text} for lang, texts in asked.items() for text in texts]
     schemas = [{"schema": {"type": "string", "title": f"{number}" * 900}} for number in range(150)]
     problems = [{"id": f"mgsm-de-{number}", "text": f"Wie viel ist {number} + 1?"} for number in (0, 124, 125, 249)]
-    files = {
+    files: Mapping[str, Sequence[object]] = {
         "benign/xquad_questions_11_languages": questions,
         "json_schema/maskbench_600": schemas,
         "eval/mgsm": problems,
