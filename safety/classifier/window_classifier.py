@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safety.classifier.artefact import ArtefactError, read_artefact
-from safety.classifier.emoji_names import EmojiNames
+from safety.classifier.emoji import without_emoji
 from safety.classifier.scoring import probabilities
 from safety.classifier.windows import Span, spans, windows
 from safety.encoder.encoder import Encoder
@@ -30,7 +30,6 @@ class WindowClassifier:
         """
         self.artefact = read_artefact(directory)
         self._pieces = WordPieces(directory / "vocab.txt")
-        self._named = EmojiNames()
         weights = Weights.read(directory / "model.safetensors")
         self._head = weights.dense("head.weight").copy()  # a copy, so that the file's memory is freed
         self._bias = weights.dense("head.bias").copy()
@@ -42,12 +41,11 @@ class WindowClassifier:
     def windows(self, text: str) -> list[list[int]]:
         """Returns the windows of a text as token ids, ``[CLS]`` and ``[SEP]`` included."""
         cls, sep = self._pieces.cls, self._pieces.sep
-        return [[cls, *window, sep] for window in windows(self._pieces(self._named(text)), self.artefact.window)]
+        return [[cls, *window, sep] for window in windows(self._pieces(without_emoji(text)), self.artefact.window)]
 
     def spans(self, text: str) -> list[Span]:
         """Returns the part of a text that each of its ``windows`` is cut from."""
-        offsets = self._named.original(text, self._pieces.offsets(self._named(text)))
-        return spans(offsets, len(text), self.artefact.window)
+        return spans(self._pieces.offsets(without_emoji(text)), len(text), self.artefact.window)
 
     def logits(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Returns the head's outputs for windows of token ids, float32 [windows, labels]."""

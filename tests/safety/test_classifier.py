@@ -97,7 +97,7 @@ def test_spans_have_the_pieces_of_their_windows_and_cover_the_text(
 
 
 @given(st.text(LETTERS | st.sampled_from("👍🏽🇩❤\ufe0f🔪")))
-def test_windows_and_their_spans_are_as_many_where_emoji_have_names(model: WindowClassifier, text: str) -> None:
+def test_windows_and_their_spans_are_as_many_in_texts_with_emoji(model: WindowClassifier, text: str) -> None:
     found = model.spans(text)
 
     assert len(found) == len(model.windows(text))

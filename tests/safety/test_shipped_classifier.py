@@ -20,7 +20,7 @@ from tests.safety.smollm2 import packaged_file
 MODEL = Path(__file__).resolve().parents[2] / "deployments" / "models" / "safety"
 HERE = Path(__file__).parent
 MAX_OVERBLOCKED = 0.05
-MAX_OVERBLOCKED_WITH_EMOJI = 0.08
+MAX_OVERBLOCKED_WITH_EMOJI = 0.07
 MAX_MISSED = 0.25
 EMOJI = ("🙏", "🎉🎉", "😂", "🔥", "❤️", "😭😭😭", "👍🏽", "🚀", "✅", "👋", "🐒", "💪", "🇩🇪")
 MAX_BYTES = 40_000_000

@@ -8,7 +8,7 @@ from typing import Final
 
 from tokenizers import BertWordPieceTokenizer
 
-from safety.classifier.emoji_names import EmojiNames
+from safety.classifier.emoji import without_emoji
 
 CLS: Final = 101
 SEP: Final = 102
@@ -17,15 +17,14 @@ STRIDE: Final = 96
 
 
 class WordPieces:
-    """Cuts texts, with names in place of emoji, into the ids of their word pieces, without special tokens."""
+    """Cuts texts, without emoji, into the ids of their word pieces, without special tokens."""
 
     def __init__(self, vocabulary: Path) -> None:
         self._tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
-        self._named = EmojiNames()
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        named = [self._named(text) for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(named, add_special_tokens=False)]
+        read = [without_emoji(text) for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(read, add_special_tokens=False)]
 
 
 def windows(pieces: Sequence[int]) -> list[list[int]]:
