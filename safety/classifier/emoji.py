@@ -1,6 +1,6 @@
-"""``without_emoji``: texts as the first model reads them, whose word pieces have no emoji.
+"""``without_emoji``: texts as the first model reads them, whose vocabulary has hardly any emoji.
 
-To that model every emoji would be the same unknown word, a thumbs up as well as a knife.
+To that model nearly every emoji would be the same unknown word, a thumbs up as well as a knife.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    pieces = WordPieces(options.vocabulary)
+    pieces = WordPieces(options.vocabulary, emoji=True)
     if not options.skip_training:
         train_on(mix, model, pieces, options)
     artefact.write_weights(model, options.vocabulary, options.out)

@@ -1,7 +1,7 @@
 """The two halves of the judging sets. Each half is trained on by one fold, which the other half judges (cross-fitting).
 
-Both have most kinds of sets. What is in neither half is never trained on: everyday requests, which set thresholds, and
-passages of Wikipedia.
+Both have most kinds of sets. What is in neither half is never trained on, but for half of MGSM (``folds.unlike``):
+everyday requests, which set thresholds, and passages of Wikipedia.
 """
 
 from __future__ import annotations

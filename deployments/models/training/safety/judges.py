@@ -1,4 +1,7 @@
-"""The sets that judge: sources of which nothing is trained on. Each says which label is asked for."""
+"""The sets that judge. Each says which label is asked for.
+
+The mix has nothing of them. The folds are trained on halves of them (``halves``), and on half of MGSM.
+"""
 
 from __future__ import annotations
 

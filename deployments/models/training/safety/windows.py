@@ -17,13 +17,15 @@ STRIDE: Final = 96
 
 
 class WordPieces:
-    """Cuts texts, without emoji, into the ids of their word pieces, without special tokens."""
+    """Cuts texts into the ids of their word pieces, without special tokens. ``emoji``: whether they stay in the texts,
+    which the safety classifier reads without."""
 
-    def __init__(self, vocabulary: Path) -> None:
+    def __init__(self, vocabulary: Path, emoji: bool = False) -> None:
         self._tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
+        self._emoji = emoji
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        read = [without_emoji(text) for text in texts]
+        read = list(texts) if self._emoji else [without_emoji(text) for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch(read, add_special_tokens=False)]
 
 

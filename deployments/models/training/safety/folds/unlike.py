@@ -1,7 +1,7 @@
 """Harmless texts unlike those of the mix: long ones in other languages, code, and JSON.
 
 Injections of the judging sets are in two languages, and some are code. The mean of folds that had read them flagged
-22 % of problems in arithmetic in ten other languages, and 15 % of excerpts of programs.
+22 % of problems in arithmetic in ten languages, and 15 % of excerpts of programs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FLOORS: Final = ("engine", "router", "safety", "cluster")
 
 
 def harmless_texts(data: Path, repository: Path, seed: int) -> list[Example]:
-    """Raises OSError."""
+    """Raises OSError, and ValueError if there are too few texts."""
     rng = random.Random(f"unlike {seed}")
     return [*_problems(data), *_questions(data, rng), *_code(repository, rng), *_schemas(data, rng)]
 
@@ -48,6 +48,8 @@ def _questions(data: Path, rng: random.Random) -> list[Example]:
 
 def _code(repository: Path, rng: random.Random) -> list[Example]:
     paths = sorted(path for floor in FLOORS for path in (repository / floor).rglob("*.py"))
+    if not paths:
+        raise ValueError(f"no programs in {repository}")
     texts = [path.read_text(encoding="utf-8") for path in rng.choices(paths, k=CODE)]
     return [benign(_excerpt(text, rng), "code") for text in texts if text.strip()]
 
