@@ -115,7 +115,7 @@ async def test_documents_of_a_client_that_leaves_while_they_are_stored_get_their
 
 
 class SlowDeletion(MemoryCollectionStore):
-    """Deletes a collection when ``go`` is set. ``asked`` is set when it is told to."""
+    """Deletes a collection once ``go`` is set. A call of its method sets ``asked``."""
 
     def __init__(self) -> None:
         super().__init__()

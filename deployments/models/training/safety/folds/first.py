@@ -21,8 +21,10 @@ SETTLED: Final = 0.5
 def train_first(
     examples: Sequence[Example], start: Path, folder: Path, minutes: float, seed: int, part: float = 1.0
 ) -> None:
-    """Trains the weights in ``start`` on ``examples``, for so many minutes of the processor and with ``part`` of the
-    learning rates, and writes them to ``folder``. Raises OSError."""
+    """Continues the training of the artefact in ``start`` on ``examples``, and writes the weights to ``folder``.
+
+    ``minutes`` are processor time. ``part`` scales both learning rates. Raises OSError.
+    """
     model = artefact.load(start)
     ids = WordPieces(start / "vocab.txt")([example.text for example in examples])
     items = [item(example, pieces) for example, pieces in zip(examples, ids, strict=True)]

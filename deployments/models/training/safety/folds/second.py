@@ -35,11 +35,11 @@ def train_second(
     minutes: float,
     seed: int,
 ) -> None:
-    """Trains the weights in ``start`` on ``examples``, for so many minutes of the processor, and writes them to
-    ``folder``.
+    """Continues the training of the artefact in ``start`` on ``examples``, and writes the weights to ``folder``.
 
-    ``copies``: how often a pass reads a text of a source, where it is not once. The states of the texts are computed
-    once, and kept in ``folder``. Raises OSError, and UnsupportedDecoderError for another ``base`` than SmolLM2.
+    ``minutes`` are processor time. ``copies``: how often a pass reads a text of a source, where it is not once. The
+    states of the texts are computed once, and kept in ``folder``. Raises OSError, and UnsupportedDecoderError for
+    another ``base`` than SmolLM2.
     """
     stored = folder / STATES
     if not stored.exists():
