@@ -17,6 +17,11 @@ typedef struct {
   int type;
 } Linear;
 
+// Rows from `row` on and outputs from `output` on, `width` of them in a row.
+typedef struct {
+  long row, output, width;
+} Window;
+
 typedef struct {
   const Linear *linear;
   const void *x;  // [rows][inputs], tiled; pairs of bfloat16 where ``in_pairs(linear->type)``; Coded for whole numbers
@@ -27,15 +32,23 @@ typedef struct {
   int gelu;
   long first, end;  // rows that the thread multiplies with all panels; else threads share the panels out
   int past;  // whether whole lines of y are written past the caches, unless they are added to
+  const Window *window;  // where y is but a part of the outputs; null: all of them
 } Product;
 
 INLINE long panels_of(const Linear *linear) { return (linear->outputs + PANEL - 1) / PANEL; }
+
+// Where an output of a row lies.
+INLINE float *place_of(const Product *p, long row, long output) {
+  const Window *w = p->window;
+  if (w) return p->y + (row - w->row) * w->width + output - w->output;
+  return p->y + row * p->linear->outputs + output;
+}
 
 INLINE void finish(const Product *p, vec acc[][VECS], long row, int rows, long first) {
   const float *bias = p->linear->bias, *scales = p->linear->type == INT8 ? (const float *)p->linear->scales + first : NULL;
   long left = p->linear->outputs - first;
   for (int i = 0; i < rows; i++) {
-    float *to = p->y + (row + i) * p->linear->outputs + first;
+    float *to = place_of(p, row + i, first);
     if (left >= PANEL) {
       for (int v = 0; v < VECS; v++) {
         vec value = scales ? acc[i][v] * load(scales + v * LANES) : acc[i][v];

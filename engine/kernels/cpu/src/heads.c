@@ -58,6 +58,52 @@ INLINE int write_value(char *page, int type, long tokens, long head, long place,
   return 0;
 }
 
+#if HALVES
+// Sixteen rows of sixteen words, columns first.
+INLINE void transpose_words(__m512i rows[16]) {
+  __m512i pairs[16], fours[16];
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4)
+    for (int j = 0; j < 2; j++) {
+      fours[i + 2 * j] = _mm512_unpacklo_epi64(pairs[i + j], pairs[i + j + 2]);
+      fours[i + 2 * j + 1] = _mm512_unpackhi_epi64(pairs[i + j], pairs[i + j + 2]);
+    }
+  // fours[4 * i + c]: in each quarter q, column 4 * q + c of rows 4 * i to 4 * i + 3.
+  for (int c = 0; c < 4; c++) {
+    __m512i low = _mm512_shuffle_i32x4(fours[c], fours[4 + c], 0x88), high = _mm512_shuffle_i32x4(fours[8 + c], fours[12 + c], 0x88);
+    rows[c] = _mm512_shuffle_i32x4(low, high, 0x88);
+    rows[8 + c] = _mm512_shuffle_i32x4(low, high, 0xdd);
+    low = _mm512_shuffle_i32x4(fours[c], fours[4 + c], 0xdd), high = _mm512_shuffle_i32x4(fours[8 + c], fours[12 + c], 0xdd);
+    rows[4 + c] = _mm512_shuffle_i32x4(low, high, 0x88);
+    rows[12 + c] = _mm512_shuffle_i32x4(low, high, 0xdd);
+  }
+}
+
+// Keys of 16 tokens, all lanes of a panel over tokens.
+static void write_panel_of_keys(char *panel, long head, const float *x, long width) {
+  for (long d = 0; d < head; d += 2 * LANES) {
+    __m512i words[PANEL];
+    for (int i = 0; i < PANEL; i++)
+      words[i] = (__m512i)_mm512_cvtne2ps_pbh((__m512)load(x + i * width + d + LANES), (__m512)load(x + i * width + d));
+    transpose_words(words);
+    for (int i = 0; i < PANEL; i++) _mm512_storeu_si512(panel + (d / 2 + i) * LINE, words[i]);
+  }
+}
+
+// Values of 16 tokens, from the one at `place` on: inputs of panels over channels.
+static void write_panel_of_values(char *page, long tokens, long head, long place, const float *x, long width) {
+  const __m512i beside = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  for (long d = 0; d < head; d += LANES)
+    for (long i = 0; i < PANEL; i += 2) {
+      __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)load(x + (i + 1) * width + d), (__m512)load(x + i * width + d));
+      _mm512_storeu_si512((uint16_t *)page + place_in(1, tokens, place + i, d), _mm512_permutexvar_epi16(beside, both));
+    }
+}
+#endif
+
 // A head's key or value to its page.
 static void write_head(const Model *m, const Layer *layer, size_t page, long place, int is_key, const float *x) {
   int type = m->cache_type, pairs = lies_in_pairs(type, in_pairs(m->type));
@@ -73,6 +119,12 @@ static void write_head(const Model *m, const Layer *layer, size_t page, long pla
   else for (long d = 0; d < m->head; d++) write_number(to, type, place_in(pairs, m->page, place, d), x[d], by);
 }
 
+// Norms and rotates a query or key in place.
+INLINE void turn_head(const Model *m, const Layer *layer, long head, long position, float *x) {
+  if (layer->head_norm) normalise(x, layer->head_norm + head * m->head, x, m->head, m->epsilon);
+  rotate(x, layer->cos + position * m->head, layer->sin + position * m->head, m->head);
+}
+
 // Norms and rotates queries and keys in place, and writes keys and values to their pages.
 static void prepare_heads(const Model *m, const Layer *layer, const Step *s, float *qkv, const Part *part) {
   long from = part->first, to = part->end, all = m->heads + 2 * m->kv_heads;
@@ -81,10 +133,7 @@ static void prepare_heads(const Model *m, const Layer *layer, const Step *s, flo
   for (long piece = from; piece < to; piece++) {
     long row = piece / all, head = piece % all, position = s->positions[row];
     float *x = qkv + piece * m->head;
-    if (head < m->heads + m->kv_heads) {
-      if (layer->head_norm) normalise(x, layer->head_norm + head * m->head, x, m->head, m->epsilon);
-      rotate(x, layer->cos + position * m->head, layer->sin + position * m->head, m->head);
-    }
+    if (head < m->heads + m->kv_heads) turn_head(m, layer, head, position, x);
     if (head >= m->heads) {
       long slot = s->slots[layer->group * s->rows + row], block = slot / m->page, place = slot % m->page;
       long index = head - m->heads;
@@ -92,3 +141,53 @@ static void prepare_heads(const Model *m, const Layer *layer, const Step *s, flo
     }
   }
 }
+
+#if TILES
+// Whether 16 rows from `row` on fill a panel of a page.
+INLINE int fill_panel(const int64_t *slots, long row, long end) {
+  if (row + PANEL > end || slots[row] % PANEL) return 0;
+  for (long i = 1; i < PANEL; i++)
+    if (slots[row + i] != slots[row] + i) return 0;
+  return 1;
+}
+
+// Keys or values `x` [end - row][head] of rows to their pages.
+static void write_rows(const Model *m, const Layer *layer, const int64_t *slots, long index, long row, long end, const float *x) {
+  int is_key = index < m->kv_heads;
+  for (long wrote; row < end; row += wrote, x += wrote * m->head) {
+    long block = slots[row] / m->page, place = slots[row] % m->page;
+    size_t page = (size_t)block * 2 * m->kv_heads + index;
+    wrote = 1;
+#if HALVES
+    if (m->cache_type == BF16 && m->head % (2 * LANES) == 0 && fill_panel(slots, row, end)) {
+      char *to = layer->cache + page * m->page * m->head * 2;
+      wrote = PANEL;
+      if (is_key) write_panel_of_keys(to + place * m->head * 2, m->head, x, m->head);
+      else write_panel_of_values(to, m->page, m->head, place, x, m->head);
+      continue;
+    }
+#endif
+    write_head(m, layer, page, place, is_key, x);
+  }
+}
+
+// Queries, keys and values of the thread's own rows: a head after the other is multiplied, normed, rotated and written
+// while it is in the second cache. `room` takes [rows][head] floats in between.
+static void make_heads(const Model *m, const Layer *layer, const Step *s, const float *x, float *qkv, float *room, const Part *part) {
+  long all = m->heads + 2 * m->kv_heads, panels = m->head / PANEL, most = rows_at_once(m->hidden);
+  const int64_t *slots = s->slots + layer->group * s->rows;
+  for (long row = part->first, end; row < part->end; row = end) {
+    end = least(row + most, part->end);
+    for (long head = 0; head < all; head++) {
+      int is_query = head < m->heads;
+      Window window = {row, head * m->head, m->head};
+      Product p = {.linear = &layer->qkv, .x = x, .y = room, .rows = part->rows, .first = row, .end = end, .window = &window};
+      multiply_tiles(&p, head * panels, (head + 1) * panels);
+      if (head < m->heads + m->kv_heads)
+        for (long i = row; i < end; i++) turn_head(m, layer, head, s->positions[i], room + (i - row) * m->head);
+      if (!is_query) write_rows(m, layer, slots, head - m->heads, row, end, room);
+      else for (long i = row; i < end; i++) memcpy(qkv + (i * all + head) * m->head, room + (i - row) * m->head, m->head * sizeof(float));
+    }
+  }
+}
+#endif

@@ -34,6 +34,19 @@ static void add_product(const Model *m, const Linear *linear, const float *norm,
   add_normalised(y, room, norm, m->hidden, m->epsilon, part);
 }
 
+// Queries to `qkv`; keys and values, by way of it or not, to their pages.
+static void make_queries(const Model *m, const Layer *layer, const Step *s, const Scratch *b, const float *normed, Pool *pool, const Part *part, int waits) {
+#if TILES
+  if (part->end && m->head % PANEL == 0 && m->head <= 2 * m->inner) {
+    make_heads(m, layer, s, normed, b->qkv, b->gates + part->first * 2 * m->inner, part);
+    return;
+  }
+#endif
+  product(&layer->qkv, normed, b->qkv, 0, part);
+  if (waits) meet(pool);
+  prepare_heads(m, layer, s, b->qkv, part);
+}
+
 static void run_layer(const Model *m, const Layer *layer, const Step *s, const Scratch *b, long *next, Room *room, Pool *pool, const Part *part) {
   long rows = s->rows, wide = (m->heads + 2 * m->kv_heads) * m->head;
   float *normed = m->coded ? b->codes : b->normed, *mixed = m->coded ? b->codes : b->mixed, *inner = m->coded ? b->codes : b->inner;
@@ -41,9 +54,7 @@ static void run_layer(const Model *m, const Layer *layer, const Step *s, const S
   int waits = !part->end || layer->after_attention || layer->after_mlp;
   normalise_rows(m, b->stream, layer->before_attention, normed, part);
   if (waits) meet(pool);
-  product(&layer->qkv, normed, b->qkv, 0, part);
-  if (waits) meet(pool);
-  prepare_heads(m, layer, s, b->qkv, part);
+  make_queries(m, layer, s, b, normed, pool, part, waits);
   meet(pool);
   Attention a = {b->qkv, b->mixed, rows, wide, layer->cache, layer->scales, s->spans + layer->group * s->spans_count, s->spans_count, m->heads, m->kv_heads, m->head, m->page,
                  layer->window, layer->scale, m->score_cap, m->cache_type, in_pairs(m->type), m->coded};
