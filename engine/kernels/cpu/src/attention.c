@@ -21,7 +21,8 @@ typedef struct {
 } Span;
 
 typedef struct {
-  float *queries;  // [rows][heads][head], rotated
+  const float *queries;  // [rows][heads][head], rotated
+  const uint16_t *halves;  // the same as bfloat16, without gaps between rows, which tile registers take instead; or null
   void *output;  // [rows][heads * head], unless ``plain`` tiled; pairs of bfloat16 where ``pairs``
   long rows, query_stride;  // of the step; floats from row to row
   char *cache;  // [blocks][2 * kv_heads][page][head]: keys of all heads, then values

@@ -101,14 +101,6 @@ static void scale_scores(const Attention *a, const Span *span, long kv_head, lon
     for (long t = 0; t < length; t++) scores[t] = a->softcap * tanhf(scores[t] / a->softcap);
 }
 
-// The sum of all lanes, halves onto halves.
-INLINE float folded(vec v) {
-#define PLUS(a, b) ((a) + (b))
-  FOLD(v, PLUS)
-#undef PLUS
-  return v[0];
-}
-
 // What query `i` sees of a chunk: tokens `first` to `end`, and `vectors_end` for whole vectors; 0 if it sees nothing.
 typedef struct {
   long first, end, vectors_end;
@@ -160,7 +152,7 @@ static void weigh_in_tiles(const Attention *a, const Span *span, long kv_head, l
     shrink_sums(room->output[i], &room->total[i], a->head, shrink);
     room->most[i] = now;
   }
-  room->total[i] += folded(total);
+  room->total[i] += sum(total);
 }
 
 // `weigh_in_tiles` for queries `row` to `end`. All largest scores are found before the first is needed: finding one is a
@@ -182,9 +174,14 @@ static void attend_in_tiles(const Attention *a, const Span *span, long first_hea
   shape_tiles(queries, TILE_ROWS);
   for (long i = 0; i < queries; i++) {
     long row = span->row + offset + i / group, head = first_head + i % group;
-    const float *query = a->queries + row * a->query_stride + head * a->head;
     TiledRow to = row_in_tiles(room->queries, i, a->head);
-    for (long d = 0; d < a->head; d += LANES) put(&to, d, load(query + d));
+    if (a->halves) {
+      const uint16_t *query = a->halves + (row * a->heads + head) * a->head;
+      for (long d = 0; d < a->head; d += LANES) put(&to, d, widen(query + d));
+    } else {
+      const float *query = a->queries + row * a->query_stride + head * a->head;
+      for (long d = 0; d < a->head; d += LANES) put(&to, d, load(query + d));
+    }
     memset(room->output[i], 0, a->head * sizeof(float));
     room->most[i] = -INFINITY, room->total[i] = 0;
   }

@@ -1,14 +1,24 @@
 // Queries, keys and values on their way from a product to attention.
 #include "rows.c"
 
-// Rotary embedding (Su et al. 2021) of one head in place: x * cos + (x with its halves swapped) * sin.
-static void rotate(float *x, const float *restrict cosines, const float *restrict sines, long head) {
-  long half = head / 2;
-  float *restrict lower = x, *restrict upper = x + half;
-  for (long i = 0; i < half; i++) {
+// Norms and rotates a query or key in place, with the rotary embedding (Su et al. 2021): x * cos + (x with its halves swapped)
+// * sin, where the cosines of both halves are equal and the sines opposite.
+static void turn_head(const Model *m, const Layer *layer, long head, long position, float *x) {
+  long size = m->head, half = size / 2, i = 0;
+  const float *weight = layer->head_norm ? layer->head_norm + head * size : NULL;
+  const float *cosines = layer->cos + position * size, *sines = layer->sin + position * size + half;
+  float *lower = x, *upper = x + half, by = weight ? scale_of(x, size, m->epsilon) : 1;
+  for (; i + LANES <= half; i += LANES) {
+    vec a = load(lower + i), b = load(upper + i), c = load(cosines + i), s = load(sines + i);
+    if (weight) a = a * by * load(weight + i), b = b * by * load(weight + half + i);
+    store(lower + i, a * c - b * s);
+    store(upper + i, b * c + a * s);
+  }
+  for (; i < half; i++) {
     float a = lower[i], b = upper[i];
-    lower[i] = a * cosines[i] + b * sines[i];
-    upper[i] = b * cosines[i + half] + a * sines[i + half];
+    if (weight) a = a * by * weight[i], b = b * by * weight[half + i];
+    lower[i] = a * cosines[i] - b * sines[i];
+    upper[i] = b * cosines[i] + a * sines[i];
   }
 }
 
@@ -119,12 +129,6 @@ static void write_head(const Model *m, const Layer *layer, size_t page, long pla
   else for (long d = 0; d < m->head; d++) write_number(to, type, place_in(pairs, m->page, place, d), x[d], by);
 }
 
-// Norms and rotates a query or key in place.
-INLINE void turn_head(const Model *m, const Layer *layer, long head, long position, float *x) {
-  if (layer->head_norm) normalise(x, layer->head_norm + head * m->head, x, m->head, m->epsilon);
-  rotate(x, layer->cos + position * m->head, layer->sin + position * m->head, m->head);
-}
-
 // Norms and rotates queries and keys in place, and writes keys and values to their pages.
 static void prepare_heads(const Model *m, const Layer *layer, const Step *s, float *qkv, const Part *part) {
   long from = part->first, to = part->end, all = m->heads + 2 * m->kv_heads;
@@ -171,9 +175,13 @@ static void write_rows(const Model *m, const Layer *layer, const int64_t *slots,
   }
 }
 
+INLINE void write_query(const float *x, uint16_t *to, long head) {
+  for (long d = 0; d < head; d += LANES) store_halves((uint32_t *)(to + d), load(x + d));
+}
+
 // Queries, keys and values of the thread's own rows: a head after the other is multiplied, normed, rotated and written
-// while it is in the second cache. `room` takes [rows][head] floats in between.
-static void make_heads(const Model *m, const Layer *layer, const Step *s, const float *x, float *qkv, float *room, const Part *part) {
+// while it is in the second cache. `queries` are [rows][heads][head]; `room` takes [rows][head] floats in between.
+static void make_heads(const Model *m, const Layer *layer, const Step *s, const float *x, uint16_t *queries, float *room, const Part *part) {
   long all = m->heads + 2 * m->kv_heads, panels = m->head / PANEL, most = rows_at_once(m->hidden);
   const int64_t *slots = s->slots + layer->group * s->rows;
   for (long row = part->first, end; row < part->end; row = end) {
@@ -186,7 +194,7 @@ static void make_heads(const Model *m, const Layer *layer, const Step *s, const 
       if (head < m->heads + m->kv_heads)
         for (long i = row; i < end; i++) turn_head(m, layer, head, s->positions[i], room + (i - row) * m->head);
       if (!is_query) write_rows(m, layer, slots, head - m->heads, row, end, room);
-      else for (long i = row; i < end; i++) memcpy(qkv + (i * all + head) * m->head, room + (i - row) * m->head, m->head * sizeof(float));
+      else for (long i = row; i < end; i++) write_query(room + (i - row) * m->head, queries + (i * m->heads + head) * m->head, m->head);
     }
   }
 }

@@ -48,9 +48,12 @@ INLINE int next_piece(long rows, long width, long *at, long end, Piece *piece) {
 
 // One over the root mean square (Zhang and Sennrich 2019).
 INLINE float scale_of(const float *x, long size, float epsilon) {
-  vec squares = {};
-  for (long i = 0; i < size; i += LANES) squares += load(x + i) * load(x + i);
-  return 1 / sqrtf(sum(squares) / size + epsilon);
+  vec squares[4] = {};  // a single sum would wait for itself
+  long i = 0;
+  for (; i + 4 * LANES <= size; i += 4 * LANES)
+    for (int n = 0; n < 4; n++) squares[n] += load(x + i + n * LANES) * load(x + i + n * LANES);
+  for (; i < size; i += LANES) squares[0] += load(x + i) * load(x + i);
+  return 1 / sqrtf(sum((squares[0] + squares[1]) + (squares[2] + squares[3])) / size + epsilon);
 }
 
 static void normalise(const float *x, const float *weight, float *y, long size, float epsilon) {

@@ -34,11 +34,16 @@ static void add_product(const Model *m, const Linear *linear, const float *norm,
   add_normalised(y, room, norm, m->hidden, m->epsilon, part);
 }
 
-// Queries to `qkv`; keys and values, by way of it or not, to their pages.
+// Whether a thread makes the heads of its own rows while they are in its cache, and queries as attention's registers take them.
+INLINE int makes_heads(const Model *m, const Part *part) {
+  return TILES && part->end && m->cache_type != F32 && m->head % PANEL == 0 && m->head <= 2 * m->inner;
+}
+
+// Queries to `qkv`, keys and values to their pages.
 static void make_queries(const Model *m, const Layer *layer, const Step *s, const Scratch *b, const float *normed, Pool *pool, const Part *part, int waits) {
 #if TILES
-  if (part->end && m->head % PANEL == 0 && m->head <= 2 * m->inner) {
-    make_heads(m, layer, s, normed, b->qkv, b->gates + part->first * 2 * m->inner, part);
+  if (makes_heads(m, part)) {
+    make_heads(m, layer, s, normed, (uint16_t *)b->qkv, b->gates + part->first * 2 * m->inner, part);
     return;
   }
 #endif
@@ -56,7 +61,7 @@ static void run_layer(const Model *m, const Layer *layer, const Step *s, const S
   if (waits) meet(pool);
   make_queries(m, layer, s, b, normed, pool, part, waits);
   meet(pool);
-  Attention a = {b->qkv, b->mixed, rows, wide, layer->cache, layer->scales, s->spans + layer->group * s->spans_count, s->spans_count, m->heads, m->kv_heads, m->head, m->page,
+  Attention a = {b->qkv, makes_heads(m, part) ? (const uint16_t *)b->qkv : NULL, b->mixed, rows, wide, layer->cache, layer->scales, s->spans + layer->group * s->spans_count, s->spans_count, m->heads, m->kv_heads, m->head, m->page,
                  layer->window, layer->scale, m->score_cap, m->cache_type, in_pairs(m->type), m->coded};
   attend_share(&a, next, room);
   meet(pool);

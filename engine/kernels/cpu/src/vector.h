@@ -114,11 +114,6 @@ INLINE half_u narrow(vec value) {
 
 INLINE long least(long a, long b) { return a < b ? a : b; }
 
-INLINE float sum(vec v) {
-  float total = 0;
-  for (int i = 0; i < LANES; i++) total += v[i];
-  return total;
-}
 // Halves onto halves, until one lane is left.
 #if LANES == 16
 #define FOLD(v, PAIR)                                                                             \
@@ -136,13 +131,17 @@ INLINE float sum(vec v) {
   v = PAIR(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));     \
   v = PAIR(v, __builtin_shufflevector(v, v, 1, 0, 3, 2));
 #endif
-INLINE ivec plus(ivec a, ivec b) { return a + b; }
+#define PLUS(a, b) ((a) + (b))
+INLINE float sum(vec v) {
+  FOLD(v, PLUS)
+  return v[0];
+}
 INLINE ivec higher(ivec a, ivec b) {
   ivec more = a > b;
   return (a & more) | (b & ~more);
 }
 INLINE int32_t added_up(ivec v) {
-  FOLD(v, plus)
+  FOLD(v, PLUS)
   return v[0];
 }
 INLINE int32_t highest(ivec v) {
