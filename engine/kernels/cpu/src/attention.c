@@ -40,11 +40,13 @@ typedef struct {
 // TILE and CHUNK where attention uses tile registers, which take more at once (attention_tiles.h).
 #define TILE_QUERIES 128
 #define TILE_CHUNK 256
-#define OUTPUT_STRIDE (MAX_HEAD_DIM + PANEL)  // rows begin in different sets of the cache
+// Rows begin in different sets of the first cache.
+#define SCORES_STRIDE (TILE_CHUNK + PANEL)
+#define OUTPUT_STRIDE (MAX_HEAD_DIM + PANEL)
 
 typedef struct {
   _Alignas(64) uint16_t queries[TILE_QUERIES * MAX_HEAD_DIM], weights[2 * TILE_ROWS * TILE_CHUNK];  // as in row_in_tiles
-  float scores[2 * TILE_ROWS][TILE_CHUNK];  // of two blocks of queries
+  float scores[2 * TILE_ROWS][SCORES_STRIDE];  // of two blocks of queries
   float output[TILE_QUERIES][OUTPUT_STRIDE];
   float most[TILE_QUERIES], total[TILE_QUERIES];
   // Of a chunk: keys that are not whole registers in their page, and all values.

@@ -57,8 +57,8 @@ static void score_in_tiles(const char *const *keys, long head, long length, long
     TileDots d = {.x = x, .x_apart = registers * TILE_BYTES, .w = w, .steps = registers};
     d.w_apart = panels == 2 ? keys[at / PANEL + 1] - w : 0;
     zero_sums();
-    multiply_tile_blocks(&d, blocks, panels, NULL);
-    store_blocks(&room->scores[0][at], TILE_CHUNK, blocks, panels);
+    multiply_near_blocks(&d, blocks, panels);
+    store_blocks(&room->scores[0][at], SCORES_STRIDE, blocks, panels);
   }
 }
 
@@ -71,7 +71,7 @@ static void add_values_in_tiles(long head, long length, long row, int blocks, Ti
     d.w = (const char *)(room->values + first * TILE_CHUNK), d.steps = whole_tiles(length) / TILE_INPUTS;
     float *to = &room->output[row][first];
     load_blocks(to, OUTPUT_STRIDE, blocks, panels);
-    multiply_tile_blocks(&d, blocks, panels, NULL);
+    multiply_near_blocks(&d, blocks, panels);
     store_blocks(to, OUTPUT_STRIDE, blocks, panels);
   }
 }

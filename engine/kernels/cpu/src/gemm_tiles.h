@@ -140,6 +140,26 @@ static void multiply_tile_blocks(const TileDots *d, int blocks, int panels, Leav
   else dots_of_blocks(d, 1, 1, NULL, NOTHING);
 }
 
+// The same for few inputs and weights of the first two caches.
+INLINE void near_dots_of_blocks(const TileDots *d, int blocks, int panels) {
+  const char *x = d->x, *w = d->w;
+  for (long k = 0; k < d->steps; k++, x += TILE_BYTES, w += TILE_BYTES) {
+    tile_load(4, x, LINE);
+    tile_load(6, w, LINE);
+    tile_dot_bf16(0, 4, 6);
+    if (panels > 1) { tile_load(7, w + d->w_apart, LINE); tile_dot_bf16(1, 4, 7); }
+    if (blocks > 1) { tile_load(5, x + d->x_apart, LINE); tile_dot_bf16(2, 5, 6); }
+    if (blocks > 1 && panels > 1) tile_dot_bf16(3, 5, 7);
+  }
+}
+
+INLINE void multiply_near_blocks(const TileDots *d, int blocks, int panels) {
+  if (blocks == 2 && panels == 2) near_dots_of_blocks(d, 2, 2);
+  else if (blocks == 2) near_dots_of_blocks(d, 2, 1);
+  else if (panels == 2) near_dots_of_blocks(d, 1, 2);
+  else near_dots_of_blocks(d, 1, 1);
+}
+
 // Tiles 0 to 3 as `multiply_tile_blocks` has them, from and to rows of `width` floats.
 INLINE void load_blocks(const float *from, long width, int blocks, int panels) {
   const float *below = from + TILE_ROWS * width;
