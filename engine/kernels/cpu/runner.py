@@ -59,7 +59,7 @@ class CompiledRunner:
         head_in_tiles = tiled and self._packed.model.type == BFLOAT16
         self._screening = Screening(panels, MAX_ROWS_IN_TILES if head_in_tiles else MAX_ROWS)
         self.kernels = self._kernels()
-        self._counters = torch.zeros(spec.num_layers, dtype=torch.int64)
+        self._counters = torch.zeros(2 * spec.num_layers + 1, dtype=torch.int64)  # of manta_step
         self._pool = self._library.manta_pool_open(config.threads or _usable_threads())
         # What is left to torch, sampling, is short. Its threads would go on spinning for milliseconds after each
         # operation, on the cores that the kernels' threads need for the next step.

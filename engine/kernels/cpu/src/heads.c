@@ -68,7 +68,7 @@ INLINE int write_value(char *page, int type, long tokens, long head, long place,
   return 0;
 }
 
-#if HALVES
+#if TILES && HALVES
 // Sixteen rows of sixteen words, columns first.
 INLINE void transpose_words(__m512i rows[16]) {
   __m512i pairs[16], fours[16];

@@ -51,7 +51,7 @@ typedef struct {
   float *normed;  // [rows][hidden], tiled where a product reads it
   float *qkv;  // [rows][(heads + 2 kv_heads) * head]
   float *mixed;  // [rows][heads * head], tiled
-  float *gates;  // [rows][2 * inner]
+  float *gates;  // [rows][2 * inner]; where threads have rows of their own, [rows][hidden] of anything
   float *inner;  // [rows][inner], tiled
   float *codes;  // [rows][coded_floats]: what a product of whole numbers reads, in place of `normed`, `mixed` and `inner`
   Seen *seen;  // [rows]

@@ -5,23 +5,33 @@ INLINE void share(long count, int me, int threads, long *from, long *to) {
   *from = count * me / threads, *to = count * (me + 1) / threads;
 }
 
-// How the rows of a step are shared out. With many rows each thread keeps its own through a layer, but for attention: what it
-// has written is in its own cache, and it does not wait for the others. With few, threads share channels and outputs.
+// How the rows of a step are shared out. With many rows a thread takes some after the other, and does all with them that is
+// between two attentions: what it has written is in its own cache, and a thread whose core is slow, because others use it too,
+// takes fewer. With few rows, threads share channels and outputs.
 typedef struct {
   int me, threads;
   long rows;
   long first, end;  // the thread's own rows; 0, 0 if there are few
 } Part;
 
-#define LEAST_OWN_ROWS 128
+#define LEAST_OWN_ROWS 128  // of a thread
+#define FEWER_OWN_ROWS 256  // that are taken at once, if all threads get as many
+#define MORE_OWN_ROWS 512  // if there are very many
 #define OWN_BLOCK (2 * TILE_ROWS)  // rows that meet a panel at once
 
-static Part part_of(const Model *m, long rows, int me, int threads) {
-  Part part = {me, threads, rows, 0, 0};
-  if (!TILES || m->coded || !in_pairs(m->type) || rows < threads * LEAST_OWN_ROWS) return part;
-  share((rows + OWN_BLOCK - 1) / OWN_BLOCK, me, threads, &part.first, &part.end);
-  part.first *= OWN_BLOCK, part.end = least(part.end * OWN_BLOCK, rows);
-  return part;
+// Rows that a thread takes at once as its own; 0 if there are few.
+static long own_rows(const Model *m, long rows, int threads) {
+  if (!TILES || m->coded || !in_pairs(m->type) || rows < threads * LEAST_OWN_ROWS) return 0;
+  long fair = rows / threads, most = threads == 1 || fair >= 4 * MORE_OWN_ROWS ? MORE_OWN_ROWS : least(fair, FEWER_OWN_ROWS);
+  long times = (rows + most * threads - 1) / (most * threads) * threads;  // as many for each, if all are equally fast
+  return (rows + times * OWN_BLOCK - 1) / (times * OWN_BLOCK) * OWN_BLOCK;
+}
+
+// The next `each` rows, of which `taken` counts how many times they were taken; 0 if there are none left.
+INLINE int take_rows(Part *part, long each, long *taken) {
+  part->first = each * __atomic_fetch_add(taken, 1, __ATOMIC_RELAXED);
+  part->end = least(part->first + each, part->rows);
+  return part->first < part->rows;
 }
 
 // The thread's own rows, or its share of them.

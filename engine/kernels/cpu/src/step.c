@@ -30,53 +30,94 @@ static void add_product(const Model *m, const Linear *linear, const float *norm,
     return;
   }
   product(linear, x, room, 0, part);
-  meet(pool);
+  if (!part->end) meet(pool);
   add_normalised(y, room, norm, m->hidden, m->epsilon, part);
 }
 
 // Whether a thread makes the heads of its own rows while they are in its cache, and queries as attention's registers take them.
 INLINE int makes_heads(const Model *m, const Part *part) {
-  return TILES && part->end && m->cache_type != F32 && m->head % PANEL == 0 && m->head <= 2 * m->inner;
+  return TILES && part->end && m->cache_type != F32 && m->head % PANEL == 0 && m->head <= m->hidden;
 }
 
 // Queries to `qkv`, keys and values to their pages.
-static void make_queries(const Model *m, const Layer *layer, const Step *s, const Scratch *b, const float *normed, Pool *pool, const Part *part, int waits) {
+static void make_queries(const Model *m, const Layer *layer, const Step *s, const Scratch *b, const float *normed, Pool *pool, const Part *part) {
 #if TILES
   if (makes_heads(m, part)) {
-    make_heads(m, layer, s, normed, (uint16_t *)b->qkv, b->gates + part->first * 2 * m->inner, part);
+    make_heads(m, layer, s, normed, (uint16_t *)b->qkv, b->gates + part->first * m->hidden, part);
     return;
   }
 #endif
   product(&layer->qkv, normed, b->qkv, 0, part);
-  if (waits) meet(pool);
+  if (!part->end) meet(pool);
   prepare_heads(m, layer, s, b->qkv, part);
 }
 
-static void run_layer(const Model *m, const Layer *layer, const Step *s, const Scratch *b, long *next, Room *room, Pool *pool, const Part *part) {
-  long rows = s->rows, wide = (m->heads + 2 * m->kv_heads) * m->head;
-  float *normed = m->coded ? b->codes : b->normed, *mixed = m->coded ? b->codes : b->mixed, *inner = m->coded ? b->codes : b->inner;
-  // Rows of its own need no other thread's. Norms after a block put floats where another thread's rows are in tiles.
-  int waits = !part->end || layer->after_attention || layer->after_mlp;
+// Up to attention: queries, keys and values.
+static void begin_layer(const Model *m, const Layer *layer, const Step *s, const Scratch *b, Pool *pool, const Part *part) {
+  float *normed = m->coded ? b->codes : b->normed;
   normalise_rows(m, b->stream, layer->before_attention, normed, part);
-  if (waits) meet(pool);
-  make_queries(m, layer, s, b, normed, pool, part, waits);
-  meet(pool);
+  if (!part->end) meet(pool);
+  make_queries(m, layer, s, b, normed, pool, part);
+}
+
+static void attend_in_layer(const Model *m, const Layer *layer, const Step *s, const Scratch *b, long *next, Room *room, const Part *part) {
+  long rows = s->rows, wide = (m->heads + 2 * m->kv_heads) * m->head;
   Attention a = {b->qkv, makes_heads(m, part) ? (const uint16_t *)b->qkv : NULL, b->mixed, rows, wide, layer->cache, layer->scales, s->spans + layer->group * s->spans_count, s->spans_count, m->heads, m->kv_heads, m->head, m->page,
                  layer->window, layer->scale, m->score_cap, m->cache_type, in_pairs(m->type), m->coded};
   attend_share(&a, next, room);
-  meet(pool);
-  if (m->coded) {
-    code_rows(b->mixed, mixed, rows, m->heads * m->head, part->me, part->threads);
-    meet(pool);
-  }
-  add_product(m, &layer->output, layer->after_attention, mixed, b->stream, b->normed, pool, part);
+}
+
+// From attention on: its output, and the MLP.
+static void end_layer(const Model *m, const Layer *layer, const Scratch *b, Pool *pool, const Part *part) {
+  float *normed = m->coded ? b->codes : b->normed, *mixed = m->coded ? b->codes : b->mixed, *inner = m->coded ? b->codes : b->inner;
+  float *room = part->end ? b->gates : b->normed;  // `normed` has rows in tiles, which are no thread's own as floats
+  int waits = !part->end;
+  add_product(m, &layer->output, layer->after_attention, mixed, b->stream, room, pool, part);
   if (waits) meet(pool);
   normalise_rows(m, b->stream, layer->before_mlp, normed, part);
   if (waits) meet(pool);
   product_gated(m, layer, normed, b->gates, inner, pool, part);
   if (waits) meet(pool);
-  add_product(m, &layer->down, layer->after_mlp, inner, b->stream, b->normed, pool, part);
+  add_product(m, &layer->down, layer->after_mlp, inner, b->stream, room, pool, part);
   if (waits) meet(pool);
+}
+
+// All layers, where threads share channels and outputs.
+static void run_layers(const Model *m, const Step *s, const Scratch *b, long *counters, Room *room, Pool *pool, const Part *part) {
+  embed(m, s, b->stream, part);
+  meet(pool);
+  for (long i = 0; i < m->count; i++) {
+    const Layer *layer = &m->layers[i];
+    begin_layer(m, layer, s, b, pool, part);
+    meet(pool);
+    attend_in_layer(m, layer, s, b, &counters[i], room, part);
+    meet(pool);
+    if (m->coded) {
+      code_rows(b->mixed, b->codes, s->rows, m->heads * m->head, part->me, part->threads);
+      meet(pool);
+    }
+    end_layer(m, layer, b, pool, part);
+  }
+}
+
+// All layers, where threads take rows of their own, `each` at once: they wait for each other before and after attention only.
+// The second half of the counters counts what was taken.
+static void run_layers_of_own_rows(const Model *m, const Step *s, const Scratch *b, long *counters, Room *room, Pool *pool, long each, Part *part) {
+  long *taken = counters + m->count;
+  while (take_rows(part, each, &taken[0])) {
+    embed(m, s, b->stream, part);
+    begin_layer(m, &m->layers[0], s, b, pool, part);
+  }
+  for (long i = 0; i < m->count; i++) {
+    meet(pool);
+    attend_in_layer(m, &m->layers[i], s, b, &counters[i], room, part);
+    meet(pool);
+    while (take_rows(part, each, &taken[i + 1])) {
+      end_layer(m, &m->layers[i], b, pool, part);
+      if (i + 1 < m->count) begin_layer(m, &m->layers[i + 1], s, b, pool, part);
+    }
+  }
+  meet(pool);
 }
 
 // The largest logit of each wanted row, whose inputs are in `normed` already.
@@ -149,17 +190,15 @@ static void run_step(void *given, int me) {
   Job *job = given;
   const Model *m = job->model;
   Room room;
-  Part part = part_of(m, job->step->rows, me, job->pool->threads);
-  embed(m, job->step, job->scratch.stream, &part);
-  meet(job->pool);
-  for (long i = 0; i < m->count; i++)
-    run_layer(m, &m->layers[i], job->step, &job->scratch, &job->counters[i], &room, job->pool, &part);
-  if (part.end) meet(job->pool);
+  Part part = {me, job->pool->threads, job->step->rows, 0, 0};
+  long each = own_rows(m, part.rows, part.threads);
+  if (each) run_layers_of_own_rows(m, job->step, &job->scratch, job->counters, &room, job->pool, each, &part);
+  else run_layers(m, job->step, &job->scratch, job->counters, &room, job->pool, &part);
   read_out(m, job->step, &job->scratch, job->pool, me);
   release_tiles();
 }
 
-// `scratch` has manta_scratch_floats(m, rows) floats; `counters` one per layer.
+// `scratch` has manta_scratch_floats(m, rows) floats; `counters` two per layer and one.
 EXPORT void manta_step(const Model *m, Step *s, float *scratch, long *counters, Pool *pool) {
   long rows = stored_rows(s->rows);
   Scratch b;
@@ -171,7 +210,7 @@ EXPORT void manta_step(const Model *m, Step *s, float *scratch, long *counters, 
   b.inner = b.gates + rows * 2 * m->inner;
   b.codes = b.inner + rows * m->inner;
   b.seen = (Seen *)(b.codes + rows * floats_of_codes(m));
-  memset(counters, 0, m->count * sizeof(long));
+  memset(counters, 0, (2 * m->count + 1) * sizeof(long));
   Job job = {m, s, b, counters, pool};
   run(pool, run_step, &job);
 }
