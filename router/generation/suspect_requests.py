@@ -18,9 +18,9 @@ from types import TracebackType
 
 from router.ports.tier_backend import ReplicaLostError
 
-TURN_S = 0.5
+TURN_S = 2.0
 """The longest turn, in seconds. A request that waits in the queue of a busy replica does not hold the others up."""
-ALL_S = 3.0
+ALL_S = 6.0
 """Seconds within which all that wait have had their turn, so that many of them have shorter turns."""
 APART_S = 0.1
 """Seconds between the losses of two replicas from which on the second one is put down to the request whose turn it was.

@@ -31,14 +31,14 @@ from tests.engine.models import VOCAB, ragged_prompts
 from tests.engine.products import product
 
 ANSWER = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
-ROWS = (1, 4, 5, 8, 15, 16, 17, 31, 32, 33, 100, 600)
+ROWS = (1, 4, 5, 8, 15, 16, 17, 31, 32, 33, 100, 544, 600)
 SHAPES = [
     (16, 16),
     (40, 48),
-    (333, 1056),
+    (549, 1056),
     (64, 80),
     (320, 80),
-]  # outputs, inputs: whole registers and lines, and parts of them
+]  # outputs, inputs: whole registers and lines, and parts of them; so many that 600 rows take them part by part
 WAYS: dict[str, dict[str, Any]] = {
     "one token at a time": {"prefill_chunk": 1},
     "seven tokens at a time": {"prefill_chunk": 7},
@@ -304,20 +304,38 @@ def test_a_prompt_of_several_chunks_with_a_window_gives_the_same_bits_in_pieces(
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("name", ["gemma2", "qwen3"])
-def test_rows_that_threads_keep_through_a_layer_give_the_same_bits(
-    recorded: Recorded, use_tiles: UseTiles, tmp_path: Path, name: str, threads: int
+@pytest.mark.parametrize(
+    ("name", "sizes", "kv_dtype"),
+    [
+        ("gemma2", {"head_dim": 16}, "auto"),
+        ("gemma2", {"head_dim": 16, "hidden_size": 64, "intermediate_size": 16}, "auto"),
+        ("qwen3", {"head_dim": 32}, "auto"),
+        ("qwen3", {"head_dim": 32}, "int8"),
+        ("qwen3", {"head_dim": 32}, "float32"),
+        ("llama", {"head_dim": 48, "hidden_size": 48, "intermediate_size": 2080}, "auto"),
+    ],
+)
+def test_rows_that_threads_take_for_their_own_give_the_same_bits(
+    recorded: Recorded,
+    use_tiles: UseTiles,
+    tmp_path: Path,
+    name: str,
+    sizes: dict[str, int],
+    kv_dtype: str,
+    threads: int,
 ) -> None:
-    """620 rows at once are enough for each of three threads to keep its own; 60 are not. One family norms what a block
-    adds, the other does not."""
+    """620 rows at once are enough for each of three threads to take some as its own; 60 are not. One family norms what
+    a block adds, the others do not. Keys of 32 channels fill whole panels of a page where 16 tokens come at once; 2,080
+    inputs go slab by slab."""
     use_tiles(Tiles.EMULATED)
-    write_family(name, tmp_path, intermediate_size=80, max_position_embeddings=1024)
-    prompts = [[(at * 7 + 3) % (VOCAB - 1) + 1 for at in range(620)]]
-    make_engine(tmp_path, dtype="bfloat16", threads=threads, prefill_chunk=700).generate(prompts, ANSWER)
+    write_family(name, tmp_path, **{"intermediate_size": 80, "max_position_embeddings": 1024, **sizes})
+    settings: dict[str, Any] = {"dtype": "bfloat16", "kv_dtype": kv_dtype, "threads": threads}
+    prompts = [[(at * 7 + 3) % (VOCAB - 1) + 1 for at in range(length)] for length in (590, 30)]
+    make_engine(tmp_path, **settings, prefill_chunk=700).generate(prompts, ANSWER)
     whole = dict(recorded)
     recorded.clear()
 
-    make_engine(tmp_path, dtype="bfloat16", threads=threads, prefill_chunk=60).generate(prompts, ANSWER)
+    make_engine(tmp_path, **settings, prefill_chunk=60).generate(prompts, ANSWER)
 
     assert recorded.keys() == whole.keys()
     assert all(torch.equal(recorded[key], row) for key, row in whole.items())

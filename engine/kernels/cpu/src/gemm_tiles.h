@@ -70,7 +70,7 @@ enum { NOTHING, AS_FINISHED, GATED, ADDED, PAST, KEPT };
 
 INLINE int way_out(const Leaving *l) {
   const Product *p = l->product;
-  if (!l->rows) return NOTHING;
+  if (l->left >= l->rows) return NOTHING;
   if (p->gated) return GATED;
   if (LANES != PANEL || p->linear->bias || l->panels != 2 || (l->index + 2) * PANEL > p->linear->outputs) return AS_FINISHED;
   return p->add ? ADDED : p->past ? PAST : KEPT;
@@ -230,7 +230,7 @@ typedef struct {
 static void multiply_block(const Product *p, const Block *b, Sums *sums, Leaving *leaving) {
   size_t apart = panel_bytes(p->linear->inputs, BF16);
   long steps = whole_tiles(p->linear->inputs) / TILE_INPUTS, blocks = (b->rows + TILE_ROWS - 1) / TILE_ROWS;
-  long slab = blocks > 2 ? SLAB : steps;  // sums of one pair of blocks need not wait
+  long slab = blocks > 2 ? SLAB : b->end - b->start;  // sums of one pair of blocks need not wait
   TileDots d = {.x_apart = steps * TILE_BYTES, .w_apart = p->gated ? panels_of(p->linear) / 2 * apart : apart};
   long following = p->gated ? apart : 2 * apart;  // bytes to the panels that come next
   for (long start = b->start; start < b->end; start += slab) {

@@ -57,6 +57,8 @@ typedef struct {
   Seen *seen;  // [rows]
 } Scratch;
 
+INLINE long floats_of_gates(const Model *m) { return m->hidden > 2 * m->inner ? m->hidden : 2 * m->inner; }
+
 INLINE long floats_of_codes(const Model *m) {
   long wide = m->heads * m->head, most = m->hidden > wide ? m->hidden : wide;
   if (m->screen.numbers.weights) return coded_floats(m->hidden);
@@ -68,6 +70,6 @@ EXPORT int manta_tiles(void) { return TILES; }
 
 EXPORT long manta_scratch_floats(const Model *m, long rows) {
   long head = m->head;
-  long row = 2 * m->hidden + (m->heads + 2 * m->kv_heads) * head + m->heads * head + 3 * m->inner + floats_of_codes(m) + SEEN_FLOATS;
+  long row = 2 * m->hidden + (m->heads + 2 * m->kv_heads) * head + m->heads * head + m->inner + floats_of_gates(m) + floats_of_codes(m) + SEEN_FLOATS;
   return stored_rows(rows) * row;
 }

@@ -22,7 +22,7 @@ typedef struct {
 // Rows that a thread takes at once as its own; 0 if there are few.
 static long own_rows(const Model *m, long rows, int threads) {
   if (!TILES || m->coded || !in_pairs(m->type) || rows < threads * LEAST_OWN_ROWS) return 0;
-  long fair = rows / threads, most = threads == 1 || fair >= 4 * MORE_OWN_ROWS ? MORE_OWN_ROWS : least(fair, FEWER_OWN_ROWS);
+  long fair = (rows + threads - 1) / threads, most = threads == 1 || fair >= 4 * MORE_OWN_ROWS ? MORE_OWN_ROWS : least(fair, FEWER_OWN_ROWS);
   long times = (rows + most * threads - 1) / (most * threads) * threads;  // as many for each, if all are equally fast
   return (rows + times * OWN_BLOCK - 1) / (times * OWN_BLOCK) * OWN_BLOCK;
 }

@@ -207,7 +207,7 @@ EXPORT void manta_step(const Model *m, Step *s, float *scratch, long *counters, 
   b.qkv = b.normed + rows * m->hidden;
   b.mixed = b.qkv + rows * (m->heads + 2 * m->kv_heads) * m->head;
   b.gates = b.mixed + rows * m->heads * m->head;
-  b.inner = b.gates + rows * 2 * m->inner;
+  b.inner = b.gates + rows * floats_of_gates(m);
   b.codes = b.inner + rows * m->inner;
   b.seen = (Seen *)(b.codes + rows * floats_of_codes(m));
   memset(counters, 0, (2 * m->count + 1) * sizeof(long));
