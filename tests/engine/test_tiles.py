@@ -32,13 +32,8 @@ from tests.engine.products import product
 
 ANSWER = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
 ROWS = (1, 4, 5, 8, 15, 16, 17, 31, 32, 33, 100, 544, 600)
-SHAPES = [
-    (16, 16),
-    (40, 48),
-    (549, 1056),
-    (64, 80),
-    (320, 80),
-]  # outputs, inputs: whole registers and lines, and parts of them; so many that 600 rows take them part by part
+# Outputs and inputs: whole registers and lines, and parts of them. 600 rows of 1,056 inputs go slab by slab.
+SHAPES = [(16, 16), (40, 48), (549, 1056), (64, 80), (320, 80)]
 WAYS: dict[str, dict[str, Any]] = {
     "one token at a time": {"prefill_chunk": 1},
     "seven tokens at a time": {"prefill_chunk": 7},

@@ -111,6 +111,7 @@ static void multiply_pairs(const Product *p, long from, long to) {
 
 #if TILES
 #include "gemm_tiles.h"
+#include "coded_tiles.h"
 #endif
 
 static void multiply_coded(const Product *p, long from, long to) {
