@@ -13,9 +13,12 @@ import pytest
 import torch
 
 from engine import Engine
+from engine.kernels.cpu import tiles
+from engine.kernels.cpu.compiler import built
 from engine.kernels.cpu.library import loaded
+from engine.kernels.cpu.tiles import Tiles
 from tests.engine.gguf_files import SavedGGUF, Type
-from tests.engine.kernel_builds import built_with
+from tests.engine.kernel_builds import LibraryOf, UseTiles, built_with
 from tests.engine.margins import Choices
 from tests.engine.models import save_model
 from tests.engine.ranks import stop_fork_server
@@ -71,6 +74,30 @@ def lesser_library() -> Callable[[str], ctypes.CDLL]:
         return loaded(built_with(flag))
 
     return library
+
+
+@pytest.fixture(scope="session")
+def library_of() -> LibraryOf:
+    """The kernels for those registers; skips where the processor or the system has none."""
+
+    @cache
+    def library(registers: Tiles) -> ctypes.CDLL:
+        if registers is Tiles.HARDWARE and (reason := tiles._missing()) is not None:
+            pytest.skip(f"no tile registers: {reason}")
+        return loaded(built(registers=registers))
+
+    return library
+
+
+@pytest.fixture
+def use_tiles(library_of: LibraryOf, monkeypatch: pytest.MonkeyPatch) -> UseTiles:
+    """Engines made from now on have those registers."""
+
+    def use(registers: Tiles) -> None:
+        library = library_of(registers)
+        monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library)
+
+    return use
 
 
 @pytest.fixture

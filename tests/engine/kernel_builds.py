@@ -6,14 +6,21 @@ folder, where all processes of a run find them.
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
 from engine.kernels.cpu import compiler
 from engine.kernels.cpu.tiles import Tiles
+
+LibraryOf = Callable[[Tiles], ctypes.CDLL]
+"""The kernels for those registers."""
+UseTiles = Callable[[Tiles], None]
+"""Engines made from now on have those registers."""
 
 LESSER: Final = ("-march=x86-64-v2", "-march=x86-64-v3", "-march=x86-64-v4", "-mno-avx512vnni")
 """The flags by which a compiler knows a processor that lacks something."""

@@ -3,7 +3,6 @@ on nothing but the row."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -27,6 +26,7 @@ from engine.quant.quantise import quantise
 from tests.engine.compiled import make_engine
 from tests.engine.families import Recorded, record, write_family
 from tests.engine.grouped import random_matrix
+from tests.engine.kernel_builds import LibraryOf, UseTiles
 from tests.engine.models import VOCAB, ragged_prompts
 from tests.engine.products import product
 
@@ -40,32 +40,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "two threads": {"threads": 2},
     "preempted": {"kv_cache_tokens": 416},
 }
-LibraryOf = Callable[[Tiles], ctypes.CDLL]
-UseTiles = Callable[[Tiles], None]
-
-
-@pytest.fixture(scope="session")
-def library_of() -> LibraryOf:
-    """The kernels for those registers; skips where the processor or the system has none."""
-
-    @cache
-    def library(registers: Tiles) -> ctypes.CDLL:
-        if registers is Tiles.HARDWARE and (reason := module._missing()) is not None:
-            pytest.skip(f"no tile registers: {reason}")
-        return loaded(built(registers=registers))
-
-    return library
-
-
-@pytest.fixture
-def use_tiles(library_of: LibraryOf, monkeypatch: pytest.MonkeyPatch) -> UseTiles:
-    """Engines made from now on have those registers."""
-
-    def use(registers: Tiles) -> None:
-        library = library_of(registers)
-        monkeypatch.setattr("engine.kernels.cpu.runner.loaded", lambda: library)
-
-    return use
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ typedef struct {
   _Alignas(64) uint16_t queries[TILE_QUERIES * MAX_HEAD_DIM], weights[2 * TILE_ROWS * TILE_CHUNK];  // as in row_in_tiles
   float scores[2 * TILE_ROWS][SCORES_STRIDE];  // of two blocks of queries
   float output[TILE_QUERIES][OUTPUT_STRIDE];
-  float most[TILE_QUERIES], total[TILE_QUERIES];
+  float reference[TILE_QUERIES], totals[TILE_QUERIES][LANES];  // a score that weights are relative to, and their sums
   // Of a chunk: keys that are not whole registers in their page, and all values.
   uint16_t keys[TILE_CHUNK * MAX_HEAD_DIM], values[TILE_CHUNK * MAX_HEAD_DIM];
 } TileRoom;

@@ -48,132 +48,30 @@ static void gather_values(const Attention *a, const Span *span, long kv_head, lo
   }
 }
 
-// scores [blocks * 16][length] of one or two blocks of queries from `row` on, not scaled yet.
-static void score_in_tiles(const char *const *keys, long head, long length, long row, int blocks, TileRoom *room) {
-  long registers = whole_tiles(head) / TILE_INPUTS;
-  for (long at = 0; at < length; at += 2 * PANEL) {
-    const char *x = (const char *)room->queries + row / TILE_ROWS * registers * TILE_BYTES, *w = keys[at / PANEL];
-    int panels = length - at > PANEL ? 2 : 1;
-    TileDots d = {.x = x, .x_apart = registers * TILE_BYTES, .w = w, .steps = registers};
-    d.w_apart = panels == 2 ? keys[at / PANEL + 1] - w : 0;
-    zero_sums();
-    multiply_near_blocks(&d, blocks, panels);
-    store_blocks(&room->scores[0][at], SCORES_STRIDE, blocks, panels);
-  }
-}
+#define MOST_POWER 32.0f
 
-// output [blocks * 16][head] += weights * values of a chunk.
-static void add_values_in_tiles(long head, long length, long row, int blocks, TileRoom *room) {
-  long across = TILE_CHUNK / TILE_INPUTS * TILE_BYTES;
-  for (long first = 0; first < head; first += 2 * PANEL) {
-    int panels = head - first > PANEL ? 2 : 1;
-    TileDots d = {.x = (const char *)room->weights, .x_apart = across, .w_apart = across};
-    d.w = (const char *)(room->values + first * TILE_CHUNK), d.steps = whole_tiles(length) / TILE_INPUTS;
-    float *to = &room->output[row][first];
-    load_blocks(to, OUTPUT_STRIDE, blocks, panels);
-    multiply_near_blocks(&d, blocks, panels);
-    store_blocks(to, OUTPUT_STRIDE, blocks, panels);
-  }
-}
-
-// 2 to the v for v <= 0, relative error below 3e-6, of which bfloat16 keeps 4e-3. A polynomial of degree 4 on
-// [-1/2, 1/2], fitted for the least largest relative error. Below -126 the result is 0.
-INLINE vec power_of_two(vec v) {
-  ivec tiny = v < splat(-126.0f);
-  vec within = vmax(splat(-126.0f), v);  // in this order what is no number stays none
-  vec shifted = within + 12582912.0f;  // 1.5 * 2^23 rounds to the nearest whole number, and has it in its last bits
-  vec r = within - (shifted - 12582912.0f);
-  vec p = r * 9.5701019e-3f + 5.5917862e-2f;
-  p = p * r + 2.4024745e-1f;
-  p = p * r + 6.9312181e-1f;
-  p = p * r + 9.9999926e-1f;
-  return (vec)(((ivec)p + ((ivec)shifted << 23)) & ~tiny);
-}
-
-// Scores as the softmax takes them where a factor is not enough: scaled by the keys' own scales, or capped.
-static void scale_scores(const Attention *a, const Span *span, long kv_head, long chunk, long length, float *scores) {
-  for (long t = 0; t < length; t += LANES) {
-    vec by = splat(a->scale);
-    if (a->scales) by *= scales_of(a, span, chunk + t, kv_head);
-    store(scores + t, load(scores + t) * by);
-  }
-  if (a->softcap > 0)
-    for (long t = 0; t < length; t++) scores[t] = a->softcap * tanhf(scores[t] / a->softcap);
-}
-
-// What query `i` sees of a chunk: tokens `first` to `end`, and `vectors_end` for whole vectors; 0 if it sees nothing.
+// Queries of a group of heads: rows of tile registers.
 typedef struct {
-  long first, end, vectors_end;
-} Seeing;
+  const Attention *a;
+  const Span *span;
+  long kv_head, group, count;
+  long position;  // of the first token
+  float by;  // scores times this are in powers of two
+  int by_parts;  // whether scores have to be scaled one by one before that
+  TileRoom *room;
+} Queries;
 
-INLINE Seeing seeing_of(const Attention *a, long chunk, long length, long position) {
-  long first = a->window && position - a->window + 1 > chunk ? position - a->window + 1 - chunk : 0;
-  long end = least(length, position + 1 - chunk);
-  return (Seeing){first, end, end <= first ? 0 : (end + LANES - 1) / LANES * LANES};
-}
+// Two blocks of queries and the part of a chunk that any of them sees.
+typedef struct {
+  long chunk, length;  // the first token, and tokens in whole panels; 0 if none is seen
+  long row, end;  // queries
+} Scores;
 
-// The largest score of query `i` in a chunk, after what it does not see has been masked.
-static float most_of_scores(const Attention *a, const Span *span, long kv_head, long chunk, long length, Seeing seen, float *scores) {
-  if (a->scales || a->softcap > 0 || a->scale <= 0) scale_scores(a, span, kv_head, chunk, length, scores);
-  for (long t = 0; t < seen.first; t++) scores[t] = -INFINITY;
-  for (long t = seen.end; t < seen.vectors_end; t++) scores[t] = -INFINITY;
-  vec most = load(scores), other = most;
-  long t = LANES;
-  for (; t + LANES < seen.vectors_end; t += 2 * LANES) most = vmax(most, load(scores + t)), other = vmax(other, load(scores + t + LANES));
-  if (t < seen.vectors_end) most = vmax(most, load(scores + t));
-  return largest(vmax(most, other));
-}
-
-// Scores of query `i` become its weights, as the registers take them: exponentiated, shifted by the largest so far; zeros
-// for what it does not see. Sums are kept up. A score that is no finite number makes the sums, and so the output, no
-// numbers. Scores times `by`, and the largest, are in powers of two.
-static void weigh_in_tiles(const Attention *a, const Span *span, long kv_head, long chunk, long length, Seeing seen, float by, float now, long i, TileRoom *room) {
-  float *scores = room->scores[i % (2 * TILE_ROWS)], before = room->most[i];
-  TiledRow to = row_in_tiles(room->weights, i % (2 * TILE_ROWS), TILE_CHUNK);
-  for (long t = seen.vectors_end; t < whole_tiles(length); t += LANES) put(&to, t, splat(0));
-  if (!seen.vectors_end) return;
-  if (now < before) now = before;
-  vec total = {};
-  if (a->scales) {
-    for (long t = 0; t < seen.vectors_end; t += LANES) {
-      vec weight = power_of_two(load(scores + t) * by - now);
-      total += weight;
-      put(&to, t, weight * scales_of(a, span, chunk + t, a->kv_heads + kv_head));
-    }
-  } else {
-    for (long t = 0; t < seen.vectors_end; t += LANES) {
-      vec weight = power_of_two(load(scores + t) * by - now);
-      total += weight;
-      put(&to, t, weight);
-    }
-  }
-  if (now > before) {
-    float shrink = before == -INFINITY ? 0 : power_of_two(splat(before - now))[0];
-    shrink_sums(room->output[i], &room->total[i], a->head, shrink);
-    room->most[i] = now;
-  }
-  room->total[i] += sum(total);
-}
-
-// `weigh_in_tiles` for queries `row` to `end`. All largest scores are found before the first is needed: finding one is a
-// chain of instructions that wait for each other, but those of several queries run beside each other.
-static void weigh_queries(const Attention *a, const Span *span, long kv_head, long chunk, long length, long first_position, long group, long row, long end, TileRoom *room) {
-  int is_plain = !a->scales && a->softcap <= 0 && a->scale > 0;
-  float by = is_plain ? a->scale * 1.44269504f : 1.44269504f, most[2 * TILE_ROWS];  // log2(e)
-  Seeing seen[2 * TILE_ROWS];
-  for (long i = row; i < end; i++) {
-    seen[i - row] = seeing_of(a, chunk, length, first_position + i / group);
-    most[i - row] = seen[i - row].vectors_end ? most_of_scores(a, span, kv_head, chunk, length, seen[i - row], room->scores[i - row]) * by : 0;
-  }
-  for (long i = row; i < end; i++) weigh_in_tiles(a, span, kv_head, chunk, length, seen[i - row], by, most[i - row], i, room);
-}
-
-// As `attend`.
-static void attend_in_tiles(const Attention *a, const Span *span, long first_head, long offset, long tokens, TileRoom *room) {
-  long group = heads_at_once(a), queries = tokens * group, kv_head = first_head / (a->heads / a->kv_heads);
-  shape_tiles(queries, TILE_ROWS);
-  for (long i = 0; i < queries; i++) {
-    long row = span->row + offset + i / group, head = first_head + i % group;
+static void read_queries(const Queries *q, long first_head, long offset) {
+  const Attention *a = q->a;
+  TileRoom *room = q->room;
+  for (long i = 0; i < q->count; i++) {
+    long row = q->span->row + offset + i / q->group, head = first_head + i % q->group;
     TiledRow to = row_in_tiles(room->queries, i, a->head);
     if (a->halves) {
       const uint16_t *query = a->halves + (row * a->heads + head) * a->head;
@@ -183,22 +81,162 @@ static void attend_in_tiles(const Attention *a, const Span *span, long first_hea
       for (long d = 0; d < a->head; d += LANES) put(&to, d, load(query + d));
     }
     memset(room->output[i], 0, a->head * sizeof(float));
-    room->most[i] = -INFINITY, room->total[i] = 0;
+    store(room->totals[i], splat(0));
+    room->reference[i] = -INFINITY;
   }
-  long first_position = span->position + offset, last = first_position + tokens - 1;
-  long oldest = a->window ? first_position - a->window + 1 : 0;
+}
+
+static Scores scores_of(const Queries *q, long chunk, long row) {
+  Scores s = {.chunk = chunk, .row = row, .end = least(q->count, row + 2 * TILE_ROWS)};
+  long last = q->position + (s.end - 1) / q->group;
+  s.length = last < chunk ? 0 : least(TILE_CHUNK, (last - chunk) / PANEL * PANEL + PANEL);
+  return s;
+}
+
+// Scores of keys, not scaled yet.
+static void score_in_tiles(const Queries *q, const Scores *s, const char *const *keys) {
+  long registers = whole_tiles(q->a->head) / TILE_INPUTS;
+  int blocks = s->end - s->row > TILE_ROWS ? 2 : 1;
+  for (long at = 0; at < s->length; at += 2 * PANEL) {
+    const char *x = (const char *)q->room->queries + s->row / TILE_ROWS * registers * TILE_BYTES, *w = keys[at / PANEL];
+    int panels = s->length - at > PANEL ? 2 : 1;
+    TileDots d = {.x = x, .x_apart = registers * TILE_BYTES, .w = w, .steps = registers};
+    d.w_apart = panels == 2 ? keys[at / PANEL + 1] - w : 0;
+    zero_sums();
+    multiply_near_blocks(&d, blocks, panels);
+    store_blocks(&q->room->scores[0][at], SCORES_STRIDE, blocks, panels);
+  }
+}
+
+// output [queries][head] += weights * values of a chunk.
+static void add_values_in_tiles(const Queries *q, const Scores *s) {
+  long across = TILE_CHUNK / TILE_INPUTS * TILE_BYTES, head = q->a->head;
+  int blocks = s->end - s->row > TILE_ROWS ? 2 : 1;
+  for (long first = 0; first < head; first += 2 * PANEL) {
+    int panels = head - first > PANEL ? 2 : 1;
+    TileDots d = {.x = (const char *)q->room->weights, .x_apart = across, .w_apart = across};
+    d.w = (const char *)(q->room->values + first * TILE_CHUNK), d.steps = whole_tiles(s->length) / TILE_INPUTS;
+    float *to = &q->room->output[s->row][first];
+    load_blocks(to, OUTPUT_STRIDE, blocks, panels);
+    multiply_near_blocks(&d, blocks, panels);
+    store_blocks(to, OUTPUT_STRIDE, blocks, panels);
+  }
+}
+
+// 2 to the v, for v of at most 127: relative error below 9e-5, of which bfloat16 keeps 4e-3. A polynomial of degree 3, 1 at
+// 0 and fitted for the least largest relative error; far below 0 the result is 0.
+INLINE vec power_of_two(vec v) {
+  vec r = above_whole(v);
+  vec p = r * 7.70670596e-2f + 2.27644994e-1f;
+  p = p * r + 6.95116769e-1f;
+  p = p * r + 1.0f;
+  return times_power(p, v);
+}
+
+// Scores as the softmax takes them where a factor is not enough: scaled by the keys' own scales, or capped.
+static void scale_scores(const Queries *q, const Scores *s, float *scores) {
+  const Attention *a = q->a;
+  for (long t = 0; t < s->length; t += LANES) {
+    vec by = splat(a->scale);
+    if (a->scales) by *= scales_of(a, q->span, s->chunk + t, q->kv_head);
+    store(scores + t, load(scores + t) * by);
+  }
+  if (a->softcap > 0)
+    for (long t = 0; t < s->length; t++) scores[t] = a->softcap * tanhf(scores[t] / a->softcap);
+}
+
+// Masks what query `i` does not see of a chunk. Returns the end of what it sees, in whole rows of a register; 0: nothing.
+static long mask_scores(const Queries *q, const Scores *s, long i, float *scores) {
+  long position = q->position + i / q->group, window = q->a->window;
+  long first = window && position - window + 1 > s->chunk ? position - window + 1 - s->chunk : 0;
+  long end = least(s->length, position + 1 - s->chunk);
+  if (end <= first) return 0;
+  for (long t = 0; t < first; t++) scores[t] = -INFINITY;
+  for (long t = end; t < whole_tiles(end); t++) scores[t] = -INFINITY;
+  return whole_tiles(end);
+}
+
+static float largest_score(const float *scores, long end) {
+  vec most = load(scores), other = load(scores + LANES);
+  for (long t = 2 * LANES; t < end; t += 2 * LANES) most = vmax(most, load(scores + t)), other = vmax(other, load(scores + t + LANES));
+  return largest(vmax(most, other));
+}
+
+// 2 to each score less the reference of query `i`: its weights, as the registers take them, and their total. Returns the
+// largest exponent of each lane.
+INLINE vec exponentiate(const Queries *q, const Scores *s, long i, const float *scores, long end, vec *total) {
+  const Attention *a = q->a;
+  float reference = q->room->reference[i];
+  TiledRow to = row_in_tiles(q->room->weights, i - s->row, TILE_CHUNK);
+  vec one_most = splat(-INFINITY), other_most = one_most, one_total = {}, other_total = {};
+  for (long t = 0; t < end; t += 2 * LANES) {
+    vec one = load(scores + t) * q->by - reference, other = load(scores + t + LANES) * q->by - reference;
+    one_most = vmax(one_most, one), other_most = vmax(other_most, other);
+    one = power_of_two(one), other = power_of_two(other);
+    one_total += one, other_total += other;
+    if (a->scales) {
+      long token = s->chunk + t, head = a->kv_heads + q->kv_head;
+      one *= scales_of(a, q->span, token, head);
+      if (t + LANES < s->length) other *= scales_of(a, q->span, token + LANES, head);
+    }
+    put_two(&to, t, one, other);
+  }
+  *total = one_total + other_total;
+  return vmax(one_most, other_most);
+}
+
+// The reference becomes `to`, and what has been added up less.
+static void raise_reference(const Queries *q, long i, float to) {
+  TileRoom *room = q->room;
+  float shrink = power_of_two(splat(room->reference[i] - to))[0];
+  for (long d = 0; d < q->a->head; d += LANES) store(room->output[i] + d, load(room->output[i] + d) * shrink);
+  store(room->totals[i], load(room->totals[i]) * shrink);
+  room->reference[i] = to;
+}
+
+// Scores of query `i` become its weights; zeros for what it does not see. Weights need a reference that is near the largest
+// score, not that score itself: floats of any size are as exact. So the largest of the first chunk serves until a score is
+// 2^MOST_POWER times above it, and a chunk is gone through once. A score that is no finite number makes the sums, and so
+// the output, no numbers.
+static void weigh_in_tiles(const Queries *q, const Scores *s, long i) {
+  TileRoom *room = q->room;
+  float *scores = room->scores[i - s->row];
+  if (q->by_parts) scale_scores(q, s, scores);
+  long end = mask_scores(q, s, i, scores);
+  TiledRow to = row_in_tiles(room->weights, i - s->row, TILE_CHUNK);
+  for (long t = end; t < whole_tiles(s->length); t += 2 * LANES) put_two(&to, t, splat(0), splat(0));
+  if (!end) return;
+  vec total;
+  if (room->reference[i] == -INFINITY) room->reference[i] = largest_score(scores, end) * q->by;
+  vec powers = exponentiate(q, s, i, scores, end, &total);
+  if (any_above(powers, MOST_POWER)) {
+    raise_reference(q, i, largest_score(scores, end) * q->by);
+    exponentiate(q, s, i, scores, end, &total);
+  }
+  store(room->totals[i], load(room->totals[i]) + total);
+}
+
+// As `attend`.
+static void attend_in_tiles(const Attention *a, const Span *span, long first_head, long offset, long tokens, TileRoom *room) {
+  long group = heads_at_once(a), kv_head = first_head / (a->heads / a->kv_heads);
+  int by_parts = a->scales || a->softcap > 0 || a->scale <= 0;
+  Queries q = {a, span, kv_head, group, tokens * group, span->position + offset, (by_parts ? 1 : a->scale) * 1.44269504f, by_parts, room};  // log2(e)
+  shape_tiles(q.count, TILE_ROWS);
+  read_queries(&q, first_head, offset);
+  long last = q.position + tokens - 1, oldest = a->window ? q.position - a->window + 1 : 0;
   for (long chunk = oldest < 0 ? 0 : oldest / TILE_CHUNK * TILE_CHUNK; chunk <= last; chunk += TILE_CHUNK) {
-    long length = last + 1 - chunk < TILE_CHUNK ? (last - chunk) / PANEL * PANEL + PANEL : TILE_CHUNK;
+    long length = least(TILE_CHUNK, (last - chunk) / PANEL * PANEL + PANEL);
     const char *keys[TILE_CHUNK / PANEL];
     find_keys(a, span, kv_head, chunk, length, room, keys);
     gather_values(a, span, kv_head, chunk, length, room);
-    for (long row = 0; row < queries; row += 2 * TILE_ROWS) {
-      int blocks = queries - row > TILE_ROWS ? 2 : 1;
-      score_in_tiles(keys, a->head, length, row, blocks, room);
-      weigh_queries(a, span, kv_head, chunk, length, first_position, group, row, least(queries, row + 2 * TILE_ROWS), room);
-      add_values_in_tiles(a->head, length, row, blocks, room);
+    for (long row = 0; row < q.count; row += 2 * TILE_ROWS) {
+      Scores s = scores_of(&q, chunk, row);
+      if (!s.length) continue;
+      score_in_tiles(&q, &s, keys);
+      for (long i = s.row; i < s.end; i++) weigh_in_tiles(&q, &s, i);
+      add_values_in_tiles(&q, &s);
     }
   }
-  for (long i = 0; i < queries; i++)
-    write_output(a, span->row + offset + i / group, first_head + i % group, room->output[i], room->total[i]);
+  for (long i = 0; i < q.count; i++)
+    write_output(a, span->row + offset + i / group, first_head + i % group, room->output[i], sum(load(room->totals[i])));
 }

@@ -167,6 +167,17 @@ INLINE void put(const TiledRow *row, long at, vec value) {
   }
 }
 
+// `put` of two vectors, where a row in tiles is whole: `at` is a multiple of 2 * LANES.
+INLINE void put_two(const TiledRow *row, long at, vec one, vec other) {
+#if HALVES
+  uint32_t *to = row->to + at / TILE_INPUTS * TILE_ROWS * TILE_INPUTS / 2;
+  _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)other, (__m512)one));
+#else
+  put(row, at, one);
+  put(row, at + LANES, other);
+#endif
+}
+
 #if HALVES
 // One load of 16 pairs, as bfloat16.
 INLINE __m512bh pairs_bf16(const char *from) { return (__m512bh)_mm512_loadu_si512(from); }

@@ -172,6 +172,36 @@ INLINE vec vmax(vec a, vec b) {
   return (vec)(((ivec)a & more) | ((ivec)b & ~more));
 }
 
+// Whether any lane is above `limit`.
+INLINE int any_above(vec v, float limit) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)v, _mm512_set1_ps(limit), _CMP_GT_OQ) != 0;
+#else
+  return largest(v) > limit;
+#endif
+}
+
+// v less the whole number below it, and x (1 to 2) times two to that number, v at most 127. Where that would be too small to
+// be normal, about 0. What is no number stays none.
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+INLINE vec above_whole(vec v) { return (vec)_mm512_reduce_ps((__m512)v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+INLINE vec times_power(vec x, vec v) { return (vec)_mm512_scalef_ps((__m512)x, (__m512)v); }
+#else
+INLINE vec whole_below(vec v) {
+  vec nearest = (v + 12582912.0f) - 12582912.0f;  // 1.5 * 2^23 rounds to the nearest whole number
+  return nearest - (vec)((ivec)splat(1.0f) & (nearest > v));
+}
+INLINE vec above_whole(vec v) {
+  v = vmax(splat(-126.0f), v);
+  return v - whole_below(v);
+}
+INLINE vec times_power(vec x, vec v) {
+  ivec tiny = v < splat(-126.0f);
+  ivec exponent = __builtin_convertvector(whole_below(vmax(splat(-126.0f), v)), ivec) << 23;
+  return (vec)(((ivec)x + exponent) & ~tiny);
+}
+#endif
+
 // e to the v for v <= 0, relative error below 2e-7: Cody and Waite's reduction, a polynomial of degree 6 on
 // [-ln2/2, ln2/2]. Below -87 the result is 0.
 INLINE vec vexp(vec v) {
