@@ -48,7 +48,7 @@ static void gather_values(const Attention *a, const Span *span, long kv_head, lo
   }
 }
 
-#define MOST_POWER 32.0f
+#define MOST_POWER 32.0f  // of two, that a weight may be
 
 // Queries of a group of heads: rows of tile registers.
 typedef struct {
@@ -56,7 +56,7 @@ typedef struct {
   const Span *span;
   long kv_head, group, count;
   long position;  // of the first token
-  float by;  // scores times this are in powers of two
+  float by;  // what a score is to be multiplied by to be a power of two
   int by_parts;  // whether scores have to be scaled one by one before that
   TileRoom *room;
 } Queries;
@@ -145,7 +145,8 @@ static void scale_scores(const Queries *q, const Scores *s, float *scores) {
     for (long t = 0; t < s->length; t++) scores[t] = a->softcap * tanhf(scores[t] / a->softcap);
 }
 
-// Masks what query `i` does not see of a chunk. Returns the end of what it sees, in whole rows of a register; 0: nothing.
+// Masks what query `i` does not see of a chunk, up to the end of what it sees, in whole rows of a register, which is
+// returned; 0 if it sees nothing.
 static long mask_scores(const Queries *q, const Scores *s, long i, float *scores) {
   long position = q->position + i / q->group, window = q->a->window;
   long first = window && position - window + 1 > s->chunk ? position - window + 1 - s->chunk : 0;
@@ -162,21 +163,21 @@ static float largest_score(const float *scores, long end) {
   return largest(vmax(most, other));
 }
 
-// 2 to each score less the reference of query `i`: its weights, as the registers take them, and their total. Returns the
-// largest exponent of each lane.
+// Powers of two to each score less the reference of query `i`, and their total. Those are its weights, but for the scales
+// of the values, and written as the registers take them. Returns the largest score of each lane, less the reference.
 INLINE vec exponentiate(const Queries *q, const Scores *s, long i, const float *scores, long end, vec *total) {
   const Attention *a = q->a;
   float reference = q->room->reference[i];
   TiledRow to = row_in_tiles(q->room->weights, i - s->row, TILE_CHUNK);
   vec one_most = splat(-INFINITY), other_most = one_most, one_total = {}, other_total = {};
   for (long t = 0; t < end; t += 2 * LANES) {
-    vec one = load(scores + t) * q->by - reference, other = load(scores + t + LANES) * q->by - reference;
+    vec one = load(scores + t) - reference, other = load(scores + t + LANES) - reference;
     one_most = vmax(one_most, one), other_most = vmax(other_most, other);
-    one = power_of_two(one), other = power_of_two(other);
+    one = power_of_two(one * q->by), other = power_of_two(other * q->by);
     one_total += one, other_total += other;
     if (a->scales) {
       long token = s->chunk + t, head = a->kv_heads + q->kv_head;
-      one *= scales_of(a, q->span, token, head);
+      if (t < s->length) one *= scales_of(a, q->span, token, head);
       if (t + LANES < s->length) other *= scales_of(a, q->span, token + LANES, head);
     }
     put_two(&to, t, one, other);
@@ -188,16 +189,16 @@ INLINE vec exponentiate(const Queries *q, const Scores *s, long i, const float *
 // The reference becomes `to`, and what has been added up less.
 static void raise_reference(const Queries *q, long i, float to) {
   TileRoom *room = q->room;
-  float shrink = power_of_two(splat(room->reference[i] - to))[0];
+  float shrink = power_of_two(splat((room->reference[i] - to) * q->by))[0];
   for (long d = 0; d < q->a->head; d += LANES) store(room->output[i] + d, load(room->output[i] + d) * shrink);
   store(room->totals[i], load(room->totals[i]) * shrink);
   room->reference[i] = to;
 }
 
 // Scores of query `i` become its weights; zeros for what it does not see. Weights need a reference that is near the largest
-// score, not that score itself: floats of any size are as exact. So the largest of the first chunk serves until a score is
-// 2^MOST_POWER times above it, and a chunk is gone through once. A score that is no finite number makes the sums, and so
-// the output, no numbers.
+// score, not that score itself: floats of any size are as exact. So the largest of the first chunk serves until a weight
+// would be above 2^MOST_POWER, and a chunk is gone through once. A score that is infinite or no number makes the sums, and
+// so the output, no numbers; minus infinity weighs nothing.
 static void weigh_in_tiles(const Queries *q, const Scores *s, long i) {
   TileRoom *room = q->room;
   float *scores = room->scores[i - s->row];
@@ -207,10 +208,10 @@ static void weigh_in_tiles(const Queries *q, const Scores *s, long i) {
   for (long t = end; t < whole_tiles(s->length); t += 2 * LANES) put_two(&to, t, splat(0), splat(0));
   if (!end) return;
   vec total;
-  if (room->reference[i] == -INFINITY) room->reference[i] = largest_score(scores, end) * q->by;
-  vec powers = exponentiate(q, s, i, scores, end, &total);
-  if (any_above(powers, MOST_POWER)) {
-    raise_reference(q, i, largest_score(scores, end) * q->by);
+  if (room->reference[i] == -INFINITY) room->reference[i] = largest_score(scores, end);
+  vec most = exponentiate(q, s, i, scores, end, &total);
+  if (any_above(most * q->by, MOST_POWER)) {
+    raise_reference(q, i, largest_score(scores, end));
     exponentiate(q, s, i, scores, end, &total);
   }
   store(room->totals[i], load(room->totals[i]) + total);
@@ -220,7 +221,8 @@ static void weigh_in_tiles(const Queries *q, const Scores *s, long i) {
 static void attend_in_tiles(const Attention *a, const Span *span, long first_head, long offset, long tokens, TileRoom *room) {
   long group = heads_at_once(a), kv_head = first_head / (a->heads / a->kv_heads);
   int by_parts = a->scales || a->softcap > 0 || a->scale <= 0;
-  Queries q = {a, span, kv_head, group, tokens * group, span->position + offset, (by_parts ? 1 : a->scale) * 1.44269504f, by_parts, room};  // log2(e)
+  float by = (by_parts ? 1 : a->scale) * 1.44269504f;  // log2(e)
+  Queries q = {a, span, kv_head, group, tokens * group, span->position + offset, by, by_parts, room};
   shape_tiles(q.count, TILE_ROWS);
   read_queries(&q, first_head, offset);
   long last = q.position + tokens - 1, oldest = a->window ? q.position - a->window + 1 : 0;
