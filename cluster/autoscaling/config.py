@@ -246,6 +246,9 @@ class ForecastConfig(Settings):
     """Mean errors of the forecast by which it is lowered before it sets a floor."""
     min_observations: int = Field(3, ge=2)
     """The number of observations from which on a forecast sets a floor: a rise at the start is known after a minute."""
+    unspent_headroom: float = Field(0.5, ge=0, le=1)
+    """The part of the fast loop's present headroom that a forecast has while no request is late or refused. The more
+    of the error budget is being spent, the more of it, and all where all is. 1: always all."""
     enabled: bool = True
 
     @property

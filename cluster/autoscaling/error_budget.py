@@ -59,9 +59,13 @@ class ErrorBudget:
 
     @property
     def spent(self) -> float:
-        """The part of the budget that is being spent, 0 to 1. The part of the window that is not known counts as
-        spent."""
-        return 1.0 - self.known * (1.0 - min(1.0, self.burn / FULL))
+        """The part of the budget that is being spent, 0 to 1: all of it from the burn rate ``FULL`` on."""
+        return self.spent_by(FULL)
+
+    def spent_by(self, full: float) -> float:
+        """Returns the part of the budget that is being spent, 0 to 1, if the burn rate ``full`` is all of it. The part
+        of the window that is not known counts as spent."""
+        return 1.0 - self.known * (1.0 - min(1.0, self.burn / full))
 
 
 def observed_budget(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cluster.autoscaling.arrival_rate import ArrivalRate
 from cluster.autoscaling.config import FastLoopConfig, SloConfig, TierScalingConfig
+from cluster.autoscaling.error_budget import ErrorBudget
 from cluster.autoscaling.replica_model import ReplicaModel
 from cluster.autoscaling.snapshot import BatchWork, LatencyReport, WaitingRoom
 from cluster.autoscaling.staffing import staffed
@@ -36,7 +37,7 @@ class SignalInputs:
     latencies: Sequence[LatencyReport]
     batch_work: Sequence[BatchWork]
     falling: bool = False  # whether the arrivals are known to fall along a line
-    spent: float = 1.0  # the part of the error budget that is being spent (``ErrorBudget``)
+    budget: ErrorBudget = field(default_factory=ErrorBudget)
     fall: Fall | None = None  # if single requests explain what they leave that line by
 
     @property
@@ -106,7 +107,13 @@ class SignalInputs:
         if self.steady:
             return little
         unspent = self.fast.unspent_headroom
-        return (little if self.fall else self.fast.headroom) * (unspent + (1.0 - unspent) * self.spent)
+        return (little if self.fall else self.fast.headroom) * (unspent + (1.0 - unspent) * self.budget.spent)
+
+    def forecast_headroom(self, unspent: float) -> float:
+        """Returns the headroom for a flow that is forecast: the part ``unspent`` of ``headroom`` while no request is
+        late or refused, and all of it where as many are as may be. A forecast is the highest flow until a replica
+        that is ordered now would serve, so that it is mostly above what comes."""
+        return self.headroom * (unspent + (1.0 - unspent) * self.budget.spent_by(1.0))
 
     def staffed(self, replicas: float, flow: ArrivalRate | None) -> float:
         """Returns the number of replicas, with headroom for random peaks, for a flow that keeps ``replicas`` busy on

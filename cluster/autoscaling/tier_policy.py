@@ -24,7 +24,7 @@ from cluster.autoscaling.signals.refusals import refusals
 from cluster.autoscaling.signals.request_flow import request_flow
 from cluster.autoscaling.slowness import TRUSTED, disturbed_at, learnt_slowness, mean_itl_s, measured_slowness
 from cluster.autoscaling.snapshot import LatencyReport, Snapshot, TierSnapshot
-from cluster.autoscaling.staffing import whole
+from cluster.autoscaling.staffing import staffed, whole
 from cluster.autoscaling.steadiness import Steadiness
 from cluster.autoscaling.tier_load import TierLoad, load_of
 from cluster.autoscaling.tier_state import NeedPoint, TierState, with_need
@@ -62,7 +62,7 @@ def decide_tier(
     if load.ready and load.fresh < config.fast.min_fresh * load.ready:
         held = _held(seen.target, WhyNot(Reason.NO_FRESH_DATA, {"ready": load.ready, "fresh": load.fresh}))
         return _keeping(_bounded(learnt, evidence, seen, bounds, held, (), 0), seen, bounds)
-    floor, is_outdated = _floor(learnt, evidence), _is_outdated(config, learnt)
+    floor, is_outdated = _floor(config, learnt, evidence), _is_outdated(config, learnt)
     needs = _needs(evidence, max(floor, bounds.least))
     need = confirmed(needs, load.ready, evidence.at_work_replicas)
     sample = min(need.replicas, config.fast.max_step * max(1, seen.target))
@@ -74,7 +74,7 @@ def decide_tier(
     )
     if seen.target == 0:
         proposal = _from_zero(evidence, need)
-    elif bounds.least == 0 and _is_idle(learnt, evidence):
+    elif bounds.least == 0 and _is_idle(learnt, evidence, floor):
         idle_s = snapshot.at_s - (learnt.idle_since_s or snapshot.at_s)
         why = WhyNot(Reason.IDLE, {"idle_s": idle_s, "after_s": tier.idle_s})
         proposal = Proposal(0, Reason.IDLE, why, why)
@@ -144,7 +144,7 @@ def _observed(
         batch_work=seen.batch_work,
         falling=learnt.steadiness.is_falling(at_s),
         fall=fall,
-        spent=learnt.budget.spent,
+        budget=learnt.budget,
     )
     return learnt, evidence
 
@@ -184,13 +184,14 @@ def _needs(evidence: SignalInputs, floor: float) -> tuple[Need, ...]:
     return tuple(sorted(found, key=lambda need: -need.replicas))
 
 
-def _floor(state: TierState, evidence: SignalInputs) -> float:
+def _floor(config: AutoscalingConfig, state: TierState, evidence: SignalInputs) -> float:
     """Returns the replicas, as a fraction, for the flow that is forecast. 0 if there is no forecast or hardly a
     request in it."""
     ahead = state.slow.ahead
     if ahead is None or not evidence.model.known or ahead.rate * evidence.tier.idle_s < IDLE_REQUESTS:
         return 0.0
-    return evidence.staffed(evidence.model.replicas(ahead, evidence.itl_limit_s), ahead)
+    headroom = evidence.forecast_headroom(config.forecast.unspent_headroom)
+    return staffed(evidence.model.replicas(ahead, evidence.itl_limit_s), headroom, ahead.rate * evidence.slo.ttft_p99_s)
 
 
 def _is_outdated(config: AutoscalingConfig, state: TierState) -> bool:
@@ -224,11 +225,11 @@ def _idle_since(state: TierState, evidence: SignalInputs) -> float | None:
     return evidence.at_s if state.idle_since_s is None else state.idle_since_s
 
 
-def _is_idle(state: TierState, evidence: SignalInputs) -> bool:
+def _is_idle(state: TierState, evidence: SignalInputs, floor: float) -> bool:
     """Whether the tier may go to zero: it was idle for ``idle_s``, and no requests are forecast."""
     since_s = state.idle_since_s
     idle = since_s is not None and evidence.at_s - since_s >= evidence.tier.idle_s
-    return idle and _floor(state, evidence) == 0 and evidence.load.fresh == evidence.load.ready
+    return idle and floor == 0 and evidence.load.fresh == evidence.load.ready
 
 
 def _from_zero(evidence: SignalInputs, need: Confirmed) -> Proposal:

@@ -82,6 +82,7 @@ ABLATIONS = (
     Ablation("headroom", fast={"headroom": 0.0}),
     Ablation("steady flows", patches=((Steadiness, "is_steady", lambda _, __: False),)),
     Ablation("error budget", fast={"unspent_headroom": 1.0}),
+    Ablation("headroom of forecasts", settings={"forecast": ForecastConfig(unspent_headroom=1.0)}),
     Ablation("window of falls", patches=((Steadiness, "is_falling", lambda _, __: False),)),
     Ablation("falls by their line", patches=((Steadiness, "fall", lambda _, __: None),)),
     Ablation("window before a raise", fast={"up_window_s": NEVER_S}),

@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.autoscaling.arrival_rate import ArrivalCounts
-from cluster.autoscaling.config import FastLoopConfig, SloConfig, TierScalingConfig
+from cluster.autoscaling.config import (
+    AutoscalingConfig,
+    FastLoopConfig,
+    ForecastConfig,
+    SloConfig,
+    TierScalingConfig,
+)
 from cluster.autoscaling.decision import TierDecision
 from cluster.autoscaling.error_budget import ALLOWED, FULL, PRIOR, ErrorBudget, observed_budget, uncounted_late
 from cluster.autoscaling.explain import explain
@@ -230,6 +236,38 @@ def test_where_the_budget_is_spent_all_of_the_headroom_stays(ttft_s: float, refu
 
 def test_headroom_is_whole_whatever_happens_if_the_settings_say_so() -> None:
     assert set(headrooms(ALL)) == {HEADROOM}
+
+
+def forecast_floors(unspent: float, ttft_s: float) -> list[float]:
+    bench = moving(ALL)
+    bench.config = replace_forecast(bench.config, unspent)
+    found = []
+    for place in range(16):
+        bench.rate = 300.0 if place % 2 else 150.0
+        found += [each.numbers["forecast_floor"] for each in served(bench, 120, ttft_s)]
+    return found
+
+
+def replace_forecast(config: AutoscalingConfig, unspent: float) -> AutoscalingConfig:
+    return config.model_copy(update={"forecast": ForecastConfig(unspent_headroom=unspent)})
+
+
+def test_a_forecast_has_less_headroom_while_nothing_is_late() -> None:
+    half, whole = forecast_floors(0.5, ttft_s=0.3), forecast_floors(1.0, ttft_s=0.3)
+    assert all(a <= b for a, b in zip(half, whole, strict=True))
+    assert half[:60] == whole[:60]  # nothing is known yet
+    assert sum(half[-600:]) < sum(whole[-600:])
+
+
+def test_a_forecast_has_all_of_the_headroom_while_the_budget_is_spent() -> None:
+    assert forecast_floors(0.5, ttft_s=5.0) == forecast_floors(1.0, ttft_s=5.0)
+
+
+@pytest.mark.parametrize("burn", [0.0, 0.25, 0.5, 1.0, 3.0])
+def test_a_known_budget_is_spent_in_proportion_to_what_counts_as_all_of_it(burn: float) -> None:
+    budget = after(36_000, requests=100.0, missed=100.0 * ALLOWED * burn)
+    assert budget.spent_by(1.0) == pytest.approx(min(1.0, burn), abs=0.01)
+    assert budget.spent_by(1.0) <= budget.spent_by(0.25) == budget.spent
 
 
 def test_a_late_request_brings_headroom_back_at_once() -> None:
