@@ -37,11 +37,11 @@ from safety.check_policies import Band, ContentPolicy
 from safety.checks import CHECKS, CheckEntry
 from safety.classification import action_of
 from safety.compiled_policy import CompiledPolicy, Parts, failure_action
-from safety.dropped_passages import with_dropped
+from safety.dropped_passages import NOTHING, Dropped, with_dropped, without_turns
 from safety.leak.canary import canary, with_canary
 from safety.pii.restorer import Restorer
 from safety.policy import PolicyConfig
-from safety.request_size import SizeCheck, exceeding
+from safety.request_size import SIZE, SizeCheck, exceeding
 from safety.review import NoOversight, with_decisions, without_exceptions
 from safety.rule import rule, with_document_actions, with_pseudonyms
 from safety.streaming.answer_guard import PlannedGuard
@@ -143,16 +143,12 @@ class PolicyGuard:
         found += unreadable_verdicts(policy, passages) if checks else []
         found += [verdict for each in scanned for verdict in each.verdicts]
         found = with_document_actions(policy, passages, found)
-        approved = await without_exceptions(self._oversight, subject, passages, found)
-        decided, note = await with_decisions(self._oversight, policy, subject, passages, approved)
-        dropped: frozenset[int] = frozenset()
-        if use is TextUse.RESULT and checks:
-            decided, dropped = with_dropped(policy, passages, decided)
+        decided, note, dropped = await self._decided(policy, subject, passages, found, use if checks else None)
         verdicts, restored = with_pseudonyms(policy, passages, decided)
         ruling = rule(policy, passages, verdicts)
         message = f"{ruling.message}{note}" if ruling.refused else ""
         read = _is_read(checks) and not _all_exempt(policy, passages)
-        ruling = replace(ruling, scanned=read, message=message, restored=restored, dropped=dropped)
+        ruling = dropped.applied(replace(ruling, scanned=read, message=message, restored=restored))
         ruling = replace(ruling, banned=prepared.compiled.banned, checks=prepared.versions, policy=stated.version)
         if policy.prompt_canary != "off":
             ruling = self._with_canary(subject.tenant, passages, ruling)
@@ -227,6 +223,27 @@ class PolicyGuard:
         if len(self._prepared) > MAX_PREPARED:
             self._prepared.popitem(last=False)
         return found
+
+    async def _decided(
+        self,
+        policy: PolicyConfig,
+        subject: Subject,
+        passages: Sequence[Passage],
+        found: Sequence[Verdict],
+        use: TextUse | None,
+    ) -> tuple[Sequence[Verdict], str, Dropped]:
+        """Returns the verdicts of the checks after people's decisions, the sentence of ``with_decisions``, and what is
+        dropped. ``use`` None: nothing was checked, and nothing is dropped."""
+        approved = await without_exceptions(self._oversight, subject, passages, found)
+        kept, dropped = without_turns(policy, passages, approved) if use is TextUse.GENERATION else (approved, NOTHING)
+        decided, note = await with_decisions(self._oversight, policy, subject, passages, kept)
+        if use is TextUse.RESULT:
+            decided, results = with_dropped(policy, passages, decided)
+            return decided, note, Dropped(results)
+        if use is TextUse.GENERATION:  # a person may have rejected what is in an earlier turn
+            decided, rejected = without_turns(policy, passages, decided)
+            dropped = dropped.plus(rejected)
+        return decided, note, dropped
 
     async def _scan(
         self,
@@ -348,7 +365,7 @@ def oversized_verdicts(policy: PolicyConfig, passages: Sequence[Passage]) -> lis
     if sizes.max_characters is None or sizes.action != "block":
         return []
     place = exceeding([each.text for each in passages], sizes.max_characters)
-    return [] if place is None else [Verdict(SizeCheck.name, SizeCheck.version, Action.BLOCK, "size", passage=place)]
+    return [] if place is None else [Verdict(SizeCheck.name, SizeCheck.version, Action.BLOCK, SIZE, passage=place)]
 
 
 def offered_verdicts(policy: PolicyConfig, role: str, tools: Sequence[str]) -> list[Verdict]:
