@@ -48,9 +48,8 @@ MIN_NUMBER = 7
 
 Change = Callable[[Passage], str]
 """Takes a passage of the request and returns the text that takes its place."""
-
-
 NO_TURNS: Mapping[int, int] = {}
+"""The turns of messages of which none may be left out."""
 
 
 def passages_of(request: InferenceRequest, turns: Mapping[int, int] = NO_TURNS) -> list[Passage]:

@@ -140,14 +140,17 @@ def test_a_check_that_failed_drops_nothing(guarded: Guarded, mode: str) -> None:
 
 
 def test_several_turns_are_dropped_and_their_reasons_are_told_once(guarded: Guarded) -> None:
-    policy = {"phrases": {"block": ["bomb"]}, "secrets": {"requests": "block"}, "pii": {"requests": "redact"}}
+    policy: dict[str, Any] = {
+        "phrases": {"block": ["bomb"]},
+        "secrets": {"requests": "block"},
+        "pii": {"requests": "redact"},
+    }
     guarded.policies.set(earlier_turns="drop", **policy)
     turns = [user("HARM"), user("HARM again"), user("a bomb"), user("Hello"), user("I am ann@example.com")]
     answer = guarded.post(CHAT, {"messages": turns})
 
-    decision, dropped, why = answer.headers["x-manta-safety"].split("; ")
-    assert (decision, dropped) == ("redacted", "dropped_turns=3")
-    assert [each.split("@")[0] for each in why.removeprefix("why=").split(", ")] == ["classifier", "phrases"]
+    why = "classifier@scripted-1:violence, phrases:BLOCKED_PHRASE"  # no digest of the tenant's list
+    assert answer.headers["x-manta-safety"] == f"redacted; dropped_turns=3; why={why}"
     assert read_by_model(guarded) == [("user", "Hello"), ("user", "I am <EMAIL_ADDRESS>")]
 
 
