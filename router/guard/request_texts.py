@@ -176,7 +176,11 @@ def _conversation(
 
 def _of_turn(turn: int, change: Change) -> Change:
     """Returns a function that does ``change`` with the passage as one of an earlier turn."""
-    return lambda passage: change(replace(passage, turn=turn))
+
+    def changing(passage: Passage) -> str:  # dataclasses.replace takes four times as long
+        return change(Passage(passage.text, passage.origin, passage.field, passage.readable, turn))
+
+    return changing
 
 
 def _message(message: Message, field: str, change: Change) -> Message:
