@@ -37,13 +37,14 @@ from safety.check_policies import Band, ContentPolicy
 from safety.checks import CHECKS, CheckEntry
 from safety.classification import action_of
 from safety.compiled_policy import CompiledPolicy, Parts, failure_action
-from safety.dropped_passages import NOTHING, Dropped, with_dropped, without_turns
+from safety.dropped_passages import with_dropped
+from safety.dropped_turns import dropped_turns, ruled
 from safety.leak.canary import canary, with_canary
 from safety.pii.restorer import Restorer
 from safety.policy import PolicyConfig
 from safety.request_size import SIZE, SizeCheck, exceeding
 from safety.review import NoOversight, with_decisions, without_exceptions
-from safety.rule import rule, with_document_actions, with_pseudonyms
+from safety.rule import with_document_actions
 from safety.streaming.answer_guard import PlannedGuard
 from safety.tool_rules import offered
 from safety.verdict_memory import VerdictMemory, memory_key
@@ -120,6 +121,9 @@ class PolicyGuard:
     def classifier(self) -> str:
         return self._parts.classifier.version
 
+    async def drops_turns(self, tenant: str) -> bool:
+        return (await self._policies.of(tenant)).earlier_turns == "drop"
+
     async def inspect(
         self,
         subject: Subject,
@@ -143,12 +147,18 @@ class PolicyGuard:
         found += unreadable_verdicts(policy, passages) if checks else []
         found += [verdict for each in scanned for verdict in each.verdicts]
         found = with_document_actions(policy, passages, found)
-        decided, note, dropped = await self._decided(policy, subject, passages, found, use if checks else None)
-        verdicts, restored = with_pseudonyms(policy, passages, decided)
-        ruling = rule(policy, passages, verdicts)
+        approved = await without_exceptions(self._oversight, subject, passages, found)
+        # What is refused unread, and texts that no model answers, drop no turns.
+        droppable = passages if checks and use is TextUse.GENERATION else ()
+        settles = dropped_turns(policy, droppable, approved).settles
+        decided, note = await with_decisions(self._oversight, policy, subject, passages, approved, settles)
+        results: frozenset[int] = frozenset()
+        if use is TextUse.RESULT and checks:
+            decided, results = with_dropped(policy, passages, decided)
+        ruling = ruled(policy, passages, decided, dropped_turns(policy, droppable, decided))
         message = f"{ruling.message}{note}" if ruling.refused else ""
         read = _is_read(checks) and not _all_exempt(policy, passages)
-        ruling = dropped.applied(replace(ruling, scanned=read, message=message, restored=restored))
+        ruling = replace(ruling, scanned=read, message=message, dropped=ruling.dropped | results)
         ruling = replace(ruling, banned=prepared.compiled.banned, checks=prepared.versions, policy=stated.version)
         if policy.prompt_canary != "off":
             ruling = self._with_canary(subject.tenant, passages, ruling)
@@ -224,27 +234,6 @@ class PolicyGuard:
             self._prepared.popitem(last=False)
         return found
 
-    async def _decided(
-        self,
-        policy: PolicyConfig,
-        subject: Subject,
-        passages: Sequence[Passage],
-        found: Sequence[Verdict],
-        use: TextUse | None,
-    ) -> tuple[Sequence[Verdict], str, Dropped]:
-        """Returns the verdicts of the checks after people's decisions, the sentence of ``with_decisions``, and what is
-        dropped. ``use`` None: nothing was checked, and nothing is dropped."""
-        approved = await without_exceptions(self._oversight, subject, passages, found)
-        kept, dropped = without_turns(policy, passages, approved) if use is TextUse.GENERATION else (approved, NOTHING)
-        decided, note = await with_decisions(self._oversight, policy, subject, passages, kept)
-        if use is TextUse.RESULT:
-            decided, results = with_dropped(policy, passages, decided)
-            return decided, note, Dropped(results)
-        if use is TextUse.GENERATION:  # a person may have rejected what is in an earlier turn
-            decided, rejected = without_turns(policy, passages, decided)
-            dropped = dropped.plus(rejected)
-        return decided, note, dropped
-
     async def _scan(
         self,
         policy: PolicyConfig,
@@ -288,8 +277,10 @@ class PolicyGuard:
         return replace(ruling, texts=with_canary(passages, ruling.texts, token), canary=token)
 
     def _count(self, subject: Subject, ruling: Ruling) -> None:
-        """Counts a blocked request against its user and key."""
-        if ruling.action is Action.BLOCK and not ruling.unavailable:
+        """Counts a blocked request against its user and key, and one that has dropped several turns: each may be a try.
+        The one turn that a blocked message leaves in a history was counted when it was sent."""
+        blocked = ruling.action is Action.BLOCK and not ruling.unavailable
+        if blocked or len(ruling.dropped_turns) > 1:
             for counted in _counted(subject):
                 self._rate.add(counted)
 

@@ -13,8 +13,10 @@ without sending them. The audit log has it."""
 def safety_header(decision: str, ruling: Ruling | None) -> str:
     """Returns ``decision``, and, if turns of the conversation were left out, how many and why: at most MAX_REASONS of
     ``check@version:category``. An example is ``redacted; dropped_turns=1; why=classifier@4:violence``. It quotes no
-    text. Checks of SECRET_VERSIONS are named without their version. ``ruling`` None: the request was not inspected."""
-    if ruling is None or ruling.refused or not ruling.dropped_turns:
+    text. Checks of SECRET_VERSIONS are named without their version. ``ruling`` None: the request was not inspected.
+
+    ``blocked`` stands alone: of an answer that was halted, the reasons would read as those of the halt."""
+    if ruling is None or decision == "blocked" or not ruling.dropped_turns:
         return decision
     reasons = dict.fromkeys(_reason(each) for each in ruling.verdicts if ruling.drops_turn(each))
     return f"{decision}; dropped_turns={len(ruling.dropped_turns)}; why={', '.join(list(reasons)[:MAX_REASONS])}"

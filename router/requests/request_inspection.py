@@ -12,7 +12,7 @@ from router.guard.banned_token_sequences import without_words
 from router.guard.guard_refusal import check_ruling, refusal
 from router.guard.moderation_scoring import judge_of, moderated_input, with_scores
 from router.guard.prompt_length import check_prompt_lengths
-from router.guard.request_texts import continued_texts, is_json, passages_of, with_texts
+from router.guard.request_texts import NO_TURNS, continued_texts, is_json, passages_of, with_texts
 from router.guard.text_moderation import moderating
 from router.ledger.ledger import Account
 from router.ports.usage_metrics import UsageMetrics
@@ -50,8 +50,9 @@ class RequestInspection:
         if self._guard is None:
             return None
         check_prompt_lengths(account.request, account.context_length)
-        turns = earlier_turns(account.request)
-        subject, passages = subject_of(account), passages_of(account.request, turns)
+        subject = subject_of(account)
+        turns = earlier_turns(account.request) if await self._guard.drops_turns(subject.tenant) else NO_TURNS
+        passages = passages_of(account.request, turns)
         ruling = account.ruling = await self._guard.inspect(subject, passages, account.request.tools)
         self._note(account, ruling.verdicts, Stage.BEFORE, ruling.policy)
         check_ruling(ruling)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,10 +15,18 @@ from hypothesis import strategies as st
 from engine.api import Conversation, Message, SamplingParams, ToolCall
 from router.documents import ContextPassage, RetrievedContext, Source
 from router.inference_request import InferenceRequest
+from router.memory_store import MemoryStore
+from router.ports.clock import SystemClock
 from router.prompts.conversation_units import last_user_place
 from router.prompts.earlier_turns import earlier_turns, without_turns
+from safety.api import Passage, Ruling, Subject, TextUse
+from safety.compiled_policy import Parts
+from safety.guard import PolicyGuard
 from tests.router.conversations import conversations
-from tests.router.guarded import CHAT, TEXT, Guarded, texts_of
+from tests.router.guarded import CHAT, CONFIG, TEXT, Guarded, texts_of
+from tests.router.policies import Policies
+from tests.router.served import KEY, Served
+from tests.safety.scripted_classifier import ScriptedClassifier
 
 SYSTEM = {"role": "system", "content": "You are a clerk."}
 LAST = {"role": "user", "content": "And on Mondays?"}
@@ -68,6 +78,54 @@ def test_a_conversation_goes_on_after_a_message_that_was_blocked(
     assert "my-secret-word" not in json.dumps(guarded.entries()) + caplog.text + str(answer.headers)
 
 
+def test_what_is_refused_anyway_is_in_the_ledger_as_blocked(guarded: Guarded) -> None:
+    guarded.policies.set(earlier_turns="drop")
+    guarded.post(CHAT, {"messages": [user("HARM"), assistant("No."), user("HARM again")]})
+
+    safety = guarded.entries()[-1]["safety"]
+    assert (safety["decision"], safety["verdicts"]) == ("blocked", ["classifier@scripted-1:block:violence:0.970"] * 2)
+
+
+def test_an_answer_that_is_halted_names_no_reason_of_a_dropped_turn(guarded: Guarded) -> None:
+    guarded.policies.set(earlier_turns="drop", phrases={"block": ["wörld"]}, content_answers=None)
+    answer = guarded.post(CHAT, {"messages": [user("HARM"), assistant("No."), LAST]})
+
+    assert answer.json()["choices"][0]["finish_reason"] == "content_filter"
+    assert answer.headers["x-manta-safety"] == "blocked"
+
+
+class NotingGuard(PolicyGuard):
+    """Notes the turns of the passages that it inspects."""
+
+    turns: list[int | None]
+
+    async def inspect(
+        self,
+        subject: Subject,
+        passages: Sequence[Passage],
+        tools: Sequence[str] = (),
+        *,
+        use: TextUse = TextUse.GENERATION,
+    ) -> Ruling:
+        self.turns = [passage.turn for passage in passages]
+        return await super().inspect(subject, passages, tools, use=use)
+
+
+def test_turns_are_looked_for_only_where_the_policy_may_drop_them() -> None:
+    policies = Policies()
+    guard = NotingGuard(policies, Parts(ScriptedClassifier()))
+    served = Served(CONFIG, MemoryStore(SystemClock()), guard)
+    body = {"model": "fast", "messages": [user("Hi"), assistant("Hello."), LAST]}
+    found = []
+    for setting in ("block", "drop"):
+        policies.set(earlier_turns=setting)
+        served.http.post(CHAT, json=body, headers={"authorization": f"Bearer {KEY}"})
+        found.append(guard.turns)
+    served.stop()
+
+    assert found == [[None, None, None], [1, 1, None]]
+
+
 def test_by_default_the_conversation_is_blocked_for_ever(guarded: Guarded) -> None:
     answer = guarded.post(CHAT, {"messages": [user("HARM"), assistant("No."), LAST]})
 
@@ -109,8 +167,10 @@ def test_a_turn_with_calls_is_dropped_whole_whatever_of_it_is_blocked(
         ([user("HARM"), LAST, assistant(None, "c"), result("ATTACK", "c")], 3),
         ([assistant("HARM"), user("Hello"), assistant("Hi"), LAST], 0),
         ([user("HARM"), assistant(None, "c"), LAST, result("late", "c")], 0),
+        ([user("HARM"), assistant(None, "c"), user("x"), assistant("1"), result("late", "c"), assistant("2"), LAST], 0),
+        ([*[user(f"HARM {n}") for n in range(9)], LAST], 0),
     ],
-    ids=["last", "both", "system", "developer", "last turn's result", "before the first", "call under way"],
+    ids=["last", "both", "system", "developer", "last result", "before the first", "under way", "late result", "many"],
 )
 @pytest.mark.parametrize("on_block", ["error", "answer"])
 def test_what_is_in_no_earlier_turn_blocks_the_request(
@@ -197,6 +257,11 @@ def left_of(request: InferenceRequest, dropped: set[int]) -> list[Message]:
     return list(prompt.messages)
 
 
+def answers_together(places: Sequence[int], messages: Sequence[Message]) -> set[tuple[int, int]]:
+    """The places of messages of the assistant of which one comes right after the other."""
+    return {(a, b) for a, b in pairwise(places) if messages[a].role == messages[b].role == "assistant"}
+
+
 @settings(max_examples=300, deadline=None)
 @given(messages=conversations(), template=st.integers(0, 3), data=st.data())
 def test_what_is_left_is_a_valid_conversation(messages: list[Message], template: int, data: st.DataObject) -> None:
@@ -212,30 +277,59 @@ def test_what_is_left_is_a_valid_conversation(messages: list[Message], template:
     question = last_user_place(messages, fixed)
     assert question is None or set(range(question, len(messages))) <= set(kept)
     assert {place for place, each in enumerate(messages) if place in fixed or each.role == "system"} <= set(kept)
+    assert answers_together(kept, messages) <= answers_together(range(len(messages)), messages)
     calls = {call.id: place for place, message in enumerate(messages) for call in message.tool_calls}
     for place, message in enumerate(messages):
         if message.tool_call_id in calls and not {place, calls[message.tool_call_id]} & fixed:
             assert (place in kept) == (calls[message.tool_call_id] in kept)
 
 
-@settings(max_examples=100, deadline=None)
-@given(rounds=st.lists(st.integers(0, 2), min_size=1, max_size=6), data=st.data())
-def test_a_conversation_that_alternates_still_alternates(rounds: list[int], data: st.DataObject) -> None:
-    messages = [Message("system", "s")]
-    for n, calls in enumerate(rounds):
+@settings(max_examples=200, deadline=None)
+@given(rounds=st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=6), data=st.data())
+def test_a_conversation_that_alternates_still_alternates(rounds: list[tuple[int, bool]], data: st.DataObject) -> None:
+    """In some rounds, the last result comes only after the next message of the user, or after a first answer to it."""
+    messages, late, delayed = [Message("system", "s")], list[Message](), set[int]()
+    for n, (calls, delays) in enumerate(rounds, 1):
         messages.append(Message("user", f"q{n}"))
+        if late and data.draw(st.booleans()):
+            messages.append(Message("assistant", f"a first answer {n}"))
+        messages += late
+        late = []
         for step in range(calls):
             made = ToolCall("f", "{}", f"c{n}.{step}")
             messages += [Message("assistant", "", (made,)), Message("tool", "r", tool_call_id=made.id)]
+        if calls and delays:
+            late, delayed = [messages.pop()], {*delayed, n}
+            continue
         messages.append(Message("assistant", f"a{n}"))
-    messages.append(Message("user", "last"))
+    messages += [Message("user", "last"), *late]
     request = request_of(messages)
-    assert set(earlier_turns(request).values()) == set(range(1, len(rounds) + 1))
-    dropped = data.draw(st.sets(st.integers(1, len(rounds))))
+    may_go = set(range(1, len(rounds) + 1)) - delayed
+    assert set(earlier_turns(request).values()) == may_go
+    dropped = data.draw(st.sets(st.sampled_from(sorted(may_go)))) if may_go else set()
 
-    roles = [each.role for each in left_of(request, dropped) if not each.tool_calls and each.role != "tool"]
+    roles = [each.role for each in left_of(request, dropped)]
 
-    assert roles == ["system", *["user", "assistant"] * (len(rounds) - len(dropped)), "user"]
+    assert ("assistant", "assistant") not in pairwise(roles)
+    if not delayed:
+        spoken = [each.role for each in left_of(request, dropped) if not each.tool_calls and each.role != "tool"]
+        assert spoken == ["system", *["user", "assistant"] * (len(rounds) - len(dropped)), "user"]
+
+
+def test_a_turn_whose_result_comes_in_the_next_one_stays_and_that_one_may_go() -> None:
+    messages = [
+        Message("user", "q1"),
+        Message("assistant", "", (ToolCall("f", "{}", "c"),)),
+        Message("user", "q2"),
+        Message("assistant", "a2"),
+        Message("tool", "late", tool_call_id="c"),
+        Message("assistant", "a2 again"),
+        Message("user", "last"),
+    ]
+    request = request_of(messages)
+
+    assert earlier_turns(request) == {2: 2, 3: 2, 5: 2}
+    assert left_of(request, {2}) == [messages[place] for place in (0, 1, 4, 6)]
 
 
 def test_messages_of_a_stored_prompt_and_retrieved_context_are_in_no_turn() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from safety.api import TOO_MUCH_ENCODED, Action, Origin, Passage, ReviewOutcome, Ruling, Verdict
-from safety.dropped_passages import without_turns
+from safety.dropped_turns import MAX_DROPPED_TURNS, dropped_turns
 from safety.policy import PolicyConfig
 from tests.safety.guards import MARKED, People, guard_of, inspect
 from tests.safety.scripted_classifier import ScriptedClassifier
@@ -170,6 +170,56 @@ def test_dropped_turns_are_not_counted_as_blocked_and_the_rate_drops_none() -> N
     assert shut_out.reason.check == "rate"
 
 
+def test_a_request_that_drops_several_turns_counts_as_one_that_is_blocked() -> None:
+    guard = guard_of({**DROP, "rate": {"max_blocked": 2}})
+    several = [*turn(1, "HARM"), *turn(2, "DOUBT"), *turn(3, "Hello")]  # DOUBT is no BLOCK, and a try all the same
+    for _ in range(2):
+        assert_dropped(inspect(guard, *several, LAST), 1, 2)
+    shut_out = inspect(guard, LAST)
+
+    assert (shut_out.refused, shut_out.reason and shut_out.reason.check) == (True, "rate")
+
+
+def test_a_request_with_more_turns_to_drop_than_one_may_is_blocked() -> None:
+    people = People()
+    guard = guard_of({**DROP, "rate": {"max_blocked": 2}}, oversight=people)
+    guesses = [passage for number in range(1, MAX_DROPPED_TURNS + 1) for passage in turn(number, f"HARM {number}")]
+    assert_dropped(inspect(guard, *guesses, LAST), *range(1, MAX_DROPPED_TURNS + 1))
+    people.records.clear()
+    blocked = inspect(guard, *guesses, *turn(99, "HARM 99"), *turn(100, "Hello"), LAST)
+
+    assert (blocked.label, blocked.refused, blocked.dropped_turns) == ("blocked", True, frozenset())
+    assert blocked.refused_field == "messages[1].content"
+    assert {(each.action, each.outcome, each.turns_dropped) for each in people.records} == {
+        (Action.BLOCK, "refused", 0)
+    }
+    assert inspect(guard, LAST).refused  # both were counted
+
+
+@pytest.mark.parametrize("last", ["HARM", "SUSPECT"])
+@pytest.mark.parametrize("earlier", ["HARM", "DOUBT"])
+@pytest.mark.parametrize("review", ["refuse", "queue"])
+def test_a_request_that_is_refused_anyway_has_the_records_of_one_that_drops_nothing(
+    last: str, earlier: str, review: str
+) -> None:
+    given, rulings = [], []
+    for setting in ("drop", "block"):
+        people = People()
+        policy = {"earlier_turns": setting, "review": {"action": review}, "pii": {"requests": "redact"}}
+        passages = [*turn(1, f"{earlier} of ann@example.com"), Passage(last, Origin.USER, "messages[3].content")]
+        rulings.append(inspect(guard_of(policy, oversight=people), *passages))
+        given.append(people.records)
+
+    dropping, blocking = rulings
+    assert given[0] == given[1]
+    assert {each.outcome for each in given[0]} == {"refused", "redacted"}  # the address
+    assert dropping.verdicts == blocking.verdicts
+    assert dropping.texts == blocking.texts
+    assert (dropping.refused, dropping.dropped, dropping.dropped_turns) == (True, frozenset(), frozenset())
+    if review == "refuse" or earlier == last:
+        assert dropping.refused_field == "messages[3].content"
+
+
 def test_no_pseudonym_stands_for_what_is_dropped() -> None:
     policy = {**DROP, "pii": {"requests": "pseudonymise"}}
     last = Passage("I am ann@example.com", Origin.USER)
@@ -195,7 +245,7 @@ def test_a_text_that_no_check_could_read_drops_its_turn_where_it_would_be_refuse
     action: Action, dropped: set[int]
 ) -> None:
     found = Verdict("classifier", "1", action, error=TOO_MUCH_ENCODED)
-    _, left_out = without_turns(PolicyConfig(earlier_turns="drop"), [*turn(1, "aGVsbG8="), LAST], [found])
+    left_out = dropped_turns(PolicyConfig(earlier_turns="drop"), [*turn(1, "aGVsbG8="), LAST], [found])
 
     assert left_out.turns == dropped
 
