@@ -143,13 +143,11 @@ class PolicyGuard:
         memory = self._memory if use is TextUse.GENERATION else None
         scans = (self._scan(policy, subject.tenant, each, passages, memory) for each in checks)
         scanned = await asyncio.gather(*scans)
-        found = list(refused)
-        found += unreadable_verdicts(policy, passages) if checks else []
+        found = [*refused, *(unreadable_verdicts(policy, passages) if checks else ())]
         found += [verdict for each in scanned for verdict in each.verdicts]
         found = with_document_actions(policy, passages, found)
         approved = await without_exceptions(self._oversight, subject, passages, found)
-        # What is refused unread, and texts that no model answers, drop no turns.
-        droppable = passages if checks and use is TextUse.GENERATION else ()
+        droppable = passages if checks and use is TextUse.GENERATION else ()  # what is refused unread drops no turns
         settles = dropped_turns(policy, droppable, approved).settles
         decided, note = await with_decisions(self._oversight, policy, subject, passages, approved, settles)
         results: frozenset[int] = frozenset()

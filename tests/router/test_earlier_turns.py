@@ -291,7 +291,7 @@ def test_a_conversation_that_alternates_still_alternates(rounds: list[tuple[int,
     messages, late, delayed = [Message("system", "s")], list[Message](), set[int]()
     for n, (calls, delays) in enumerate(rounds, 1):
         messages.append(Message("user", f"q{n}"))
-        if late and data.draw(st.booleans()):
+        if data.draw(st.booleans()) and late:
             messages.append(Message("assistant", f"a first answer {n}"))
         messages += late
         late = []
