@@ -14,6 +14,7 @@ from router.answer_source import AnswerSource
 from router.cache.found_answer import Found
 from router.config.router import RouterConfig
 from router.endpoint_protocol import Endpoint
+from router.guard.safety_header import safety_header
 from router.idempotency.idempotent_requests import Claim, IdempotentRequests
 from router.inference_request import Call, InferenceRequest
 from router.kept_answers import AwaitedAnswer
@@ -230,7 +231,7 @@ class Pipeline:
             request.writer,
             ignored,
             hold.decision,
-            lambda: decision_of(account.ruling, account.inspections),
+            lambda: safety_header(decision_of(account.ruling, account.inspections), account.ruling),
             output_tokens=lambda: meter.output_tokens,
             usage=lambda: meter.total.usage,
             failovers=lambda: (meter.failovers, meter.other_version),

@@ -38,6 +38,7 @@ def audit_records(
             verdict.category,
             None if verdict.error is not None else verdict.score,
             text if policy.audit_text == "hmac" else "",
+            len(ruling.dropped_turns) if ruling.drops_turn(verdict) else 0,
         )
     if policy.audit == "found":
         return
@@ -91,6 +92,8 @@ def outcome(verdict: Verdict, ruling: Ruling) -> str:
     """Returns the consequence of a verdict for the request, as in ``AuditRecord.outcome``."""
     if verdict.error is not None:
         return "refused" if verdict.action is Action.BLOCK else "unscanned"
+    if ruling.drops_turn(verdict):
+        return "dropped"
     if verdict.action is Action.REVIEW:
         return "refused" if ruling.refused else "passed"
     return {Action.ALLOW: "allowed", Action.REDACT: "redacted", Action.BLOCK: "refused"}[verdict.action]

@@ -21,19 +21,24 @@ def with_dropped(
     A verdict that blocks a passage, or that a person should decide on, redacts all of it instead. A check that failed
     still blocks, since none of the passages was read.
     """
-    changed = [_dropping(each, passages) if _refuses(policy, each) else each for each in verdicts]
+    changed = [dropping(each, passages) if refuses(policy, each) else each for each in verdicts]
     return changed, frozenset(each.passage for each in changed if _drops(each, passages))
 
 
-def _refuses(policy: PolicyConfig, verdict: Verdict) -> bool:
+def is_failure(verdict: Verdict) -> bool:
+    """Returns whether the verdict is that of a check that failed, which has read no passage."""
+    return verdict.error is not None and verdict.error not in FAULTS_OF_TEXTS
+
+
+def refuses(policy: PolicyConfig, verdict: Verdict) -> bool:
     """Returns whether the verdict would refuse a request, because of what is in a passage."""
-    if verdict.error is not None and verdict.error not in FAULTS_OF_TEXTS:
+    if is_failure(verdict):
         return False
     waits = verdict.action is Action.REVIEW and policy.review.action != "pass"
     return waits or verdict.action is Action.BLOCK
 
 
-def _dropping(verdict: Verdict, passages: Sequence[Passage]) -> Verdict:
+def dropping(verdict: Verdict, passages: Sequence[Passage]) -> Verdict:
     """Returns the verdict as one that drops its passage."""
     category = verdict.category or verdict.error or ""
     whole = Span(0, len(passages[verdict.passage].text), category.upper(), "")

@@ -38,12 +38,13 @@ from safety.checks import CHECKS, CheckEntry
 from safety.classification import action_of
 from safety.compiled_policy import CompiledPolicy, Parts, failure_action
 from safety.dropped_passages import with_dropped
+from safety.dropped_turns import dropped_turns, ruled
 from safety.leak.canary import canary, with_canary
 from safety.pii.restorer import Restorer
 from safety.policy import PolicyConfig
-from safety.request_size import SizeCheck, exceeding
+from safety.request_size import SIZE, SizeCheck, exceeding
 from safety.review import NoOversight, with_decisions, without_exceptions
-from safety.rule import rule, with_document_actions, with_pseudonyms
+from safety.rule import with_document_actions
 from safety.streaming.answer_guard import PlannedGuard
 from safety.tool_rules import offered
 from safety.verdict_memory import VerdictMemory, memory_key
@@ -120,6 +121,9 @@ class PolicyGuard:
     def classifier(self) -> str:
         return self._parts.classifier.version
 
+    async def drops_turns(self, tenant: str) -> bool:
+        return (await self._policies.of(tenant)).earlier_turns == "drop"
+
     async def inspect(
         self,
         subject: Subject,
@@ -139,20 +143,20 @@ class PolicyGuard:
         memory = self._memory if use is TextUse.GENERATION else None
         scans = (self._scan(policy, subject.tenant, each, passages, memory) for each in checks)
         scanned = await asyncio.gather(*scans)
-        found = list(refused)
-        found += unreadable_verdicts(policy, passages) if checks else []
+        found = [*refused, *(unreadable_verdicts(policy, passages) if checks else ())]
         found += [verdict for each in scanned for verdict in each.verdicts]
         found = with_document_actions(policy, passages, found)
         approved = await without_exceptions(self._oversight, subject, passages, found)
-        decided, note = await with_decisions(self._oversight, policy, subject, passages, approved)
-        dropped: frozenset[int] = frozenset()
+        droppable = passages if checks and use is TextUse.GENERATION else ()  # what is refused unread drops no turns
+        settles = dropped_turns(policy, droppable, approved).settles
+        decided, note = await with_decisions(self._oversight, policy, subject, passages, approved, settles)
+        results: frozenset[int] = frozenset()
         if use is TextUse.RESULT and checks:
-            decided, dropped = with_dropped(policy, passages, decided)
-        verdicts, restored = with_pseudonyms(policy, passages, decided)
-        ruling = rule(policy, passages, verdicts)
+            decided, results = with_dropped(policy, passages, decided)
+        ruling = ruled(policy, passages, decided, dropped_turns(policy, droppable, decided))
         message = f"{ruling.message}{note}" if ruling.refused else ""
         read = _is_read(checks) and not _all_exempt(policy, passages)
-        ruling = replace(ruling, scanned=read, message=message, restored=restored, dropped=dropped)
+        ruling = replace(ruling, scanned=read, message=message, dropped=ruling.dropped | results)
         ruling = replace(ruling, banned=prepared.compiled.banned, checks=prepared.versions, policy=stated.version)
         if policy.prompt_canary != "off":
             ruling = self._with_canary(subject.tenant, passages, ruling)
@@ -271,8 +275,10 @@ class PolicyGuard:
         return replace(ruling, texts=with_canary(passages, ruling.texts, token), canary=token)
 
     def _count(self, subject: Subject, ruling: Ruling) -> None:
-        """Counts a blocked request against its user and key."""
-        if ruling.action is Action.BLOCK and not ruling.unavailable:
+        """Counts a blocked request against its user and key, and one that has dropped several turns: each may be a try.
+        The one turn that a blocked message leaves in a history was counted when it was sent."""
+        blocked = ruling.action is Action.BLOCK and not ruling.unavailable
+        if blocked or len(ruling.dropped_turns) > 1:
             for counted in _counted(subject):
                 self._rate.add(counted)
 
@@ -348,7 +354,7 @@ def oversized_verdicts(policy: PolicyConfig, passages: Sequence[Passage]) -> lis
     if sizes.max_characters is None or sizes.action != "block":
         return []
     place = exceeding([each.text for each in passages], sizes.max_characters)
-    return [] if place is None else [Verdict(SizeCheck.name, SizeCheck.version, Action.BLOCK, "size", passage=place)]
+    return [] if place is None else [Verdict(SizeCheck.name, SizeCheck.version, Action.BLOCK, SIZE, passage=place)]
 
 
 def offered_verdicts(policy: PolicyConfig, role: str, tools: Sequence[str]) -> list[Verdict]:

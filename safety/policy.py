@@ -80,6 +80,13 @@ class PolicyConfig(Settings):
     deadline_s_per_1000_characters: float = Field(0.3, ge=0, le=60)
     """Seconds added for each 1,000 characters that are read. With one deadline for all, every long prompt would be
     late."""
+    earlier_turns: Literal["block", "drop"] = "block"
+    """What follows where all that a request is blocked for lies in earlier turns of its conversation: in messages of
+    the user before the last one, and in the answers, calls and results up to the next one. ``block`` blocks the
+    request: a client that sends a blocked message again with each later one gets no answer any more. ``drop`` leaves
+    these turns out of what the model sees, each whole, and the request goes on, unless they are more than eight. What
+    ``review: {action: refuse}`` refuses is blocked in this sense; with ``queue`` and ``wait`` a person decides on it
+    first."""
     on_block: Literal["error", "answer"] = "error"
     """How a blocked request is answered: by an error with status 400, or by an answer that has the refusal as its text
     and ``content_filter`` as its finish reason."""

@@ -8,6 +8,8 @@ from safety.api import Action, Passage, Verdict
 from safety.check_policies import SizePolicy
 from safety.structure.anomalies import scripts
 
+SIZE = "size"
+"""The category of a verdict on the characters of all texts together."""
 MIN_LETTERS = 20
 """The letters of a text whose script is judged: a name or a quotation says nothing of the language."""
 
@@ -27,7 +29,7 @@ class SizeCheck:
         policy, found = self._policy, []
         if policy.max_characters is not None:
             place = exceeding([each.text for each in passages], policy.max_characters)
-            found += [] if place is None else [self._verdict("size", place)]
+            found += [] if place is None else [self._verdict(SIZE, place)]
         for place, passage in enumerate(passages):
             if policy.scripts is not None and main_script(passage.text) not in (None, *policy.scripts):
                 found.append(self._verdict("script", place))
@@ -35,6 +37,11 @@ class SizeCheck:
 
     def _verdict(self, category: str, place: int) -> Verdict:
         return Verdict(self.name, self.version, self._action, category, passage=place)
+
+
+def is_of_request(verdict: Verdict) -> bool:
+    """Returns whether the verdict is on the size of a request. Its passage is only where the limit is reached."""
+    return verdict.check == SizeCheck.name and verdict.category == SIZE
 
 
 def exceeding(texts: Sequence[str], limit: int) -> int | None:

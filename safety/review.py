@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from safety.api import (
@@ -67,15 +67,18 @@ async def with_decisions(
     subject: Subject,
     passages: Sequence[Passage],
     verdicts: Sequence[Verdict],
+    settles: Callable[[Verdict], bool] = lambda verdict: False,
 ) -> tuple[Sequence[Verdict], str]:
     """Queues the texts that people should decide on, and may wait for the decisions, as the policy says.
 
     Returns the verdicts after the decisions, and a sentence about the review queue for the message of a refusal ("" if
     no item waits). An approved text is allowed, a rejected one blocked. A request that is blocked anyway is not queued.
+    Verdicts that ``settles`` says are settled neither block it nor are decided on.
     """
     review = policy.review
-    asked = [verdict for verdict in verdicts if verdict.action is Action.REVIEW and verdict.passage < len(passages)]
-    blocked = any(verdict.action is Action.BLOCK for verdict in verdicts)
+    open_ones = [verdict for verdict in verdicts if not settles(verdict)]
+    asked = [verdict for verdict in open_ones if verdict.action is Action.REVIEW and verdict.passage < len(passages)]
+    blocked = any(verdict.action is Action.BLOCK for verdict in open_ones)
     if not asked or blocked or review.action not in ("queue", "wait"):
         return verdicts, ""
     first = {verdict.passage: verdict for verdict in reversed(asked)}

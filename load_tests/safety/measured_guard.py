@@ -161,6 +161,10 @@ class MeasuredGuard:
         self._plan = StreamPlan(scanners, checked)
         self._samples = Samples()
 
+    async def drops_turns(self, tenant: str) -> bool:
+        """Drops none."""
+        return False
+
     async def inspect(
         self,
         subject: Subject,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -48,19 +48,23 @@ MIN_NUMBER = 7
 
 Change = Callable[[Passage], str]
 """Takes a passage of the request and returns the text that takes its place."""
+NO_TURNS: Mapping[int, int] = {}
+"""The turns of messages of which none may be left out."""
 
 
-def passages_of(request: InferenceRequest) -> list[Passage]:
+def passages_of(request: InferenceRequest, turns: Mapping[int, int] = NO_TURNS) -> list[Passage]:
     """Returns the passages of a request: each text that the model may see. Their order is that in which
     ``changed_request`` visits them. The values of a stored prompt's variables come first, with the origin USER, since
-    the template may put them into a system message."""
+    the template may put them into a system message.
+
+    ``turns`` has the numbers of earlier turns by the indices of their messages, as the passages are to have them."""
     found: list[Passage] = []
 
     def note(passage: Passage) -> str:
         found.append(passage)
         return passage.text
 
-    changed_request(request, note)
+    changed_request(request, note, turns)
     return found
 
 
@@ -90,13 +94,15 @@ def is_json(request: InferenceRequest) -> bool:
     return not any(isinstance(prompt, Conversation) and prompt.continue_final_message for prompt in request.prompts)
 
 
-def changed_request(request: InferenceRequest, change: Change) -> InferenceRequest:
-    """Returns ``request`` with each passage replaced by the result of ``change``."""
+def changed_request(request: InferenceRequest, change: Change, turns: Mapping[int, int] = NO_TURNS) -> InferenceRequest:
+    """Returns ``request`` with each passage replaced by the result of ``change``. ``turns`` is as in
+    ``passages_of``."""
     field, several = request.prompt_field, len(request.prompts) > 1
     fields = [f"{field}[{place}]" if several else field for place in range(len(request.prompts))]
     values = [(name, value, change(Passage(value, Origin.USER, name))) for name, value in request.template_values]
     contexts = Contexts(request.context, None if request.context is None else _context(request.context, change))
-    prompts = [_prompt(prompt, name, change, contexts) for prompt, name in zip(request.prompts, fields, strict=True)]
+    named = zip(request.prompts, fields, strict=True)
+    prompts = [_prompt(prompt, name, change, contexts, turns) for prompt, name in named]
     changed = [(value, new) for _, value, new in values if new != value]
     if changed:
         prompts = [_with_values(prompt, request.template_messages, changed) for prompt in prompts]
@@ -135,25 +141,28 @@ def _context(context: RetrievedContext, change: Change) -> RetrievedContext:
     return context.with_shown(shown)
 
 
-def _prompt(prompt: Prompt, field: str, change: Change, contexts: Contexts) -> Prompt:
+def _prompt(prompt: Prompt, field: str, change: Change, contexts: Contexts, turns: Mapping[int, int]) -> Prompt:
     if isinstance(prompt, str):
         return change(Passage(prompt, Origin.USER, field))
     if isinstance(prompt, tuple):
         change(Passage("", Origin.USER, field, readable=False))
         return prompt
-    return _conversation(prompt, change, contexts)
+    return _conversation(prompt, change, contexts, turns)
 
 
-def _conversation(conversation: Conversation, change: Change, contexts: Contexts) -> Conversation:
+def _conversation(
+    conversation: Conversation, change: Change, contexts: Contexts, turns: Mapping[int, int] = NO_TURNS
+) -> Conversation:
     before, after = contexts
     skipped = None if before is None or not before.passages else before.text
     messages, place = [], 0  # the client counts the messages without the context
-    for message in conversation.messages:
+    for index, message in enumerate(conversation.messages):
         if skipped is not None and message.content == skipped:
             messages.append(replace(message, content="" if after is None else after.text))
             skipped = None
             continue
-        messages.append(_message(message, f"messages[{place}]", change))
+        changing = change if (turn := turns.get(index)) is None else _of_turn(turn, change)
+        messages.append(_message(message, f"messages[{place}]", changing))
         place += 1
     tools = tuple(
         changed_json(tool, f"tools[{place}]", Origin.TOOL, change, names=True)
@@ -163,6 +172,15 @@ def _conversation(conversation: Conversation, change: Change, contexts: Contexts
         (name, _variable(value, f"chat_template_kwargs.{name}", change)) for name, value in conversation.template_kwargs
     )
     return replace(conversation, messages=tuple(messages), tools=tools, template_kwargs=variables)
+
+
+def _of_turn(turn: int, change: Change) -> Change:
+    """Returns a function that does ``change`` with the passage as one of an earlier turn."""
+
+    def changing(passage: Passage) -> str:  # dataclasses.replace takes four times as long
+        return change(Passage(passage.text, passage.origin, passage.field, passage.readable, turn))
+
+    return changing
 
 
 def _message(message: Message, field: str, change: Change) -> Message:

@@ -12,10 +12,11 @@ from router.guard.banned_token_sequences import without_words
 from router.guard.guard_refusal import check_ruling, refusal
 from router.guard.moderation_scoring import judge_of, moderated_input, with_scores
 from router.guard.prompt_length import check_prompt_lengths
-from router.guard.request_texts import continued_texts, is_json, passages_of, with_texts
+from router.guard.request_texts import NO_TURNS, continued_texts, is_json, passages_of, with_texts
 from router.guard.text_moderation import moderating
 from router.ledger.ledger import Account
 from router.ports.usage_metrics import UsageMetrics
+from router.prompts.earlier_turns import earlier_turns, without_turns
 from router.trace_attributes import note_verdicts
 from safety.api import AnswerGuard, Guard, Inspection, Passage, Ruling, Stage, Subject, TextUse, Verdict
 
@@ -39,8 +40,8 @@ class RequestInspection:
         self._metrics = metrics
 
     async def inspect(self, account: Account) -> AnswerGuard | None:
-        """Has the guard inspect the request, and replaces the texts that it has rewritten. Returns what moderates the
-        answers. The engine leaves out the phrases that it can leave out exactly.
+        """Has the guard inspect the request, replaces the texts that it has rewritten, and leaves out the turns that it
+        drops. Returns what moderates the answers. The engine leaves out the phrases that it can leave out exactly.
 
         A refused request costs no tokens. Raises ContentFilteredError, PermissionDeniedError for a tool,
         UnavailableError if the request could not be inspected and the tenant's policy is to refuse, and
@@ -49,11 +50,14 @@ class RequestInspection:
         if self._guard is None:
             return None
         check_prompt_lengths(account.request, account.context_length)
-        subject, passages = subject_of(account), passages_of(account.request)
+        subject = subject_of(account)
+        turns = earlier_turns(account.request) if await self._guard.drops_turns(subject.tenant) else NO_TURNS
+        passages = passages_of(account.request, turns)
         ruling = account.ruling = await self._guard.inspect(subject, passages, account.request.tools)
         self._note(account, ruling.verdicts, Stage.BEFORE, ruling.policy)
         check_ruling(ruling)
-        account.request = without_words(with_texts(account.request, ruling.texts), ruling.banned)
+        request = without_turns(with_texts(account.request, ruling.texts), turns, ruling.dropped_turns)
+        account.request = without_words(request, ruling.banned)
         return await self._guard.answers(
             subject,
             passages,

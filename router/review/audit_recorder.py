@@ -38,7 +38,8 @@ class AuditRecorder:
             "score": _finite(record.score),
             "fingerprint": fingerprint(keys.fingerprints, record.tenant, text) if keys and text else "",
         }
-        self._add(record.tenant, document)
+        dropped = {"turns_dropped": record.turns_dropped} if record.turns_dropped else {}
+        self._add(record.tenant, {**document, **dropped})
 
     def record_review(self, item: ReviewItem, facts: ReviewFacts, reviewer: str, outcome: str) -> None:
         """Records a step of ``reviewer`` on an item. ``outcome`` is the item's new state, or ``read``."""

@@ -26,6 +26,11 @@ class Guard(Protocol):
         """The version of the classifier; empty if there is none."""
         ...
 
+    async def drops_turns(self, tenant: str) -> bool:
+        """Returns whether the policy of a tenant drops earlier turns, for which ``inspect`` needs ``Passage.turn``: to
+        find the turns takes time. It raises no error."""
+        ...
+
     async def inspect(
         self,
         subject: Subject,

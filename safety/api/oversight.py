@@ -46,8 +46,10 @@ class ReviewUnavailableError(Exception):
 class AuditRecord:
     """A record of one check in one request, for the audit log. The check or guard that ran writes it.
 
-    ``outcome`` is the consequence, such as ``allowed``, ``refused``, ``redacted``, ``queued`` or ``unscanned``.
-    ``text`` is the inspected text. It is not stored: the log has its keyed hash, by which equal texts are found.
+    ``outcome`` is the consequence, such as ``allowed``, ``refused``, ``redacted``, ``dropped``, ``queued`` or
+    ``unscanned``. ``text`` is the inspected text. It is not stored: the log has its keyed hash, by which equal texts
+    are found. ``turns_dropped`` is the number of turns that were dropped from the request's conversation, if this
+    record is of a verdict for which one was.
     """
 
     tenant: str
@@ -60,6 +62,7 @@ class AuditRecord:
     category: str = ""
     score: float | None = None
     text: str = field(default="", repr=False)
+    turns_dropped: int = 0
 
 
 class Oversight(Protocol):

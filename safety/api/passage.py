@@ -38,12 +38,15 @@ class Passage:
     """A text to inspect. ``field`` is its path in the request, such as ``messages[2].content``, for errors.
 
     ``readable``: whether ``text`` is the whole passage. A prompt of token ids is not readable, and its text is empty.
+    ``turn`` is the number of the earlier turn of a conversation that has the passage, if that turn may be left out as a
+    whole; None: the passage is in no such turn.
     """
 
     text: str
     origin: Origin
     field: str = ""
     readable: bool = True
+    turn: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

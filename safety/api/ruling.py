@@ -22,7 +22,9 @@ class Ruling:
     of requests and answers that it asks for. ``scanned``: at least one check has read the request. ``banned`` are
     phrases that no answer may have and that the engine can ban exactly; scanners look for them too. ``canary`` is the
     token that ``texts`` have in the system prompt, for the check of the answers; empty: they have none. ``dropped`` are
-    the indices of passages of search results that the caller must not get: the policy blocks them, or drops injections.
+    the indices of passages of search results that the caller must not get: the policy blocks them, or drops injections;
+    and of all passages of dropped turns, whose ``texts`` are empty. ``dropped_turns`` are the numbers, as in
+    ``Passage.turn``, of the turns that the model must not get.
     """
 
     action: Action
@@ -41,6 +43,7 @@ class Ruling:
     banned: tuple[str, ...] = ()
     canary: str = field(default="", repr=False)
     dropped: frozenset[int] = frozenset()
+    dropped_turns: frozenset[int] = frozenset()
 
     @property
     def label(self) -> str:
@@ -52,6 +55,10 @@ class Ruling:
         if self.unscanned or not self.scanned:
             return "unscanned"
         return "redacted" if self.action is Action.REDACT else "allowed"
+
+    def drops_turn(self, verdict: Verdict) -> bool:
+        """Returns whether ``verdict``, one of ``verdicts``, is one for which a turn was dropped."""
+        return bool(self.dropped_turns) and verdict.action is Action.REDACT and verdict.passage in self.dropped
 
     @property
     def unavailable(self) -> bool:

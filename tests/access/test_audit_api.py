@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -32,6 +33,17 @@ async def test_records_are_shown_and_verified_and_hold_no_text() -> None:
     assert (verified["valid"], [row["records"] for row in verified["data"]]) == (True, [5, 1])
     (other,) = (await call(service, "GET", "/admin/v1/audit?tenant=other"))[1]["data"]
     assert other["fingerprint"] != shown["data"][0]["fingerprint"]
+
+
+async def test_a_record_says_how_many_turns_were_dropped_where_some_were() -> None:
+    service = Service()
+    await service.reviews.start()
+    service.oversight.record(replace(record(1), outcome="dropped", turns_dropped=2))
+    service.oversight.record(record(2))
+
+    _, shown = await call(service, "GET", f"/admin/v1/audit?day={TODAY}&tenant=acme")
+
+    assert [(row["outcome"], row.get("turns_dropped")) for row in shown["data"]] == [("dropped", 2), ("queued", None)]
 
 
 async def test_what_reviewers_read_and_decide_is_in_the_audit_log() -> None:

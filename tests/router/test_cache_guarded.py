@@ -78,3 +78,22 @@ async def test_a_request_in_doubt_that_goes_on_passes_the_cache() -> None:
     cached = Cached(guarded=True)
     cached.policies.set(content={"block": 0.99, "review": 0.0}, review={"action": "pass"})
     assert await cached.status() == "bypass; review"
+
+
+async def test_a_stored_answer_is_found_by_the_turns_that_the_model_has_seen() -> None:
+    cached = Cached(guarded=True)
+    cached.policies.set(earlier_turns="drop")
+    first, last = {"role": "user", "content": "Hello"}, {"role": "user", "content": "What is a quark?"}
+    harm = [{"role": "user", "content": "HARM"}, {"role": "assistant", "content": "No."}]
+    other = [{"role": "user", "content": "HARM too"}]
+    assert await cached.status(messages=[first, *harm, last]) == "miss; new"
+    assert await cached.status(messages=[first, *harm, last]) == "exact; age=0"
+    assert await cached.status(messages=[first, last, *harm, last]) == "miss; new"
+    # The model has seen the same without these turns, and so has the cache.
+    assert await cached.status(messages=[first, *other, last]) == "exact; age=0"
+    assert await cached.status(messages=[first, last]) == "exact; age=0"
+    assert await cached.status(messages=[last]) == "miss; new"
+    assert "HARM" not in str(await all_of(cached.entries.entries()))
+    cached.policies.set()
+    refused = await cached.ask(messages=[first, *harm, last])
+    assert (refused.status_code, "x-manta-cache" in refused.headers) == (400, False)

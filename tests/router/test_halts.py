@@ -218,6 +218,9 @@ class HaltingGuard:
     def __init__(self) -> None:
         self.answer_guard: AnswerGuard | None = None
 
+    async def drops_turns(self, tenant: str) -> bool:
+        return False
+
     async def inspect(
         self,
         subject: Subject,

@@ -64,7 +64,13 @@ def test_a_policy_counts_from_its_answer_on_for_its_tenant_alone(served: Served)
 
 
 @pytest.mark.parametrize(
-    ("body", "field"), [({"content": {"block": 2}}, "content.block"), ({"nothing": 1}, "nothing"), ([], None)]
+    ("body", "field"),
+    [
+        ({"content": {"block": 2}}, "content.block"),
+        ({"nothing": 1}, "nothing"),
+        ({"earlier_turns": "keep"}, "earlier_turns"),
+        ([], None),
+    ],
 )
 def test_a_wrong_policy_is_refused_by_its_field(served: Served, body: Any, field: str | None) -> None:
     error = manage(served, "PUT", "acme", body).json()["error"]
@@ -78,3 +84,18 @@ def test_only_administrators_see_and_change_policies(served: Served) -> None:
     assert {answer.status_code for answer in answers} == {403}
     assert manage(served, "POST", "acme", {}).status_code == 405
     assert manage(served, "GET", "a/b").status_code == 404
+
+
+def test_earlier_turns_follow_the_policy_of_the_moment(served: Served) -> None:
+    def status() -> tuple[int, str]:
+        messages = [{"role": "user", "content": text} for text in ("HARM", "And now?")]
+        body = {"model": "fast", "messages": messages}
+        answer = served.http.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {KEY}"})
+        return answer.status_code, answer.headers["x-manta-safety"].split(";")[0]
+
+    assert status() == (400, "blocked")
+    put = manage(served, "PUT", "acme", {"earlier_turns": "drop"})
+    assert (put.status_code, put.json()["policy"]["earlier_turns"]) == (200, "drop")
+    assert status() == (200, "redacted")
+    assert manage(served, "DELETE", "acme").status_code == 200
+    assert status() == (400, "blocked")

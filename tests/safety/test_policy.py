@@ -33,6 +33,7 @@ from safety.policy import PolicyConfig, SafetyPolicies
         ({"tools": [{"name": "a"}]}, "tools.0.action"),
         ({"deadline_s": 0}, "deadline_s"),
         ({"refusal": ""}, "refusal"),
+        ({"earlier_turns": "forget"}, "earlier_turns"),
         ({"unchecked": ["nowhere"]}, "unchecked.0"),
         ({"review": {"action": "wait", "wait_s": 0}}, "review.wait_s"),
     ],
