@@ -20,10 +20,10 @@ def earlier_turns(request: InferenceRequest) -> Mapping[int, int]:
     """Returns the number of the turn of each message, by its index, that is in an earlier turn of the request's
     conversation; empty for a request that is no conversation.
 
-    No such turn has system and developer messages, those of a stored prompt, retrieved context, and what comes before
-    the first message of the user. The last message of the user begins the last turn, which is no earlier one. Nor is a
-    turn one whose calls have results after the next message of the user: without these, answers of a later turn that
-    they part would come together.
+    System and developer messages, those of a stored prompt, retrieved context, and what comes before the first message
+    of the user belong to no turn. The last message of the user begins the last turn, which is not an earlier one. A
+    turn is left out if one of its calls has its result after the next message of the user: without that result, two
+    messages of the assistant could follow each other.
     """
     conversation = request.prompts[0] if len(request.prompts) == 1 else None
     if not isinstance(conversation, Conversation):

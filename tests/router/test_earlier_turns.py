@@ -1,4 +1,5 @@
-"""Earlier turns that a policy drops, through HTTP: what the engine gets, what the client and the ledger are told."""
+"""Requests over HTTP whose earlier turns a policy drops: the messages that the engine gets, the answer's headers, and
+the safety record in the ledger."""
 
 from __future__ import annotations
 

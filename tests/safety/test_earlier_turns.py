@@ -145,7 +145,7 @@ def test_a_dropped_turn_keeps_no_last_message_from_its_review() -> None:
     ruling = inspect(guard_of(policy, oversight=people), *turn(1, "HARM", "DOUBT"), Passage("SUSPECT", Origin.USER))
 
     assert (ruling.label, ruling.refused) == ("review", True)
-    assert people.queued == ["SUSPECT"]  # nobody need decide on what is dropped
+    assert people.queued == ["SUSPECT"]  # a dropped turn is not queued for review
 
 
 @pytest.mark.parametrize("action", ["block", "review"])
