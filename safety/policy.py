@@ -87,6 +87,11 @@ class PolicyConfig(Settings):
     these turns out of what the model sees, each whole, and the request goes on, unless they are more than eight. What
     ``review: {action: refuse}`` refuses is blocked in this sense; with ``queue`` and ``wait`` a person decides on it
     first."""
+    speculative_generation: bool = False
+    """Whether the engine begins to answer while the request is checked. Nothing of the answer is sent before the checks
+    have ended, so that it waits for the longer of both, and not for their sum. What the checks refuse or change costs
+    the tenant nothing, and the engine what it has done of it. A request that the answer cache may have the answer to
+    waits for the checks and the cache; so does every request with ``prompt_canary``, which changes all of them."""
     on_block: Literal["error", "answer"] = "error"
     """How a blocked request is answered: by an error with status 400, or by an answer that has the refusal as its text
     and ``content_filter`` as its finish reason."""
