@@ -9,12 +9,13 @@ from dataclasses import replace
 from functools import partial
 
 from router.aborted_prompts import AbortedPrompts
-from router.admission.admission import Admission
+from router.admission.admission import Admission, Place
 from router.answer_events import AnswerEvent
 from router.cache.found_answer import Found
 from router.cache.replay import replay
 from router.config.router import RouterConfig
 from router.errors import PromptTooLongError
+from router.generation.attempts import ready_replicas
 from router.generation.finish_on_failure import finish_on_failure
 from router.generation.generate import Generation, generate
 from router.generation.suspect_requests import SuspectRequests
@@ -30,7 +31,7 @@ from router.ports.trace_names import Attribute, EventName, SpanName
 from router.ports.usage_metrics import UsageMetrics
 from router.prompts.context_overflow import ContextOverflow, TierRoom
 from router.prompts.off_event_loop import in_thread_if_long
-from router.speculative_answers import Begun, Speculation, SpeculativeAnswers
+from router.speculative_answers import Generated, Speculation, SpeculativeAnswers
 from router.usage_meter import UsageMeter
 from safety.api import AnswerGuard
 
@@ -60,14 +61,22 @@ class AnswerSource:
         self._wasted = WastedShares()
         self._versions = {tier.name: tier.replica_version for tier in backend.tiers()}
 
-    def speculative(self, account: Account, *, cached: bool) -> SpeculativeAnswers:
-        """Returns what begins the answers to a request ahead of its checks. ``cached``: the answer cache may have the
-        answer, or store it, so that the request must wait for the cache."""
-        start = None if cached else partial(self._generated, account)
-        return SpeculativeAnswers(account, start, self._wasted, partial(self._speculated, account))
+    def speculative(self, account: Account, place: Place, *, cached: bool) -> SpeculativeAnswers:
+        """Returns what begins the answers to a request with its ``place`` ahead of the checks. ``cached``: the answer
+        cache may have the answer, or store it, so that the request must wait for the cache. It waits for its checks as
+        well where the tier has no replica yet, so that a request that is refused starts none."""
+        ready = not cached and ready_replicas(self._backend, account.tier)
+        return SpeculativeAnswers(
+            account,
+            partial(self._generated, account, ahead=True) if ready else None,
+            _prompt_tokens,
+            self._wasted,
+            partial(self._speculated, account),
+            place.lend,
+        )
 
     def answers(
-        self, account: Account, guard: AnswerGuard | None, found: Found, begun: Begun | None = None
+        self, account: Account, guard: AnswerGuard | None, found: Found, begun: Generated | None = None
     ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Returns the events of the answers to a request, in batches: the message of the guard if it has refused the
         request, those of the hit that was ``found``, those that were ``begun`` ahead of the checks, or new ones from
@@ -78,10 +87,10 @@ class AnswerSource:
             return refused_answer(account.ruling.message, prompts)
         if found.hit is not None:
             return replay(found.hit.stored)
-        begun = begun or self._begun(account, AbortedPrompts(), found)
-        events, aborts = begun
+        generated = begun or self._new(account, AbortedPrompts(), found)
+        events, aborts = generated
         if self._overflow.may_shorten(account.request, account.principal.tenant, account.tier):
-            events = self._generated_when_it_fits(account, begun, found)
+            events = self._generated_when_it_fits(account, generated, found)
         if self._gives_part(account):
             events = finish_on_failure(events, prompts, account.meter, partial(setattr, account, "fault"))
         if guard is not None:
@@ -97,9 +106,9 @@ class AnswerSource:
         of_tenant = None if tenant is None else tenant.on_failure
         return (account.request.on_failure or of_tenant or self._config.failover.on_failure) == "partial"
 
-    def _begun(self, account: Account, aborts: AbortedPrompts, found: Found) -> Begun:
+    def _new(self, account: Account, aborts: AbortedPrompts, found: Found) -> Generated:
         """Returns the engine's answers to a request, as its checks have left it."""
-        return Begun(self._generated(account, account.request, account.meter, aborts, found), aborts)
+        return Generated(self._generated(account, account.request, account.meter, aborts, found), aborts)
 
     def _generated(
         self,
@@ -108,9 +117,11 @@ class AnswerSource:
         meter: UsageMeter,
         aborts: AbortedPrompts,
         found: Found | None = None,
+        *,
+        ahead: bool = False,
     ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Returns the events of the engine's answers to ``request``. ``found`` None: the answer cache does not store
-        them."""
+        them. ``ahead``: the request is still being checked."""
         refused = self._admission.take_refusals(account.tier)
         work = Generation(
             backend=self._backend,
@@ -121,11 +132,12 @@ class AnswerSource:
             meter=meter,
             prompt_tokens=prompt_tokens,
             account_id=account.id,
-            account=self._ledger.draft(account),
+            account=self._ledger.draft(account, ahead=ahead),
             aborts=aborts,
             count_failover=partial(self._failover, account),
             trace_context=account.call.trace.context,
             run=account.run,
+            restarted=account.restarted,
             suspects=self._suspects[account.tier],
             on_first_token=account.on_first_token,
             on_placed=partial(self._placed, account, found),
@@ -156,7 +168,7 @@ class AnswerSource:
         account.call.trace.event(EventName.FAILOVER, lambda: {Attribute.FAILOVER_KIND: kind})
 
     async def _generated_when_it_fits(
-        self, account: Account, answers: Begun, found: Found
+        self, account: Account, answers: Generated, found: Found
     ) -> AsyncGenerator[Sequence[AnswerEvent], None]:
         """Yields the events of the ``answers`` to a conversation, which is shortened again if the engine refuses it as
         too long. The last refusal is raised."""
@@ -183,4 +195,9 @@ class AnswerSource:
                 if shorter is None:
                     raise
                 account.request = shorter
-                answers = self._begun(account, answers.aborts, found)
+                answers = self._new(account, answers.aborts, found)
+
+
+def _prompt_tokens(request: InferenceRequest) -> int:
+    """Returns the estimate of the prompt tokens of all prompts of a request."""
+    return sum(map(prompt_tokens, request.prompts))

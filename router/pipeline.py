@@ -132,7 +132,7 @@ class Pipeline:
                 claim.recorded = True
                 with steps.accounting.settling(account, hold):
                     cached = steps.look_up.concerns(account)
-                    async with steps.source.speculative(account, cached=cached) as speculative:
+                    async with steps.source.speculative(account, place, cached=cached) as speculative:
                         trace.enter(SpanName.SAFETY)
                         answer_guard = await steps.inspection.inspect(account, speculative.begin)
                         scored = await steps.inspection.score_input(account)

@@ -1,15 +1,17 @@
 """``SpeculativeAnswers``: answers that the engine begins to generate while the request is still being checked.
 
 The name is that of NeMo Guardrails' option, ``speculative_generation``. Nothing of these answers is sent before the
-checks have ended. A request that they refuse or change costs nothing for them.
+checks have ended. If they refuse or change the request, the answers are aborted, and their tokens are not billed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from enum import StrEnum
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple
 
@@ -23,11 +25,14 @@ from router.usage_meter import UsageMeter
 
 MAX_AHEAD_S = 2.0
 """Seconds that the engine works ahead of the checks. After that its work is thrown away: a check that takes longer may
-wait for a person. What it has computed of the prompt mostly stays in its prefix cache."""
+wait for a person. What the engine has computed of the prompt mostly stays in its prefix cache. Meanwhile the lane holds
+the tokens that come, up to ``placement.reader_buffer_tokens`` of each choice."""
 
 Batches = AsyncGenerator[Sequence[AnswerEvent], None]
 Start = Callable[[InferenceRequest, UsageMeter, AbortedPrompts], Batches]
 """Returns the answers to a request, whose tokens a meter counts."""
+
+logger = logging.getLogger(__name__)
 
 
 class Speculation(StrEnum):
@@ -39,10 +44,12 @@ class Speculation(StrEnum):
     """The checks have changed the request, for example redacted it, so that its answers were begun anew."""
     LATE = "late"
     """The checks took longer than MAX_AHEAD_S."""
+    LEFT = "left"
+    """The client left during the checks, or the request ended there for another reason."""
 
 
-class Begun(NamedTuple):
-    """Answers that were begun, and what aborts them for single prompts. They raise what the engine's answers do."""
+class Generated(NamedTuple):
+    """Answers of the engine, and what aborts them for single prompts. The events raise what ``generate`` raises."""
 
     events: Batches
     aborts: AbortedPrompts
@@ -52,17 +59,26 @@ class SpeculativeAnswers:
     """The answers to one request that are begun ahead of its checks, if any are. An asynchronous context manager, which
     aborts them at its end.
 
-    ``start`` starts the engine's work; None: this request must wait for its checks. ``shares`` says for whom the work
-    pays. ``count`` takes what became of answers that were begun.
+    ``start`` starts the engine's work; None: this request must wait for its checks. ``tokens`` returns the estimate of
+    the request's prompt tokens, by which ``shares`` says for whom the work pays. ``count`` takes what became of answers
+    that were begun. ``on_abort`` is called when they are aborted and the request goes on.
     """
 
     def __init__(
-        self, account: Account, start: Start | None, shares: WastedShares, count: Callable[[Speculation], None]
+        self,
+        account: Account,
+        start: Start | None,
+        tokens: Callable[[InferenceRequest], int],
+        shares: WastedShares,
+        count: Callable[[Speculation], None],
+        on_abort: Callable[[], None],
     ) -> None:
         self._account = account
         self._start = start
+        self._tokens = tokens
         self._shares = shares
         self._count = count
+        self._on_abort = on_abort
         self._request: InferenceRequest | None = None
         self._work: _Work | None = None
         self._judged = False
@@ -73,8 +89,9 @@ class SpeculativeAnswers:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._request is not None and not self._judged and isinstance(error, RefusalError):
-            self._note(Speculation.REFUSED)
+        if self._request is not None and not self._judged:
+            refused = isinstance(error, RefusalError)
+            self._note(self._request, Speculation.REFUSED if refused else Speculation.LEFT)
         if self._work is not None:
             await self._work.abort()
 
@@ -86,9 +103,9 @@ class SpeculativeAnswers:
         self._request = request
         if self._shares.pays(self._key):
             meter, aborts = UsageMeter(), AbortedPrompts()
-            self._work = _Work(self._start(request, meter, aborts), meter, aborts)
+            self._work = _Work(partial(self._start, request, meter, aborts), meter, aborts)
 
-    async def judge(self) -> Begun | None:
+    async def judge(self) -> Generated | None:
         """Returns the answers that were begun, whose tokens the account counts from now on; None: none were, or the
         checks have refused or changed the request, so that they were aborted. Called when the checks have ended."""
         account, work = self._account, self._work
@@ -100,21 +117,22 @@ class SpeculativeAnswers:
             found = Speculation.CHANGED
         else:
             found = Speculation.KEPT if work is None or work.keep() else Speculation.LATE
-        self._note(found)
+        self._note(self._request, found)
         if work is None:
             return None
         if found is Speculation.KEPT:
             account.meter = work.meter
-            return Begun(work.answers(), work.aborts)
+            return Generated(work.answers(), work.aborts)
         await work.abort()
-        account.run += "r"  # the engine may still know the requests that were aborted
+        account.restarted = work.started
+        self._on_abort()
         return None
 
-    def _note(self, found: Speculation) -> None:
-        """Notes what became, or would have become, of answers begun ahead of the checks."""
+    def _note(self, request: InferenceRequest, found: Speculation) -> None:
+        """Notes what became, or would have become, of answers to ``request`` begun ahead of the checks."""
         self._judged = True
-        self._shares.observe(self._key, found in (Speculation.REFUSED, Speculation.CHANGED))
-        if self._work is not None:
+        self._shares.observe(self._key, self._tokens(request), wasted=found is not Speculation.KEPT)
+        if self._work is not None and self._work.started:
             self._count(found)
 
     @property
@@ -124,15 +142,23 @@ class SpeculativeAnswers:
 
 
 class _Work:
-    """The engine's work on answers, from their first batch on. It is aborted after MAX_AHEAD_S, unless it is kept."""
+    """The engine's work on answers until the verdict: it waits for their first batch. It is aborted after MAX_AHEAD_S,
+    unless it is kept. ``start`` is called in the next round of the event loop, so that what is refused without any wait
+    starts nothing."""
 
-    def __init__(self, events: Batches, meter: UsageMeter, aborts: AbortedPrompts) -> None:
+    def __init__(self, start: Callable[[], Batches], meter: UsageMeter, aborts: AbortedPrompts) -> None:
         self.meter = meter
         self.aborts = aborts
-        self._events = events
-        self._first = asyncio.create_task(_first_of(events))
+        self._start = start
+        self._events: Batches | None = None
+        self._first = asyncio.create_task(self._first_batch())
         self._timer = asyncio.get_running_loop().call_later(MAX_AHEAD_S, self._expire)
         self._aborting: asyncio.Task[None] | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether the engine was asked."""
+        return self._events is not None
 
     def keep(self) -> bool:
         """Ends the time limit. Returns whether it was not over yet."""
@@ -141,9 +167,9 @@ class _Work:
 
     async def answers(self) -> Batches:
         """Yields the answers, those that have come already first."""
+        if (first := await self._first) is None or self._events is None:
+            return
         async with aclosing(self._events) as events:
-            if (first := await self._first) is None:
-                return
             yield first
             async for each in events:
                 yield each
@@ -163,9 +189,14 @@ class _Work:
             await asyncio.wait([self._first])
         if not self._first.cancelled():
             self._first.exception()  # retrieved, so that asyncio does not log it
-        await self._events.aclose()
+        if self._events is None:
+            return
+        try:
+            await self._events.aclose()
+        except Exception as fault:  # noqa: BLE001 nobody waits for these answers
+            logger.error("the end of answers that are not wanted failed: %s", type(fault).__name__)
 
-
-async def _first_of(events: Batches) -> Sequence[AnswerEvent] | None:
-    """Returns the first batch of ``events``; None: there is none."""
-    return await anext(events, None)
+    async def _first_batch(self) -> Sequence[AnswerEvent] | None:
+        """Starts the work. Returns the first batch; None: there is none."""
+        self._events = self._start()
+        return await anext(self._events, None)

@@ -126,7 +126,7 @@ class PolicyGuard:
 
     async def speculates(self, tenant: str) -> Sequence[str] | None:
         policy = await self._policies.of(tenant)
-        if not policy.speculative_generation or policy.prompt_canary != "off":
+        if not policy.speculative_generation or policy.rewrites_requests:
             return None
         return self._prepare(policy, tenant).compiled.banned
 

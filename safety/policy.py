@@ -89,9 +89,10 @@ class PolicyConfig(Settings):
     first."""
     speculative_generation: bool = False
     """Whether the engine begins to answer while the request is checked. Nothing of the answer is sent before the checks
-    have ended, so that it waits for the longer of both, and not for their sum. What the checks refuse or change costs
-    the tenant nothing, and the engine what it has done of it. A request that the answer cache may have the answer to
-    waits for the checks and the cache; so does every request with ``prompt_canary``, which changes all of them."""
+    have ended. The first token then comes after the longer of both, and not after both. If the checks refuse or change
+    the request, the engine's work is aborted and not billed. No request is begun so if the answer cache may have its
+    answer, with ``prompt_canary``, nor where personal data or secrets are taken out of requests, which the model must
+    not see."""
     on_block: Literal["error", "answer"] = "error"
     """How a blocked request is answered: by an error with status 400, or by an answer that has the refusal as its text
     and ``content_filter`` as its finish reason."""
@@ -120,6 +121,12 @@ class PolicyConfig(Settings):
     def version(self) -> str:
         """The first 12 hexadecimal digits of the SHA-256 of the policy as JSON."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+    @property
+    def rewrites_requests(self) -> bool:
+        """Whether the policy changes texts of requests that it allows."""
+        patterns = {self.pii.requests, self.secrets.requests}
+        return self.prompt_canary != "off" or not patterns <= {"off", "block"}
 
     @property
     def classifies_requests(self) -> bool:

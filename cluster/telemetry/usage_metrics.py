@@ -25,7 +25,8 @@ ray_manta_admission_pressure            tier, class                             
 
 ``kind`` is resumed (after what was sent), restarted (nothing was sent), moved (the replica was stopped as planned),
 other_version (by a replica with another version of the model) or poison (given up after it was lost with several).
-``outcome`` of a speculation is kept, refused or changed (by the checks), or late (they took too long).
+``outcome`` of a speculation is kept, refused or changed (by the checks), late (they took too long), or left (by the
+client).
 ``outcome`` of an admission is admitted, spilled (to this tier) or refused; ``reason`` is why, and ``none`` if admitted.
 ``decision`` is allowed, redacted, review, blocked or unscanned (a check did not run). ``verdict_labels.py`` has the
 labels of verdicts. ``direction`` is input, cached_input (a part of input) or output. Each series has the label

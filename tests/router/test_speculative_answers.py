@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.api import ContextLengthError, Conversation, Delta, GenerationRequest, RequestError, Usage
 from router import speculative_answers
@@ -26,11 +28,12 @@ from router.memory_entry_store import MemoryEntryStore
 from router.memory_store import MemoryStore
 from router.ports.clock import SystemClock
 from router.ports.tier_backend import OnPlaced, OnUsage, TierUnavailableError
-from router.ports.usage_metrics import NoUsageMetrics
+from router.ports.usage_metrics import AdmissionSample, NoUsageMetrics
 from router.router_ports import CacheParts, RouterPorts
 from safety.api import Scores
 from safety.compiled_policy import Parts
 from safety.guard import PolicyGuard
+from tests.router.asgi_client import Client
 from tests.router.backend import WORDS, ScriptedBackend
 from tests.router.cached import Counted
 from tests.router.guarded import CHAT, TEXT, texts_of
@@ -89,10 +92,14 @@ class WatchedBackend(ScriptedBackend):
 
 
 class CountedUsage(NoUsageMetrics):
-    """Counts what became of answers that were begun."""
+    """Counts what became of answers that were begun, and keeps what the admission knows."""
 
     def __init__(self) -> None:
         self.speculations: Counter[str] = Counter()
+        self.waiting: list[int] = []  # requests without a first token, at each decision of the admission
+
+    def admission(self, sample: AdmissionSample) -> None:
+        self.waiting.append(sample.waiting)
 
     def speculation(self, tier: str, outcome: str) -> None:
         self.speculations[outcome] += 1
@@ -176,13 +183,7 @@ class Speculating:
 @pytest.mark.parametrize("path", [CHAT, TEXT])
 async def test_the_engine_begins_beside_the_checks_and_its_answer_is_sent_after_them(path: str, stream: bool) -> None:
     service = Speculating()
-    asked = service.ask(path=path, stream=stream)
-    await service.both_under_way()
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert not asked.done()
-    assert service.store._entries == {}
-    answer = await service.settled(asked)
+    answer = await service.settled(service.ask(path=path, stream=stream))
 
     assert texts_of(answer, stream) == {0: (("<Hi>" if path == TEXT else "") + ANSWER, "stop")}
     assert answer.headers["x-manta-safety"] == "allowed"
@@ -191,6 +192,22 @@ async def test_the_engine_begins_beside_the_checks_and_its_answer_is_sent_after_
     assert entry["id"] == request.request_id.removesuffix("-0")
     assert (entry["input_tokens"], entry["output_tokens"], entry["outcome"]) == (3, 5, "finished")
     assert service.metrics.speculations == {"kept": 1}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_nothing_is_sent_before_the_verdict_though_the_engine_has_an_answer(stream: bool) -> None:
+    service = Speculating()
+    client = Client({"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "stream": stream})
+    asked = asyncio.ensure_future(service.app(client.scope(), client.receive, client.send))
+    await service.both_under_way()
+    await asyncio.sleep(0.05)
+    assert client.sent == []
+    assert service.store._entries == {}
+    service.classifier.goes_on.set()
+    await service.until(lambda: "stop" in client.text)
+    client.left.set()
+    await asyncio.wait_for(asked, WAIT_S)
+    assert "wörld" in client.text
 
 
 async def test_without_the_setting_the_engine_waits_for_the_checks() -> None:
@@ -224,21 +241,76 @@ async def test_what_the_checks_refuse_is_aborted_and_costs_nothing(
     assert "never retrieved" not in caplog.text
 
 
-async def test_what_the_checks_redact_is_begun_anew_under_an_id_of_its_own_and_billed_once() -> None:
-    service = Speculating(pii={"requests": "redact"})
-    answer = await service.settled(service.ask(MAIL))
+@pytest.mark.parametrize(
+    "policy",
+    [{"pii": {"requests": "redact"}}, {"pii": {"requests": "pseudonymise"}}, {"secrets": {"requests": "redact"}}],
+    ids=["redacted", "pseudonymised", "secrets"],
+)
+async def test_the_engine_waits_where_the_policy_takes_texts_out_that_the_model_must_not_see(policy: Any) -> None:
+    service = Speculating(**policy)
+    service.classifier.goes_on.set()
+    assert (await service.ask(MAIL)).status_code == 200
+    assert len(service.backend.requests) == 1
+    assert service.metrics.speculations == {}
+
+
+async def test_what_the_checks_change_is_begun_anew_under_an_id_of_its_own_and_billed_once() -> None:
+    service = Speculating(earlier_turns="drop")
+    turns = [{"role": role, "content": text} for role, text in (("user", "HARM"), ("assistant", "No."), ("user", "Hi"))]
+    answer = await service.settled(asyncio.create_task(service.post(CHAT, {"messages": turns})))
 
     assert answer.json()["choices"][0]["message"]["content"] == ANSWER
-    assert answer.headers["x-manta-safety"].startswith("redacted")
+    assert answer.headers["x-manta-safety"].startswith("redacted; dropped_turns=1")
     first, second = service.backend.requests
     assert isinstance(first.prompt, Conversation)
     assert isinstance(second.prompt, Conversation)
-    assert first.prompt.messages[0].content == MAIL
-    assert "ann@" not in second.prompt.messages[0].content
+    assert (len(first.prompt.messages), len(second.prompt.messages)) == (3, 1)
     assert first.request_id != second.request_id
+    assert (first.attempt, second.attempt) == (0, 1)  # one arrival for autoscaling
     entry = await service.entry()
     assert (entry["input_tokens"], entry["output_tokens"]) == (3, 5)
     assert service.metrics.speculations == {"changed": 1}
+
+
+async def test_a_draft_made_during_the_checks_does_not_say_that_there_are_none() -> None:
+    service = Speculating()
+    await service.settled(service.ask())
+    (draft,) = service.backend.accounts
+    assert json.loads(draft)["safety"]["decision"] == "pending"
+    assert (await service.entry())["safety"]["decision"] == "allowed"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]},
+        {"response_format": {"type": "json_object"}},
+        {
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+            ]
+        },
+        {"n": 3, "stop": ["x"], "seed": 7, "logprobs": True, "top_logprobs": 2},
+    ],
+    ids=["tools", "json", "parts", "choices"],
+)
+async def test_requests_of_any_form_are_the_same_before_and_after_checks_that_find_nothing(more: Any) -> None:
+    service = Speculating()
+    answer = await service.settled(service.ask(**more))
+    assert answer.status_code == 200
+    assert service.metrics.speculations == {"kept": 1}
+
+
+async def test_a_new_policy_that_comes_during_the_checks_decides() -> None:
+    service = Speculating(content=None, injection={"user": None, "documents": None})
+    service.policies.set(speculative_generation=True, deadline_s=30, phrases={"block": ["漢字"]})
+    asked = service.ask("Hi")
+    await service.both_under_way()
+    service.policies.set(deadline_s=30, phrases={"block": ["Hi"]})
+    answer = await service.settled(asked)
+    assert answer.status_code == 200  # decided by the policy with which the checks began
+    assert service.metrics.speculations == {"kept": 1}
 
 
 async def test_checks_that_take_long_end_the_engines_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,6 +327,57 @@ async def test_checks_that_take_long_end_the_engines_work(monkeypatch: pytest.Mo
     assert answer.json()["choices"][0]["message"]["content"] == ANSWER
     assert len({each.request_id for each in service.backend.requests}) == 2
     assert service.metrics.speculations == {"late": 1}
+
+
+async def test_no_more_work_is_begun_where_checks_are_late_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speculative_answers, "MAX_AHEAD_S", 0.0)
+    service = Speculating()
+    service.backend.stall_at = 2
+    for _ in range(10):
+        service.classifier.goes_on.clear()
+        asked = service.ask()
+        await asyncio.wait_for(service.classifier.asked.wait(), WAIT_S)
+        await asyncio.sleep(0.01)
+        asked.cancel()
+        await asyncio.wait([asked])
+    assert len(service.backend.requests) <= 2
+
+
+async def test_a_client_that_leaves_during_the_checks_again_and_again_causes_no_more_work() -> None:
+    service = Speculating()
+    service.backend.stall_at = 2
+    body = {"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}
+    for _ in range(20):
+        leaves = asyncio.Event()
+        service.classifier.asked.clear()
+        asked = asyncio.create_task(post(service.app, CHAT, body, leaves))
+        await asyncio.wait_for(service.classifier.asked.wait(), WAIT_S)
+        await asyncio.sleep(0)
+        leaves.set()
+        await asyncio.wait_for(asked, WAIT_S)
+    assert len(service.backend.requests) <= 2
+    assert service.metrics.speculations["left"] == len(service.backend.requests)
+
+
+@pytest.mark.parametrize("stall_at", [0, 2])
+async def test_a_request_that_is_begun_anew_waits_in_the_eyes_of_the_admission(stall_at: int) -> None:
+    """Also if the answer that was aborted had its first token."""
+    service = Speculating(earlier_turns="drop")
+    service.backend.stall_at = stall_at
+    turns = [{"role": role, "content": text} for role, text in (("user", "HARM"), ("assistant", "No."), ("user", "Hi"))]
+    asked = asyncio.create_task(service.post(CHAT, {"messages": turns}))
+    await service.both_under_way()
+    await asyncio.sleep(0.01)
+    service.backend.stall_at = 0
+    service.classifier.goes_on.set()
+    await service.until(lambda: len(service.backend.requests) == 2)
+    assert service.backend.closed == 1  # before the second has begun
+    other = service.ask()
+    await service.until(lambda: len(service.metrics.waiting) == 2)
+    assert service.metrics.waiting == [1, 2]
+    for each in (asked, other):
+        each.cancel()
+    await asyncio.wait([asked, other])
 
 
 @pytest.mark.parametrize("text", ["Hi", "HARM"])
@@ -362,43 +485,66 @@ async def test_a_client_that_leaves_during_the_checks_ends_both() -> None:
 async def test_a_refused_request_leaves_its_tokens_to_the_next_one() -> None:
     """Otherwise its reservation would stay taken: the limit has room for one of them."""
     service = Speculating(tokens_per_minute=60)
-    service.classifier.goes_on.set()
-    for _ in range(3):
-        assert (await service.ask("HARM", max_tokens=40)).status_code == 400
+    assert (await service.settled(service.ask("HARM", max_tokens=40))).status_code == 400
+    assert len(service.backend.requests) == 1
     assert (await service.ask("Hi", max_tokens=40)).status_code == 200
 
 
-async def test_a_client_that_is_always_refused_causes_no_more_work_of_the_engine() -> None:
+async def test_a_client_that_is_refused_causes_no_more_work_until_it_has_paid_for_as_much() -> None:
     service = Speculating()
-    service.classifier.goes_on.set()
-    for _ in range(20):
-        await service.ask("HARM")
-    wasted = len(service.backend.requests)
-    assert 0 < wasted <= 6
     for _ in range(10):
+        service.backend.began.clear()
+        refused = service.ask("HARM")
+        await asyncio.wait_for(service.classifier.asked.wait(), WAIT_S)
+        service.classifier.goes_on.set()
+        assert (await refused).status_code == 400
+    assert service.metrics.speculations["refused"] <= 1
+    before = len(service.backend.requests)
+    for _ in range(12):
         assert (await service.ask("Hi")).status_code == 200
     service.classifier.goes_on.clear()
     service.backend.began.clear()
+    service.classifier.asked.clear()
     assert (await service.settled(service.ask("Hi"))).status_code == 200
-    assert service.metrics.speculations["refused"] == wasted
+    assert len(service.backend.requests) == before + 13
+    assert service.metrics.speculations["kept"] >= 1
 
 
 def test_few_refusals_among_many_requests_do_not_stop_work_ahead() -> None:
     shares, key = WastedShares(), ("acme", "k")
     for place in range(1000):
-        assert shares.pays(key)
-        shares.observe(key, place % 5 == 0)
+        assert place < 8 or shares.pays(key)
+        shares.observe(key, 100, wasted=place % 5 == 0)
     assert shares.pays(("acme", "other"))
+
+
+@pytest.mark.parametrize("allowed", [1, 2, 5])
+def test_short_requests_that_pass_do_not_make_up_for_long_ones_that_do_not(allowed: int) -> None:
+    shares, key, begun = WastedShares(), ("acme", "k"), 0
+    for _ in range(100):
+        for _ in range(allowed):
+            shares.observe(key, 10, wasted=False)
+        begun += shares.pays(key)
+        shares.observe(key, 100_000, wasted=True)
+    assert begun == 1
+
+
+@given(st.lists(st.booleans(), max_size=200))
+def test_no_more_requests_of_equal_length_are_begun_in_vain_than_pass(requests: list[bool]) -> None:
+    shares, key, vain = WastedShares(), ("acme", "k"), 0
+    for wasted in requests:
+        vain += wasted and shares.pays(key)
+        shares.observe(key, 100, wasted=wasted)
+    assert vain <= 1 + requests.count(False)
 
 
 def test_shares_of_few_keys_are_remembered() -> None:
     shares = WastedShares()
-    for _ in range(8):
-        shares.observe(("acme", "first"), wasted=True)
+    shares.observe(("acme", "first"), 10, wasted=True)
     assert not shares.pays(("acme", "first"))
     for place in range(MAX_KEYS):
-        shares.observe(("acme", str(place)), wasted=True)
-    assert len(shares._shares) == MAX_KEYS
+        shares.observe(("acme", str(place)), 10, wasted=True)
+    assert len(shares._tokens) == MAX_KEYS
     assert shares.pays(("acme", "first"))
 
 

@@ -61,7 +61,7 @@ def safety_row() -> Row:
                 "Answers begun ahead of the checks",
                 [Query(rate(m.SPECULATIONS, "outcome", APPLICATION), "{{outcome}}")],
                 Unit.PER_SECOND,
-                "kept: sent after the checks. What is refused or changed by the checks, or late, was for nothing.",
+                "kept: sent after the checks. All others were for nothing.",
                 stacked=True,
             ),
             Panel(
