@@ -175,8 +175,8 @@ class _Work:
                 yield each
 
     async def abort(self) -> None:
-        """Aborts the work. Has no effect on answers that have ended. Its errors are of no interest: nobody waits for
-        these answers."""
+        """Aborts the work. Has no effect on answers that have ended. Its errors are logged at most: no
+        request waits for these answers."""
         self._timer.cancel()
         await (self._abort() if self._aborting is None else self._aborting)
 
@@ -193,7 +193,7 @@ class _Work:
             return
         try:
             await self._events.aclose()
-        except Exception as fault:  # noqa: BLE001 nobody waits for these answers
+        except Exception as fault:  # noqa: BLE001 no request waits for these answers
             logger.error("the end of answers that are not wanted failed: %s", type(fault).__name__)
 
     async def _first_batch(self) -> Sequence[AnswerEvent] | None:

@@ -207,7 +207,7 @@ async def test_nothing_is_sent_before_the_verdict_though_the_engine_has_an_answe
     await service.until(lambda: "stop" in client.text)
     client.left.set()
     await asyncio.wait_for(asked, WAIT_S)
-    assert "wörld" in client.text
+    assert "Hello" in client.text
 
 
 async def test_without_the_setting_the_engine_waits_for_the_checks() -> None:
