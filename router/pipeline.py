@@ -131,23 +131,27 @@ class Pipeline:
                 hold = await steps.accounting.reserve(account, ahead)
                 claim.recorded = True
                 with steps.accounting.settling(account, hold):
-                    trace.enter(SpanName.SAFETY)
-                    answer_guard = await steps.inspection.inspect(account)
-                    scored = await steps.inspection.score_input(account)
-                    trace.enter(SpanName.CACHE)
-                    with place.looking_up():
-                        looked_up = await steps.look_up.find(account)
-                    with looked_up as found:
-                        place.settle(needs_engine=needs_engine(account, found))
-                        trace.enter(SpanName.ANSWER)
-                        yield [self._routed(account, route, hold, found, claim)]
-                        answered = _cited(account, scored(steps.source.answers(account, answer_guard, found)))
-                        async with aclosing(steps.texts.logged(account, answered)) as answers:
-                            begins = True
-                            async for events in answers:
-                                if begins:
-                                    begins = self._begin(account, events, moderated=answer_guard is not None)
-                                yield events
+                    cached = steps.look_up.concerns(account)
+                    async with steps.source.speculative(account, place, cached=cached) as speculative:
+                        trace.enter(SpanName.SAFETY)
+                        answer_guard = await steps.inspection.inspect(account, speculative.begin)
+                        scored = await steps.inspection.score_input(account)
+                        begun = await speculative.judge()
+                        trace.enter(SpanName.CACHE)
+                        with place.looking_up():
+                            looked_up = await steps.look_up.find(account)
+                        with looked_up as found:
+                            place.settle(needs_engine=needs_engine(account, found))
+                            trace.enter(SpanName.ANSWER)
+                            yield [self._routed(account, route, hold, found, claim)]
+                            generated = steps.source.answers(account, answer_guard, found, begun)
+                            answered = steps.texts.logged(account, _cited(account, scored(generated)))
+                            async with aclosing(answered) as answers:
+                                begins = True
+                                async for events in answers:
+                                    if begins:
+                                        begins = self._begin(account, events, moderated=answer_guard is not None)
+                                    yield events
 
     @asynccontextmanager
     async def _placed(

@@ -124,6 +124,12 @@ class PolicyGuard:
     async def drops_turns(self, tenant: str) -> bool:
         return (await self._policies.of(tenant)).earlier_turns == "drop"
 
+    async def speculates(self, tenant: str) -> Sequence[str] | None:
+        policy = await self._policies.of(tenant)
+        if not policy.speculative_generation or policy.rewrites_requests:
+            return None
+        return self._prepare(policy, tenant).compiled.banned
+
     async def inspect(
         self,
         subject: Subject,

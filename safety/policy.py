@@ -87,6 +87,12 @@ class PolicyConfig(Settings):
     these turns out of what the model sees, each whole, and the request goes on, unless they are more than eight. What
     ``review: {action: refuse}`` refuses is blocked in this sense; with ``queue`` and ``wait`` a person decides on it
     first."""
+    speculative_generation: bool = False
+    """Whether the engine begins to answer while the request is checked. Nothing of the answer is sent before the checks
+    have ended. The first token then comes after the longer of both, and not after both. If the checks refuse or change
+    the request, the engine's work is aborted and not billed. No request is begun so if the answer cache may have its
+    answer, with ``prompt_canary``, nor where personal data or secrets are taken out of requests, which the model must
+    not see."""
     on_block: Literal["error", "answer"] = "error"
     """How a blocked request is answered: by an error with status 400, or by an answer that has the refusal as its text
     and ``content_filter`` as its finish reason."""
@@ -115,6 +121,12 @@ class PolicyConfig(Settings):
     def version(self) -> str:
         """The first 12 hexadecimal digits of the SHA-256 of the policy as JSON."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+    @property
+    def rewrites_requests(self) -> bool:
+        """Whether the policy changes texts of requests that it allows."""
+        patterns = {self.pii.requests, self.secrets.requests}
+        return self.prompt_canary != "off" or not patterns <= {"off", "block"}
 
     @property
     def classifies_requests(self) -> bool:

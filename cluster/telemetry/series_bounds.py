@@ -18,7 +18,16 @@ from cluster.telemetry.cache_metrics import JUDGES, MAX_REASONS, STATUSES
 from cluster.telemetry.engine_metric_definitions import COUNTERS, KERNELS, MISSES, PHASES
 from cluster.telemetry.prediction_metrics import BOUNDS as ERROR_BOUNDS
 from cluster.telemetry.stage_metrics import STAGES_OF, stage_bounds
-from cluster.telemetry.usage_metrics import ADMISSIONS, CLASSES, DECISIONS, FAILOVERS, OUTCOMES, REASONS, SCOPES
+from cluster.telemetry.usage_metrics import (
+    ADMISSIONS,
+    CLASSES,
+    DECISIONS,
+    FAILOVERS,
+    OUTCOMES,
+    REASONS,
+    SCOPES,
+    SPECULATIONS,
+)
 from cluster.telemetry.verdict_labels import CATEGORIES_OF, SINGLE
 from engine.api import Priority
 from engine.metrics import BATCHES, LENGTHS, SECONDS
@@ -135,6 +144,7 @@ def _tier_series(tiers: int) -> Series:
     gauges = ("ttft_seconds", "waiting_requests", "waiting_tokens", "pressure")
     return {
         "manta_failovers": tiers * _or_other(FAILOVERS),
+        "manta_speculations": tiers * _or_other(SPECULATIONS),
         "manta_admissions": classes * _or_other(ADMISSIONS) * _or_other(REASONS),
         **{f"manta_admission_{each}": classes for each in gauges},
         **_histogram("manta_ttft_error", tiers * 2, len(ERROR_BOUNDS)),  # late, early

@@ -11,6 +11,7 @@ ray_manta_limit_warnings_total          tenant, scope, limit                    
 ray_manta_limit_refusals_total          tenant, scope, limit                    requests for which a limit had no room
 ray_manta_failovers_total               tier, kind                              requests that another replica went on
                                                                                 with, or was asked to
+ray_manta_speculations_total            tier, outcome                           answers begun ahead of the checks
 ray_manta_safety_decisions_total        tenant, decision                        requests that the guard inspected
 ray_manta_safety_verdicts_total         stage, check, category, action          verdicts of the guard
 ray_manta_admissions_total              tier, class, outcome, reason            decisions of the admission
@@ -24,6 +25,8 @@ ray_manta_admission_pressure            tier, class                             
 
 ``kind`` is resumed (after what was sent), restarted (nothing was sent), moved (the replica was stopped as planned),
 other_version (by a replica with another version of the model) or poison (given up after it was lost with several).
+``outcome`` of a speculation is kept, refused or changed (by the checks), late (they took too long), or left (by the
+client).
 ``outcome`` of an admission is admitted, spilled (to this tier) or refused; ``reason`` is why, and ``none`` if admitted.
 ``decision`` is allowed, redacted, review, blocked or unscanned (a check did not run). ``verdict_labels.py`` has the
 labels of verdicts. ``direction`` is input, cached_input (a part of input) or output. Each series has the label
@@ -47,6 +50,7 @@ from router.admission.admission_decision import Reason
 from router.ledger.ledger_entry import Outcome
 from router.ports.limit_store import LimitName
 from router.ports.usage_metrics import REFUSED, AdmissionSample, UsageSample
+from router.speculative_answers import Speculation
 from safety.api import Stage, Verdict
 
 NO_REASON = "none"
@@ -56,6 +60,7 @@ SCOPES = frozenset({"key", "tenant"})
 FAILOVERS = frozenset({"resumed", "restarted", "moved", "other_version", "poison"})
 CLASSES = frozenset(each.name.lower() for each in Priority)
 ADMISSIONS = frozenset({"admitted", "spilled", "refused"})
+SPECULATIONS = frozenset(Speculation)
 REASONS = frozenset({*Reason, NO_REASON})
 
 
@@ -80,6 +85,9 @@ class RayUsageMetrics:
         self._refusals = make.counter("manta_limit_refusals", "Requests for which a limit had no room.", limits)
         self._failovers = make.counter(
             "manta_failovers", "Requests that another replica went on with.", ("tier", "kind")
+        )
+        self._speculations = make.counter(
+            "manta_speculations", "Answers that were begun ahead of the checks.", ("tier", "outcome")
         )
         self._decisions = make.counter(
             "manta_safety_decisions", "Requests that the guard inspected, by its decision.", ("tenant", "decision")
@@ -123,6 +131,9 @@ class RayUsageMetrics:
 
     def failover(self, tier: str, kind: str) -> None:
         self._failovers.inc(1, {"tier": tier, "kind": bounded(kind, FAILOVERS)})
+
+    def speculation(self, tier: str, outcome: str) -> None:
+        self._speculations.inc(1, {"tier": tier, "outcome": bounded(outcome, SPECULATIONS)})
 
     def admission(self, sample: AdmissionSample) -> None:
         labels = {"tier": sample.tier, "class": bounded(sample.priority, CLASSES)}

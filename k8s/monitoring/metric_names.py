@@ -18,6 +18,7 @@ ADMISSION_TTFT = "ray_manta_admission_ttft_seconds"
 ADMISSION_PRESSURE = "ray_manta_admission_pressure"
 SAFETY_DECISIONS = "ray_manta_safety_decisions_total"
 SAFETY_VERDICTS = "ray_manta_safety_verdicts_total"
+SPECULATIONS = "ray_manta_speculations_total"
 
 CACHE_REQUESTS = "ray_manta_cache_requests_total"
 CACHE_REASONS = "ray_manta_cache_reasons_total"

@@ -5,7 +5,8 @@
 
 Streams chats of about 900 tokens, one at a time, tiers in turns. Every prompt is new from its first word on, and
 answers are sampled without a seed: neither the prefix cache nor the answer cache serves them. Several services,
-``--url before=http://... --url after=http://...``, take turns too.
+``--url before=http://... --url after=http://...``, take turns too; so do two tenants of one service, whose policies
+differ, with the same URL twice and ``--key`` for each.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path
 
 from load_tests.generator.answer import Answer
@@ -150,14 +152,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--url", type=named, action="append", metavar="[NAME=]URL", help="base URL (default: http://127.0.0.1:8000/v1)")
-    add("--key", default="sk-manta-dev", help="API key (default: the one of dev.yaml)")
+    add("--key", action="append", help="API key, one for all URLs or one for each (default: the one of dev.yaml)")
     add("--tiers", nargs="+", help="(default: all that there are)")
     add("--tokens", type=int, default=900, help="of a prompt (default: %(default)s)")
     add("--rounds", type=int, default=10, help="(default: %(default)s)")
     add("--pause", type=float, default=0.3, help="seconds before each request (default: %(default)s)")
     add("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
-    services = [Service(name, url, options.key) for name, url in options.url or [named("http://127.0.0.1:8000/v1")]]
+    urls, keys = options.url or [named("http://127.0.0.1:8000/v1")], options.key or ["sk-manta-dev"]
+    if len(keys) not in (1, len(urls)):
+        parser.error(f"{len(keys)} keys for {len(urls)} URLs: give one, or one for each URL")
+    services = [Service(name, url, key) for (name, url), key in zip(urls, cycle(keys), strict=False)]
     try:
         found = asyncio.run(measure(services, options))
     except (RefusedError, OSError) as error:

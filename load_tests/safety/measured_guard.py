@@ -165,6 +165,10 @@ class MeasuredGuard:
         """Drops none."""
         return False
 
+    async def speculates(self, tenant: str) -> Sequence[str] | None:
+        """Waits for the checks."""
+        return None
+
     async def inspect(
         self,
         subject: Subject,

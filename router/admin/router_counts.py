@@ -41,6 +41,9 @@ class RouterCounts:
         self.failovers[kind] += 1
         self._metrics.failover(tier, kind)
 
+    def speculation(self, tier: str, outcome: str) -> None:
+        self._metrics.speculation(tier, outcome)
+
     def admission(self, sample: AdmissionSample) -> None:
         self._metrics.admission(sample)
 

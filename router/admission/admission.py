@@ -93,7 +93,7 @@ class Place:
         """Returns the context in which the answer cache is asked. A request that waits there for the answer to an
         identical one needs no room: after LOOK_UP_S seconds the room is given back, and ``settle`` takes it again if
         the answer has to be generated after all."""
-        timer = asyncio.get_running_loop().call_later(LOOK_UP_S, self._lend)
+        timer = asyncio.get_running_loop().call_later(LOOK_UP_S, self.lend)
         try:
             yield
         finally:
@@ -110,14 +110,15 @@ class Place:
         if self._ticket is not None:
             self._ticket.started(self._clock.monotonic())
 
+    def lend(self) -> None:
+        """Gives the room back until ``settle`` takes it again, since the request waits for something else."""
+        self.release()
+        self._ticket = None
+
     def release(self) -> None:
         """Gives the room back, since the request needs no engine or has ended."""
         if self._ticket is not None:
             self._ticket.release(self._clock.monotonic())
-
-    def _lend(self) -> None:
-        self.release()
-        self._ticket = None
 
 
 class Admission:

@@ -115,8 +115,14 @@ class AnswerCache:
 
     def may_have(self, tenant: str, request: InferenceRequest, controls: CacheControls) -> bool:
         """Returns whether there may be a stored answer to ``request``, before the guard has inspected it."""
+        return controls.lookup and self.concerns(tenant, request, controls)
+
+    def concerns(self, tenant: str, request: InferenceRequest, controls: CacheControls) -> bool:
+        """Returns whether the answer to ``request`` may be stored already, or be stored once it is generated, before
+        the guard has inspected it."""
         terms = self._config.terms(tenant)
-        return terms.enabled and controls.lookup and not bypass_reason(request, None, sampled_allowed=terms.sampled)
+        used = terms.enabled and (controls.lookup or controls.store)
+        return used and not bypass_reason(request, None, sampled_allowed=terms.sampled)
 
     async def _found(
         self, scope: CacheScope, request: InferenceRequest, terms: CacheTerms, ruling: Ruling | None

@@ -22,6 +22,9 @@ from router.inference_request import InferenceRequest
 from router.ports.tier_backend import TierBackend
 from router.usage_meter import MAX_CLIENT_WAIT_S, AttemptMeter, UsageMeter
 
+RESTARTED = "r"
+"""Ends the run of answers that are begun anew: an engine may still know the requests that were aborted."""
+
 OnPromptPlaced = Callable[[int, str, int], None]
 """Takes the index of a prompt, and what ``OnPlaced`` takes of its attempt."""
 
@@ -32,13 +35,14 @@ class Generation:
 
     ``failover`` has the settings ``router.failover``. ``meter`` counts the tokens; ``prompt_tokens`` estimates those of
     a prompt, for attempts whose counts are lost. ``account_id`` is the id of the ledger entry, ``run`` tells several
-    runs under it apart, and ``account`` is as in ``TierBackend.generate``. ``aborts`` aborts the work for single
-    prompts: their answers then have no Ended event, and the usage counts the tokens that were generated for them.
-    ``count_failover`` is called with the kind of each failover; ``OnFailover`` lists the kinds. ``trace_context`` is
-    the W3C traceparent of the replicas' parent span, ``trace_state`` the tracestate that goes with it. ``suspects`` is
-    the queue that all requests to the tier share; None: the request has one of its own. ``on_first_token`` is called
-    once, when the first deltas have come; None: the request was not admitted by the router, and a replica may refuse
-    it. ``on_placed`` is called for each attempt at each prompt.
+    runs under it apart, and ``account`` is as in ``TierBackend.generate``. ``restarted``: the same run was begun before
+    and aborted. ``aborts`` aborts the work for single prompts: their answers then have no Ended event, and the usage
+    counts the tokens that were generated for them. ``count_failover`` is called with the kind of each failover;
+    ``OnFailover`` lists the kinds. ``trace_context`` is the W3C traceparent of the replicas' parent span,
+    ``trace_state`` the tracestate that goes with it. ``suspects`` is the queue that all requests to the tier share;
+    None: the request has one of its own. ``on_first_token`` is called once, when the first deltas have come; None: the
+    request was not admitted by the router, and a replica may refuse it. ``on_placed`` is called for each attempt at
+    each prompt.
     """
 
     backend: TierBackend
@@ -54,6 +58,7 @@ class Generation:
     count_failover: Callable[[str], None] = lambda kind: None
     trace_context: str = ""
     run: str = ""
+    restarted: bool = False
     suspects: SuspectRequests | None = None
     on_first_token: Callable[[], None] | None = None
     on_placed: OnPromptPlaced = lambda _, __, ___: None
@@ -87,9 +92,10 @@ def _streams(
 ) -> list[AsyncGenerator[Sequence[AnswerEvent], None]]:
     """Returns the events of each prompt's answers, as the ``builders`` make them of deltas."""
     on_failover = _recorder(work.meter, work.count_failover)
-    requests = engine_requests(
-        work.request, work.tenant, work.account_id, work.run, work.trace_context, work.trace_state
-    )
+    run = f"{work.run}{RESTARTED}" if work.restarted else work.run
+    requests = engine_requests(work.request, work.tenant, work.account_id, run, work.trace_context, work.trace_state)
+    if work.restarted:  # an engine has counted its arrival
+        requests = [replace(each, attempt=1) for each in requests]
     admitted = work.on_first_token is not None
     # Once for all prompts: it looks at all lanes.
     had_replicas = admitted and bool(ready_replicas(work.backend, work.tier))

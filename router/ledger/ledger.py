@@ -12,7 +12,7 @@ from engine.api import Usage
 from router.config.prices import PriceConfig, PricesConfig
 from router.errors import SERVICE_FAULTS, AdmissionRefusedError, RefusalError, refusal_of
 from router.inference_request import Call, InferenceRequest
-from router.ledger.ledger_entry import Outcome, RequestEntry, safety_of
+from router.ledger.ledger_entry import PENDING, Outcome, RequestEntry, SafetyEntry, safety_of
 from router.ledger.orphaned_entries import ROUTER_LOST, draft_of, entry_of
 from router.ledger.price import cost_of
 from router.ports.clock import Clock
@@ -54,6 +54,7 @@ class Account:
     on_first_token: Callable[[], None] | None = None  # None: the router has not admitted it, and replicas may refuse it
     on_placed: Callable[[int, str, int], None] = lambda _, __, ___: None  # as in ``generate``
     context_length: int | None = None  # of its tier, in tokens; None: no replica has reported it, or it has none
+    restarted: bool = False  # it was begun ahead of its checks, aborted, and is begun anew
     client_left: bool = False  # its answer is generated to the end for others that wait for the same one
 
 
@@ -104,11 +105,12 @@ class Ledger:
         finally:
             self._close(account, outcome, refusal, on_settled)
 
-    def draft(self, account: Account) -> str:
+    def draft(self, account: Account, *, ahead: bool = False) -> str:
         """Returns a JSON draft of the entry of ``account``, from which another router writes the entry if this one
-        dies."""
+        dies. ``ahead``: the request is still being checked, so that the draft does not say what was decided."""
         used = MeteredUsage(Usage(0, 0, 0))
-        return draft_of(self._entry(account, used, Outcome.FAILED, ROUTER_LOST, account.started_at))
+        entry = self._entry(account, used, Outcome.FAILED, ROUTER_LOST, account.started_at)
+        return draft_of(replace(entry, safety=SafetyEntry(PENDING)) if ahead else entry)
 
     def adopt(self, orphan: OrphanedAttempt) -> None:
         """Writes the entry of an attempt whose router has died. It has no effect if that router has written the entry

@@ -15,6 +15,9 @@ from router.ports.usage_metrics import UsageSample
 from safety.api import Action, Inspection, Ruling, Verdict
 
 MAX_VERDICTS = 8
+PENDING = "pending"
+"""The decision of the guard on a request whose router was killed while it was checked, or whose answer was begun then.
+"""
 CACHE_HITS = ("exact", "semantic")
 """The values of ``RequestEntry.cache`` that mean that a stored answer was given."""
 JWT_KEY = "jwt"

@@ -71,6 +71,11 @@ class UsageMetrics(Protocol):
         ``router.generation.attempts.OnFailover``."""
         ...
 
+    def speculation(self, tier: str, outcome: str) -> None:
+        """Counts answers that were begun ahead of the checks. ``outcome`` is as in
+        ``router.speculative_answers.Speculation``."""
+        ...
+
     def admission(self, sample: AdmissionSample) -> None:
         """Counts a decision of the admission."""
         ...
@@ -93,6 +98,9 @@ class NoUsageMetrics:
         pass
 
     def failover(self, tier: str, kind: str) -> None:
+        pass
+
+    def speculation(self, tier: str, outcome: str) -> None:
         pass
 
     def admission(self, sample: AdmissionSample) -> None:

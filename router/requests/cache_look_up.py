@@ -20,6 +20,14 @@ class CacheLookUp:
         self._cache = cache
         self._weights = weights
 
+    def concerns(self, account: Account) -> bool:
+        """Returns whether the answer may come from the cache or be stored there, before the guard has inspected the
+        request."""
+        if self._cache is None:
+            return False
+        controls = controlled(account.request.cache, account.call.cache_control)
+        return self._cache.concerns(account.principal.tenant, account.request, controls)
+
     async def find(self, account: Account) -> Found:
         """Returns what the answer cache has for the request. May wait for an identical one that is under way."""
         request, ruling, principal = account.request, account.ruling, account.principal

@@ -14,6 +14,7 @@ from router.guard.moderation_scoring import judge_of, moderated_input, with_scor
 from router.guard.prompt_length import check_prompt_lengths
 from router.guard.request_texts import NO_TURNS, continued_texts, is_json, passages_of, with_texts
 from router.guard.text_moderation import moderating
+from router.inference_request import InferenceRequest
 from router.ledger.ledger import Account
 from router.ports.usage_metrics import UsageMetrics
 from router.prompts.earlier_turns import earlier_turns, without_turns
@@ -39,10 +40,12 @@ class RequestInspection:
         self._guard = guard
         self._metrics = metrics
 
-    async def inspect(self, account: Account) -> AnswerGuard | None:
+    async def inspect(self, account: Account, begin: Callable[[InferenceRequest], None]) -> AnswerGuard | None:
         """Has the guard inspect the request, replaces the texts that it has rewritten, and leaves out the turns that it
         drops. Returns what moderates the answers. The engine leaves out the phrases that it can leave out exactly.
 
+        ``begin`` is called with the request as it is if nothing is rewritten, where the tenant's policy lets the engine
+        begin to answer beside the checks.
         A refused request costs no tokens. Raises ContentFilteredError, PermissionDeniedError for a tool,
         UnavailableError if the request could not be inspected and the tenant's policy is to refuse, and
         InvalidRequestError for a prompt that is too long for the model, which is not inspected.
@@ -51,6 +54,8 @@ class RequestInspection:
             return None
         check_prompt_lengths(account.request, account.context_length)
         subject = subject_of(account)
+        if (banned := await self._guard.speculates(subject.tenant)) is not None:
+            begin(without_words(account.request, banned))
         turns = earlier_turns(account.request) if await self._guard.drops_turns(subject.tenant) else NO_TURNS
         passages = passages_of(account.request, turns)
         ruling = account.ruling = await self._guard.inspect(subject, passages, account.request.tools)

@@ -31,6 +31,11 @@ class Guard(Protocol):
         find the turns takes time. It raises no error."""
         ...
 
+    async def speculates(self, tenant: str) -> Sequence[str] | None:
+        """Returns the phrases that no answer may have, as ``Ruling.banned`` will, if the policy of a tenant lets the
+        engine begin to answer beside ``inspect``; None: it must wait. It raises no error."""
+        ...
+
     async def inspect(
         self,
         subject: Subject,

@@ -39,6 +39,9 @@ class Emitted:
     def failover(self, tier: str, kind: str) -> None:
         self.emitted.append((tier, kind))
 
+    def speculation(self, tier: str, outcome: str) -> None:
+        self.emitted.append((tier, outcome))
+
     def admission(self, sample: AdmissionSample) -> None:
         self.emitted.append((sample,))
 

@@ -36,6 +36,9 @@ class Counted:
     def failover(self, tier: str, kind: str) -> None:
         raise AssertionError("no replica is lost here")
 
+    def speculation(self, tier: str, outcome: str) -> None:
+        raise AssertionError("nothing is checked here")
+
     def admission(self, sample: AdmissionSample) -> None:
         assert sample.outcome == "admitted"
 

@@ -31,6 +31,7 @@ from cluster.telemetry.usage_metrics import (
     OUTCOMES,
     REASONS,
     SCOPES,
+    SPECULATIONS,
     RayUsageMetrics,
 )
 from cluster.telemetry.verdict_labels import CATEGORIES, CHECKS
@@ -77,6 +78,8 @@ def flood(config: MantaConfig) -> None:
         usage.refused(tenant, scope, limit)
     for tier, kind in product(tiers, (*FAILOVERS, *UNKNOWN)):
         usage.failover(tier, kind)
+    for tier, outcome in product(tiers, (*SPECULATIONS, *UNKNOWN)):
+        usage.speculation(tier, outcome)
     admitted = product(tiers, (*CLASSES, *UNKNOWN), (*ADMISSIONS, *UNKNOWN), (*REASONS, *UNKNOWN))
     for tier, of, outcome, reason in admitted:
         usage.admission(AdmissionSample(tier, of, outcome, reason, 1.0, 0.5, 1, 1))

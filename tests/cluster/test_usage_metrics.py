@@ -14,6 +14,7 @@ from router.admission.admission_decision import Reason
 from router.ledger.ledger_entry import Outcome
 from router.ports.limit_store import LimitName
 from router.ports.usage_metrics import REFUSED, AdmissionSample, UsageSample
+from router.speculative_answers import Speculation
 
 
 class Recorded:
@@ -99,6 +100,10 @@ def test_values_of_labels_are_those_that_the_router_has_and_other(metrics: RayUs
     for kind in (*kinds, "zanzibar"):
         metrics.failover("fast", kind)
     assert values("kind") == [*kinds, "other"]
+    for found in (*Speculation, "zanzibar"):
+        metrics.speculation("fast", str(found))
+    assert values("outcome") == ["kept", "refused", "changed", "late", "left", "other"]
+    Recorded.added.clear()
     for scope in ("key", "tenant", "zanzibar"):
         metrics.refused("acme", scope, LimitName.TOKENS_PER_DAY)
         metrics.near_limit("acme", scope, LimitName.TOKENS_PER_DAY)

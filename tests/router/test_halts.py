@@ -221,6 +221,9 @@ class HaltingGuard:
     async def drops_turns(self, tenant: str) -> bool:
         return False
 
+    async def speculates(self, tenant: str) -> Sequence[str] | None:
+        return None
+
     async def inspect(
         self,
         subject: Subject,

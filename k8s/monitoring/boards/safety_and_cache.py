@@ -58,6 +58,13 @@ def safety_row() -> Row:
                 "before: on the request; during and after: on the answer, streamed or whole.",
             ),
             Panel(
+                "Answers begun ahead of the checks",
+                [Query(rate(m.SPECULATIONS, "outcome", APPLICATION), "{{outcome}}")],
+                Unit.PER_SECOND,
+                "kept: sent after the checks. All others were for nothing.",
+                stacked=True,
+            ),
+            Panel(
                 "Policies that cannot be read",
                 [Query(f"sum(rate({m.UNREADABLE_POLICIES}{APPLICATION}[{STEP_OF_RATES}]))", "readings")],
                 Unit.PER_SECOND,
