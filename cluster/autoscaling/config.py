@@ -192,10 +192,6 @@ class FastLoopConfig(Settings):
     band: float = Field(0.05, ge=0, lt=1)
     """The dead band: the target is raised if the need exceeds it by this part, and lowered to the need and this part of
     it."""
-    up_window_s: Seconds = 2.0
-    """The need must exceed the target for all of this window before the target is raised to the latest need."""
-    max_step: float = Field(4.0, gt=1, allow_inf_nan=False)
-    """A need counts at most as this many times the target, whatever the signals say."""
     up_period_s: Seconds = 20.0
     """The least number of seconds between two raises."""
     down_window_s: Seconds = 120.0

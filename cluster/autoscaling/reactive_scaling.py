@@ -16,6 +16,9 @@ from cluster.autoscaling.tier_state import NeedPoint, needs_within
 MAX_MADE_UP = 0.25
 """Of the need: the most replicas that are ordered to make up for stuck ones, and at least one."""
 
+LEAST_NEEDS = 2
+"""Decisions in a row in which the need has to exceed the target before a raise."""
+
 SETTLING = 2.0
 """Down windows after a raise of the target, in which headroom alone has to ask for a whole one before another one."""
 
@@ -50,8 +53,8 @@ def proposed(
     latest = needs[-1].replicas
     made_up = min(evidence.load.stuck, max(1, ceil(MAX_MADE_UP * latest))) if evidence.load.ready else 0
     is_settling = not made_up and _is_settling(evidence, target, need, raised_at_s, changed_at_s)
-    up_window_s = max(fast.up_window_s, fast.down_window_s) if is_settling else fast.up_window_s
-    before = max(2, sum(each.at_s > at_s - up_window_s for each in needs))
+    window_s = fast.down_window_s if is_settling else 0.0
+    before = max(LEAST_NEEDS, sum(each.at_s > at_s - window_s for each in needs))
     lasting = min(each.replicas for each in needs[-before:]) if len(needs) > 1 else 0.0
     peak = max(each.replicas for each in needs)
     wanted = whole(latest) + made_up
@@ -70,7 +73,7 @@ def proposed(
         why_more = WhyNot(Reason.UP_RATE, {"since_s": since, "period_s": fast.up_period_s, "need": latest})
         return Proposal(target, Reason.UP_RATE, why_more, _needed(need, latest, peak), latest, peak)
     if is_settling and latest > target * (1 + fast.band):
-        numbers = {"need": latest, "busy": evidence.flow_replicas or 0.0, "window_s": up_window_s}
+        numbers = {"need": latest, "busy": evidence.flow_replicas or 0.0, "window_s": window_s}
         why_more = WhyNot(Reason.SETTLING, numbers)
         return Proposal(target, Reason.SETTLING, why_more, _needed(need, latest, peak), latest, peak)
     if lowest >= target:

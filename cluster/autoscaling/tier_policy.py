@@ -65,8 +65,7 @@ def decide_tier(
     floor, is_outdated = _floor(config, learnt, evidence), _is_outdated(config, learnt)
     needs = _needs(evidence, max(floor, bounds.least))
     need = confirmed(needs, load.ready, evidence.at_work_replicas)
-    sample = min(need.replicas, config.fast.max_step * max(1, seen.target))
-    history = with_need(learnt.needs, NeedPoint(snapshot.at_s, sample), config.fast.down_window_s)
+    history = with_need(learnt.needs, NeedPoint(snapshot.at_s, need.replicas), config.fast.down_window_s)
     learnt = replace(
         _with_forecast(config, learnt, evidence, needs, need, local_s(snapshot, zone) - snapshot.at_s),
         needs=history,

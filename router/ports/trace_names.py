@@ -12,10 +12,11 @@ from enum import StrEnum
 
 class SpanName(StrEnum):
     """The parts of a request. Those of a router are in the order of ``Pipeline.run``; MODERATE is within ANSWER. A
-    replica has GENERATE, whose parent is ANSWER, with QUEUE, PREFILL and DECODE. CLASSIFY, EMBED and LOOKUP are calls
-    of the classifier, the embedder and the semantic cache, whose parent is the stage that makes them, with QUEUE and
-    BATCH for what is computed together with other calls. STEP is a step of the engine, in a trace of its own: PREFILL
-    has a link to the one of the first token, DECODE to the one of the last."""
+    replica has GENERATE, with QUEUE, PREFILL and DECODE. The parent of GENERATE is ANSWER, or SAFETY if the generation
+    began beside the checks. CLASSIFY, EMBED and LOOKUP are calls of the classifier, the embedder and the semantic
+    cache, whose parent is the stage that makes them, with QUEUE and BATCH for what is computed together with other
+    calls. STEP is a step of the engine, in a trace of its own: PREFILL has a link to the one of the first token, DECODE
+    to the one of the last."""
 
     ACCESS = "access"
     PROMPT = "prompt"

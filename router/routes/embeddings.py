@@ -54,6 +54,8 @@ class EmbeddingRoute:
             exchange.headers.append((b"x-manta-safety", accepted.safety.encode()))
             if accepted.limits is not None:
                 exchange.headers += rate_limit_headers(accepted.limits, self._warn_at)
+            if exchange.header("idempotency-key") is not None:  # a repeated request is computed and billed again
+                exchange.headers.append((b"x-manta-ignored", b"idempotency-key"))
             result = await exchange.while_connected(anext(steps))
             assert isinstance(result, EmbeddingResult), "the second step is the result"
             await anext(steps, None)  # its end, which is that of its trace

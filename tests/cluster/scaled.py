@@ -31,7 +31,7 @@ def scaled_config() -> MantaConfig:
     router = arguments["router"]
     prices = {**router["prices"], "tiers": {"fast": router["prices"]["tiers"]["fast"]}}
     tier = {**arguments["tiers"][0], "drain_timeout_s": 30}
-    fast = {"down_window_s": 3, "down_period_s": 2, "up_window_s": 1, "flow_window_s": 6, "default_cold_start_s": 3}
+    fast = {"down_window_s": 3, "down_period_s": 2, "flow_window_s": 6, "default_cold_start_s": 3}
     scaling = {"interval_s": 0.5, "tiers": {"fast": {"min": 1, "max": 2}}, "fast": fast}
     return MantaConfig.model_validate(
         {

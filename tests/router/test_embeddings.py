@@ -214,6 +214,15 @@ def test_a_client_that_leaves_ends_the_work(embedding: Embedding) -> None:
     assert (entry["outcome"], entry["input_tokens"]) == ("cancelled", 0)
 
 
+def test_an_idempotency_key_has_no_effect_and_the_response_says_so(embedding: Embedding) -> None:
+    answers = [
+        embedding.http.post(PATH, json={"model": ALIAS, "input": "Hi"}, headers=headers)
+        for headers in ({}, {"idempotency-key": "k"})
+    ]
+    assert [answer.headers.get("x-manta-ignored") for answer in answers] == [None, "idempotency-key"]
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
 def test_the_ledger_has_tokens_price_and_user(embedding: Embedding) -> None:
     embedding.openai.embeddings.create(model=ALIAS, input=["one two", "three"], user="ann")
 

@@ -58,7 +58,6 @@ MOST_CHANGES = 2  # of the target, at an edge of a square wave
 FAST = FastLoopConfig(
     down_window_s=20,
     down_period_s=10,
-    up_window_s=1,
     up_period_s=5,
     flow_window_s=20,
     drain_s=10,
