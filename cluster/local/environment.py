@@ -114,12 +114,13 @@ class LocalPorts:
     """The first of INGRESS_PORTS ports on which ingress replicas listen for gRPC."""
 
     @classmethod
-    def free(cls, *, dashboard: int = 8265) -> Self:
+    def free(cls, *, dashboard: int = 8265, api: int | None = None) -> Self:
         """Returns ports that are free at this moment. ``dashboard`` is used for the dashboard unless it is taken.
+        ``api``, the port of the API, is none of them, though nothing listens there yet.
 
         Raises NoFreePortsError if no block of free ports is found.
         """
-        block = _free_block()
+        block = _free_block(api)
         single = iter(range(block + 2 * INGRESS_PORTS, block + _BLOCK))
         return cls(
             dashboard=dashboard if is_free(dashboard) else next(single),
@@ -324,13 +325,14 @@ def _link_kernels(home: Path) -> None:
         link.symlink_to(kernels)
 
 
-def _free_block() -> int:
-    """Returns the first port of a block of _BLOCK free ones. Raises NoFreePortsError."""
+def _free_block(api: int | None = None) -> int:
+    """Returns the first port of a block of _BLOCK free ones without ``api``. Raises NoFreePortsError."""
     starts = list(_PORTS[::_BLOCK])[:-1]
     # A random start makes it unlikely that services that start together choose the same block.
     offset = secrets.randbelow(len(starts))
     for start in starts[offset:] + starts[:offset]:
-        if all(is_free(port) for port in range(start, start + _BLOCK)):
+        block = range(start, start + _BLOCK)
+        if api not in block and all(map(is_free, block)):
             return start
     raise NoFreePortsError(
         f"there are no {_BLOCK} free ports in a row from {_PORTS.start} to {_PORTS.stop - 1} on {LOOPBACK}; "

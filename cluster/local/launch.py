@@ -132,7 +132,7 @@ class LocalService:
         self._make = make
         self._last_refusal = ""
         self._reported: set[str] = set()
-        self.ports = LocalPorts.free()
+        self.ports = LocalPorts.free(api=config["http_options"]["port"])
         prepare_directory(directory)
         self.head = RayHead(directory, self.ports, local_environment(directory, self.ports))
         self.redis: RedisServer | None = None

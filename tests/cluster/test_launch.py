@@ -82,6 +82,13 @@ class TestEnvironment:
     def test_a_taken_dashboard_port_is_replaced(self, taken_port: int) -> None:
         assert LocalPorts.free(dashboard=taken_port).dashboard != taken_port
 
+    def test_the_port_of_the_api_is_none_of_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing listens there yet, so that it looks free."""
+        monkeypatch.setattr("cluster.local.environment.secrets.randbelow", lambda below: 0)
+        ports = LocalPorts.free()
+        others = LocalPorts.free(api=ports.fallback_http)
+        assert others.ingress_http != ports.ingress_http
+
     def test_services_share_the_kernels_of_the_user(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(tmp_path / "user"))
         prepare_directory(tmp_path / "service")
