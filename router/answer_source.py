@@ -31,7 +31,7 @@ from router.ports.trace_names import Attribute, EventName, SpanName
 from router.ports.usage_metrics import UsageMetrics
 from router.prompts.context_overflow import ContextOverflow, TierRoom
 from router.prompts.off_event_loop import in_thread_if_long
-from router.speculative_answers import Generated, Speculation, SpeculativeAnswers
+from router.speculative_answers import Generated, SpeculativeAnswers
 from router.usage_meter import UsageMeter
 from safety.api import AnswerGuard
 
@@ -61,17 +61,17 @@ class AnswerSource:
         self._wasted = WastedShares()
         self._versions = {tier.name: tier.replica_version for tier in backend.tiers()}
 
-    def speculative(self, account: Account, place: Place, *, cached: bool) -> SpeculativeAnswers:
-        """Returns what begins the answers to a request with its ``place`` ahead of the checks. ``cached``: the answer
-        cache may have the answer, or store it, so that the request must wait for the cache. It waits for its checks as
-        well where the tier has no replica yet, so that a request that is refused starts none."""
-        ready = not cached and ready_replicas(self._backend, account.tier)
+    def speculative(self, account: Account, place: Place, cached: Callable[[], bool]) -> SpeculativeAnswers:
+        """Returns what begins the answers to a request with its ``place`` ahead of the checks. ``cached`` returns
+        whether the answer cache may have the answer, or store it: then the request waits for its checks and the cache.
+        It waits as well where the tier has no replica yet, so that a refused request starts none."""
         return SpeculativeAnswers(
             account,
-            partial(self._generated, account, ahead=True) if ready else None,
+            lambda: not cached() and bool(ready_replicas(self._backend, account.tier)),
+            partial(self._generated, account, ahead=True),
             _prompt_tokens,
             self._wasted,
-            partial(self._speculated, account),
+            partial(self._metrics.speculation, account.tier),
             place.lend,
         )
 
@@ -157,10 +157,6 @@ class AnswerSource:
             and self._backend.model_version(account.tier, replica_id) not in ("", expected)
         ):
             found.not_stored("version")
-
-    def _speculated(self, account: Account, outcome: Speculation) -> None:
-        """Counts answers that were begun ahead of the checks."""
-        self._metrics.speculation(account.tier, outcome)
 
     def _failover(self, account: Account, kind: str) -> None:
         """Counts a failover of the request, and notes it in its trace."""

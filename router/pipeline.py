@@ -131,8 +131,8 @@ class Pipeline:
                 hold = await steps.accounting.reserve(account, ahead)
                 claim.recorded = True
                 with steps.accounting.settling(account, hold):
-                    cached = steps.look_up.concerns(account)
-                    async with steps.source.speculative(account, place, cached=cached) as speculative:
+                    cached = partial(steps.look_up.concerns, account)
+                    async with steps.source.speculative(account, place, cached) as speculative:
                         trace.enter(SpanName.SAFETY)
                         answer_guard = await steps.inspection.inspect(account, speculative.begin)
                         scored = await steps.inspection.score_input(account)

@@ -59,21 +59,24 @@ class SpeculativeAnswers:
     """The answers to one request that are begun ahead of its checks, if any are. An asynchronous context manager, which
     aborts them at its end.
 
-    ``start`` starts the engine's work; None: this request must wait for its checks. ``tokens`` returns the estimate of
-    the request's prompt tokens, by which ``shares`` says for whom the work pays. ``count`` takes what became of answers
-    that were begun. ``on_abort`` is called when they are aborted and the request goes on.
+    ``may_begin`` returns whether the request need not wait for its checks. ``start`` starts the engine's work.
+    ``tokens`` returns the estimate of the request's prompt tokens, by which ``shares`` says for whom the work pays.
+    ``count`` takes what became of answers that were begun. ``on_abort`` is called when they are aborted and the request
+    goes on.
     """
 
     def __init__(
         self,
         account: Account,
-        start: Start | None,
+        may_begin: Callable[[], bool],
+        start: Start,
         tokens: Callable[[InferenceRequest], int],
         shares: WastedShares,
         count: Callable[[Speculation], None],
         on_abort: Callable[[], None],
     ) -> None:
         self._account = account
+        self._may_begin = may_begin
         self._start = start
         self._tokens = tokens
         self._shares = shares
@@ -98,7 +101,7 @@ class SpeculativeAnswers:
     def begin(self, request: InferenceRequest) -> None:
         """Begins the answers to ``request``, which is the request as the engine gets it unless the checks change it.
         Called once at most."""
-        if self._start is None:
+        if not self._may_begin():
             return
         self._request = request
         if self._shares.pays(self._key):
