@@ -24,7 +24,7 @@ from deployments.models.training.safety.splits import without_near_duplicates
 from deployments.models.training.safety.thresholds import FLAG, anchored, flag_thresholds, flagged_share
 from deployments.models.training.safety.twins import PHRASES, STATEMENTS, Rules
 from deployments.models.training.safety.windows import CLS, SEP, STRIDE, WINDOW, windows
-from deployments.models.training.safety.written import COPIES, HARMLESS_COPIES, KINDS, copied, written
+from deployments.models.training.safety.written import COPIES, KINDS, copied, written
 from safety.classifier.windows import WindowSize
 from safety.classifier.windows import windows as served_windows
 
@@ -187,13 +187,19 @@ def test_written_texts_are_labelled_by_their_kind_and_most_are_harmless() -> Non
     assert all(set(each.known.values()) == {0.0} for each in kinds["harmless"])
 
 
-def test_written_texts_stand_several_times_in_the_mix_harmless_ones_the_most() -> None:
+def test_written_texts_stand_several_times_in_the_mix() -> None:
     one_of_each = [next(example for example in written() if example.source == f"written:{kind}") for kind in KINDS]
     mixed = [benign("…", "clinc"), *one_of_each]
     number = {example.source: copied(mixed).count(example) for example in mixed}
     assert number.pop("clinc") == 1
-    assert number.pop("written:harmless") == HARMLESS_COPIES > COPIES > 1
     assert set(number.values()) == {COPIES}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"harmless", "injection"}))
+def test_written_harm_is_harmful_and_no_injection(kind: str) -> None:
+    example = KINDS[kind]("…")
+    assert example.known[HARMFUL] >= FLAG
+    assert example.known[INJECTION] == 0.0
 
 
 @pytest.mark.parametrize("harmful", [True, False])
