@@ -185,6 +185,7 @@ def test_written_texts_are_labelled_by_their_kind_and_most_are_harmless() -> Non
     assert all(each.known[INJECTION] > 0.9 and HARMFUL not in each.known for each in kinds["injection"])
     assert all(each.known[HARMFUL] > 0.9 and each.known[INJECTION] == 0.0 for each in kinds["harmful"])
     assert all(set(each.known.values()) == {0.0} for each in kinds["harmless"])
+    assert all(INJECTION not in each.known for each in kinds["covert"])
 
 
 def test_written_texts_stand_several_times_in_the_mix() -> None:
@@ -195,7 +196,7 @@ def test_written_texts_stand_several_times_in_the_mix() -> None:
     assert set(number.values()) == {COPIES}
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"harmless", "injection"}))
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"harmless", "injection", "covert"}))
 def test_written_harm_is_harmful_and_no_injection(kind: str) -> None:
     example = KINDS[kind]("…")
     assert example.known[HARMFUL] >= FLAG

@@ -19,6 +19,9 @@ COPIES: Final = 3
 KINDS: Final[dict[str, Callable[[str], Example]]] = {
     "harmless": lambda text: benign(text, "written:harmless"),
     "injection": lambda text: marked(text, "written:injection", {INJECTION: 0.97}, (*CATEGORIES, HARMFUL)),
+    # Orders and questions in a document that has nothing to do with them, for no reader in particular. A user who pastes a
+    # document and asks something else writes the same, so of the label for all texts nothing is said.
+    "covert": lambda text: benign(text, "written:covert", (INJECTION,)),
     "harmful": lambda text: marked(text, "written:harmful", {HARMFUL: 0.95}, CATEGORIES),
     "harassment": lambda text: marked(text, "written:harassment", {"harassment": 0.8}, ABUSE),
     "hate": lambda text: marked(text, "written:hate", {"hate": 0.95}, (*ABUSE, *VIOLENT)),
