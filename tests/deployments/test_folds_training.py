@@ -35,6 +35,7 @@ from deployments.models.training.safety.halves import (
     purplellama,
     training_texts,
 )
+from deployments.models.training.safety.held_out import SETS
 from deployments.models.training.safety.judges import READERS, Judge
 from deployments.models.training.safety.labels import HARMFUL, INJECTION, LABELS
 from deployments.models.training.safety.loop import item
@@ -46,9 +47,9 @@ from safety.classifier.second_model import SecondModel
 from tests.safety.smollm2 import packaged_file
 
 SHIPPED = Path("deployments/models/safety")
-NEVER_TRAINED = {"clinc", "banking77", "gsm8k", "mgsm", "long_benign"}
+NEVER_TRAINED = {"clinc", "banking77", "gsm8k", "mgsm", "long_benign", *SETS}
 OTHER_JUDGES = {"long_benign": "long", "long_harmful": "harmful", "bipia": "indirect"}
-KINDS = {name: kind for name, (kind, _, _) in READERS.items()} | OTHER_JUDGES
+KINDS = {name: kind for name, (kind, _, _) in READERS.items()} | OTHER_JUDGES | SETS
 
 
 def test_every_set_is_in_one_half_but_those_that_nothing_is_trained_on() -> None:

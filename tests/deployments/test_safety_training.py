@@ -15,6 +15,7 @@ from deployments.models.training.safety.artefact import dequantised, quantised
 from deployments.models.training.safety.calibration import platt, reliability
 from deployments.models.training.safety.evaluation import area_under_curve
 from deployments.models.training.safety.example import benign, marked
+from deployments.models.training.safety.held_out import SETS, held_out
 from deployments.models.training.safety.judges import READERS
 from deployments.models.training.safety.labels import CATEGORIES, HARMFUL, INJECTION, LABELS
 from deployments.models.training.safety.loop import crop, item, loss_of
@@ -201,6 +202,14 @@ def test_written_harm_is_harmful_and_no_injection(kind: str) -> None:
     example = KINDS[kind]("…")
     assert example.known[HARMFUL] >= FLAG
     assert example.known[INJECTION] == 0.0
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_held_out_set_has_harmful_and_harmless_texts_and_none_that_is_trained_on(name: str) -> None:
+    texts = held_out(name)
+    harmful = [max(example.known.values()) > FLAG for example in texts]
+    assert 100 <= sum(harmful) <= len(texts) - 100
+    assert without_near_duplicates(texts, (example.text for example in written())) == texts
 
 
 @pytest.mark.parametrize("harmful", [True, False])

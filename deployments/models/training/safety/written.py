@@ -12,15 +12,15 @@ from deployments.models.training.safety.labels import CATEGORIES, HARMFUL, INJEC
 from deployments.models.training.safety.sources import ABUSE, VIOLENT
 
 SOURCE: Final = "written:"
-FOLDER: Final = Path(__file__).with_name("texts")
+FOLDER: Final = Path(__file__).with_name("training_texts")
 COPIES: Final = 3
 """How often each text is in the mix. They are closer to what the model is asked than any data set."""
 
 KINDS: Final[dict[str, Callable[[str], Example]]] = {
     "harmless": lambda text: benign(text, "written:harmless"),
     "injection": lambda text: marked(text, "written:injection", {INJECTION: 0.97}, (*CATEGORIES, HARMFUL)),
-    # Orders and questions in a document that has nothing to do with them, for no reader in particular. A user who pastes a
-    # document and asks something else writes the same, so of the label for all texts nothing is said.
+    # Orders and questions in a document that has nothing to do with them, for no reader in particular. A user who
+    # pastes a document and asks something else writes the same, so of the label for all texts nothing is said.
     "covert": lambda text: benign(text, "written:covert", (INJECTION,)),
     "harmful": lambda text: marked(text, "written:harmful", {HARMFUL: 0.95}, CATEGORIES),
     "harassment": lambda text: marked(text, "written:harassment", {"harassment": 0.8}, ABUSE),
