@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import torch
 
@@ -17,7 +16,7 @@ from deployments.models.training.safety.__main__ import MODELS, ROOT
 from deployments.models.training.safety.example import Example
 from deployments.models.training.safety.folds.first import train_first
 from deployments.models.training.safety.folds.fitting import DEVELOPMENT, write_fit
-from deployments.models.training.safety.folds.mean import FIRST, write_mean, write_mean_of
+from deployments.models.training.safety.folds.mean import write_mean
 from deployments.models.training.safety.folds.mix import REPLAYED, REPLAYED_STATES, UNLIKE_STATES, fold_mix, replay
 from deployments.models.training.safety.folds.second import train_second
 from deployments.models.training.safety.folds.unlike import harmless_texts
@@ -31,16 +30,11 @@ DESCRIPTION = """\
 Train the classifier on with the sets that judge it, in two folds: each fold starts from the weights in --start and is
 trained on one half of these sets (halves.py) and a sample of the mix; the other half judges it. What ships is the mean
 of both folds. A set is judged by the fold that was not trained on it (cross-fitting), and calibration and thresholds
-are fitted to such scores too. The first model of a fold is the mean of two trainings that differ by their seeds.
+are fitted to such scores too.
 
 With --fold only that one is trained, so that both can run beside each other; then --skip-training makes the mean of
 what is in --work, judges and writes it to --out.
 """
-
-
-TRAININGS: Final = 2
-"""Trainings of the first model of a fold. Which harmless texts one of them flags is partly chance; their mean flags
-fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +98,8 @@ def train_fold(number: int, texts: Texts, folder: Path, options: argparse.Namesp
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "vocab.txt"):
         shutil.copy(options.start / name, folder)
-    trained = [folder / f"training-{training}" for training in range(TRAININGS)]
-    for training, each in enumerate(trained):
-        each.mkdir(exist_ok=True)
-        seed = options.seed + training
-        mixed = [*fold_mix(half, own, texts.mix, REPLAYED, seed), *texts.unlike]
-        train_first(mixed, options.start, each, options.minutes, seed)
-    write_mean_of(trained, folder, FIRST)
+    mixed = [*fold_mix(half, own, texts.mix, REPLAYED, options.seed), *texts.unlike]
+    train_first(mixed, options.start, folder, options.minutes, options.seed)
     unique = list({each.text: each for each in texts.mix}.values())
     unlike = random.Random(f"states {options.seed}").sample(texts.unlike, min(UNLIKE_STATES, len(texts.unlike)))
     examples = [*own, *unlike, *replay(unique, REPLAYED_STATES, options.seed)]
@@ -138,8 +127,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=MODELS / "safety", help="where the artefact is; it holds vocab.txt")
     parser.add_argument("--work", type=Path, default=ROOT / ".manta" / "training" / "folds", help="weights and states")
     parser.add_argument("--version", default="5", help="what config.json calls this classifier")
-    parser.add_argument("--minutes", type=float, default=14, help="of a core, for each training of a first model")
-    parser.add_argument("--second-minutes", type=float, default=15, help="the same for a second model")
+    parser.add_argument("--minutes", type=float, default=13, help="of a core, for a first model")
+    parser.add_argument("--second-minutes", type=float, default=12, help="the same for a second model")
     parser.add_argument("--weight", type=float, default=0.5, help="of the second model in the mean of the logits")
     parser.add_argument("--fold", type=int, choices=(1, 2), help="train this one only; no mean is made")
     parser.add_argument("--judged", type=int, default=400, help="texts of each judging set, at most")

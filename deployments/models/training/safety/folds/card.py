@@ -44,8 +44,8 @@ class Figured:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """``minutes`` and ``replayed``, texts of the mix, are of each fold, for each training of the first model and for
-    the second one. ``trained``: texts of each half by source. ``weight``: of the second model in the mean.
+    """``minutes`` and ``replayed``, texts of the mix, are of each fold, for the first model and for the second
+    one. ``trained``: texts of each half by source. ``weight``: of the second model in the mean.
     ``prose`` is Markdown."""
 
     version: str
@@ -86,10 +86,9 @@ class Card:
         first, second = self.minutes
         texts, states = self.replayed
         parts = [
-            f"Seed {self.seed}. Each fold, of one core: twice {first:g} minutes for the first model, each from the\n"
-            f"same start, with the written texts, {texts:,} others of the mix, and harmless texts in other languages,\n"
-            f"code and JSON, of both of which it is the mean; {second:g} minutes for the second model, with the\n"
-            f"written texts and {states:,} others."
+            f"Seed {self.seed}. Each fold, of one core: {first:g} minutes for the first model, with the written\n"
+            f"texts, {texts:,} others of the mix, and harmless texts in other languages, code and JSON;\n"
+            f"{second:g} minutes for the second model, with the written texts and {states:,} others."
         ]
         for number, (half, counts) in enumerate(zip(HALVES, self.trained, strict=True), 1):
             sources = (f"{name} {count:,} (× {half.copies[name]})" for name, count in sorted(counts.items()))
