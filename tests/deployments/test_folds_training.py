@@ -20,9 +20,9 @@ from deployments.models.training.safety.folds.__main__ import main
 from deployments.models.training.safety.folds.card import Figured
 from deployments.models.training.safety.folds.first import train_first
 from deployments.models.training.safety.folds.mean import FILES, write_mean
-from deployments.models.training.safety.folds.mix import fold_mix, replay
+from deployments.models.training.safety.folds.mix import UNLIKE_STATES, fold_mix, replay, states_examples
 from deployments.models.training.safety.folds.out_of_fold import Said, in_no_half, in_turns, judgement
-from deployments.models.training.safety.folds.second import load, repeated, states_of
+from deployments.models.training.safety.folds.second import checksum, load, repeated, states_of
 from deployments.models.training.safety.folds.unlike import harmless_texts
 from deployments.models.training.safety.folds.worst import with_worst_windows
 from deployments.models.training.safety.halves import (
@@ -42,6 +42,7 @@ from deployments.models.training.safety.loop import item
 from deployments.models.training.safety.second.opinions import Opinions
 from deployments.models.training.safety.second.states import States, Window
 from deployments.models.training.safety.windows import WINDOW, WordPieces
+from deployments.models.training.safety.written import KINDS as KINDS_WRITTEN
 from safety.classifier.artefact import read_artefact
 from safety.classifier.second_model import SecondModel
 from tests.safety.smollm2 import packaged_file
@@ -140,11 +141,25 @@ def test_a_fold_reads_each_text_as_often_as_its_half_says() -> None:
 
 
 def test_all_written_texts_are_read_beside_a_sample_of_the_others() -> None:
-    written = [benign(f"written {number}", "written:harmless") for number in range(30)]
-    mix = [*(benign(f"mix {number}", "mix") for number in range(50)), *written]
-    found = replay(mix, 20, seed=0)
-    assert [each.text for each in found if each.source == "written:harmless"] == [each.text for each in written]
-    assert len(found) == 50
+    texts = [Example(f"written {kind}", f"written:{kind}") for kind in KINDS_WRITTEN]
+    found = replay([*(benign(f"mix {number}", "mix") for number in range(50)), *texts], 20, seed=0)
+    assert [each for each in found if each in texts] == texts
+    assert len(found) == 20 + len(texts)
+
+
+def test_the_second_model_is_trained_on_each_text_once() -> None:
+    own, unlike = [benign("own", "deepset")], [benign(f"unlike {number}", "code") for number in range(900)]
+    mix = [*[Example("attack", "written:injection")] * 3, benign("mix", "mix")]
+    found = states_examples(own, mix, unlike, seed=0)
+    assert len({each.text for each in found}) == len(found) == 3 + UNLIKE_STATES
+    assert {"own", "attack", "mix"} < {each.text for each in found}
+
+
+def test_states_of_other_texts_or_labels_have_another_checksum() -> None:
+    texts = [benign("one", "a"), benign("two", "a")]
+    others = [texts[:1], texts[::-1], [texts[0], marked("two", "a", {INJECTION: 1.0})]]
+    assert len({checksum(each) for each in (texts, *others)}) == 4
+    assert checksum(texts) == checksum(list(texts))
 
 
 def test_a_sample_of_the_mix_has_no_text_twice_and_differs_by_seed() -> None:

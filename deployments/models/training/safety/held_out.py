@@ -18,6 +18,19 @@ harmless ones on the same topics. ``messages``: of some hundred words, in which 
 injection, and harmless ones on the same topics."""
 
 
+MARKS: Final[dict[str, dict[str, float]]] = {
+    "harmful": {HARMFUL: 1.0},
+    "injection": {INJECTION: 1.0},
+    "hate": {"hate": 1.0},
+    "harassment": {"harassment": 1.0},
+    "threat": {"harassment/threatening": 1.0, "violence": 1.0},
+    "violence": {"violence": 1.0},
+    "self-harm": {"self-harm": 1.0},
+    "sexual": {"sexual": 1.0},
+}
+"""What is known of a text, by its kind."""
+
+
 def held_out(name: str) -> list[Example]:
     """Returns the texts of a set. Raises OSError."""
     rows = map(json.loads, (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines())
@@ -25,8 +38,8 @@ def held_out(name: str) -> list[Example]:
 
 
 def _example(kind: str, text: str, source: str) -> Example:
+    """Returns an example with the labels of its kind. Of the other categories nothing is known."""
     if kind == "harmless":
         return benign(text, source)
-    if kind == "injection":
-        return marked(text, source, {INJECTION: 1.0}, (HARMFUL, *CATEGORIES))
-    return marked(text, source, {HARMFUL: 1.0}, CATEGORIES)
+    unknown = (HARMFUL, *CATEGORIES) if kind == "injection" else CATEGORIES
+    return marked(text, source, MARKS[kind], unknown)

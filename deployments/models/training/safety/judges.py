@@ -25,7 +25,8 @@ MAX_LONG = 60  # long texts in a set
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """``kind``: harmful, injection, content (both labels), everyday, long, or borderline (all of them harmless).
+    """``kind``: harmful, injection, indirect (injections in documents), content (both labels), everyday, long, or
+    borderline (all of them harmless).
 
     ``tuned``: thresholds and calibration were fitted on it, so that its figures are no forecast.
     """

@@ -16,12 +16,14 @@ FOLDER: Final = Path(__file__).with_name("training_texts")
 COPIES: Final = 3
 """How often each text is in the mix. They are closer to what the model is asked than any data set."""
 
+COVERT: Final = "covert"
+"""The kind of documents with an order or a question that has nothing to do with them, for no reader in particular. A
+user who pastes a document and asks something else writes the same, so they are not trained on: they wait for a label
+that is read for documents only."""
+
 KINDS: Final[dict[str, Callable[[str], Example]]] = {
     "harmless": lambda text: benign(text, "written:harmless"),
     "injection": lambda text: marked(text, "written:injection", {INJECTION: 0.97}, (*CATEGORIES, HARMFUL)),
-    # Orders and questions in a document that has nothing to do with them, for no reader in particular. A user who
-    # pastes a document and asks something else writes the same, so of the label for all texts nothing is said.
-    "covert": lambda text: benign(text, "written:covert", (INJECTION,)),
     "harmful": lambda text: marked(text, "written:harmful", {HARMFUL: 0.95}, CATEGORIES),
     "harassment": lambda text: marked(text, "written:harassment", {"harassment": 0.8}, ABUSE),
     "hate": lambda text: marked(text, "written:hate", {"hate": 0.95}, (*ABUSE, *VIOLENT)),
@@ -37,11 +39,15 @@ KINDS: Final[dict[str, Callable[[str], Example]]] = {
 
 
 def written() -> list[Example]:
-    """Reads the texts. Raises OSError."""
+    """Reads the texts, without covert instructions. Raises OSError."""
     lines = [line for path in sorted(FOLDER.glob("*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [KINDS[row["kind"]](row["text"]) for row in map(json.loads, lines)]
+    return [KINDS[row["kind"]](row["text"]) for row in map(json.loads, lines) if row["kind"] != COVERT]
+
+
+def is_written(example: Example) -> bool:
+    return example.source.startswith(SOURCE)
 
 
 def copied(examples: Sequence[Example]) -> list[Example]:
     """Returns the examples with each written one as often as it is to be in the mix."""
-    return [example for example in examples for _ in range(COPIES if example.source.startswith(SOURCE) else 1)]
+    return [example for example in examples for _ in range(COPIES if is_written(example) else 1)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import random
 import shutil
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from deployments.models.training.safety.example import Example
 from deployments.models.training.safety.folds.first import train_first
 from deployments.models.training.safety.folds.fitting import DEVELOPMENT, write_fit
 from deployments.models.training.safety.folds.mean import write_mean
-from deployments.models.training.safety.folds.mix import REPLAYED, REPLAYED_STATES, UNLIKE_STATES, fold_mix, replay
+from deployments.models.training.safety.folds.mix import REPLAYED, fold_mix, states_examples
 from deployments.models.training.safety.folds.second import train_second
 from deployments.models.training.safety.folds.unlike import harmless_texts
 from deployments.models.training.safety.halves import HALVES, training_texts
@@ -28,7 +27,8 @@ from safety.decoder.architecture import UnsupportedDecoderError
 
 DESCRIPTION = """\
 Train the classifier on with the sets that judge it, in two folds: each fold starts from the weights in --start and is
-trained on one half of these sets (halves.py) and a sample of the mix; the other half judges it. What ships is the mean
+trained on one half of these sets (halves.py), the written texts and a sample of the rest of the mix; the other half
+judges it. What ships is the mean
 of both folds. A set is judged by the fold that was not trained on it (cross-fitting), and calibration and thresholds
 are fitted to such scores too.
 
@@ -100,9 +100,7 @@ def train_fold(number: int, texts: Texts, folder: Path, options: argparse.Namesp
         shutil.copy(options.start / name, folder)
     mixed = [*fold_mix(half, own, texts.mix, REPLAYED, options.seed), *texts.unlike]
     train_first(mixed, options.start, folder, options.minutes, options.seed)
-    unique = list({each.text: each for each in texts.mix}.values())
-    unlike = random.Random(f"states {options.seed}").sample(texts.unlike, min(UNLIKE_STATES, len(texts.unlike)))
-    examples = [*own, *unlike, *replay(unique, REPLAYED_STATES, options.seed)]
+    examples = states_examples(own, texts.mix, texts.unlike, options.seed)
     train_second(
         examples,
         half.copies,
@@ -129,7 +127,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", default="5", help="what config.json calls this classifier")
     parser.add_argument("--minutes", type=float, default=13, help="of a core, for a first model")
     parser.add_argument("--second-minutes", type=float, default=12, help="the same for a second model")
-    parser.add_argument("--weight", type=float, default=0.5, help="of the second model in the mean of the logits")
+    parser.add_argument("--weight", type=float, default=0.4, help="of the second model in the mean of the logits")
     parser.add_argument("--fold", type=int, choices=(1, 2), help="train this one only; no mean is made")
     parser.add_argument("--judged", type=int, default=400, help="texts of each judging set, at most")
     parser.add_argument("--seed", type=int, default=0)

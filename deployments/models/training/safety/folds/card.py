@@ -9,6 +9,7 @@ from typing import Final
 from deployments.models.training.safety.card import calibration_table, reliability_table
 from deployments.models.training.safety.evaluation import Figures, table
 from deployments.models.training.safety.fit import Fit
+from deployments.models.training.safety.folds.mix import UNLIKE_STATES
 from deployments.models.training.safety.folds.out_of_fold import in_no_half
 from deployments.models.training.safety.halves import HALVES
 from deployments.models.training.safety.second.card import TITLE, asked_table, prose
@@ -88,7 +89,8 @@ class Card:
         parts = [
             f"Seed {self.seed}. Each fold, of one core: {first:g} minutes for the first model, with the written\n"
             f"texts, {texts:,} others of the mix, and harmless texts in other languages, code and JSON;\n"
-            f"{second:g} minutes for the second model, with the written texts and {states:,} others."
+            f"{second:g} minutes for the second model, with the written texts, {states:,} others of the mix, and\n"
+            f"{UNLIKE_STATES} of these harmless texts."
         ]
         for number, (half, counts) in enumerate(zip(HALVES, self.trained, strict=True), 1):
             sources = (f"{name} {count:,} (× {half.copies[name]})" for name, count in sorted(counts.items()))

@@ -8,7 +8,7 @@ from typing import Final
 
 from deployments.models.training.safety.example import Example
 from deployments.models.training.safety.halves import Half
-from deployments.models.training.safety.written import SOURCE
+from deployments.models.training.safety.written import is_written
 
 REPLAYED: Final = 30_000
 """Texts of the mix, besides the written ones, that a training of the first model reads, so that what it knew before is
@@ -29,6 +29,15 @@ def fold_mix(half: Half, texts: Sequence[Example], mix: Sequence[Example], repla
 
 def replay(mix: Sequence[Example], number: int, seed: int) -> list[Example]:
     """Returns all written texts of ``mix``, and at most ``number`` others."""
-    written = [example for example in mix if example.source.startswith(SOURCE)]
-    others = [example for example in mix if not example.source.startswith(SOURCE)]
-    return [*written, *random.Random(f"replay {seed}").sample(others, min(number, len(others)))]
+    others = [example for example in mix if not is_written(example)]
+    return [*filter(is_written, mix), *random.Random(f"replay {seed}").sample(others, min(number, len(others)))]
+
+
+def states_examples(
+    texts: Sequence[Example], mix: Sequence[Example], unlike: Sequence[Example], seed: int
+) -> list[Example]:
+    """Returns what the second model is trained on, each text once: ``texts``, which are of a half, some of ``unlike``,
+    and what ``replay`` returns of ``mix``."""
+    once = list({each.text: each for each in mix}.values())
+    others = random.Random(f"states {seed}").sample(list(unlike), min(UNLIKE_STATES, len(unlike)))
+    return [*texts, *others, *replay(once, REPLAYED_STATES, seed)]

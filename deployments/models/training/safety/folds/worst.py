@@ -22,7 +22,7 @@ HOLDS = 0.5  # the probability of a label from which on it holds for a text
 
 def with_worst_windows(model: Classifier, items: Sequence[Item]) -> list[Item]:
     """Returns ``items``, where those longer than a window of which any label holds are that window of theirs for which
-    ``model`` gives such a label the highest logit."""
+    ``model`` gives such a label the highest logit. Sets ``model`` to evaluation."""
     return [
         _worst(model, one) if len(one.pieces) > WINDOW and max(one.target) > HOLDS else one
         for one in tqdm(items, unit="text", mininterval=10)
