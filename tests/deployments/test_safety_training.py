@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from deployments.models.training.safety.artefact import dequantised, quantised
 from deployments.models.training.safety.calibration import platt, reliability
 from deployments.models.training.safety.evaluation import area_under_curve
 from deployments.models.training.safety.example import benign, marked
+from deployments.models.training.safety.held_out import FOLDER as HELD_OUT
+from deployments.models.training.safety.held_out import SETS, held_out
 from deployments.models.training.safety.judges import READERS
 from deployments.models.training.safety.labels import CATEGORIES, HARMFUL, INJECTION, LABELS
 from deployments.models.training.safety.loop import crop, item, loss_of
@@ -24,7 +27,7 @@ from deployments.models.training.safety.splits import without_near_duplicates
 from deployments.models.training.safety.thresholds import FLAG, anchored, flag_thresholds, flagged_share
 from deployments.models.training.safety.twins import PHRASES, STATEMENTS, Rules
 from deployments.models.training.safety.windows import CLS, SEP, STRIDE, WINDOW, windows
-from deployments.models.training.safety.written import COPIES, HARMLESS_COPIES, KINDS, copied, written
+from deployments.models.training.safety.written import COPIES, COVERT, FOLDER, KINDS, copied, written
 from safety.classifier.windows import WindowSize
 from safety.classifier.windows import windows as served_windows
 
@@ -185,15 +188,51 @@ def test_written_texts_are_labelled_by_their_kind_and_most_are_harmless() -> Non
     assert all(each.known[INJECTION] > 0.9 and HARMFUL not in each.known for each in kinds["injection"])
     assert all(each.known[HARMFUL] > 0.9 and each.known[INJECTION] == 0.0 for each in kinds["harmful"])
     assert all(set(each.known.values()) == {0.0} for each in kinds["harmless"])
+    assert sum(map(len, kinds.values())) == len(examples)
 
 
-def test_written_texts_stand_several_times_in_the_mix_harmless_ones_the_most() -> None:
+def test_written_texts_stand_several_times_in_the_mix() -> None:
     one_of_each = [next(example for example in written() if example.source == f"written:{kind}") for kind in KINDS]
     mixed = [benign("…", "clinc"), *one_of_each]
     number = {example.source: copied(mixed).count(example) for example in mixed}
     assert number.pop("clinc") == 1
-    assert number.pop("written:harmless") == HARMLESS_COPIES > COPIES > 1
     assert set(number.values()) == {COPIES}
+    assert COPIES > 1
+
+
+def test_instructions_for_no_reader_in_particular_are_kept_but_not_trained_on() -> None:
+    rows = [json.loads(line) for path in FOLDER.glob("*.jsonl") for line in path.read_text("utf-8").splitlines()]
+    covert = {row["text"] for row in rows if row["kind"] == COVERT}
+    assert covert
+    assert covert.isdisjoint(example.text for example in written())
+
+
+def test_a_held_out_text_has_the_label_of_its_kind() -> None:
+    found = {row["text"]: row["kind"] for row in held_out_rows("content")}
+    known = {example.text: example.known for example in held_out("content")}
+    hate = next(text for text, kind in found.items() if kind == "hate")
+    assert known[hate] == {"hate": 1.0, HARMFUL: 1.0, INJECTION: 0.0}
+    assert all(set(known[text].values()) == {0.0} for text, kind in found.items() if kind == "harmless")
+
+
+def held_out_rows(name: str) -> list[dict[str, str]]:
+    lines = (HELD_OUT / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"harmless", "injection"}))
+def test_written_harm_is_harmful_and_no_injection(kind: str) -> None:
+    example = KINDS[kind]("…")
+    assert example.known[HARMFUL] >= FLAG
+    assert example.known[INJECTION] == 0.0
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_held_out_set_has_harmful_and_harmless_texts_and_none_that_is_trained_on(name: str) -> None:
+    texts = held_out(name)
+    harmful = [max(example.known.values()) > FLAG for example in texts]
+    assert 100 <= sum(harmful) <= len(texts) - 100
+    assert without_near_duplicates(texts, (example.text for example in written())) == texts
 
 
 @pytest.mark.parametrize("harmful", [True, False])

@@ -18,7 +18,7 @@ from deployments.models.training.safety.thresholds import BANDS, FLAG, anchored,
 
 EVERYDAY_BUDGET = 0.008  # of everyday requests in the tuning sets, so that 1 % holds outside of them
 BORDERLINE_BUDGET = 0.05  # of harmless requests that look harmful
-PART = torch.tensor([{HARMFUL: 1.0, INJECTION: 0.5}.get(label, 0.25) for label in LABELS])
+PART = torch.tensor([{HARMFUL: 1.0, INJECTION: 0.35}.get(label, 0.25) for label in LABELS])
 """What each label may take of the budgets: most goes to the label that knows the most examples, and less to injections,
 whose scores are the least reliable."""
 

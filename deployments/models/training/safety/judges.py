@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.models.training.safety.example import Example, benign, marked
+from deployments.models.training.safety.held_out import SETS, held_out
 from deployments.models.training.safety.labels import CATEGORIES, HARMFUL, INJECTION
 from deployments.models.training.safety.sources import Reader, Row, Source, deepset, harmless, rows
 
@@ -24,7 +25,8 @@ MAX_LONG = 60  # long texts in a set
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """``kind``: harmful, injection, content (both labels), everyday, long, or borderline (all of them harmless).
+    """``kind``: harmful, injection, indirect (injections in documents), content (both labels), everyday, long, or
+    borderline (all of them harmless).
 
     ``tuned``: thresholds and calibration were fitted on it, so that its figures are no forecast.
     """
@@ -114,6 +116,10 @@ def judges(data: Path, seed: int, number: int | None = None) -> list[Judge]:
         found.append(Judge(name, kind, tuple(random.Random(f"{name} {seed}").sample(examples, size)), tuned))
     for name, make in {"long_benign": long_benign, "long_harmful": long_harmful, "bipia": bipia}.items():
         found.append(make(name, data, random.Random(f"{name} {seed}"), number))
+    for name, kind in SETS.items():
+        examples = held_out(name)
+        sample = random.Random(f"{name} {seed}").sample(examples, min(number or len(examples), len(examples)))
+        found.append(Judge(name, kind, tuple(sample)))
     return found
 
 

@@ -15,9 +15,9 @@ from deployments.models.training.safety.judges import Judge
 from deployments.models.training.safety.sources import TRAINING, draw, rows
 from deployments.models.training.safety.splits import without_near_duplicates
 from deployments.models.training.safety.twins import Rules
-from deployments.models.training.safety.written import copied, written
+from deployments.models.training.safety.written import copied, is_written, written
 
-DEVELOPMENT = 0.03  # of the mix, kept from training to calibrate with
+DEVELOPMENT = 0.03  # of the mix without written texts, kept from training to calibrate with
 MAX_TASK = 220  # characters of a harmless request in a frame
 PARAGRAPH = 300  # characters that a document has at least
 
@@ -34,9 +34,11 @@ def read_mix(data: Path, judges: Sequence[Judge], seed: int) -> Mix:
     rules = Rules(harmless_tasks(data), documents(data), jailbreak_templates(data), seed)
     everything = [*sourced, *rules.draw(), *written()]
     apart = without_near_duplicates(everything, (example.text for judge in judges for example in judge.examples))
-    random.Random(f"mix {seed}").shuffle(apart)
-    kept = round(len(apart) * DEVELOPMENT)
-    return Mix(copied(apart[kept:]), apart[:kept])
+    # Texts to calibrate with are none of the written ones: these have siblings, which would be trained on.
+    others = [example for example in apart if not is_written(example)]
+    random.Random(f"mix {seed}").shuffle(others)
+    kept = round(len(others) * DEVELOPMENT)
+    return Mix([*others[kept:], *copied(list(filter(is_written, apart)))], others[:kept])
 
 
 def harmless_tasks(data: Path) -> list[str]:

@@ -13,16 +13,10 @@ import torch
 
 from deployments.models.training.safety.__main__ import MODELS, ROOT
 from deployments.models.training.safety.example import Example
-from deployments.models.training.safety.folds.first import SETTLED, train_first
+from deployments.models.training.safety.folds.first import train_first
 from deployments.models.training.safety.folds.fitting import DEVELOPMENT, write_fit
-from deployments.models.training.safety.folds.mean import FIRST, write_mean, write_mean_of
-from deployments.models.training.safety.folds.mix import (
-    REPLAYED_SETTLED,
-    REPLAYED_STATES,
-    first_trainings,
-    fold_mix,
-    replay,
-)
+from deployments.models.training.safety.folds.mean import write_mean
+from deployments.models.training.safety.folds.mix import REPLAYED, fold_mix, states_examples
 from deployments.models.training.safety.folds.second import train_second
 from deployments.models.training.safety.folds.unlike import harmless_texts
 from deployments.models.training.safety.halves import HALVES, training_texts
@@ -33,10 +27,10 @@ from safety.decoder.architecture import UnsupportedDecoderError
 
 DESCRIPTION = """\
 Train the classifier on with the sets that judge it, in two folds: each fold starts from the weights in --start and is
-trained on one half of these sets (halves.py) and a sample of the mix; the other half judges it. What ships is the mean
+trained on one half of these sets (halves.py), the written texts and a sample of the rest of the mix; the other half
+judges it. What ships is the mean
 of both folds. A set is judged by the fold that was not trained on it (cross-fitting), and calibration and thresholds
-are fitted to such scores too. The first model of a fold is the mean of two trainings, with written attacks and without,
-which is trained on for some minutes with harmless texts in other languages and in code.
+are fitted to such scores too.
 
 With --fold only that one is trained, so that both can run beside each other; then --skip-training makes the mean of
 what is in --work, judges and writes it to --out.
@@ -104,17 +98,9 @@ def train_fold(number: int, texts: Texts, folder: Path, options: argparse.Namesp
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "vocab.txt"):
         shutil.copy(options.start / name, folder)
-    trained = []
-    for name, (mix, replayed, minutes) in first_trainings(texts.mix, options.minutes).items():
-        trained.append(folder / name)
-        trained[-1].mkdir(exist_ok=True)
-        mixed = fold_mix(half, own, mix, replayed, options.seed)
-        train_first(mixed, options.start, trained[-1], minutes, options.seed)
-    write_mean_of(trained, folder, FIRST)
-    settled = [*fold_mix(half, own, texts.mix, REPLAYED_SETTLED, options.seed), *texts.unlike]
-    train_first(settled, folder, folder, options.settle_minutes, options.seed, SETTLED)
-    unique = list({each.text: each for each in texts.mix}.values())
-    examples = [*own, *replay(unique, REPLAYED_STATES, options.seed)]
+    mixed = [*fold_mix(half, own, texts.mix, REPLAYED, options.seed), *texts.unlike]
+    train_first(mixed, options.start, folder, options.minutes, options.seed)
+    examples = states_examples(own, texts.mix, texts.unlike, options.seed)
     train_second(
         examples,
         half.copies,
@@ -138,17 +124,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--start", type=Path, required=True, help="a folder with the files of version 3; not --out")
     parser.add_argument("--out", type=Path, default=MODELS / "safety", help="where the artefact is; it holds vocab.txt")
     parser.add_argument("--work", type=Path, default=ROOT / ".manta" / "training" / "folds", help="weights and states")
-    parser.add_argument("--version", default="4", help="what config.json calls this classifier")
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        nargs=2,
-        default=(11, 6.5),
-        help="of a core, for both trainings of a first model",
-    )
-    parser.add_argument("--settle-minutes", type=float, default=8, help="of its last training")
+    parser.add_argument("--version", default="5", help="what config.json calls this classifier")
+    parser.add_argument("--minutes", type=float, default=13, help="of a core, for a first model")
     parser.add_argument("--second-minutes", type=float, default=12, help="the same for a second model")
-    parser.add_argument("--weight", type=float, default=0.5, help="of the second model in the mean of the logits")
+    parser.add_argument("--weight", type=float, default=0.4, help="of the second model in the mean of the logits")
     parser.add_argument("--fold", type=int, choices=(1, 2), help="train this one only; no mean is made")
     parser.add_argument("--judged", type=int, default=400, help="texts of each judging set, at most")
     parser.add_argument("--seed", type=int, default=0)

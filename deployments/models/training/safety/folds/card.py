@@ -9,6 +9,7 @@ from typing import Final
 from deployments.models.training.safety.card import calibration_table, reliability_table
 from deployments.models.training.safety.evaluation import Figures, table
 from deployments.models.training.safety.fit import Fit
+from deployments.models.training.safety.folds.mix import UNLIKE_STATES
 from deployments.models.training.safety.folds.out_of_fold import in_no_half
 from deployments.models.training.safety.halves import HALVES
 from deployments.models.training.safety.second.card import TITLE, asked_table, prose
@@ -44,14 +45,14 @@ class Figured:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """``minutes`` and ``replayed``, texts of the mix, are of each fold, for the three trainings of the first model and
-    for the second one. ``trained``: texts of each half by source. ``weight``: of the second model in the mean.
+    """``minutes`` and ``replayed``, texts of the mix, are of each fold, for the first model and for the second
+    one. ``trained``: texts of each half by source. ``weight``: of the second model in the mean.
     ``prose`` is Markdown."""
 
     version: str
     seed: int
-    minutes: tuple[float, float, float, float]
-    replayed: tuple[int, int, int, int]
+    minutes: tuple[float, float]
+    replayed: tuple[int, int]
     trained: Sequence[Mapping[str, int]]
     prose: str
     alone: Figured
@@ -83,13 +84,13 @@ class Card:
         return "\n\n".join(parts) + "\n"
 
     def training(self) -> str:
-        first, other, last, second = self.minutes
-        texts, fewer, fewest, states = self.replayed
+        first, second = self.minutes
+        texts, states = self.replayed
         parts = [
-            f"Seed {self.seed}. Each fold, of one core: {first:g} minutes for the first model, with {texts:,} texts\n"
-            f"of the mix; {other:g} minutes for it again from the same start, with {fewer:,} and without the written\n"
-            f"attacks, of both of which it is the mean; {last:g} minutes for that mean, with {fewest:,} and harmless\n"
-            f"texts in other languages, code and JSON; {second:g} minutes for the second model, with {states:,} texts."
+            f"Seed {self.seed}. Each fold, of one core: {first:g} minutes for the first model, with the written\n"
+            f"texts, {texts:,} others of the mix, and harmless texts in other languages, code and JSON;\n"
+            f"{second:g} minutes for the second model, with the written texts, {states:,} others of the mix, and\n"
+            f"{UNLIKE_STATES} of these harmless texts."
         ]
         for number, (half, counts) in enumerate(zip(HALVES, self.trained, strict=True), 1):
             sources = (f"{name} {count:,} (× {half.copies[name]})" for name, count in sorted(counts.items()))

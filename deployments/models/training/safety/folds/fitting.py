@@ -17,7 +17,7 @@ from deployments.models.training.safety.evaluation import Figures, figures
 from deployments.models.training.safety.example import Example
 from deployments.models.training.safety.fit import fit, probabilities
 from deployments.models.training.safety.folds.card import Card, Figured
-from deployments.models.training.safety.folds.mix import REPLAYED, REPLAYED_SETTLED, REPLAYED_STATES
+from deployments.models.training.safety.folds.mix import REPLAYED, REPLAYED_STATES
 from deployments.models.training.safety.folds.out_of_fold import Judgement, Said, in_turns, judgement
 from deployments.models.training.safety.judges import Judge
 from deployments.models.training.safety.labels import LABELS
@@ -59,8 +59,8 @@ def write_fit(
     card = Card(
         version=options.version,
         seed=options.seed,
-        minutes=(*options.minutes, options.settle_minutes, options.second_minutes),
-        replayed=(*REPLAYED, REPLAYED_SETTLED, REPLAYED_STATES),
+        minutes=(options.minutes, options.second_minutes),
+        replayed=(REPLAYED, REPLAYED_STATES),
         trained=[Counter(example.source for example in texts) for texts in halves],
         prose="\n".join((TRAINING / part).read_text(encoding="utf-8") for part in PROSE),
         alone=figured(judges, found, lambda each: each.highest(probabilities(each.first, alone.calibration))),

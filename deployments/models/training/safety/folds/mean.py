@@ -11,17 +11,11 @@ from safetensors.torch import load_file, save_file
 from deployments.models.training.safety.artefact import averaged, quantised
 from deployments.models.training.safety.second.artefact import FILE
 
-FIRST: Final = "model.safetensors"
-FILES: Final = (FIRST, FILE)
+FILES: Final = ("model.safetensors", FILE)
 """The weights of both models."""
 
 
 def write_mean(folders: Sequence[Path], out: Path) -> None:
     """Writes the mean of both models in ``folders`` to ``out``. Raises OSError."""
     for name in FILES:
-        write_mean_of(folders, out, name)
-
-
-def write_mean_of(folders: Sequence[Path], out: Path, name: str) -> None:
-    """The same for the weights ``name``."""
-    save_file(quantised(averaged([load_file(folder / name) for folder in folders])), out / name)
+        save_file(quantised(averaged([load_file(folder / name) for folder in folders])), out / name)

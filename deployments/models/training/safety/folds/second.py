@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,8 @@ from safety.decoder.gguf_file import GGUFFile
 
 LEARNING_RATE: Final = 6e-5
 HEAD_LEARNING_RATE: Final = 5e-4
-STATES: Final = "states.pt"
+STATES: Final = "states-{}.pt"
+"""The file of the states. Its name has a checksum of the texts, so that those of other texts are never read."""
 
 
 def train_second(
@@ -41,13 +44,21 @@ def train_second(
     states of the texts are computed once, and kept in ``folder``. Raises OSError, and UnsupportedDecoderError for
     another ``base`` than SmolLM2.
     """
-    stored = folder / STATES
+    stored = folder / STATES.format(checksum(examples))
     if not stored.exists():
         states_of(examples, base, described.tuned_from).save(stored)
     upper = load(start / artefact.FILE, base, described)
     recipe = Recipe(rounds=((minutes, LEARNING_RATE),), head_learning_rate=HEAD_LEARNING_RATE, seed=seed)
     train(upper, repeated(States.load(stored), examples, copies), examples, recipe)
     artefact.write_weights(upper, folder)
+
+
+def checksum(examples: Sequence[Example]) -> str:
+    """Returns a checksum of the texts and what is known of them, which decides what windows are trained on."""
+    found = hashlib.sha256()
+    for each in examples:
+        found.update(json.dumps([each.text, sorted(each.known.items())]).encode())
+    return found.hexdigest()[:16]
 
 
 def states_of(examples: Sequence[Example], base: Path, trunk: int) -> States:

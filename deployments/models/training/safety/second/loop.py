@@ -17,11 +17,10 @@ from deployments.models.training.safety.labels import LABELS
 from deployments.models.training.safety.loop import loss_of, rate
 from deployments.models.training.safety.second.states import States, Window
 from deployments.models.training.safety.second.upper import Upper
-from deployments.models.training.safety.written import SOURCE
+from deployments.models.training.safety.written import COPIES, is_written
 
 BATCH_TOKENS: Final = 2048
 POOL: Final = 1500  # windows that are sorted by length together
-WRITTEN_COPIES: Final = 3  # how often a pass reads each written text
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +39,7 @@ def train(model: Upper, states: States, examples: Sequence[Example], recipe: Rec
     torch.manual_seed(recipe.seed)
     target = torch.tensor([[each.known.get(label, 0.0) for label in LABELS] for each in examples])
     known = torch.tensor([[float(label in each.known) for label in LABELS] for each in examples])
-    windows = [
-        window
-        for window in states.windows
-        for _ in range(WRITTEN_COPIES if examples[window.text].source.startswith(SOURCE) else 1)
-    ]
+    windows = [window for window in states.windows for _ in range(COPIES if is_written(examples[window.text]) else 1)]
     model.train()
     for number, (minutes, learning_rate) in enumerate(recipe.rounds):
         rng = random.Random(f"second {recipe.seed} {number}")
