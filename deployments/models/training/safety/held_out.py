@@ -1,4 +1,4 @@
-"""Hand-written texts that judge and that no training reads. They were written apart from the training texts."""
+"""Hand-written texts that judge the classifier. No training reads them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ harmless requests and documents with their words. ``content``: posts, stories an
 harmless ones on the same topics. ``messages``: of some hundred words, in which a sentence is a harmful request or an
 injection, and harmless ones on the same topics."""
 
-
 MARKS: Final[dict[str, dict[str, float]]] = {
     "harmful": {HARMFUL: 1.0},
     "injection": {INJECTION: 1.0},
@@ -32,7 +31,7 @@ MARKS: Final[dict[str, dict[str, float]]] = {
 
 
 def held_out(name: str) -> list[Example]:
-    """Returns the texts of a set. Raises OSError."""
+    """Returns the texts of the set ``name``. Raises OSError."""
     rows = map(json.loads, (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines())
     return [_example(row["kind"], row["text"], f"held_out:{name}") for row in rows]
 

@@ -45,6 +45,7 @@ def written() -> list[Example]:
 
 
 def is_written(example: Example) -> bool:
+    """Returns whether ``example`` is one of these texts."""
     return example.source.startswith(SOURCE)
 
 

@@ -28,9 +28,8 @@ from safety.decoder.architecture import UnsupportedDecoderError
 DESCRIPTION = """\
 Train the classifier on with the sets that judge it, in two folds: each fold starts from the weights in --start and is
 trained on one half of these sets (halves.py), the written texts and a sample of the rest of the mix; the other half
-judges it. What ships is the mean
-of both folds. A set is judged by the fold that was not trained on it (cross-fitting), and calibration and thresholds
-are fitted to such scores too.
+judges it. What ships is the mean of both folds. A set is judged by the fold that was not trained on it (cross-fitting),
+and calibration and thresholds are fitted to such scores too.
 
 With --fold only that one is trained, so that both can run beside each other; then --skip-training makes the mean of
 what is in --work, judges and writes it to --out.
